@@ -1,0 +1,81 @@
+//! What gRPC statuses mean. No other module of this crate looks at a code.
+
+use regatta_model::Digest;
+use tonic::{Code, Status};
+
+use crate::StoreError;
+
+/// Whether the same request may succeed in a moment. Every request of this crate can be repeated safely.
+///
+/// A connection that breaks shows as one of several codes, depending on where it broke.
+pub(super) fn is_passing(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unavailable | Code::Unknown | Code::Internal | Code::Aborted
+    )
+}
+
+/// Whether the server refused bytes because they are not those of their digest.
+pub(super) fn is_mismatch(status: &Status) -> bool {
+    status.code() == Code::InvalidArgument
+}
+
+/// What the status of a request about a blob means to the caller of the store.
+pub(super) fn store_error(digest: Option<&Digest>, status: &Status) -> StoreError {
+    match (status.code(), digest) {
+        (Code::NotFound, Some(digest)) => StoreError::NotFound { digest: *digest },
+        (Code::ResourceExhausted, _) => StoreError::Full {
+            detail: status.message().to_owned(),
+        },
+        (code, _) => StoreError::Unavailable {
+            detail: format!("{}: {}", code.description(), status.message()),
+        },
+    }
+}
+
+/// What the status of a read from `offset` means.
+pub(super) fn read_error(digest: &Digest, offset: u64, status: &Status) -> StoreError {
+    match status.code() {
+        Code::OutOfRange => StoreError::OutOfRange {
+            digest: *digest,
+            offset,
+        },
+        _ => store_error(Some(digest), status),
+    }
+}
+
+/// What the status of one blob of a batch means; `None` if it is good.
+pub(super) fn batch_status(status: Option<regatta_wire::rpc::Status>) -> Option<Status> {
+    let status = status?;
+    match Code::from_i32(status.code) {
+        Code::Ok => None,
+        code => Some(Status::new(code, status.message)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_become_what_the_caller_can_act_on() {
+        let digest = Digest::of(b"x");
+        let error = |code| store_error(Some(&digest), &Status::new(code, "why"));
+        assert!(matches!(error(Code::NotFound), StoreError::NotFound { .. }));
+        assert!(matches!(
+            error(Code::ResourceExhausted),
+            StoreError::Full { .. }
+        ));
+        assert!(matches!(
+            error(Code::Unavailable),
+            StoreError::Unavailable { .. }
+        ));
+        let denied = error(Code::PermissionDenied).to_string();
+        assert!(
+            denied.ends_with("permission to execute the specified operation: why"),
+            "{denied}"
+        );
+        let beyond = read_error(&digest, 7, &Status::out_of_range("why"));
+        assert!(matches!(beyond, StoreError::OutOfRange { offset: 7, .. }));
+    }
+}

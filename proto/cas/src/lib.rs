@@ -1,0 +1,49 @@
+//! Where all bytes live: the [`BlobStore`] port, its adapters and decorators, and the Merkle trees of
+//! directories that travel through it.
+//!
+//! Adapters put bytes somewhere: [`MemoryBlobStore`], [`ObjectStoreBlobStore`] (a directory or a bucket)
+//! and [`GrpcBlobStore`] (the CAS of another process). Decorators add one concern each:
+//! [`VerifyingBlobStore`], [`EmptyBlobStore`], [`MemoryTier`], [`DiskTier`], [`ExistenceIndex`]. All of
+//! them pass the suite in `conformance` (feature `testing`).
+//!
+//! Invariants:
+//! - A blob is visible whole or not at all.
+//! - No adapter and no decorator holds a large blob in memory: bytes pass through in pieces of at most
+//!   [`MAX_PIECE_BYTES`]. Only what is bounded by a named constant is ever collected.
+//! - Every wait, queue, retry and cache here has a named bound.
+//! - gRPC status codes are read in one module, object_store is named in one directory.
+//! - This crate knows no tenants, no actions and no permissions: who may read what is decided above it.
+
+mod blob_store;
+mod checked_body;
+mod disk_tier;
+mod empty_blob_store;
+mod existence_index;
+mod file_body;
+mod grpc_blob_store;
+mod lru_map;
+mod memory_blob_store;
+mod memory_tier;
+mod object_store_blob_store;
+mod single_flight;
+mod upload;
+mod verifying_blob_store;
+mod whole_blob;
+
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
+pub mod merkle;
+
+pub use blob_store::{BlobRange, BlobStore, BlobStream, StoreError};
+pub use checked_body::checked_body;
+pub use disk_tier::{DiskTier, DiskTierSettings, DiskTierUsage, PinnedFile};
+pub use empty_blob_store::EmptyBlobStore;
+pub use existence_index::ExistenceIndex;
+pub use file_body::file_body;
+pub use grpc_blob_store::GrpcBlobStore;
+pub use memory_blob_store::MemoryBlobStore;
+pub use memory_tier::MemoryTier;
+pub use object_store_blob_store::{ObjectStoreBlobStore, OpenStoreError};
+pub use upload::{UploadError, UploadSummary, upload};
+pub use verifying_blob_store::VerifyingBlobStore;
+pub use whole_blob::{MAX_PIECE_BYTES, put_bytes, read_all, stream_of};

@@ -1,0 +1,180 @@
+//! Blobs in a directory or a bucket.
+
+mod failure;
+mod open;
+mod upload_shape;
+mod writing;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::{StreamExt as _, TryStreamExt as _};
+use object_store::path::Path;
+use object_store::{
+    GetOptions, GetRange, GetResult, GetResultPayload, ObjectStore, ObjectStoreExt as _,
+};
+use regatta_model::Digest;
+
+pub use open::OpenStoreError;
+
+use self::failure::store_error;
+use self::upload_shape::UploadShape;
+use crate::whole_blob::{bounds_of, is_whole};
+use crate::{BlobRange, BlobStore, BlobStream, StoreError, file_body, stream_of};
+
+/// How many presence requests are under way at a time.
+const FIND_CONCURRENCY: usize = 64;
+
+/// Keeps blobs in whatever crate `object_store` can reach, one object each, named
+/// `<prefix>/<first 2 digits of the hash>/<hash>-<size>`.
+///
+/// A write becomes visible when the object store has all of it: by a rename in a directory, by completing
+/// the upload in a bucket. Temporary files that a killed process leaves in a directory have a `#` in their
+/// name, are never taken for blobs, and are removed when the directory is opened a day later.
+///
+/// It does not look at the bytes, so it can also be keyed. Presence costs a request per blob: put an
+/// `ExistenceIndex` above it.
+#[derive(Debug)]
+pub struct ObjectStoreBlobStore {
+    objects: Arc<dyn ObjectStore>,
+    prefix: Path,
+    shape: UploadShape,
+}
+
+impl ObjectStoreBlobStore {
+    /// Keeps blobs in `objects`, below `prefix`.
+    #[must_use]
+    pub fn new(objects: Arc<dyn ObjectStore>, prefix: &str) -> Self {
+        Self {
+            objects,
+            prefix: Path::from(prefix),
+            shape: UploadShape::BUCKET,
+        }
+    }
+
+    /// Opens the store that `url` names: `file:///directory` (made if it is absent), `memory://`,
+    /// `s3://bucket/prefix`, `gs://bucket/prefix` or `azure://container/prefix`. Credentials and endpoints
+    /// of buckets come from the environment, as object_store documents (`AWS_*`, `GOOGLE_*`, `AZURE_*`).
+    ///
+    /// # Errors
+    /// The URL names no store that this build can reach, or its directory cannot be made.
+    pub fn open(url: &str) -> Result<Self, OpenStoreError> {
+        let opened = open::open(url)?;
+        Ok(Self {
+            objects: opened.objects,
+            prefix: opened.prefix,
+            shape: opened.shape,
+        })
+    }
+
+    fn path_of(&self, digest: &Digest) -> Path {
+        let hash = digest.hash_hex();
+        let name = format!("{hash}-{}", digest.size_bytes());
+        self.prefix.clone().join(&hash[..2]).join(name)
+    }
+
+    async fn get_range(&self, digest: &Digest, range: BlobRange) -> Result<BlobStream, StoreError> {
+        let options = GetOptions {
+            range: wanted(range),
+            ..GetOptions::default()
+        };
+        match self.objects.get_opts(&self.path_of(digest), options).await {
+            Ok(found) => Ok(body_of(found)),
+            Err(error) => match store_error(digest, error) {
+                missing @ StoreError::NotFound { .. } => Err(missing),
+                refused => self.explain_refusal(digest, range, refused).await,
+            },
+        }
+    }
+
+    /// Object stores refuse ranges that begin at the end or beyond it, each in its own way: the size of the
+    /// blob tells what the refusal means.
+    async fn explain_refusal(
+        &self,
+        digest: &Digest,
+        range: BlobRange,
+        refused: StoreError,
+    ) -> Result<BlobStream, StoreError> {
+        let (start, end) = self.bounds(digest, range).await?;
+        if start < end {
+            return Err(refused);
+        }
+        Ok(stream_of(bytes::Bytes::new()))
+    }
+
+    async fn bounds(&self, digest: &Digest, range: BlobRange) -> Result<(u64, u64), StoreError> {
+        let found = self.objects.head(&self.path_of(digest)).await;
+        let found = found.map_err(|error| store_error(digest, error))?;
+        bounds_of(digest, found.size, range)
+    }
+
+    /// The digest itself if it is absent.
+    async fn missing(&self, digest: Digest) -> Result<Option<Digest>, StoreError> {
+        match self.objects.head(&self.path_of(&digest)).await {
+            Ok(_) => Ok(None),
+            Err(object_store::Error::NotFound { .. }) => Ok(Some(digest)),
+            Err(error) => Err(store_error(&digest, error)),
+        }
+    }
+}
+
+fn wanted(range: BlobRange) -> Option<GetRange> {
+    let BlobRange { offset, length } = range;
+    match length {
+        None if offset == 0 => None,
+        None => Some(GetRange::Offset(offset)),
+        Some(length) => Some(GetRange::Bounded(offset..offset.saturating_add(length))),
+    }
+}
+
+fn body_of(found: GetResult) -> BlobStream {
+    let range = found.range.clone();
+    match found.payload {
+        // Read here in large pieces, because object_store reads files in pieces of 8 KiB.
+        GetResultPayload::File(file, _) => {
+            file_body(file, range.start, range.end.saturating_sub(range.start))
+        }
+        // Cut here, because some stores send an object in one piece.
+        GetResultPayload::Stream(body) => body
+            .map_err(failure::read_error)
+            .map_ok(stream_of)
+            .try_flatten()
+            .boxed(),
+    }
+}
+
+#[async_trait]
+impl BlobStore for ObjectStoreBlobStore {
+    async fn get(&self, digest: &Digest, range: BlobRange) -> Result<BlobStream, StoreError> {
+        let range = if range.length.is_some() && is_whole(u64::MAX, range) {
+            BlobRange::ALL
+        } else {
+            range
+        };
+        self.get_range(digest, range).await
+    }
+
+    async fn put(&self, digest: &Digest, body: BlobStream) -> Result<(), StoreError> {
+        let path = self.path_of(digest);
+        writing::write(&self.objects, &path, digest, body, self.shape).await
+    }
+
+    async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
+        futures::stream::iter(digests.to_vec())
+            .map(|digest| self.missing(digest))
+            .buffered(FIND_CONCURRENCY)
+            .try_filter_map(|missing| std::future::ready(Ok(missing)))
+            .try_collect()
+            .await
+    }
+
+    async fn delete(&self, digest: &Digest) -> Result<(), StoreError> {
+        match self.objects.delete(&self.path_of(digest)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(store_error(digest, error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,67 @@
+use bytes::Bytes;
+use object_store::memory::InMemory;
+
+use super::*;
+use crate::{conformance, put_bytes, read_all};
+
+fn in_directory() -> (tempfile::TempDir, ObjectStoreBlobStore) {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", directory.path().display());
+    let store = ObjectStoreBlobStore::open(&url).unwrap();
+    (directory, store)
+}
+
+#[tokio::test]
+async fn a_directory_conforms() {
+    let (directory, store) = in_directory();
+    let store = Arc::new(store);
+    conformance::check_keyed(store.clone()).await;
+    conformance::check_streaming(store).await;
+    drop(directory);
+}
+
+#[tokio::test]
+async fn memory_conforms() {
+    let store = Arc::new(ObjectStoreBlobStore::open("memory://").unwrap());
+    conformance::check_keyed(store.clone()).await;
+    conformance::check_held_in_memory(store).await;
+}
+
+#[tokio::test]
+async fn a_prefix_in_a_shared_store_conforms() {
+    let objects = Arc::new(InMemory::new());
+    let store = ObjectStoreBlobStore::new(objects.clone(), "a/b");
+    let digest = put_bytes(&store, Bytes::from_static(b"x")).await.unwrap();
+    conformance::check_keyed(Arc::new(store)).await;
+    let hash = digest.hash_hex();
+    let path = format!("a/b/{}/{hash}-1", &hash[..2]);
+    assert_eq!(objects.head(&Path::from(path)).await.unwrap().size, 1);
+}
+
+#[tokio::test]
+async fn blobs_outlive_the_store_and_aborted_writes_leave_no_file() {
+    let (directory, store) = in_directory();
+    let digest = put_bytes(&store, Bytes::from_static(b"kept"))
+        .await
+        .unwrap();
+    conformance::check_keyed(Arc::new(store)).await;
+    // Temporary files of dropped writes are removed in the background.
+    let unfinished = || temporary_files(directory.path());
+    let cleaned = async {
+        while unfinished() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let waited = tokio::time::timeout(std::time::Duration::from_secs(10), cleaned).await;
+    assert!(waited.is_ok(), "{} temporary files are left", unfinished());
+    let url = format!("file://{}", directory.path().display());
+    let again = ObjectStoreBlobStore::open(&url).unwrap();
+    assert_eq!(read_all(&again, &digest, 10).await.unwrap(), "kept");
+}
+
+fn temporary_files(directory: &std::path::Path) -> usize {
+    let below = std::fs::read_dir(directory).unwrap();
+    let files = below.flat_map(|entry| std::fs::read_dir(entry.unwrap().path()).unwrap());
+    let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.contains('#')).count()
+}
