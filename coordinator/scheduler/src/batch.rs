@@ -1,0 +1,188 @@
+//! Cutting batches: guided self-scheduling, longest first.
+//!
+//! Each slot that asks takes a share of the work left (Polychronopoulos and Kuck, 1987), so batches
+//! shrink as the work does and the last ones are short enough for all slots to end together. Units go
+//! longest first (Graham, 1969), so that nothing long is left for the end.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use regatta_model::UnitIndex;
+
+use crate::SchedulerConfig;
+
+/// Units of which nothing is known are taken to last this long, so that each counts for something.
+const SHORTEST_UNIT: Duration = Duration::from_millis(1);
+
+/// A duration in whole nanoseconds, at most the greatest number there is.
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The waiting units of one task, longest first.
+#[derive(Debug, Default)]
+pub(crate) struct WaitingUnits {
+    heap: BinaryHeap<(u64, Reverse<UnitIndex>)>,
+    total_nanos: u64,
+}
+
+impl WaitingUnits {
+    pub(crate) fn new(units: &[Duration]) -> Self {
+        let mut waiting = Self {
+            heap: BinaryHeap::with_capacity(units.len()),
+            total_nanos: 0,
+        };
+        for (expected, index) in units.iter().zip(0..) {
+            waiting.push(UnitIndex(index), expected_nanos(*expected));
+        }
+        waiting
+    }
+
+    pub(crate) fn push(&mut self, unit: UnitIndex, expected_nanos: u64) {
+        self.heap.push((expected_nanos, Reverse(unit)));
+        self.total_nanos = self.total_nanos.saturating_add(expected_nanos);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.heap.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.heap.is_empty()
+    }
+
+    /// How long the longest unit is expected to take.
+    pub(crate) fn longest_nanos(&self) -> u64 {
+        self.heap.peek().map_or(0, |(expected, _)| *expected)
+    }
+
+    pub(crate) fn clear(&mut self) -> Vec<UnitIndex> {
+        self.total_nanos = 0;
+        let mut units: Vec<_> = self.heap.drain().map(|(_, Reverse(unit))| unit).collect();
+        units.sort_unstable();
+        units
+    }
+
+    fn pop(&mut self) -> Option<(u64, UnitIndex)> {
+        let (expected, Reverse(unit)) = self.heap.pop()?;
+        self.total_nanos = self.total_nanos.saturating_sub(expected);
+        Some((expected, unit))
+    }
+
+    /// Takes the next batch out: its units in the order to run them, and their expected nanoseconds.
+    ///
+    /// A unit for which `alone` holds shares its batch with no other.
+    pub(crate) fn cut(
+        &mut self,
+        rule: &BatchRule,
+        alone: impl Fn(UnitIndex) -> bool,
+    ) -> (Vec<UnitIndex>, u64) {
+        let target = rule.target_nanos(self.total_nanos);
+        let Some((mut length, first)) = self.pop() else {
+            return (Vec::new(), 0);
+        };
+        let mut units = vec![first];
+        while !alone(first) && units.len() < rule.max_units {
+            let fits = self.heap.peek().is_some_and(|(expected, Reverse(unit))| {
+                length.saturating_add(*expected) <= target && !alone(*unit)
+            });
+            let Some((expected, unit)) = fits.then(|| self.pop()).flatten() else {
+                break;
+            };
+            length = length.saturating_add(expected);
+            units.push(unit);
+        }
+        (units, length)
+    }
+}
+
+/// How long a unit is expected to take, for arithmetic.
+pub(crate) fn expected_nanos(expected: Duration) -> u64 {
+    nanos(expected.max(SHORTEST_UNIT))
+}
+
+/// What decides the length of a batch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BatchRule {
+    /// `k * slots`.
+    divisor: u64,
+    floor_nanos: u64,
+    max_units: usize,
+}
+
+impl BatchRule {
+    pub(crate) fn new(config: &SchedulerConfig, slots: u64, overhead: Duration) -> Self {
+        let paid = overhead.saturating_mul(config.overhead_factor);
+        Self {
+            divisor: u64::from(config.batch_factor.get()).saturating_mul(slots.max(1)),
+            floor_nanos: nanos(config.minimum_batch.max(paid)),
+            max_units: config.max_batch_units.max(1),
+        }
+    }
+
+    fn target_nanos(&self, remaining_nanos: u64) -> u64 {
+        (remaining_nanos / self.divisor).max(self.floor_nanos)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Cuts everything for two slots with k = 2; units in milliseconds.
+    #[track_caller]
+    fn check(units_ms: &[u64], overhead_ms: u64, expected: &[&[u32]]) {
+        let units: Vec<_> = units_ms
+            .iter()
+            .copied()
+            .map(Duration::from_millis)
+            .collect();
+        let config = SchedulerConfig {
+            minimum_batch: Duration::from_millis(10),
+            overhead_factor: 4,
+            max_batch_units: 4,
+            ..SchedulerConfig::default()
+        };
+        let rule = BatchRule::new(&config, 2, Duration::from_millis(overhead_ms));
+        let mut waiting = WaitingUnits::new(&units);
+        let mut batches = Vec::new();
+        while !waiting.is_empty() {
+            let (batch, _) = waiting.cut(&rule, |_| false);
+            batches.push(batch.iter().map(|unit| unit.0).collect::<Vec<_>>());
+        }
+        assert_eq!(batches, expected);
+    }
+
+    #[test]
+    fn batches_are_a_share_of_what_is_left_longest_first() {
+        check(&[100], 0, &[&[0]]);
+        check(&[10, 400, 20], 0, &[&[1], &[2], &[0]]);
+        check(
+            &[40, 40, 40, 40, 40, 40, 40, 40],
+            0,
+            &[&[0, 1], &[2], &[3], &[4], &[5], &[6], &[7]],
+        );
+    }
+
+    #[test]
+    fn no_batch_is_shorter_than_it_pays_nor_wider_than_its_bound() {
+        check(&[40, 40, 40, 40], 20, &[&[0, 1], &[2, 3]]);
+        check(&[40, 40, 40, 40], 1000, &[&[0, 1, 2, 3]]);
+        check(&[1, 1, 1, 1, 1, 1], 1000, &[&[0, 1, 2, 3], &[4, 5]]);
+        check(&[0, 0], 0, &[&[0, 1]]);
+    }
+
+    #[test]
+    fn a_unit_on_its_last_attempt_runs_alone() {
+        let units = [Duration::from_millis(5); 4];
+        let rule = BatchRule::new(&SchedulerConfig::default(), 1, Duration::ZERO);
+        let mut waiting = WaitingUnits::new(&units);
+        let alone = |unit| unit == UnitIndex(1);
+        let mut cut = || waiting.cut(&rule, alone).0;
+        assert_eq!(cut(), [UnitIndex(0)]);
+        assert_eq!(cut(), [UnitIndex(1)]);
+        assert_eq!(cut(), [UnitIndex(2), UnitIndex(3)]);
+        assert_eq!(cut(), []);
+    }
+}

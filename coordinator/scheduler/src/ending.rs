@@ -1,0 +1,142 @@
+//! Units are answered, lost or given up, and tasks finish.
+
+use regatta_model::{LeaseId, UnitIndex};
+
+use crate::fleet::AgentKey;
+use crate::scheduler::Scheduler;
+use crate::task::{Answer, Ended, TaskKey};
+use crate::timers::Timer;
+use crate::{Effect, UnitError};
+
+impl Scheduler {
+    /// Takes a unit's only answer.
+    pub(crate) fn answer_unit(&mut self, key: TaskKey, unit: UnitIndex, answer: Answer) {
+        if self.tasks[key].close(unit) {
+            self.announce(key, unit, Ended::Answered(answer));
+        }
+    }
+
+    /// Gives a unit up.
+    pub(crate) fn fail_unit(&mut self, key: TaskKey, unit: UnitIndex, error: UnitError) {
+        if self.tasks[key].close(unit) {
+            self.announce(key, unit, Ended::Failed(error));
+        }
+    }
+
+    /// Puts a unit that a machine has lost back into the queue, unless it has been lost too often. The
+    /// caller ends with [`Self::conclude`].
+    pub(crate) fn lose_unit(
+        &mut self,
+        key: TaskKey,
+        unit: UnitIndex,
+        agent: AgentKey,
+        reason: &str,
+    ) {
+        let task = &self.tasks[key];
+        let Some(attempts) = task.unit(unit).map(|unit| unit.attempts) else {
+            return;
+        };
+        if attempts >= self.config.max_attempts {
+            let last_reason = reason.to_owned();
+            let error = UnitError::AttemptsExhausted {
+                attempts,
+                last_reason,
+            };
+            self.fail_unit(key, unit, error);
+            return;
+        }
+        self.retry_unit(key, unit, agent);
+        let agent = self.fleet.agents[agent].id.clone();
+        for position in 0..self.tasks[key].submitters.len() {
+            let task = self.tasks[key].submitters[position].task;
+            self.effect(Effect::UnitRetried {
+                task,
+                unit,
+                agent: agent.clone(),
+                attempt: regatta_model::AttemptNumber(attempts),
+                reason: reason.to_owned(),
+            });
+        }
+    }
+
+    fn retry_unit(&mut self, key: TaskKey, unit: UnitIndex, agent: AgentKey) {
+        let pause_ends = self.after(self.config.retry_elsewhere);
+        let task = &mut self.tasks[key];
+        if task.waiting.is_empty() {
+            task.waiting_since = self.now;
+        }
+        task.requeue(unit);
+        let class_key = task.class;
+        let class = &mut self.fleet.classes[class_key];
+        // One deadline serves the whole class, so that losses never cost a timer each.
+        let avoid_until = class.retry_anywhere_at.unwrap_or(pause_ends);
+        task.avoid = Some(agent);
+        task.avoid_until = avoid_until;
+        task.lost_waiting += 1;
+        let timer = Timer::RetryAnywhere(class_key);
+        self.timers
+            .set(timer, &mut class.retry_anywhere_at, Some(avoid_until));
+        self.begin_waiting(key, 1);
+        self.classes_to_place.insert(class_key);
+    }
+
+    /// Lets lost tasks go back to the agent that lost them, if no other took them.
+    pub(crate) fn retry_anywhere(&mut self, class_key: crate::fleet::ClassKey) {
+        let class = &mut self.fleet.classes[class_key];
+        let timer = Timer::RetryAnywhere(class_key);
+        self.timers.set(timer, &mut class.retry_anywhere_at, None);
+        self.classes_to_place.insert(class_key);
+    }
+
+    /// Files a task anew after its units have changed, or finishes it.
+    pub(crate) fn conclude(&mut self, key: TaskKey) {
+        self.file(key);
+        let task = &self.tasks[key];
+        if task.open_units > 0 {
+            return;
+        }
+        for submitter in task.submitters.clone() {
+            self.effect(Effect::TaskFinished(submitter.task));
+            self.submitted.remove(&submitter.task);
+            self.queue
+                .run_mut(submitter.run)
+                .tasks
+                .remove(&submitter.task);
+        }
+        self.remove(key);
+    }
+
+    /// Forgets a task that nobody waits for and that waits for nothing.
+    pub(crate) fn remove(&mut self, key: TaskKey) {
+        self.withdraw_from_merging(key);
+        for lease in std::mem::take(&mut self.tasks[key].leases) {
+            self.orphan(lease);
+        }
+        let Some(task) = self.tasks.remove(key) else {
+            return;
+        };
+        self.merged_submitters -= task.submitters.len().saturating_sub(1);
+        for submitter in &task.submitters {
+            self.queue.leave(submitter.run);
+        }
+        self.queue.leave(task.run);
+        if let Some(mut class) = self.fleet.leave_class(task.class) {
+            let give_up = Timer::Unsatisfiable(task.class);
+            self.timers.set(give_up, &mut class.give_up_at, None);
+            let retry = Timer::RetryAnywhere(task.class);
+            self.timers.set(retry, &mut class.retry_anywhere_at, None);
+        }
+    }
+
+    /// Ends a lease's claim to its task: from now on it is not desired.
+    pub(crate) fn orphan(&mut self, id: LeaseId) {
+        let Some(lease) = self.leases.get_mut(&id) else {
+            return;
+        };
+        lease.task = None;
+        let pending = std::mem::take(&mut lease.pending).len();
+        self.leased_units -= pending;
+        self.queue.run_mut(lease.run).leased_units -= pending;
+        self.agents_to_tell.insert(lease.agent);
+    }
+}

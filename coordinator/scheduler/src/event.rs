@@ -1,0 +1,302 @@
+//! What goes into the scheduler, and what comes out.
+
+use std::time::Duration;
+
+use regatta_model::{
+    AgentId, AttemptNumber, Digest, FencingToken, ImageReference, LeaseId, Platform, Resources,
+    RunId, SlotIndex, TaskId, TenantId, Timestamp, UnitIndex,
+};
+
+/// Something that happened outside.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Event {
+    /// Work arrives. Its [`TaskId`] has never been used before.
+    Submit(Submission),
+    /// Nobody wants a task any more. For a merged task, only when every submitter has said so.
+    CancelTask(TaskId),
+    /// Nobody wants anything of a run any more.
+    CancelRun(TenantId, RunId),
+    /// An agent told its whole state.
+    AgentReported(AgentState),
+    /// An agent's connection ended. What it holds stays its own until its leases expire.
+    AgentDisconnected(AgentId),
+    /// An operator wants an agent drained, or no longer.
+    DrainAgent(AgentId, bool),
+    /// The time that [`Step::wake_at`] named has come.
+    Tick,
+}
+
+/// An action, or a test job whose batches the scheduler cuts when a slot asks.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Submission {
+    /// Its name, chosen by the submitter.
+    pub task: TaskId,
+    /// Who pays: the first level of fair sharing.
+    pub tenant: TenantId,
+    /// On behalf of what: the second level of fair sharing.
+    pub run: RunId,
+    /// Lower runs sooner (REAPI `ExecutionPolicy.priority`); compared within a run.
+    pub priority: i32,
+    /// What the agent must offer.
+    pub platform: Platform,
+    /// What one slot's worth of it uses while it runs.
+    pub resources: Resources,
+    /// Prefer an agent that has this image.
+    pub image: Option<ImageReference>,
+    /// Prefer an agent that has this input root.
+    pub tree: Option<Digest>,
+    /// How long each unit is expected to take. An action has one unit.
+    pub units: Vec<Duration>,
+    /// What starting a batch costs besides its units: no batch is cut much shorter than it pays.
+    pub batch_overhead: Duration,
+    /// Tasks of one tenant with equal keys are one piece of work; `None` is never merged.
+    pub merge_key: Option<Digest>,
+}
+
+/// What an agent says of itself.
+#[derive(Clone, PartialEq, Debug)]
+pub struct AgentState {
+    /// Which agent.
+    pub agent: AgentId,
+    /// Counts the reports of one connection.
+    pub sequence: u64,
+    /// The version of the last desired state that this report takes into account.
+    pub observed_version: u64,
+    /// What it has to give; `None` if unchanged since this connection's last report.
+    pub offer: Option<Offer>,
+    /// What it holds.
+    pub leases: Vec<HeldLease>,
+    /// Whether it takes new work.
+    pub accepts_work: bool,
+}
+
+/// What an agent has to give.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Offer {
+    /// How many leases at once.
+    pub slots: u32,
+    /// How much of the machine, for all leases together.
+    pub resources: Resources,
+    /// What tasks may ask for.
+    pub platform: Platform,
+    /// Images that start without a pull.
+    pub images: Vec<ImageReference>,
+    /// Input roots that are laid out already.
+    pub trees: Vec<Digest>,
+}
+
+/// A lease as an agent sees it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct HeldLease {
+    /// Which lease.
+    pub lease: LeaseId,
+    /// The token it was granted with.
+    pub token: FencingToken,
+    /// Units with a new outcome since the last report that was acknowledged.
+    pub outcomes: Vec<UnitOutcome>,
+    /// Nothing of it runs any more.
+    pub finished: bool,
+}
+
+/// How one unit ended at an agent.
+#[derive(Clone, PartialEq, Debug)]
+pub struct UnitOutcome {
+    /// Which unit.
+    pub unit: UnitIndex,
+    /// Its place among the lease's outcomes, from 0.
+    pub index: u32,
+    /// The slot it ran in.
+    pub slot: SlotIndex,
+    /// What became of it.
+    pub kind: OutcomeKind,
+}
+
+/// What became of a unit, as far as the scheduler cares.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum OutcomeKind {
+    /// It has an answer, good or bad: a result, a timeout, a rejection.
+    Answered,
+    /// The machine failed it.
+    Infrastructure(String),
+    /// It was stopped because it was no longer desired.
+    Cancelled,
+}
+
+/// What one event led to.
+#[derive(Debug, Default, PartialEq)]
+pub struct Step {
+    /// What must be durable before any effect is carried out.
+    pub commit: Vec<Record>,
+    /// What to do, in order.
+    pub effects: Vec<Effect>,
+    /// When to come back with [`Event::Tick`] if nothing else happens.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// A fact that must outlive the process.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Record {
+    /// No token up to this one may be granted again. One record covers many grants.
+    TokensReserved(FencingToken),
+}
+
+/// What the driver is to do.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Effect {
+    /// Tell an agent what it should hold.
+    Desire(DesiredAgent),
+    /// A lease was granted; the following `Desire` for its agent has it. Tell watchers.
+    Granted(Grant),
+    /// An outcome is valid and is the unit's only one: publish it. For merged tasks it comes once for
+    /// each of them.
+    UnitAnswered {
+        /// The task as its submitter knows it.
+        task: TaskId,
+        /// Which unit.
+        unit: UnitIndex,
+        /// The lease that produced it.
+        lease: LeaseId,
+        /// Its place among the lease's outcomes.
+        index: u32,
+        /// Who produced it.
+        agent: AgentId,
+        /// Where.
+        slot: SlotIndex,
+        /// At which attempt.
+        attempt: AttemptNumber,
+    },
+    /// An outcome came too late: its lease had expired or its unit was answered. Drop it.
+    Fenced {
+        /// The lease it came from.
+        lease: LeaseId,
+        /// The agent it came from.
+        agent: AgentId,
+    },
+    /// A unit was lost with a machine and will be tried again.
+    UnitRetried {
+        /// Which task.
+        task: TaskId,
+        /// Which unit.
+        unit: UnitIndex,
+        /// Where it was lost.
+        agent: AgentId,
+        /// The attempt that was lost.
+        attempt: AttemptNumber,
+        /// What happened.
+        reason: String,
+    },
+    /// A unit will never be answered.
+    UnitFailed {
+        /// Which task.
+        task: TaskId,
+        /// Which unit.
+        unit: UnitIndex,
+        /// Why.
+        error: UnitError,
+    },
+    /// A task does the same as another that is queued or running; it gets that one's outcomes.
+    Merged {
+        /// The task that arrived.
+        task: TaskId,
+        /// The task that does the work.
+        into: TaskId,
+    },
+    /// Every unit of a task is answered or failed; its id means nothing any more.
+    TaskFinished(TaskId),
+    /// A task was not accepted.
+    Refused {
+        /// The task that arrived.
+        task: TaskId,
+        /// Why.
+        error: AdmissionError,
+    },
+    /// An agent was silent for too long; its leases have expired.
+    AgentLost(AgentId),
+}
+
+/// A lease, as it is granted.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Grant {
+    /// Which lease.
+    pub lease: LeaseId,
+    /// Its fencing token.
+    pub token: FencingToken,
+    /// Who holds it.
+    pub agent: AgentId,
+    /// What it is for.
+    pub task: TaskId,
+    /// Which units, in the order to run them.
+    pub units: Vec<(UnitIndex, AttemptNumber)>,
+    /// How long the oldest of them waited.
+    pub queued: Duration,
+}
+
+/// The state an agent should reach.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DesiredAgent {
+    /// Which agent.
+    pub agent: AgentId,
+    /// Grows with each.
+    pub version: u64,
+    /// The last report taken into account.
+    pub observed_sequence: u64,
+    /// What it should hold.
+    pub leases: Vec<DesiredLease>,
+    /// Whether it should take nothing new.
+    pub drain: bool,
+}
+
+/// A lease that an agent should hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DesiredLease {
+    /// Which lease.
+    pub lease: LeaseId,
+    /// Its fencing token.
+    pub token: FencingToken,
+    /// How many of its outcomes are taken.
+    pub acknowledged_outcomes: u32,
+    /// Whether the agent has reported it on this connection, so that it knows what to do.
+    pub known_to_agent: bool,
+}
+
+/// Why a unit has no answer.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum UnitError {
+    /// No agent, connected or expected back, can ever run it.
+    #[error("no agent can run it: the nearest, {nearest}, lacks {mismatch}")]
+    Unsatisfiable {
+        /// The agent that comes nearest, or a phrase saying that there is none.
+        nearest: String,
+        /// What it lacks.
+        mismatch: String,
+    },
+    /// It was lost with too many machines.
+    #[error("lost with the machine {attempts} times, last: {last_reason}")]
+    AttemptsExhausted {
+        /// How often.
+        attempts: u32,
+        /// What happened last.
+        last_reason: String,
+    },
+    /// It was cancelled.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+/// Why a task was not accepted.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum AdmissionError {
+    /// Too much is waiting. Come back later.
+    #[error("the queue is full: {queued} of {limit} units are waiting")]
+    QueueFull {
+        /// How much is waiting, in units.
+        queued: usize,
+        /// How much may wait.
+        limit: usize,
+        /// When it may be worth trying again.
+        retry_after: Duration,
+    },
+    /// A task without units.
+    #[error("a task needs at least one unit")]
+    Empty,
+}

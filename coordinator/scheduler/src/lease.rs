@@ -1,0 +1,59 @@
+//! A batch of units at an agent.
+
+use regatta_model::{FencingToken, LeaseId, Resources, TaskId, Timestamp, UnitIndex};
+
+use crate::fleet::AgentKey;
+use crate::queue::RunKey;
+use crate::task::TaskKey;
+
+/// What was granted, until the agent says that it is gone.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    pub(crate) id: LeaseId,
+    pub(crate) token: FencingToken,
+    pub(crate) agent: AgentKey,
+    /// The task, as it was told to the driver.
+    pub(crate) granted_for: TaskId,
+    /// What it works for; nothing once nobody wants it any more. Only then it is not desired.
+    pub(crate) task: Option<TaskKey>,
+    /// On whose account.
+    pub(crate) run: RunKey,
+    /// Units without an outcome.
+    pub(crate) pending: Vec<UnitIndex>,
+    pub(crate) resources: Resources,
+    pub(crate) granted_at: Timestamp,
+    /// What its run was charged for it, in nanoseconds of a slot.
+    pub(crate) charged_nanos: u64,
+    /// How many of its outcomes are taken.
+    pub(crate) acknowledged: u32,
+    /// The first desired state that had it, if one was sent.
+    pub(crate) first_version: Option<u64>,
+    /// The first report of this connection that had it.
+    pub(crate) first_reported: Option<u64>,
+    /// Whether any report of any connection had it.
+    pub(crate) was_held: bool,
+    /// Whether nothing of it runs any more, so that it occupies nothing.
+    pub(crate) vacated: bool,
+    /// Whether its agent has been blamed for losing some of it.
+    pub(crate) blamed: bool,
+}
+
+impl Lease {
+    /// Whether a report that lacks it says that it is gone: then the agent has been told of it, or has
+    /// held it before this connection began.
+    pub(crate) fn is_gone(&self, observed_version: u64, first_of_connection: bool) -> bool {
+        let was_told = self
+            .first_version
+            .is_some_and(|first| first <= observed_version);
+        was_told || (first_of_connection && self.was_held)
+    }
+
+    /// Takes a unit out of those without an outcome; false if it is none of them.
+    pub(crate) fn resolve(&mut self, unit: UnitIndex) -> bool {
+        let position = self.pending.iter().position(|pending| *pending == unit);
+        position.is_some_and(|position| {
+            self.pending.remove(position);
+            true
+        })
+    }
+}

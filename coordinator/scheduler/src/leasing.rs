@@ -1,0 +1,83 @@
+//! How leases end.
+
+use regatta_model::LeaseId;
+
+use crate::batch::nanos;
+use crate::scheduler::Scheduler;
+use crate::timers::Timer;
+
+impl Scheduler {
+    /// Gives up on whatever of a lease has no outcome: its agent will not have one.
+    pub(crate) fn lose_lease(&mut self, id: LeaseId, reason: &str) {
+        let Some(lease) = self.leases.get_mut(&id) else {
+            return;
+        };
+        let Some(task) = lease.task.filter(|_| !lease.pending.is_empty()) else {
+            return;
+        };
+        let (agent, run) = (lease.agent, lease.run);
+        let lost = std::mem::take(&mut lease.pending);
+        self.leased_units -= lost.len();
+        self.queue.run_mut(run).leased_units -= lost.len();
+        self.blame(id);
+        for unit in lost {
+            self.lose_unit(task, unit, agent, reason);
+        }
+        self.release(id);
+        self.conclude(task);
+    }
+
+    /// Ends a lease that has every outcome: it is not desired any more.
+    pub(crate) fn release(&mut self, id: LeaseId) {
+        let Some(lease) = self.leases.get_mut(&id) else {
+            return;
+        };
+        self.agents_to_tell.insert(lease.agent);
+        if let Some(task) = lease.task.take() {
+            self.tasks[task].leases.retain(|other| *other != id);
+        }
+    }
+
+    /// Gives back what a lease occupies: its agent says that nothing of it runs any more.
+    pub(crate) fn vacate(&mut self, id: LeaseId) {
+        let Some(lease) = self.leases.get_mut(&id) else {
+            return;
+        };
+        if std::mem::replace(&mut lease.vacated, true) {
+            return;
+        }
+        let taken_nanos = nanos(self.now.since(lease.granted_at));
+        self.queue
+            .settle(lease.run, lease.charged_nanos, taken_nanos);
+        self.fleet.agents[lease.agent].vacate(&lease.resources);
+    }
+
+    /// Forgets a lease that its agent does not hold.
+    pub(crate) fn forget_lease(&mut self, id: LeaseId) {
+        self.vacate(id);
+        if let Some(lease) = self.leases.remove(&id) {
+            self.fleet.agents[lease.agent].leases.remove(&id);
+        }
+    }
+
+    /// Counts a lease that its agent has lost, once, and gives an agent a pause that has lost too many.
+    pub(crate) fn blame(&mut self, id: LeaseId) {
+        let Some(lease) = self.leases.get_mut(&id) else {
+            return;
+        };
+        if std::mem::replace(&mut lease.blamed, true) {
+            return;
+        }
+        let key = lease.agent;
+        let agent = &mut self.fleet.agents[key];
+        agent.consecutive_losses = agent.consecutive_losses.saturating_add(1);
+        if agent.consecutive_losses < self.config.max_consecutive_losses.max(1) {
+            return;
+        }
+        agent.consecutive_losses = 0;
+        let until = self.now + self.config.cooling_off;
+        let timer = Timer::CooledOff(key);
+        self.timers
+            .set(timer, &mut agent.cooling_off_until, Some(until));
+    }
+}

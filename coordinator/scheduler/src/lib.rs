@@ -1,0 +1,56 @@
+//! Decides who runs what, where, and next.
+//!
+//! The scheduler is a pure state machine (design, decision D1): [`Scheduler::step`] takes the time and
+//! one [`Event`], and returns what must be durable, what to do, and when to come back.
+//!
+//! Invariants:
+//! - It knows no clock, no random source, no I/O, no threads, and no order but that of its values:
+//!   equal events at equal times give equal steps.
+//! - Every unit of an accepted task ends in exactly one [`Effect::UnitAnswered`] or
+//!   [`Effect::UnitFailed`] for each of its submitters, and then the task in one
+//!   [`Effect::TaskFinished`].
+//! - A unit has at most one lease whose token is valid. Tokens grow, across restarts too.
+//! - An agent is never granted more than it offers; what it gives back counts only once it says that
+//!   nothing of it runs any more.
+//! - Nothing waits for ever: every wait ends with a [`Step::wake_at`].
+//! - The cost of an assignment grows with the logarithm of the tasks and of the agents. It is linear
+//!   only in the number of *different* requirements that wait.
+
+mod admission;
+mod affinity;
+mod agent;
+mod agents;
+mod batch;
+mod cancel;
+mod class;
+mod config;
+mod ending;
+mod event;
+mod fleet;
+mod kind;
+mod lease;
+mod leasing;
+mod lookup;
+mod merge;
+mod placement;
+mod queue;
+mod report;
+mod satisfiability;
+mod scheduler;
+#[cfg(any(test, feature = "testing"))]
+pub mod simulation;
+mod slab;
+mod snapshot;
+mod task;
+#[cfg(test)]
+mod tests;
+mod timers;
+mod token;
+
+pub use config::SchedulerConfig;
+pub use event::{
+    AdmissionError, AgentState, DesiredAgent, DesiredLease, Effect, Event, Grant, HeldLease, Offer,
+    OutcomeKind, Record, Step, Submission, UnitError, UnitOutcome,
+};
+pub use scheduler::Scheduler;
+pub use snapshot::{AgentSnapshot, LeaseSnapshot, RunSnapshot, Snapshot, TenantSnapshot};

@@ -1,0 +1,202 @@
+//! What an agent says it holds, against what it should hold.
+
+use std::collections::BTreeMap;
+
+use regatta_model::{AttemptNumber, LeaseId};
+
+use crate::fleet::AgentKey;
+use crate::scheduler::Scheduler;
+use crate::task::Answer;
+use crate::{AgentState, Effect, HeldLease, OutcomeKind, UnitOutcome};
+
+impl Scheduler {
+    /// Takes in an agent's report, unless a later one of its connection is known.
+    pub(crate) fn reported(&mut self, state: AgentState) {
+        let key = self.fleet.enter(&state.agent);
+        let agent = &mut self.fleet.agents[key];
+        let is_first = state.sequence == 1;
+        let is_stale = state.sequence <= agent.sequence || state.observed_version < agent.observed;
+        if !is_first && is_stale {
+            return;
+        }
+        agent.sequence = state.sequence;
+        agent.observed = state.observed_version;
+        // Versions keep growing when the coordinator restarts and the agents do not.
+        agent.version = agent.version.max(state.observed_version);
+        agent.accepts_work = state.accepts_work;
+        self.heard_from(key);
+        if let Some(offer) = &state.offer {
+            self.fleet.offer(key, Some(offer));
+        }
+        if is_first {
+            self.begin_connection(key);
+        }
+        self.reconcile(key, state, is_first);
+        self.fleet.relist(key);
+        if self.fleet.agents[key].listed.free.is_some() {
+            self.agents_to_fill.insert(key);
+        }
+    }
+
+    /// Forgets what belongs to the last connection. The agent is told everything again.
+    fn begin_connection(&mut self, key: AgentKey) {
+        let agent = &mut self.fleet.agents[key];
+        agent.answered_sequence = None;
+        agent.foreign.clear();
+        for lease in &agent.leases {
+            if let Some(lease) = self.leases.get_mut(lease) {
+                lease.first_reported = None;
+            }
+        }
+        self.agents_to_tell.insert(key);
+    }
+
+    fn reconcile(&mut self, key: AgentKey, state: AgentState, is_first: bool) {
+        let mut held = BTreeMap::new();
+        for lease in state.leases {
+            held.entry(lease.lease).or_insert(lease);
+        }
+        let is_own = |lease: &HeldLease| {
+            let known = self.leases.get(&lease.lease);
+            known.is_some_and(|known| known.agent == key && known.token == lease.token)
+        };
+        let (own, foreign): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            held.into_iter().partition(|(_, lease)| is_own(lease));
+        let is_gone = |id: &&LeaseId| {
+            let lease = self.leases.get(*id);
+            lease.is_some_and(|lease| lease.is_gone(state.observed_version, is_first))
+        };
+        let leases = &self.fleet.agents[key].leases;
+        let missing = leases
+            .iter()
+            .filter(|id| !own.contains_key(id))
+            .filter(is_gone);
+        let missing: Vec<_> = missing.copied().collect();
+        for lease in own.into_values() {
+            self.holds(key, lease, state.sequence);
+        }
+        for lease in missing {
+            self.lose_lease(lease, "the agent no longer has it");
+            self.forget_lease(lease);
+        }
+        self.fence(key, foreign.into_values(), state.sequence);
+    }
+
+    /// Takes in what an agent says of a lease of its own.
+    fn holds(&mut self, key: AgentKey, held: HeldLease, sequence: u64) {
+        let id = held.lease;
+        let Some(lease) = self.leases.get_mut(&id) else {
+            return;
+        };
+        lease.was_held = true;
+        let first_reported = *lease.first_reported.get_or_insert(sequence);
+        for outcome in held.outcomes {
+            self.take_outcome(id, outcome);
+        }
+        if held.finished {
+            self.lose_lease(id, "the agent ended it without an outcome");
+            self.vacate(id);
+        }
+        let is_desired = self
+            .leases
+            .get(&id)
+            .is_some_and(|lease| lease.task.is_some());
+        let answered = self.fleet.agents[key].answered_sequence;
+        if !is_desired && answered.is_none_or(|answered| answered < first_reported) {
+            self.agents_to_tell.insert(key);
+        }
+    }
+
+    /// Takes an outcome, unless it was taken before. An agent reports its outcomes until they are
+    /// acknowledged, so one that lacks those before it breaks the protocol, and its lease is lost.
+    fn take_outcome(&mut self, id: LeaseId, outcome: UnitOutcome) {
+        let Some(lease) = self.leases.get_mut(&id) else {
+            return;
+        };
+        if outcome.index > lease.acknowledged {
+            let (index, acknowledged) = (outcome.index, lease.acknowledged);
+            let reason = format!(
+                "the agent reported outcome {index} of the lease when only {acknowledged} were \
+                 acknowledged"
+            );
+            return self.lose_lease(id, &reason);
+        }
+        if outcome.index < lease.acknowledged {
+            return;
+        }
+        lease.acknowledged += 1;
+        let (agent, task, run) = (lease.agent, lease.task, lease.run);
+        let is_pending = lease.resolve(outcome.unit);
+        let is_done = lease.pending.is_empty();
+        self.agents_to_tell.insert(agent);
+        let Some(task) = task.filter(|_| is_pending) else {
+            self.fence_outcome(id, agent, &outcome.kind);
+            return;
+        };
+        self.leased_units -= 1;
+        self.queue.run_mut(run).leased_units -= 1;
+        match &outcome.kind {
+            OutcomeKind::Answered => {
+                self.fleet.agents[agent].consecutive_losses = 0;
+                let attempts = self.tasks[task]
+                    .unit(outcome.unit)
+                    .map(|unit| unit.attempts);
+                let answer = Answer {
+                    lease: id,
+                    index: outcome.index,
+                    agent: self.fleet.agents[agent].id.clone(),
+                    slot: outcome.slot,
+                    attempt: AttemptNumber(attempts.unwrap_or(1)),
+                };
+                self.answer_unit(task, outcome.unit, answer);
+            }
+            OutcomeKind::Infrastructure(reason) => {
+                self.blame(id);
+                self.lose_unit(task, outcome.unit, agent, reason);
+            }
+            OutcomeKind::Cancelled => {
+                self.blame(id);
+                self.lose_unit(task, outcome.unit, agent, "stopped by the agent");
+            }
+        }
+        if is_done {
+            self.release(id);
+        }
+        self.conclude(task);
+    }
+
+    /// Says that an outcome of a lease without a task, or of a unit without a need, is void.
+    fn fence_outcome(&mut self, lease: LeaseId, agent: AgentKey, kind: &OutcomeKind) {
+        match kind {
+            OutcomeKind::Answered | OutcomeKind::Infrastructure(_) => {
+                let agent = self.fleet.agents[agent].id.clone();
+                self.effect(Effect::Fenced { lease, agent });
+            }
+            OutcomeKind::Cancelled => {}
+        }
+    }
+
+    /// Takes in what an agent holds that is not its own: nothing of it counts, and nothing new is
+    /// granted while it may be running.
+    fn fence(&mut self, key: AgentKey, foreign: impl Iterator<Item = HeldLease>, sequence: u64) {
+        let agent = &mut self.fleet.agents[key];
+        let known = std::mem::take(&mut agent.foreign);
+        agent.foreign_running = false;
+        for lease in foreign {
+            let before = known.iter().find(|(id, _)| *id == lease.lease);
+            let first_reported = before.map_or(sequence, |(_, first)| *first);
+            let agent = &mut self.fleet.agents[key];
+            agent.foreign.push((lease.lease, first_reported));
+            agent.foreign_running |= !lease.finished;
+            if agent
+                .answered_sequence
+                .is_none_or(|answered| answered < first_reported)
+            {
+                self.agents_to_tell.insert(key);
+            }
+            for outcome in &lease.outcomes {
+                self.fence_outcome(lease.lease, key, &outcome.kind);
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! What must be true after every step, checked in the simplest way.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use regatta_model::{FencingToken, LeaseId, TaskId, UnitIndex};
+
+use crate::{Effect, Event, Grant, Record, Scheduler, Step, Submission};
+
+/// Watches events and effects, and knows what may follow.
+#[derive(Debug, Default)]
+pub(crate) struct Model {
+    /// Units without an end, of everyone who waits.
+    open: BTreeMap<TaskId, BTreeSet<UnitIndex>>,
+    /// Which piece of work a task is part of.
+    work_of: BTreeMap<TaskId, TaskId>,
+    works: BTreeMap<TaskId, Work>,
+    pub(crate) grants: BTreeMap<LeaseId, Grant>,
+    last_token: FencingTokenOrNone,
+    reserved: FencingTokenOrNone,
+    pub(crate) answered: usize,
+    pub(crate) failed: usize,
+    pub(crate) retried: usize,
+    pub(crate) fenced: usize,
+    pub(crate) lost_agents: usize,
+}
+
+type FencingTokenOrNone = Option<FencingToken>;
+
+/// What several submitters may share.
+#[derive(Debug, Default)]
+struct Work {
+    submitters: BTreeSet<TaskId>,
+    open: BTreeSet<UnitIndex>,
+    /// The lease whose token is valid for each unit.
+    valid: BTreeMap<UnitIndex, LeaseId>,
+    answers: BTreeMap<UnitIndex, LeaseId>,
+}
+
+type Checked = Result<(), String>;
+
+fn ensure(holds: bool, invariant: &str, what: impl std::fmt::Debug) -> Checked {
+    if holds {
+        return Ok(());
+    }
+    Err(format!("{invariant}: {what:?}"))
+}
+
+impl Model {
+    pub(crate) fn is_idle(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    pub(crate) fn open_tasks(&self) -> Vec<TaskId> {
+        self.open.keys().copied().collect()
+    }
+
+    /// Checks one step and what it leaves behind.
+    ///
+    /// What takes time in proportion to all work is left out unless it is to be thorough.
+    pub(crate) fn check(
+        &mut self,
+        event: &Event,
+        step: &Step,
+        scheduler: &Scheduler,
+        thorough: bool,
+    ) -> Checked {
+        if let Event::Submit(submission) = event {
+            self.submitted(submission);
+        }
+        for record in &step.commit {
+            let Record::TokensReserved(last) = record;
+            ensure(self.reserved < Some(*last), "tokens_strictly_grow", record)?;
+            self.reserved = Some(*last);
+        }
+        for effect in &step.effects {
+            self.check_effect(effect)?;
+        }
+        if !thorough {
+            return Ok(());
+        }
+        let open: usize = self.works.values().map(|work| work.open.len()).sum();
+        let leased: usize = self.works.values().map(|work| work.valid.len()).sum();
+        let kept = (
+            scheduler.queued_units + scheduler.leased_units,
+            scheduler.leased_units,
+        );
+        ensure(
+            kept == (open, leased),
+            "no_task_lost",
+            (kept, (open, leased)),
+        )
+    }
+
+    fn submitted(&mut self, submission: &Submission) {
+        let units: BTreeSet<_> = (0..).map(UnitIndex).take(submission.units.len()).collect();
+        let work = Work {
+            submitters: BTreeSet::from([submission.task]),
+            open: units.clone(),
+            ..Work::default()
+        };
+        self.open.insert(submission.task, units);
+        self.work_of.insert(submission.task, submission.task);
+        self.works.insert(submission.task, work);
+    }
+
+    fn check_effect(&mut self, effect: &Effect) -> Checked {
+        match effect {
+            Effect::Granted(grant) => self.granted(grant),
+            Effect::Merged { task, into } => self.merged(*task, *into),
+            Effect::UnitAnswered {
+                task, unit, lease, ..
+            } => self.unit_answered(*task, *unit, *lease),
+            Effect::UnitFailed { task, unit, error } => {
+                self.failed += 1;
+                self.close(*task, *unit)?;
+                if *error != crate::UnitError::Cancelled
+                    && let Some(work) = self.work(*task)
+                {
+                    work.open.remove(unit);
+                    work.valid.remove(unit);
+                }
+                Ok(())
+            }
+            Effect::UnitRetried { task, unit, .. } => {
+                self.retried += 1;
+                if let Some(work) = self.work(*task) {
+                    work.valid.remove(unit);
+                }
+                Ok(())
+            }
+            Effect::TaskFinished(task) => self.finished(*task),
+            Effect::Refused { task, .. } => {
+                self.open.remove(task);
+                self.leave(*task);
+                Ok(())
+            }
+            Effect::Fenced { .. } => {
+                self.fenced += 1;
+                Ok(())
+            }
+            Effect::AgentLost(_) => {
+                self.lost_agents += 1;
+                Ok(())
+            }
+            Effect::Desire(_) => Ok(()),
+        }
+    }
+
+    fn work(&mut self, task: TaskId) -> Option<&mut Work> {
+        self.works.get_mut(self.work_of.get(&task)?)
+    }
+
+    fn granted(&mut self, grant: &Grant) -> Checked {
+        let token = Some(grant.token);
+        let fresh = self.last_token < token && token <= self.reserved;
+        ensure(fresh, "tokens_strictly_grow", grant)?;
+        self.last_token = token;
+        let leased_before = self.grants.insert(grant.lease, grant.clone());
+        ensure(
+            leased_before.is_none(),
+            "none_leased_twice_under_valid_tokens",
+            grant,
+        )?;
+        let Some(work) = self.work(grant.task) else {
+            return Err(format!("no_task_lost: {grant:?} is for no task"));
+        };
+        for (unit, _) in &grant.units {
+            ensure(work.open.contains(unit), "each_unit_answered_once", grant)?;
+            let other = work.valid.insert(*unit, grant.lease);
+            ensure(
+                other.is_none(),
+                "none_leased_twice_under_valid_tokens",
+                (grant, other),
+            )?;
+        }
+        Ok(())
+    }
+
+    fn merged(&mut self, task: TaskId, into: TaskId) -> Checked {
+        let Some(target) = self.work_of.get(&into).copied() else {
+            return Err(format!(
+                "no_task_lost: {task:?} merged into {into:?}, which is gone"
+            ));
+        };
+        self.works.remove(&task);
+        self.work_of.insert(task, target);
+        if let Some(work) = self.works.get_mut(&target) {
+            work.submitters.insert(task);
+        }
+        Ok(())
+    }
+
+    fn unit_answered(&mut self, task: TaskId, unit: UnitIndex, lease: LeaseId) -> Checked {
+        self.answered += 1;
+        self.close(task, unit)?;
+        let Some(work) = self.work(task) else {
+            return Err(format!(
+                "no_task_lost: an answer for {task:?}, which is gone"
+            ));
+        };
+        let valid = work
+            .valid
+            .remove(&unit)
+            .or(work.answers.get(&unit).copied());
+        ensure(
+            valid == Some(lease),
+            "none_leased_twice_under_valid_tokens",
+            (task, unit, lease),
+        )?;
+        work.open.remove(&unit);
+        work.answers.insert(unit, lease);
+        Ok(())
+    }
+
+    fn close(&mut self, task: TaskId, unit: UnitIndex) -> Checked {
+        let open = self.open.get_mut(&task);
+        let was_open = open.is_some_and(|units| units.remove(&unit));
+        ensure(was_open, "each_unit_answered_once", (task, unit))
+    }
+
+    fn finished(&mut self, task: TaskId) -> Checked {
+        let open = self.open.remove(&task);
+        let ended = open.as_ref().is_some_and(BTreeSet::is_empty);
+        ensure(ended, "no_task_lost", (task, open))?;
+        self.leave(task);
+        Ok(())
+    }
+
+    fn leave(&mut self, task: TaskId) {
+        let Some(key) = self.work_of.remove(&task) else {
+            return;
+        };
+        if let Some(work) = self.works.get_mut(&key) {
+            work.submitters.remove(&task);
+            if work.submitters.is_empty() {
+                self.works.remove(&key);
+            }
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! What a simulation comes to.
+
+use std::time::Duration;
+
+/// What came of a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// Stands for every effect with its time: equal runs have equal ones.
+    pub fingerprint: u64,
+    /// How many events the scheduler took.
+    pub events: usize,
+    /// How many leases were granted.
+    pub grants: usize,
+    /// How many units were answered, once for each submitter.
+    pub answered: usize,
+    /// How many units were cancelled or given up, once for each submitter.
+    pub failed: usize,
+    /// How many units were tried again, once for each submitter.
+    pub retried: usize,
+    /// How many outcomes came too late.
+    pub fenced: usize,
+    /// How many agents were lost.
+    pub lost_agents: usize,
+    /// How long it took in simulated time.
+    pub took: Duration,
+}

@@ -1,0 +1,66 @@
+//! What breaks.
+
+use std::time::Duration;
+
+use regatta_model::{RunId, TenantId};
+
+use super::{World, name};
+use crate::simulation::happening::Happening;
+use crate::simulation::plan::FaultKind;
+use crate::{Event, OutcomeKind};
+
+impl World<'_> {
+    pub(super) fn fault(&mut self, index: usize) -> Result<(), String> {
+        let fault = &self.plan.faults[index];
+        if let FaultKind::CancelRun(tenant, run) = fault.kind {
+            let tenant = name::<TenantId>(&format!("tenant-{tenant}"))?;
+            let run = name::<RunId>(&format!("run-{run}"))?;
+            return self.step(Event::CancelRun(tenant, run));
+        }
+        let Some(index) = fault.machine.checked_rem(self.machines.len()) else {
+            return Ok(());
+        };
+        let machine = &mut self.machines[index];
+        let id = machine.id.clone();
+        match fault.kind {
+            FaultKind::Crash(pause) => {
+                machine.crash();
+                self.disconnect(index, pause)
+            }
+            FaultKind::Disconnect(pause) => self.disconnect(index, pause),
+            FaultKind::Silence(pause) => {
+                machine.silent = true;
+                self.after(pause, Happening::Unsilence { machine: index });
+                Ok(())
+            }
+            FaultKind::BreakUnits => {
+                for lease in machine.held.keys().copied().collect::<Vec<_>>() {
+                    let kind = OutcomeKind::Infrastructure("the engine is gone".to_owned());
+                    machine.end_unit(lease, kind);
+                }
+                self.report(index);
+                Ok(())
+            }
+            FaultKind::Drain(pause) => {
+                self.after(pause, Happening::Undrain { machine: index });
+                self.step(Event::DrainAgent(id, true))
+            }
+            FaultKind::CancelRun(..) => Ok(()),
+        }
+    }
+
+    fn disconnect(&mut self, index: usize, pause: Duration) -> Result<(), String> {
+        let machine = &mut self.machines[index];
+        machine.connected = false;
+        machine.connection += 1;
+        let (id, life) = (machine.id.clone(), machine.life);
+        self.after(
+            pause,
+            Happening::Connect {
+                machine: index,
+                life,
+            },
+        );
+        self.step(Event::AgentDisconnected(id))
+    }
+}

@@ -1,0 +1,135 @@
+//! A piece of work and its units.
+
+use std::time::Duration;
+
+use regatta_model::{
+    AgentId, AttemptNumber, Digest, LeaseId, SlotIndex, TaskId, Timestamp, UnitIndex,
+};
+
+use crate::UnitError;
+use crate::affinity::Wish;
+use crate::batch::{WaitingUnits, expected_nanos};
+use crate::fleet::{AgentKey, ClassKey};
+use crate::queue::{Place, RunKey};
+use crate::slab::Key;
+
+pub(crate) type TaskKey = Key<Task>;
+
+/// Work that was submitted at least once and is not finished.
+#[derive(Debug)]
+pub(crate) struct Task {
+    /// Who wants it, in order of arrival; never empty.
+    pub(crate) submitters: Vec<Submitter>,
+    /// On behalf of whom it waits: the run of one of the submitters.
+    pub(crate) run: RunKey,
+    pub(crate) class: ClassKey,
+    pub(crate) merge_key: Option<Digest>,
+    pub(crate) wish: Wish,
+    pub(crate) priority: i32,
+    /// Counts the tasks of all time; breaks ties.
+    pub(crate) arrival: u64,
+    pub(crate) overhead: Duration,
+    pub(crate) units: Box<[Unit]>,
+    pub(crate) waiting: WaitingUnits,
+    /// Since when the units that wait do, the oldest of them.
+    pub(crate) waiting_since: Timestamp,
+    /// How many units have neither an answer nor an error.
+    pub(crate) open_units: usize,
+    /// Where it waits, if it does.
+    pub(crate) place: Option<Place>,
+    pub(crate) leases: Vec<LeaseId>,
+    /// Which agent lost a unit of it last, while another is preferred.
+    pub(crate) avoid: Option<AgentKey>,
+    pub(crate) avoid_until: Timestamp,
+    /// How many of the units that wait were lost before.
+    pub(crate) lost_waiting: usize,
+    /// How often a task behind it was taken for being warm.
+    pub(crate) passed_over: u8,
+    /// How units ended, for submitters yet to come; kept only if there can be any.
+    pub(crate) ended: Vec<(UnitIndex, Ended)>,
+}
+
+/// One who wants a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Submitter {
+    pub(crate) task: TaskId,
+    pub(crate) run: RunKey,
+}
+
+/// One unit of a task.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unit {
+    pub(crate) expected_nanos: u64,
+    pub(crate) attempts: u32,
+    pub(crate) open: bool,
+}
+
+/// How a unit ended.
+#[derive(Debug, Clone)]
+pub(crate) enum Ended {
+    Answered(Answer),
+    Failed(UnitError),
+}
+
+/// Where an answer is to be found.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    pub(crate) lease: LeaseId,
+    pub(crate) index: u32,
+    pub(crate) agent: AgentId,
+    pub(crate) slot: SlotIndex,
+    pub(crate) attempt: AttemptNumber,
+}
+
+impl Task {
+    /// The units of a submission, none of them tried.
+    pub(crate) fn units_of(expected: &[Duration]) -> Box<[Unit]> {
+        let unit = |expected: &Duration| Unit {
+            expected_nanos: expected_nanos(*expected),
+            attempts: 0,
+            open: true,
+        };
+        expected.iter().map(unit).collect()
+    }
+
+    /// Its rank in the queue of its run.
+    pub(crate) fn rank(&self) -> Place {
+        Place::new(self.priority, self.waiting.longest_nanos(), self.arrival)
+    }
+
+    pub(crate) fn unit(&self, unit: UnitIndex) -> Option<&Unit> {
+        self.units.get(unit.0 as usize)
+    }
+
+    /// Puts a unit back among those that wait.
+    pub(crate) fn requeue(&mut self, unit: UnitIndex) {
+        if let Some(expected) = self.unit(unit).map(|unit| unit.expected_nanos) {
+            self.waiting.push(unit, expected);
+        }
+    }
+
+    /// Marks a unit as ended; false if it was before.
+    pub(crate) fn close(&mut self, unit: UnitIndex) -> bool {
+        let Some(entry) = self.units.get_mut(unit.0 as usize) else {
+            return false;
+        };
+        let was_open = std::mem::replace(&mut entry.open, false);
+        self.open_units -= usize::from(was_open);
+        was_open
+    }
+
+    /// Notes that a unit is leased once more.
+    pub(crate) fn begin_attempt(&mut self, unit: UnitIndex) -> AttemptNumber {
+        let Some(entry) = self.units.get_mut(unit.0 as usize) else {
+            return AttemptNumber(1);
+        };
+        entry.attempts = entry.attempts.saturating_add(1);
+        AttemptNumber(entry.attempts)
+    }
+
+    /// Units that have not ended, in order.
+    pub(crate) fn open_unit_indexes(&self) -> impl Iterator<Item = UnitIndex> {
+        let numbered = self.units.iter().zip(0..);
+        numbered.filter_map(|(unit, index)| unit.open.then_some(UnitIndex(index)))
+    }
+}
