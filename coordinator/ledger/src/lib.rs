@@ -1,0 +1,26 @@
+//! What must be remembered: runs, their events, what tests were seen to do, and which fencing tokens
+//! were used.
+//!
+//! The [`Ledger`] port hides where: [`SqliteLedger`] in a file, [`MemoryLedger`] nowhere, for tests. All
+//! adapters pass the suite in `conformance` (feature `testing`).
+//!
+//! Invariants:
+//! - A method that has returned `Ok` has made durable what it was given; several callers share one
+//!   transaction, so that durability costs one write to disk for all of them.
+//! - Events of a run are never changed, and read back in order, byte for byte.
+//! - Reserved tokens never decrease.
+//! - SQL is written in `sqlite` and nowhere else in the house. Events are opaque here: this crate knows
+//!   no protocol.
+
+mod history;
+mod memory_ledger;
+mod port;
+mod sqlite;
+
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
+
+pub use history::{TestHistory, TestObservation};
+pub use memory_ledger::MemoryLedger;
+pub use port::{Ledger, LedgerError, NewRun, RunCounts, RunEnd, RunQuery, RunRecord, StoredEvent};
+pub use sqlite::{OpenLedgerError, SqliteLedger};

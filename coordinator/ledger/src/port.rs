@@ -1,0 +1,174 @@
+//! The port.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use regatta_model::{RunId, TenantId, Timestamp, Verdict};
+
+use crate::{TestHistory, TestObservation};
+
+/// Remembers what outlives a process.
+#[async_trait]
+pub trait Ledger: fmt::Debug + Send + Sync + 'static {
+    /// Remembers that a run has begun. A run that is known already stays as it is.
+    ///
+    /// # Errors
+    /// [`LedgerError`]: nothing was remembered.
+    async fn start_run(&self, run: NewRun) -> Result<(), LedgerError>;
+
+    /// Adds events to a run, and its end if `end` says that there will be no more. An event whose
+    /// sequence number the run has already is left out, so that a call may be repeated.
+    ///
+    /// # Errors
+    /// [`LedgerError`]: nothing was remembered.
+    async fn append_events(
+        &self,
+        run: &RunId,
+        events: Vec<StoredEvent>,
+        end: Option<RunEnd>,
+    ) -> Result<(), LedgerError>;
+
+    /// The events of a run with a sequence number above `after`, in order, at most `limit`.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    async fn read_events(
+        &self,
+        run: &RunId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<StoredEvent>, LedgerError>;
+
+    /// The runs that a query asks for, newest first.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    async fn find_runs(&self, query: RunQuery) -> Result<Vec<RunRecord>, LedgerError>;
+
+    /// Learns from executed tests.
+    ///
+    /// # Errors
+    /// [`LedgerError`]: nothing was learnt.
+    async fn observe_tests(&self, observations: Vec<TestObservation>) -> Result<(), LedgerError>;
+
+    /// What is known of the tests of a suite, or of every suite of a tenant; by suite, then by id.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    async fn read_history(
+        &self,
+        tenant: &TenantId,
+        suite: Option<&str>,
+    ) -> Result<Vec<TestHistory>, LedgerError>;
+
+    /// Makes it durable that every fencing token up to `last` may have been used.
+    ///
+    /// # Errors
+    /// [`LedgerError`]: no token beyond the last reservation may be used.
+    async fn reserve_tokens(&self, last: u64) -> Result<(), LedgerError>;
+
+    /// The last fencing token that may have been used; 0 if there is none.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    async fn reserved_tokens(&self) -> Result<u64, LedgerError>;
+}
+
+/// Why the ledger did not do what it was asked to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LedgerError {
+    /// The database failed. Trying again may help if its disk was full or it was locked.
+    #[error("the ledger is unavailable: {detail}")]
+    Unavailable {
+        /// What the database said.
+        detail: String,
+    },
+    /// Something that was stored cannot be read. Restore the database, or move it away.
+    #[error("the ledger is corrupt: {detail}")]
+    Corrupt {
+        /// What was found.
+        detail: String,
+    },
+    /// The ledger has been closed.
+    #[error("the ledger has been closed")]
+    Closed,
+}
+
+/// A run that begins.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewRun {
+    /// Which run.
+    pub run: RunId,
+    /// Whose.
+    pub tenant: TenantId,
+    /// For people.
+    pub description: String,
+    /// The commit its tree comes from; empty if none.
+    pub commit: String,
+    /// The branch of it.
+    pub branch: String,
+    /// When it was submitted.
+    pub submitted_at: Timestamp,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RunEnd {
+    /// When.
+    pub finished_at: Timestamp,
+    /// With which answer.
+    pub verdict: Verdict,
+    /// With how many tests of each kind.
+    pub counts: RunCounts,
+}
+
+/// Tests by how they ended; `planned` is the sum of the others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RunCounts {
+    /// All of them.
+    pub planned: u32,
+    /// Ran and passed.
+    pub passed: u32,
+    /// Failed, then passed.
+    pub flaky: u32,
+    /// Did not pass.
+    pub failed: u32,
+    /// Were known to pass.
+    pub cached: u32,
+    /// Are ignored by their suite.
+    pub skipped: u32,
+    /// Were not reached.
+    pub not_run: u32,
+}
+
+/// An event of a run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoredEvent {
+    /// Its place among the run's events, from 1.
+    pub sequence: u64,
+    /// Its encoding.
+    pub bytes: Bytes,
+}
+
+/// Which runs to find.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct RunQuery {
+    /// Only this one.
+    pub run: Option<RunId>,
+    /// Only this tenant's.
+    pub tenant: Option<TenantId>,
+    /// Only those that have not ended.
+    pub active_only: bool,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// What is known of a run besides its events.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RunRecord {
+    /// How it began.
+    pub new: NewRun,
+    /// How it ended, if it has.
+    pub end: Option<RunEnd>,
+}

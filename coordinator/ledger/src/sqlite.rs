@@ -1,0 +1,112 @@
+//! A ledger in one SQLite file.
+//!
+//! One thread owns the connection. Requests reach it through a bounded queue; those that are waiting
+//! when it looks are carried out in one transaction, which is what makes durability cheap.
+
+mod queries;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod thread;
+
+use std::path::Path;
+
+use async_trait::async_trait;
+use regatta_model::{RunId, TenantId};
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use crate::{
+    Ledger, LedgerError, NewRun, RunEnd, RunQuery, RunRecord, StoredEvent, TestHistory,
+    TestObservation,
+};
+pub use schema::OpenLedgerError;
+use thread::LedgerThread;
+
+/// A ledger in an SQLite database. Dropping it ends its thread once everything queued is done.
+#[derive(Debug)]
+pub struct SqliteLedger {
+    thread: LedgerThread,
+}
+
+impl SqliteLedger {
+    /// Opens the database, making or migrating it if need be. This blocks on the disk.
+    ///
+    /// # Errors
+    /// [`OpenLedgerError`] says what to do.
+    pub fn open(path: &Path) -> Result<Self, OpenLedgerError> {
+        let connection = schema::open(path)?;
+        let thread = LedgerThread::start(connection).map_err(|error| OpenLedgerError::Thread {
+            detail: error.to_string(),
+        })?;
+        Ok(Self { thread })
+    }
+
+    async fn ask<Answer: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Connection) -> Result<Answer, LedgerError> + Send + 'static,
+    ) -> Result<Answer, LedgerError> {
+        let (sender, receiver) = oneshot::channel();
+        self.thread.send(query, sender).await?;
+        receiver.await.map_err(|_| LedgerError::Closed)?
+    }
+}
+
+#[async_trait]
+impl Ledger for SqliteLedger {
+    async fn start_run(&self, run: NewRun) -> Result<(), LedgerError> {
+        self.ask(move |connection| queries::start_run(connection, &run))
+            .await
+    }
+
+    async fn append_events(
+        &self,
+        run: &RunId,
+        events: Vec<StoredEvent>,
+        end: Option<RunEnd>,
+    ) -> Result<(), LedgerError> {
+        let run = run.clone();
+        self.ask(move |connection| queries::append_events(connection, &run, &events, end))
+            .await
+    }
+
+    async fn read_events(
+        &self,
+        run: &RunId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<StoredEvent>, LedgerError> {
+        let run = run.clone();
+        self.ask(move |connection| queries::read_events(connection, &run, after, limit))
+            .await
+    }
+
+    async fn find_runs(&self, query: RunQuery) -> Result<Vec<RunRecord>, LedgerError> {
+        self.ask(move |connection| queries::find_runs(connection, &query))
+            .await
+    }
+
+    async fn observe_tests(&self, observations: Vec<TestObservation>) -> Result<(), LedgerError> {
+        self.ask(move |connection| queries::observe_tests(connection, observations))
+            .await
+    }
+
+    async fn read_history(
+        &self,
+        tenant: &TenantId,
+        suite: Option<&str>,
+    ) -> Result<Vec<TestHistory>, LedgerError> {
+        let (tenant, suite) = (tenant.clone(), suite.map(ToOwned::to_owned));
+        self.ask(move |connection| queries::read_history(connection, &tenant, suite.as_deref()))
+            .await
+    }
+
+    async fn reserve_tokens(&self, last: u64) -> Result<(), LedgerError> {
+        self.ask(move |connection| queries::reserve_tokens(connection, last))
+            .await
+    }
+
+    async fn reserved_tokens(&self) -> Result<u64, LedgerError> {
+        self.ask(queries::reserved_tokens).await
+    }
+}

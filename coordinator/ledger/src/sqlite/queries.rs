@@ -1,0 +1,332 @@
+//! The statements. Numbers that do not fit SQLite's signed 64 bits are stored by their bits.
+
+use std::time::Duration;
+
+use regatta_model::{Digest, RunId, TenantId, Timestamp, Verdict};
+use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
+
+use super::thread::unavailable;
+use crate::{
+    LedgerError, NewRun, RunCounts, RunEnd, RunQuery, RunRecord, StoredEvent, TestHistory,
+    TestObservation,
+};
+
+const RESERVED_TOKENS: &str = "reserved_tokens";
+
+pub(super) fn start_run(connection: &Connection, run: &NewRun) -> Result<(), LedgerError> {
+    connection
+        .prepare_cached(
+            "INSERT INTO runs (run, tenant, description, commit_id, branch, submitted_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (run) DO NOTHING",
+        )
+        .and_then(|mut statement| {
+            statement.execute(params![
+                run.run.as_str(),
+                run.tenant.as_str(),
+                run.description,
+                run.commit,
+                run.branch,
+                signed(run.submitted_at.as_nanos()),
+            ])
+        })
+        .map(drop)
+        .map_err(unavailable)
+}
+
+pub(super) fn append_events(
+    connection: &Connection,
+    run: &RunId,
+    events: &[StoredEvent],
+    end: Option<RunEnd>,
+) -> Result<(), LedgerError> {
+    let mut statement = connection
+        .prepare_cached(
+            "INSERT INTO events (run, sequence, bytes) VALUES (?1, ?2, ?3)
+             ON CONFLICT (run, sequence) DO NOTHING",
+        )
+        .map_err(unavailable)?;
+    for event in events {
+        statement
+            .execute(params![
+                run.as_str(),
+                signed(event.sequence),
+                &event.bytes[..]
+            ])
+            .map_err(unavailable)?;
+    }
+    end.map_or(Ok(()), |end| end_run(connection, run, &end))
+}
+
+fn end_run(connection: &Connection, run: &RunId, end: &RunEnd) -> Result<(), LedgerError> {
+    let counts = &end.counts;
+    connection
+        .prepare_cached(
+            "UPDATE runs SET finished_at = :finished_at, verdict = :verdict, planned = :planned,
+                passed = :passed, flaky = :flaky, failed = :failed, cached = :cached,
+                skipped = :skipped, not_run = :not_run
+             WHERE run = :run AND finished_at IS NULL",
+        )
+        .and_then(|mut statement| {
+            statement.execute(named_params! {
+                ":run": run.as_str(),
+                ":finished_at": signed(end.finished_at.as_nanos()),
+                ":verdict": end.verdict.to_string(),
+                ":planned": counts.planned,
+                ":passed": counts.passed,
+                ":flaky": counts.flaky,
+                ":failed": counts.failed,
+                ":cached": counts.cached,
+                ":skipped": counts.skipped,
+                ":not_run": counts.not_run,
+            })
+        })
+        .map(drop)
+        .map_err(unavailable)
+}
+
+pub(super) fn read_events(
+    connection: &Connection,
+    run: &RunId,
+    after: u64,
+    limit: usize,
+) -> Result<Vec<StoredEvent>, LedgerError> {
+    let mut statement = connection
+        .prepare_cached(
+            "SELECT sequence, bytes FROM events WHERE run = ?1 AND sequence > ?2
+             ORDER BY sequence LIMIT ?3",
+        )
+        .map_err(unavailable)?;
+    let event = |row: &Row<'_>| {
+        let bytes: Vec<u8> = row.get(1)?;
+        Ok(StoredEvent {
+            sequence: unsigned(row.get(0)?),
+            bytes: bytes.into(),
+        })
+    };
+    let after = i64::try_from(after).unwrap_or(i64::MAX);
+    let rows = statement
+        .query_map(params![run.as_str(), after, bounded(limit)], event)
+        .map_err(unavailable)?;
+    rows.collect::<Result<_, _>>().map_err(unavailable)
+}
+
+pub(super) fn find_runs(
+    connection: &Connection,
+    query: &RunQuery,
+) -> Result<Vec<RunRecord>, LedgerError> {
+    let mut statement = connection
+        .prepare_cached(
+            "SELECT run, tenant, description, commit_id, branch, submitted_at, finished_at, verdict,
+                planned, passed, flaky, failed, cached, skipped, not_run
+             FROM runs
+             WHERE (?1 IS NULL OR run = ?1) AND (?2 IS NULL OR tenant = ?2)
+                AND (?3 = 0 OR finished_at IS NULL)
+             ORDER BY submitted_at DESC, rowid DESC LIMIT ?4",
+        )
+        .map_err(unavailable)?;
+    let mut rows = statement
+        .query(params![
+            query.run.as_ref().map(RunId::as_str),
+            query.tenant.as_ref().map(TenantId::as_str),
+            query.active_only,
+            bounded(query.limit),
+        ])
+        .map_err(unavailable)?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next().map_err(unavailable)? {
+        found.push(run_record(row)?);
+    }
+    Ok(found)
+}
+
+fn run_record(row: &Row<'_>) -> Result<RunRecord, LedgerError> {
+    let text = |index| row.get::<_, String>(index).map_err(unavailable);
+    let new = NewRun {
+        run: text(0)?.parse().map_err(corrupt)?,
+        tenant: text(1)?.parse().map_err(corrupt)?,
+        description: text(2)?,
+        commit: text(3)?,
+        branch: text(4)?,
+        submitted_at: time(row.get(5).map_err(unavailable)?),
+    };
+    let finished_at: Option<i64> = row.get(6).map_err(unavailable)?;
+    let end = finished_at
+        .map(|finished_at| run_end(row, time(finished_at)))
+        .transpose()?;
+    Ok(RunRecord { new, end })
+}
+
+fn run_end(row: &Row<'_>, finished_at: Timestamp) -> Result<RunEnd, LedgerError> {
+    let name: String = row.get(7).map_err(unavailable)?;
+    let known = [
+        Verdict::Releasable,
+        Verdict::NotReleasable,
+        Verdict::Unknown,
+    ];
+    let verdict = known
+        .into_iter()
+        .find(|verdict| verdict.to_string() == name)
+        .ok_or_else(|| corrupt(format!("`{name}` is no verdict")))?;
+    let count = |index| row.get::<_, u32>(index).map_err(unavailable);
+    let counts = RunCounts {
+        planned: count(8)?,
+        passed: count(9)?,
+        flaky: count(10)?,
+        failed: count(11)?,
+        cached: count(12)?,
+        skipped: count(13)?,
+        not_run: count(14)?,
+    };
+    Ok(RunEnd {
+        finished_at,
+        verdict,
+        counts,
+    })
+}
+
+pub(super) fn observe_tests(
+    connection: &Connection,
+    observations: Vec<TestObservation>,
+) -> Result<(), LedgerError> {
+    for seen in observations {
+        let tenant = seen.tenant.clone();
+        let known = one_history(connection, &tenant, &seen.suite, &seen.test)?;
+        let history = match known {
+            Some(mut known) => {
+                known.learn(seen);
+                known
+            }
+            None => TestHistory::begin(seen),
+        };
+        store_history(connection, &tenant, &history)?;
+    }
+    Ok(())
+}
+
+const HISTORY_COLUMNS: &str =
+    "suite, test, expected_nanos, runs, failures, flakes, last_run, last_key";
+
+fn one_history(
+    connection: &Connection,
+    tenant: &TenantId,
+    suite: &str,
+    test: &str,
+) -> Result<Option<TestHistory>, LedgerError> {
+    let sql = format!(
+        "SELECT {HISTORY_COLUMNS} FROM test_history
+         WHERE tenant = ?1 AND suite = ?2 AND test = ?3"
+    );
+    connection
+        .prepare_cached(&sql)
+        .and_then(|mut statement| {
+            statement
+                .query_row(params![tenant.as_str(), suite, test], test_history)
+                .optional()
+        })
+        .map_err(unavailable)
+}
+
+fn store_history(
+    connection: &Connection,
+    tenant: &TenantId,
+    history: &TestHistory,
+) -> Result<(), LedgerError> {
+    let expected = i64::try_from(history.expected.as_nanos()).unwrap_or(i64::MAX);
+    connection
+        .prepare_cached(
+            "INSERT OR REPLACE INTO test_history (tenant, suite, test, expected_nanos, runs,
+                failures, flakes, last_run, last_key)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        )
+        .and_then(|mut statement| {
+            statement.execute(params![
+                tenant.as_str(),
+                history.suite,
+                history.test,
+                expected,
+                signed(history.runs),
+                signed(history.failures),
+                signed(history.flakes),
+                signed(history.last_run.as_nanos()),
+                history.last_key.map(|key| key.to_string()),
+            ])
+        })
+        .map(drop)
+        .map_err(unavailable)
+}
+
+pub(super) fn read_history(
+    connection: &Connection,
+    tenant: &TenantId,
+    suite: Option<&str>,
+) -> Result<Vec<TestHistory>, LedgerError> {
+    let sql = format!(
+        "SELECT {HISTORY_COLUMNS} FROM test_history
+         WHERE tenant = ?1 AND (?2 IS NULL OR suite = ?2) ORDER BY suite, test"
+    );
+    let mut statement = connection.prepare_cached(&sql).map_err(unavailable)?;
+    let rows = statement
+        .query_map(params![tenant.as_str(), suite], test_history)
+        .map_err(unavailable)?;
+    rows.collect::<Result<_, _>>().map_err(unavailable)
+}
+
+fn test_history(row: &Row<'_>) -> rusqlite::Result<TestHistory> {
+    let key: Option<String> = row.get(7)?;
+    Ok(TestHistory {
+        suite: row.get(0)?,
+        test: row.get(1)?,
+        expected: Duration::from_nanos(unsigned(row.get(2)?)),
+        runs: unsigned(row.get(3)?),
+        failures: unsigned(row.get(4)?),
+        flakes: unsigned(row.get(5)?),
+        last_run: time(row.get(6)?),
+        // A key that cannot be read is one that is not known.
+        last_key: key.and_then(|key| key.parse::<Digest>().ok()),
+    })
+}
+
+pub(super) fn reserve_tokens(connection: &Connection, last: u64) -> Result<(), LedgerError> {
+    let last = last.max(reserved_tokens(connection)?);
+    connection
+        .execute(
+            "INSERT OR REPLACE INTO numbers (name, value) VALUES (?1, ?2)",
+            params![RESERVED_TOKENS, signed(last)],
+        )
+        .map(drop)
+        .map_err(unavailable)
+}
+
+pub(super) fn reserved_tokens(connection: &Connection) -> Result<u64, LedgerError> {
+    let stored: Option<i64> = connection
+        .query_row(
+            "SELECT value FROM numbers WHERE name = ?1",
+            [RESERVED_TOKENS],
+            |row| row.get(0),
+        )
+        .optional()
+        .map_err(unavailable)?;
+    Ok(stored.map_or(0, unsigned))
+}
+
+fn corrupt(detail: impl ToString) -> LedgerError {
+    LedgerError::Corrupt {
+        detail: detail.to_string(),
+    }
+}
+
+fn time(nanos: i64) -> Timestamp {
+    Timestamp::from_nanos(unsigned(nanos))
+}
+
+const fn signed(number: u64) -> i64 {
+    number.cast_signed()
+}
+
+const fn unsigned(number: i64) -> u64 {
+    number.cast_unsigned()
+}
+
+fn bounded(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,120 @@
+use std::fs;
+
+use futures_free::join_all;
+
+use super::*;
+
+/// Waits for several futures; the crate has no use for a futures library otherwise.
+mod futures_free {
+    use std::future::Future;
+
+    use tokio::task::JoinSet;
+
+    pub(super) async fn join_all<Output: Send + 'static>(
+        futures: impl IntoIterator<Item = impl Future<Output = Output> + Send + 'static>,
+    ) -> Vec<Output> {
+        let tasks: JoinSet<Output> = futures.into_iter().collect();
+        tasks.join_all().await
+    }
+}
+
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary directory")
+}
+
+#[tokio::test]
+async fn it_passes_the_suite() {
+    let directory = directory();
+    let ledger = SqliteLedger::open(&directory.path().join("ledger.db")).expect("opens");
+    crate::conformance::check(&ledger).await;
+}
+
+#[tokio::test]
+async fn what_was_written_outlives_the_process() {
+    let directory = directory();
+    let path = directory.path().join("ledger.db");
+    let ledger = SqliteLedger::open(&path).expect("opens");
+    ledger.reserve_tokens(4096).await.expect("reserves");
+    drop(ledger);
+    let ledger = SqliteLedger::open(&path).expect("opens again");
+    assert_eq!(ledger.reserved_tokens().await, Ok(4096));
+}
+
+#[tokio::test]
+async fn many_writers_share_transactions_and_lose_nothing() {
+    let directory = directory();
+    let ledger = SqliteLedger::open(&directory.path().join("ledger.db")).expect("opens");
+    let ledger = std::sync::Arc::new(ledger);
+    let run: RunId = "r".parse().expect("valid");
+    let written = join_all((1..=500u64).map(|sequence| {
+        let (ledger, run) = (std::sync::Arc::clone(&ledger), run.clone());
+        async move {
+            let event = StoredEvent {
+                sequence,
+                bytes: sequence.to_string().into(),
+            };
+            ledger.append_events(&run, vec![event], None).await
+        }
+    }))
+    .await;
+    assert!(written.iter().all(Result::is_ok));
+    let events = ledger.read_events(&run, 0, 1000).await.expect("reads");
+    let sequences: Vec<_> = events.iter().map(|event| event.sequence).collect();
+    assert_eq!(sequences, (1..=500).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_file_that_is_no_database_is_left_alone() {
+    let directory = directory();
+    let path = directory.path().join("ledger.db");
+    let text = "this is not a database, and long enough to be looked at as one".repeat(20);
+    fs::write(&path, &text).expect("writes");
+    let error = SqliteLedger::open(&path).expect_err("is no database");
+    assert!(matches!(error, OpenLedgerError::Damaged { .. }), "{error}");
+    assert_eq!(fs::read_to_string(&path).expect("reads"), text);
+}
+
+#[test]
+fn a_database_of_a_newer_release_is_left_alone() {
+    let directory = directory();
+    let path = directory.path().join("ledger.db");
+    let connection = Connection::open(&path).expect("opens");
+    connection
+        .pragma_update(None, "user_version", 99)
+        .expect("writes");
+    drop(connection);
+    let error = SqliteLedger::open(&path).expect_err("is too new");
+    assert!(
+        matches!(
+            error,
+            OpenLedgerError::TooNew {
+                found: 99,
+                known: 1,
+                ..
+            }
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_second_process_is_kept_out() {
+    let directory = directory();
+    let path = directory.path().join("ledger.db");
+    let first = SqliteLedger::open(&path).expect("opens");
+    let error = SqliteLedger::open(&path).expect_err("is in use");
+    assert!(matches!(error, OpenLedgerError::Locked { .. }), "{error}");
+    drop(first);
+    SqliteLedger::open(&path).expect("is free again");
+}
+
+#[test]
+fn a_path_that_leads_nowhere_is_named() {
+    let directory = directory();
+    let error = SqliteLedger::open(&directory.path().join("no/such/ledger.db"));
+    let error = error.expect_err("leads nowhere");
+    assert!(
+        matches!(error, OpenLedgerError::Unreachable { .. }),
+        "{error}"
+    );
+}
