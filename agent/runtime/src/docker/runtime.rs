@@ -1,0 +1,205 @@
+//! The runtime of Docker containers.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bollard::models::ImageInspect;
+use regatta_model::ImageReference;
+
+use super::container::{DockerContainer, Launched};
+use super::engine::{ConnectError, Engine};
+use super::options::DockerOptions;
+use super::pull_failure::unavailable;
+use super::specification::{AGENT_LABEL, INSTANCE_LABEL, Specification};
+use super::unclaimed::Unclaimed;
+use crate::control::{ControlListener, InitConnection, lost};
+use crate::engine_error::io_error;
+use crate::port::{Container, ContainerRuntime, ContainerShape, RuntimeError};
+use crate::run_directory::{ContainerDirectory, RunDirectory};
+use crate::view::{ViewStrategy, Views, probe};
+
+/// Containers of the Docker engine on this machine.
+#[derive(Debug)]
+pub struct DockerRuntime {
+    engine: Engine,
+    options: DockerOptions,
+    run_directory: Arc<RunDirectory>,
+    views: Views,
+}
+
+impl DockerRuntime {
+    /// Connects to the engine and finds out how views can be made.
+    ///
+    /// # Errors
+    /// There is no engine that this process can use; the error names the fix.
+    pub async fn connect(options: DockerOptions) -> Result<Self, ConnectError> {
+        let engine = Engine::connect(options.host.as_deref()).await?;
+        let run_directory = RunDirectory::create(&options.run_directory).map_err(|source| {
+            let directory = options.run_directory.display().to_string();
+            ConnectError::RunDirectory { directory, source }
+        })?;
+        let views = probe(&run_directory.path());
+        Ok(Self {
+            engine,
+            options,
+            run_directory,
+            views,
+        })
+    }
+
+    /// How views are made here, and why not better.
+    #[must_use]
+    pub fn view_strategy(&self) -> ViewStrategy {
+        self.views.strategy()
+    }
+
+    async fn image(&self, image: &ImageReference) -> Result<ImageInspect, RuntimeError> {
+        if let Some(found) = self.engine.image(image.as_str()).await? {
+            return Ok(found);
+        }
+        tracing::info!(%image, "pulling");
+        let pulled = self.engine.pull(image.as_str()).await;
+        pulled.map_err(|failure| failure.into_error(image))?;
+        let pulled = self.engine.image(image.as_str()).await?;
+        pulled.ok_or_else(|| unavailable(image, "the engine pulled it and does not have it"))
+    }
+
+    async fn launch(
+        &self,
+        specification: &Specification<'_>,
+        listener: ControlListener,
+    ) -> Result<(String, InitConnection), RuntimeError> {
+        let name = format!("regatta-{}", specification.directory.name());
+        let created = Unclaimed::create(&self.engine, name, specification.body()).await?;
+        let connected = async {
+            let id = created.id();
+            self.engine.start(id).await?;
+            tokio::select! {
+                connection = listener.accept() => connection,
+                code = self.engine.stopped(id) => {
+                    let code = code.map_or_else(|| "an unknown code".to_owned(), |c| c.to_string());
+                    Err(lost(format!("its init exited with {code} before it called back")))
+                }
+            }
+        };
+        match connected.await {
+            // From now on it ends when its connection does, and AutoRemove removes it.
+            Ok(connection) => Ok((created.claim(), connection)),
+            Err(error) => {
+                created.remove().await;
+                Err(error)
+            }
+        }
+    }
+
+    fn user(&self) -> (u32, u32) {
+        self.options.user.unwrap_or_else(|| {
+            (
+                rustix::process::geteuid().as_raw(),
+                rustix::process::getegid().as_raw(),
+            )
+        })
+    }
+
+    fn directory(&self) -> Result<(ContainerDirectory, ControlListener), RuntimeError> {
+        let directory = self
+            .run_directory
+            .container()
+            .map_err(io_error("make a container's directory"))?;
+        let listener =
+            ControlListener::bind(&directory.control()).map_err(io_error("listen for the init"))?;
+        Ok((directory, listener))
+    }
+
+    async fn remove_strangers(&self) -> Result<usize, RuntimeError> {
+        let label = format!("{AGENT_LABEL}={}", self.options.agent);
+        let mut removed = 0;
+        for container in self.engine.labelled(label).await? {
+            let labels = container.labels.unwrap_or_default();
+            let own = labels
+                .get(INSTANCE_LABEL)
+                .is_some_and(|i| i == self.run_directory.instance());
+            if let (false, Some(id)) = (own, container.id) {
+                self.engine.remove(&id).await?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+}
+
+#[async_trait]
+impl ContainerRuntime for DockerRuntime {
+    fn name(&self) -> &'static str {
+        "docker"
+    }
+
+    async fn images(&self) -> Result<Vec<(ImageReference, String)>, RuntimeError> {
+        let mut images = Vec::new();
+        for image in self.engine.images().await? {
+            let names = image.repo_tags.iter().chain(&image.repo_digests);
+            // Images without a name are listed as `<none>`.
+            let names = names.filter(|name| !name.contains("<none>"));
+            images.extend(names.filter_map(|name| Some((name.parse().ok()?, image.id.clone()))));
+        }
+        Ok(images)
+    }
+
+    async fn ensure_image(&self, image: &ImageReference) -> Result<String, RuntimeError> {
+        Ok(self.image(image).await?.id.unwrap_or_default())
+    }
+
+    async fn start(&self, shape: &ContainerShape) -> Result<Box<dyn Container>, RuntimeError> {
+        let image = shape
+            .image
+            .as_ref()
+            .ok_or_else(|| RuntimeError::ImageUnavailable {
+                image: "(none)".to_owned(),
+                detail: "docker runs nothing without an image; name one".to_owned(),
+            })?;
+        let inspected = self.image(image).await?;
+        let image_id = inspected.id.unwrap_or_default();
+        let volumes = inspected
+            .config
+            .and_then(|config| config.volumes)
+            .unwrap_or_default();
+        let volumes: Vec<String> = volumes.into_iter().collect();
+        let (directory, listener) = self.directory()?;
+        let specification = Specification {
+            options: &self.options,
+            shape,
+            image_id: &image_id,
+            volumes: &volumes,
+            directory: &directory,
+            instance: self.run_directory.instance(),
+            user: self.user(),
+        };
+        let scratch = specification.scratch();
+        let (id, connection) = self.launch(&specification, listener).await?;
+        let engine = self.engine.clone();
+        let launched = Launched {
+            engine,
+            id,
+            image_id,
+            connection,
+            directory,
+        };
+        let path = shape.work_path.clone();
+        let user = self.user();
+        Ok(Box::new(
+            DockerContainer::adopt(launched, &self.views, path, scratch, user).await?,
+        ))
+    }
+
+    async fn reap(&self) -> Result<usize, RuntimeError> {
+        let containers = self.remove_strangers().await?;
+        let run_directory = Arc::clone(&self.run_directory);
+        let directories = tokio::task::spawn_blocking(move || run_directory.remove_stale());
+        let directories = directories
+            .await
+            .unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        let directories = directories.map_err(io_error("remove stale directories"))?;
+        tracing::debug!(containers, directories, "reaped");
+        Ok(containers)
+    }
+}

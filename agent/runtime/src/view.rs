@@ -1,0 +1,15 @@
+//! Copy-on-write views of input trees.
+
+mod copy;
+mod namespace;
+mod overlay;
+mod slot;
+mod strategy;
+
+#[cfg(feature = "testing")]
+pub(crate) use copy::copy_tree;
+
+pub(crate) use namespace::on_thread;
+pub(crate) use slot::{SlotPaths, ViewSlot};
+pub use strategy::ViewStrategy;
+pub(crate) use strategy::{Views, probe};
