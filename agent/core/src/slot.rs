@@ -1,0 +1,143 @@
+//! The places where leases work, and the containers in them.
+
+use regatta_model::{Isolation, SlotIndex, Timestamp};
+
+use crate::container::{Demand, Held, Shape};
+use crate::effect::ContainerPlan;
+use crate::event::{ContainerFate, LeaseKey};
+
+/// Every slot of the agent, by index.
+#[derive(Clone, Debug)]
+pub(crate) struct Slots(Vec<Slot>);
+
+/// One slot.
+#[derive(Clone, Debug)]
+pub(crate) struct Slot {
+    pub(crate) index: SlotIndex,
+    occupant: Option<Occupant>,
+    held: Held,
+    /// What the slot was last used for: the best guess of what comes next.
+    last_shape: Option<Shape>,
+    idle_since: Timestamp,
+    /// No container is started ahead before this.
+    pub(crate) warm_after: Timestamp,
+}
+
+#[derive(Clone, Debug)]
+struct Occupant {
+    lease: LeaseKey,
+    demand: Demand,
+}
+
+impl Slots {
+    pub(crate) fn new(count: u32, default_shape: Option<&Shape>) -> Self {
+        let slot = |index| Slot {
+            index: SlotIndex(index),
+            occupant: None,
+            held: Held::Nothing,
+            last_shape: default_shape.cloned(),
+            idle_since: Timestamp::EPOCH,
+            warm_after: Timestamp::EPOCH,
+        };
+        Self((0..count).map(slot).collect())
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Slot> {
+        self.0.iter()
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
+        self.0.iter_mut()
+    }
+
+    pub(crate) fn get_mut(&mut self, index: SlotIndex) -> Option<&mut Slot> {
+        self.0.get_mut(usize::try_from(index.0).ok()?)
+    }
+
+    pub(crate) fn all_idle(&self) -> bool {
+        self.0.iter().all(|slot| slot.occupant.is_none())
+    }
+
+    /// The idle slot that a lease is best put in: one with a container for it, then one without a
+    /// container, then the one whose container has been idle for longest.
+    pub(crate) fn best_for(&mut self, demand: &Demand) -> Option<&mut Slot> {
+        self.0
+            .iter_mut()
+            .filter(|slot| slot.occupant.is_none())
+            .min_by_key(|slot| (slot.held.cost_for(demand), slot.idle_since, slot.index))
+    }
+}
+
+impl Slot {
+    pub(crate) fn is_occupied(&self) -> bool {
+        self.occupant.is_some()
+    }
+
+    pub(crate) fn has_idle_container(&self) -> bool {
+        self.occupant.is_none() && self.held != Held::Nothing
+    }
+
+    pub(crate) fn is_occupied_by(&self, lease: LeaseKey) -> bool {
+        self.occupant
+            .as_ref()
+            .is_some_and(|occupant| occupant.lease == lease)
+    }
+
+    /// Puts a lease into the slot, which is idle.
+    pub(crate) fn occupy(&mut self, lease: LeaseKey, demand: Demand) -> ContainerPlan {
+        let plan = if self.held.serves(&demand) {
+            ContainerPlan::Reuse
+        } else {
+            ContainerPlan::Replace
+        };
+        self.last_shape = Some(demand.key.shape.clone());
+        self.held = Held::Nothing;
+        self.occupant = Some(Occupant { lease, demand });
+        plan
+    }
+
+    /// Takes the lease out; tells whether its container must be ended.
+    pub(crate) fn vacate(&mut self, now: Timestamp, fate: ContainerFate) -> bool {
+        self.idle_since = now;
+        let Some(occupant) = self.occupant.take() else {
+            return false;
+        };
+        let kept = fate == ContainerFate::Kept;
+        match occupant.demand.isolation {
+            Isolation::Run if kept => {
+                self.held = Held::Bound(occupant.demand.key);
+                false
+            }
+            Isolation::Run | Isolation::Fresh => kept,
+        }
+    }
+
+    /// Notes that an idle slot's container is gone.
+    pub(crate) fn lose_container(&mut self, warm_after: Timestamp) {
+        if self.occupant.is_none() {
+            self.held = Held::Nothing;
+            self.warm_after = warm_after;
+        }
+    }
+
+    /// When an idle container of a run that may have ended is to be replaced by an unused one.
+    pub(crate) fn bound_since(&self) -> Option<Timestamp> {
+        match &self.held {
+            Held::Bound(_) => Some(self.idle_since),
+            Held::Nothing | Held::Unused(_) => None,
+        }
+    }
+
+    /// Whether a container should be started ahead, now or from [`Slot::warm_after`] on.
+    pub(crate) fn wants_container(&self) -> bool {
+        self.occupant.is_none() && self.held == Held::Nothing && self.last_shape.is_some()
+    }
+
+    /// Decides to start a container ahead; tells its shape.
+    pub(crate) fn warm(&mut self, now: Timestamp) -> Option<Shape> {
+        let shape = self.last_shape.clone()?;
+        self.held = Held::Unused(shape.clone());
+        self.idle_since = now;
+        Some(shape)
+    }
+}

@@ -1,0 +1,306 @@
+//! An agent, put together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use regatta_agent_core::{AgentCore, CoreConfig};
+use regatta_model::{AgentId, Platform, SlotIndex};
+use regatta_runtime::ContainerRuntime;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::blobs::{BlobSettings, TenantStores};
+use crate::clock::Clock;
+use crate::config::AgentConfig;
+use crate::connection::{ConnectionSettings, Offer, keep_connected};
+use crate::disk_watch::DiskWatch;
+use crate::driver::{Driver, QUEUED_COMMANDS, SlotHandle};
+use crate::error::AgentError;
+use crate::input_tree::InputTreeCache;
+use crate::lease_spec::LeaseDefaults;
+use crate::live_output::{live_queue, send_live_output};
+use crate::occurrence::{Occurrence, OccurrenceSender, occurrence_queue};
+use crate::slot::{SlotWorker, SpoolSettings, Workshop};
+use crate::state_directory::{StateDirectory, hostname};
+
+/// How long slots have to end their containers when the agent ends.
+const END_LIMIT: Duration = Duration::from_secs(30);
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// How often, and for how long, a silent connection is asked whether it lives.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEP_ALIVE_LIMIT: Duration = Duration::from_secs(10);
+/// How often the engine is asked for its images.
+const IMAGES_INTERVAL: Duration = Duration::from_secs(15);
+/// The runtime that has no images.
+const IMAGELESS_RUNTIME: &str = "process";
+
+/// An agent that is ready to run, and holds its state directory.
+#[derive(Debug)]
+pub struct Agent {
+    config: AgentConfig,
+    runtime: Arc<dyn ContainerRuntime>,
+    directory: StateDirectory,
+    id: AgentId,
+    endpoint: Endpoint,
+    defaults: LeaseDefaults,
+}
+
+impl Agent {
+    /// Checks the settings and takes the state directory.
+    ///
+    /// # Errors
+    /// See [`AgentError`]; nothing is left locked.
+    pub fn new(
+        config: AgentConfig,
+        runtime: Arc<dyn ContainerRuntime>,
+    ) -> Result<Self, AgentError> {
+        check(&config)?;
+        let endpoint = endpoint(&config.coordinator)?;
+        let directory = StateDirectory::open(&config.state_directory)?;
+        let id = match &config.agent_id {
+            Some(id) => id.clone(),
+            None => directory.agent_id()?,
+        };
+        let invalid = |source| AgentError::InvalidAgentId {
+            path: config.state_directory.clone(),
+            source,
+        };
+        let defaults = LeaseDefaults {
+            has_images: runtime.name() != IMAGELESS_RUNTIME,
+            image: config.default_image.clone(),
+            work_path: config.work_path.clone(),
+            nobody: id.as_str().parse().map_err(invalid)?,
+            nowhere: id.as_str().parse().map_err(invalid)?,
+        };
+        Ok(Self {
+            config,
+            runtime,
+            directory,
+            id,
+            endpoint,
+            defaults,
+        })
+    }
+
+    /// The agent's name.
+    #[must_use]
+    pub fn id(&self) -> &AgentId {
+        &self.id
+    }
+
+    /// Takes part in the fleet until `shutdown` and then until what runs has ended, or until `kill`. In
+    /// either case no container and no process is left.
+    ///
+    /// # Errors
+    /// [`AgentError::Refused`], [`AgentError::Superseded`], or the machine is not usable.
+    pub async fn run(
+        self,
+        shutdown: CancellationToken,
+        kill: CancellationToken,
+    ) -> Result<(), AgentError> {
+        let reaped = self.runtime.reap().await?;
+        if reaped > 0 {
+            tracing::info!(reaped, "removed what an earlier process left behind");
+        }
+        let (driver_queue, occurrences) = occurrence_queue();
+        let (live, live_chunks) = live_queue();
+        let ending = CancellationToken::new();
+        let channel = self.endpoint.connect_lazy();
+        let workshop = self.workshop(&channel, live, driver_queue.clone(), ending.clone())?;
+        let mut around = JoinSet::new();
+        around.spawn(send_live_output(channel, live_chunks));
+        around.spawn(keep_connected(
+            self.connection_settings(),
+            driver_queue.clone(),
+        ));
+        around.spawn(watch_images(
+            Arc::clone(&self.runtime),
+            driver_queue.clone(),
+        ));
+        around.spawn(self.disk_watch(&workshop, driver_queue).run());
+        let mut workers = JoinSet::new();
+        let driver = self.driver(&workshop, &mut workers);
+        tracing::info!(agent = %self.id, slots = self.config.slots, "the agent is ready");
+        let ended = driver.run(occurrences, shutdown, kill).await;
+        ending.cancel();
+        around.shutdown().await;
+        if tokio::time::timeout(END_LIMIT, wait_for_all(&mut workers))
+            .await
+            .is_err()
+        {
+            tracing::error!("slots did not end in time; their containers end with this process");
+        }
+        self.directory.remove_scratch()?;
+        ended
+    }
+
+    fn workshop(
+        &self,
+        channel: &Channel,
+        live: crate::live_output::LiveSender,
+        driver: OccurrenceSender,
+        ending: CancellationToken,
+    ) -> Result<Arc<Workshop>, AgentError> {
+        let trees_directory = self.directory.trees();
+        // Half for blobs, half for trees: a tree keeps its blobs even if the blob cache has let them go.
+        let quota_bytes = self.config.cache_quota_bytes / 2;
+        let trees =
+            InputTreeCache::open(trees_directory.clone(), quota_bytes).map_err(|source| {
+                let operation = "opening the tree cache";
+                AgentError::StateDirectory {
+                    operation,
+                    path: trees_directory,
+                    source,
+                }
+            })?;
+        let stores = TenantStores::new(BlobSettings {
+            channel: channel.clone(),
+            directory: self.directory.blobs(),
+            quota_bytes,
+            minimum_free_bytes: self.config.minimum_free_bytes,
+        });
+        let spool = SpoolSettings {
+            scratch: self.directory.scratch(),
+            max_bytes: self.config.max_output_bytes,
+        };
+        Ok(Arc::new(Workshop {
+            agent: self.id.clone(),
+            runtime: Arc::clone(&self.runtime),
+            trees: Arc::new(trees),
+            stores,
+            spool,
+            live,
+            driver,
+            ending,
+        }))
+    }
+
+    fn connection_settings(&self) -> ConnectionSettings {
+        ConnectionSettings {
+            endpoint: self.endpoint.clone(),
+            agent: self.id.clone(),
+            defaults: self.defaults.clone(),
+        }
+    }
+
+    fn disk_watch(&self, workshop: &Workshop, driver: OccurrenceSender) -> DiskWatch {
+        DiskWatch {
+            directory: self.directory.path().to_owned(),
+            minimum_free_bytes: self.config.minimum_free_bytes,
+            trees: Arc::clone(&workshop.trees),
+            stores: workshop.stores.clone(),
+            driver,
+        }
+    }
+
+    fn driver(&self, workshop: &Arc<Workshop>, workers: &mut JoinSet<()>) -> Driver {
+        let core = AgentCore::new(CoreConfig {
+            slots: self.config.slots,
+            default_shape: self.defaults.shape(),
+            drain_timeout: self.config.drain_timeout,
+        });
+        let mut slots = Vec::new();
+        for index in 0..self.config.slots {
+            let (commands, queue) = mpsc::channel(QUEUED_COMMANDS);
+            let worker = SlotWorker::new(SlotIndex(index), Arc::clone(workshop));
+            workers.spawn(worker.run(queue));
+            slots.push(SlotHandle {
+                commands,
+                lease: None,
+            });
+        }
+        Driver {
+            core,
+            clock: Clock::new(),
+            agent: self.id.clone(),
+            incarnation: uuid::Uuid::new_v4().to_string(),
+            offer: self.offer(),
+            trees: Arc::clone(&workshop.trees),
+            slots,
+            outgoing: None,
+        }
+    }
+
+    fn offer(&self) -> Offer {
+        let hostname = hostname();
+        let mut properties = Platform::new(self.config.properties.iter().cloned());
+        properties.insert("OSFamily", "linux");
+        for name in architecture_names(std::env::consts::ARCH) {
+            properties.insert("Arch", name);
+        }
+        properties.insert("hostname", hostname.clone());
+        properties.insert("runtime", self.runtime.name());
+        Offer {
+            hostname,
+            runtime: self.runtime.name(),
+            slots: self.config.slots,
+            resources: self.config.resources,
+            properties,
+            images: Vec::new(),
+            trees: Vec::new(),
+        }
+    }
+}
+
+fn check(config: &AgentConfig) -> Result<(), AgentError> {
+    let invalid = |setting, requirement| {
+        Err(AgentError::InvalidSetting {
+            setting,
+            requirement,
+        })
+    };
+    if config.slots == 0 {
+        return invalid("slots", "at least 1");
+    }
+    if !config.work_path.starts_with('/') {
+        return invalid("work path", "absolute");
+    }
+    Ok(())
+}
+
+fn endpoint(uri: &str) -> Result<Endpoint, AgentError> {
+    let invalid = |detail: String| AgentError::InvalidCoordinator {
+        uri: uri.to_owned(),
+        detail,
+    };
+    let endpoint =
+        Endpoint::from_shared(uri.to_owned()).map_err(|error| invalid(error.to_string()))?;
+    if endpoint.uri().scheme_str() != Some("http") {
+        return Err(invalid("it does not begin with http://".to_owned()));
+    }
+    Ok(endpoint
+        .connect_timeout(CONNECT_LIMIT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_LIMIT)
+        .keep_alive_while_idle(true))
+}
+
+/// The names by which tools ask for an architecture.
+fn architecture_names(architecture: &'static str) -> Vec<&'static str> {
+    match architecture {
+        "x86_64" => vec!["amd64", "x86_64"],
+        "aarch64" => vec!["aarch64", "arm64"],
+        other => vec![other],
+    }
+}
+
+async fn watch_images(runtime: Arc<dyn ContainerRuntime>, driver: OccurrenceSender) {
+    loop {
+        match runtime.images().await {
+            Ok(images) => {
+                if driver.send(Occurrence::Images(images)).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the engine does not tell its images"),
+        }
+        tokio::time::sleep(IMAGES_INTERVAL).await;
+    }
+}
+
+async fn wait_for_all(tasks: &mut JoinSet<()>) {
+    while tasks.join_next().await.is_some() {}
+}

@@ -1,0 +1,8 @@
+//! The agent's one connection to the coordinator, kept up.
+
+mod backoff;
+mod sync;
+mod translate;
+
+pub(crate) use sync::{ConnectionSettings, Outgoing, keep_connected};
+pub(crate) use translate::{Offer, report_to_wire};

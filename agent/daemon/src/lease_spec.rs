@@ -1,0 +1,312 @@
+//! What a lease asks for, validated.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use regatta_agent_core::{Demand, Shape, ShareKey, Work};
+use regatta_model::{
+    Digest, ImageReference, InvalidIdError, Isolation, NetworkAccess, Resources, RunId, TenantId,
+    UnitIndex,
+};
+use regatta_runtime::ContainerShape;
+use regatta_wire::convert::{
+    InvalidDurationError, RequiredDigestError, duration_from_wire, required_digest,
+};
+use regatta_wire::{reapi, v1};
+
+use crate::view_path::{InvalidPathError, ViewPath};
+
+/// Where commands are looked for when their environment does not say.
+pub(crate) const DEFAULT_PATH: &str =
+    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What a slot is given.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum Assignment {
+    /// Work.
+    Valid(Box<LeaseSpec>),
+    /// Work that cannot be carried out anywhere, and why.
+    Invalid {
+        /// The executions that want an answer.
+        units: Vec<UnitIndex>,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+/// What a lease asks for.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct LeaseSpec {
+    pub(crate) tenant: TenantId,
+    pub(crate) run: RunId,
+    pub(crate) description: String,
+    pub(crate) shape: ContainerShape,
+    pub(crate) isolation: Isolation,
+    pub(crate) arguments: Vec<String>,
+    pub(crate) environment: BTreeMap<String, String>,
+    pub(crate) working_directory: ViewPath,
+    pub(crate) outputs: Vec<DeclaredOutput>,
+    pub(crate) directory_format: reapi::command::OutputDirectoryFormat,
+    pub(crate) input_root: Digest,
+    pub(crate) timeout: Duration,
+    pub(crate) executions: Vec<Execution>,
+    pub(crate) stream_output: bool,
+}
+
+/// An output that a command declares.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct DeclaredOutput {
+    /// As the command spells it: relative to its working directory.
+    pub(crate) declared: String,
+    /// Relative to the view.
+    pub(crate) path: ViewPath,
+}
+
+/// One run of the command.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Execution {
+    pub(crate) unit: UnitIndex,
+    pub(crate) extra_arguments: Vec<String>,
+}
+
+/// What this agent fills in where a lease says nothing.
+#[derive(Clone, Debug)]
+pub(crate) struct LeaseDefaults {
+    /// Whether the runtime has images at all.
+    pub(crate) has_images: bool,
+    pub(crate) image: Option<ImageReference>,
+    pub(crate) work_path: String,
+    /// The run that leases belong to which run nothing.
+    pub(crate) nobody: RunId,
+    /// The tenant of that run.
+    pub(crate) nowhere: TenantId,
+}
+
+/// Why a lease cannot be carried out.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InvalidLeaseError {
+    #[error("{0}")]
+    Id(#[from] InvalidIdError),
+    #[error("{field}: {source}")]
+    Path {
+        field: &'static str,
+        source: InvalidPathError,
+    },
+    #[error("input root: {0}")]
+    InputRoot(#[from] RequiredDigestError),
+    #[error("timeout: {0}")]
+    Timeout(#[from] InvalidDurationError),
+    #[error("{field} is missing")]
+    Missing { field: &'static str },
+    #[error("mount path `{path}` is not absolute")]
+    RelativeMountPath { path: String },
+    #[error("it asks for image {image}, but this agent runs plain processes and has no images")]
+    ImageWithoutContainers { image: ImageReference },
+    #[error(
+        "it names no image and this agent has no default: name one, or start the agent with one"
+    )]
+    NoImage,
+}
+
+impl LeaseDefaults {
+    /// The container to have ready before anything is known of the work.
+    pub(crate) fn shape(&self) -> Option<Shape> {
+        let known = !self.has_images || self.image.is_some();
+        known.then(|| Shape {
+            image: self.image.clone().filter(|_| self.has_images),
+            work_path: self.work_path.clone(),
+            resources: Resources::default(),
+            network: NetworkAccess::Off,
+        })
+    }
+
+    fn image_for(&self, text: &str) -> Result<Option<ImageReference>, InvalidLeaseError> {
+        match (text.is_empty(), self.has_images) {
+            (true, false) => Ok(None),
+            (true, true) => self
+                .image
+                .clone()
+                .map(Some)
+                .ok_or(InvalidLeaseError::NoImage),
+            (false, true) => Ok(Some(text.parse()?)),
+            (false, false) => Err(InvalidLeaseError::ImageWithoutContainers {
+                image: text.parse()?,
+            }),
+        }
+    }
+
+    fn shape_of(&self, spec: &v1::LeaseSpec) -> Result<Shape, InvalidLeaseError> {
+        let given = Some(&spec.mount_path).filter(|path| !path.is_empty());
+        let work_path = given.unwrap_or(&self.work_path).clone();
+        if !work_path.starts_with('/') {
+            return Err(InvalidLeaseError::RelativeMountPath { path: work_path });
+        }
+        let network = if spec.network {
+            NetworkAccess::On
+        } else {
+            NetworkAccess::Off
+        };
+        Ok(Shape {
+            image: self.image_for(&spec.image)?,
+            work_path,
+            resources: Resources {
+                cpu_milli: spec.cpu_milli,
+                memory_bytes: spec.memory_bytes,
+            },
+            network,
+        })
+    }
+
+    /// Reads a lease. What is wrong with it becomes the answer to its executions.
+    pub(crate) fn read(&self, spec: v1::LeaseSpec) -> Work<Arc<Assignment>> {
+        let units = spec
+            .executions
+            .iter()
+            .map(|execution| UnitIndex(execution.unit))
+            .collect();
+        match self.try_read(spec) {
+            Ok((demand, spec)) => Work {
+                demand,
+                spec: Arc::new(Assignment::Valid(Box::new(spec))),
+            },
+            Err(error) => {
+                let message = format!("the lease is not valid: {error}");
+                Work {
+                    demand: self.nothing_shared(),
+                    spec: Arc::new(Assignment::Invalid { units, message }),
+                }
+            }
+        }
+    }
+
+    /// For a lease that runs nothing.
+    fn nothing_shared(&self) -> Demand {
+        let shape = Shape {
+            image: None,
+            work_path: self.work_path.clone(),
+            resources: Resources::default(),
+            network: NetworkAccess::Off,
+        };
+        let key = ShareKey {
+            tenant: self.nowhere.clone(),
+            run: self.nobody.clone(),
+            shape,
+        };
+        Demand {
+            key,
+            isolation: Isolation::Fresh,
+        }
+    }
+
+    fn try_read(&self, spec: v1::LeaseSpec) -> Result<(Demand, LeaseSpec), InvalidLeaseError> {
+        let shape = self.shape_of(&spec)?;
+        let isolation = match spec.isolation() {
+            v1::Isolation::Fresh => Isolation::Fresh,
+            v1::Isolation::Run | v1::Isolation::Unspecified => Isolation::Run,
+        };
+        let tenant: TenantId = spec.instance_name.parse()?;
+        let run: RunId = spec.run_id.parse()?;
+        let command = spec
+            .command
+            .ok_or(InvalidLeaseError::Missing { field: "command" })?;
+        if command.arguments.is_empty() {
+            return Err(InvalidLeaseError::Missing {
+                field: "command.arguments",
+            });
+        }
+        let timeout = spec
+            .timeout
+            .ok_or(InvalidLeaseError::Missing { field: "timeout" })?;
+        let working_directory = ViewPath::parse(&command.working_directory).map_err(|source| {
+            InvalidLeaseError::Path {
+                field: "working directory",
+                source,
+            }
+        })?;
+        let outputs = outputs(&command, &working_directory)?;
+        let key = ShareKey {
+            tenant: tenant.clone(),
+            run: run.clone(),
+            shape: shape.clone(),
+        };
+        let spec = LeaseSpec {
+            tenant,
+            run,
+            description: spec.description,
+            shape: container_shape(&shape),
+            isolation,
+            directory_format: command.output_directory_format(),
+            environment: environment(command.environment_variables),
+            arguments: command.arguments,
+            working_directory,
+            outputs,
+            input_root: required_digest(spec.input_root.as_ref(), "input_root")?,
+            timeout: duration_from_wire(&timeout)?,
+            executions: spec.executions.into_iter().map(Execution::from).collect(),
+            stream_output: spec.stream_output,
+        };
+        Ok((Demand { key, isolation }, spec))
+    }
+}
+
+impl From<v1::Execution> for Execution {
+    fn from(execution: v1::Execution) -> Self {
+        Self {
+            unit: UnitIndex(execution.unit),
+            extra_arguments: execution.extra_arguments,
+        }
+    }
+}
+
+impl LeaseSpec {
+    /// `argv` of one execution.
+    pub(crate) fn arguments_of(&self, execution: &Execution) -> Vec<String> {
+        self.arguments
+            .iter()
+            .chain(&execution.extra_arguments)
+            .cloned()
+            .collect()
+    }
+}
+
+/// What the runtime is asked for.
+pub(crate) fn container_shape(shape: &Shape) -> ContainerShape {
+    ContainerShape {
+        image: shape.image.clone(),
+        work_path: PathBuf::from(&shape.work_path),
+        resources: shape.resources,
+        network: shape.network,
+    }
+}
+
+fn outputs(
+    command: &reapi::Command,
+    working_directory: &ViewPath,
+) -> Result<Vec<DeclaredOutput>, InvalidLeaseError> {
+    let output = |declared: &String| {
+        let path = working_directory
+            .join(declared)
+            .map_err(|source| InvalidLeaseError::Path {
+                field: "output path",
+                source,
+            })?;
+        Ok(DeclaredOutput {
+            declared: declared.clone(),
+            path,
+        })
+    };
+    command.output_paths.iter().map(output).collect()
+}
+
+fn environment(variables: Vec<reapi::command::EnvironmentVariable>) -> BTreeMap<String, String> {
+    let mut environment: BTreeMap<_, _> = variables
+        .into_iter()
+        .map(|variable| (variable.name, variable.value))
+        .collect();
+    environment
+        .entry("PATH".to_owned())
+        .or_insert_with(|| DEFAULT_PATH.to_owned());
+    environment
+}

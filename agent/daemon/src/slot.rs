@@ -1,0 +1,14 @@
+//! A slot: one lease at a time, in one container at a time.
+
+mod collect;
+mod container_holder;
+mod execution;
+mod lease_run;
+mod output_spool;
+mod program_message;
+mod publish;
+mod view;
+mod worker;
+
+pub(crate) use output_spool::SpoolSettings;
+pub(crate) use worker::{SlotCommand, SlotWorker, Workshop};

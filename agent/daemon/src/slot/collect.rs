@@ -1,0 +1,341 @@
+//! The outputs that a command declared, as REAPI wants them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use prost::Message as _;
+use regatta_model::{Digest, DigestHasher};
+use regatta_wire::reapi;
+use regatta_wire::reapi::command::OutputDirectoryFormat;
+use rustix::fs::Dir;
+
+use super::view::{Found, find, find_in};
+use crate::lease_spec::DeclaredOutput;
+
+/// How deep an output directory may be.
+const MAX_DEPTH: usize = 200;
+/// How many files, directories and links the outputs of an execution may have.
+const MAX_ENTRIES: usize = 1_000_000;
+const READ_BYTES: usize = 128 << 10;
+
+/// What was found, and where the bytes are that its digests name.
+#[derive(Debug, Default)]
+pub(crate) struct Collected {
+    pub(crate) files: Vec<reapi::OutputFile>,
+    pub(crate) directories: Vec<reapi::OutputDirectory>,
+    pub(crate) symlinks: Vec<reapi::OutputSymlink>,
+    pub(crate) blobs: BTreeMap<Digest, BlobSource>,
+}
+
+/// Where a blob's bytes are.
+#[derive(Clone, Debug)]
+pub(crate) enum BlobSource {
+    Memory(Bytes),
+    /// A file of the view, by its path: there may be more of them than a process may have open.
+    View {
+        path: PathBuf,
+    },
+}
+
+/// Why outputs cannot be collected.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CollectError {
+    #[error("output `{path}` is nested more than {MAX_DEPTH} directories deep")]
+    TooDeep { path: String },
+    #[error("the outputs have more than {MAX_ENTRIES} entries")]
+    TooMany,
+    #[error("output `{path}` holds a name or a link that is not UTF-8")]
+    NotUtf8 { path: String },
+    #[error("reading output `{path}` failed")]
+    Io { path: String, source: io::Error },
+}
+
+/// Collects outputs. What was declared and is not there is left out (REAPI, `Command.output_paths`).
+pub(crate) fn collect(
+    root: &OwnedFd,
+    outputs: &[DeclaredOutput],
+    format: OutputDirectoryFormat,
+) -> Result<Collected, CollectError> {
+    let mut collector = Collector {
+        format,
+        collected: Collected::default(),
+        entries: 0,
+    };
+    for output in outputs {
+        collector.output(root, output)?;
+    }
+    Ok(collector.collected)
+}
+
+struct Collector {
+    format: OutputDirectoryFormat,
+    collected: Collected,
+    entries: usize,
+}
+
+/// The directories beneath an output directory: children before parents, each once.
+#[derive(Default)]
+struct Descendants {
+    seen: BTreeSet<Digest>,
+    directories: Vec<reapi::Directory>,
+}
+
+/// A directory of an output under way.
+struct Visit<'a> {
+    /// The output, for errors.
+    output: &'a str,
+    descendants: &'a mut Descendants,
+}
+
+impl Collector {
+    fn output(&mut self, root: &OwnedFd, output: &DeclaredOutput) -> Result<(), CollectError> {
+        let path = output.declared.clone();
+        let view_path = output.path.as_path();
+        match find(root, view_path).map_err(failed(&path))? {
+            Found::Nothing | Found::Special => {}
+            Found::Symlink { target } => {
+                let target = utf8(&target, &path)?;
+                let symlink = reapi::OutputSymlink {
+                    path,
+                    target,
+                    ..Default::default()
+                };
+                self.collected.symlinks.push(symlink);
+            }
+            Found::File { file, executable } => {
+                let digest = Some(self.file(file, view_path, &path)?.into());
+                let is_executable = executable;
+                let file = reapi::OutputFile {
+                    path,
+                    digest,
+                    is_executable,
+                    ..Default::default()
+                };
+                self.collected.files.push(file);
+            }
+            Found::Directory(directory) => self.directory_output(&directory, view_path, path)?,
+        }
+        Ok(())
+    }
+
+    fn directory_output(
+        &mut self,
+        directory: &OwnedFd,
+        view_path: &Path,
+        path: String,
+    ) -> Result<(), CollectError> {
+        let mut descendants = Descendants::default();
+        let mut visit = Visit {
+            output: &path,
+            descendants: &mut descendants,
+        };
+        let root = self.directory(directory, view_path, 0, &mut visit)?;
+        let mut output = reapi::OutputDirectory {
+            path,
+            is_topologically_sorted: true,
+            ..Default::default()
+        };
+        if self.format != OutputDirectoryFormat::TreeOnly {
+            output.root_directory_digest = Some(self.memory(root.encode_to_vec()).into());
+            for child in &descendants.directories {
+                self.memory(child.encode_to_vec());
+            }
+        }
+        if self.format != OutputDirectoryFormat::DirectoryOnly {
+            // REAPI's topological order has parents first.
+            let children = descendants.directories.into_iter().rev().collect();
+            let tree = reapi::Tree {
+                root: Some(root),
+                children,
+            };
+            output.tree_digest = Some(self.memory(tree.encode_to_vec()).into());
+        }
+        self.collected.directories.push(output);
+        Ok(())
+    }
+
+    fn directory(
+        &mut self,
+        directory: &OwnedFd,
+        view_path: &Path,
+        depth: usize,
+        visit: &mut Visit<'_>,
+    ) -> Result<reapi::Directory, CollectError> {
+        if depth > MAX_DEPTH {
+            return Err(CollectError::TooDeep {
+                path: visit.output.to_owned(),
+            });
+        }
+        let mut message = reapi::Directory::default();
+        for name in names(directory).map_err(failed(visit.output))? {
+            self.entries += 1;
+            if self.entries > MAX_ENTRIES {
+                return Err(CollectError::TooMany);
+            }
+            let name = utf8(&name, visit.output)?;
+            let found = find_in(directory, OsStr::new(&name)).map_err(failed(visit.output))?;
+            let entry_path = view_path.join(&name);
+            match found {
+                Found::Nothing | Found::Special => {}
+                Found::File { file, executable } => {
+                    let digest = Some(self.file(file, &entry_path, visit.output)?.into());
+                    let is_executable = executable;
+                    let node = reapi::FileNode {
+                        name,
+                        digest,
+                        is_executable,
+                        ..Default::default()
+                    };
+                    message.files.push(node);
+                }
+                Found::Symlink { target } => {
+                    let target = utf8(&target, visit.output)?;
+                    let node = reapi::SymlinkNode {
+                        name,
+                        target,
+                        ..Default::default()
+                    };
+                    message.symlinks.push(node);
+                }
+                Found::Directory(child) => {
+                    let child = self.directory(&child, &entry_path, depth + 1, visit)?;
+                    let digest = Some(visit.descendants.add(child).into());
+                    message
+                        .directories
+                        .push(reapi::DirectoryNode { name, digest });
+                }
+            }
+        }
+        Ok(message)
+    }
+
+    fn file(&mut self, file: File, view_path: &Path, output: &str) -> Result<Digest, CollectError> {
+        let digest = digest_of(file).map_err(failed(output))?;
+        let source = || BlobSource::View {
+            path: view_path.to_owned(),
+        };
+        self.collected.blobs.entry(digest).or_insert_with(source);
+        Ok(digest)
+    }
+
+    fn memory(&mut self, bytes: Vec<u8>) -> Digest {
+        let digest = Digest::of(&bytes);
+        self.collected
+            .blobs
+            .insert(digest, BlobSource::Memory(bytes.into()));
+        digest
+    }
+}
+
+impl Descendants {
+    fn add(&mut self, directory: reapi::Directory) -> Digest {
+        let digest = Digest::of(&directory.encode_to_vec());
+        if self.seen.insert(digest) {
+            self.directories.push(directory);
+        }
+        digest
+    }
+}
+
+fn failed(path: &str) -> impl FnOnce(io::Error) -> CollectError {
+    let path = path.to_owned();
+    move |source| CollectError::Io { path, source }
+}
+
+/// The names in a directory, in the order that canonical `Directory` messages have.
+fn names(directory: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(name.to_vec());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn utf8(bytes: &[u8], path: &str) -> Result<String, CollectError> {
+    let text = std::str::from_utf8(bytes);
+    text.map(str::to_owned).map_err(|_| CollectError::NotUtf8 {
+        path: path.to_owned(),
+    })
+}
+
+fn digest_of(mut file: File) -> io::Result<Digest> {
+    let mut hasher = DigestHasher::new();
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hasher.finish()),
+            read => hasher.update(&buffer[..read]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+    use crate::view_path::ViewPath;
+
+    fn declared(path: &str) -> DeclaredOutput {
+        DeclaredOutput {
+            declared: path.to_owned(),
+            path: ViewPath::parse(path).unwrap(),
+        }
+    }
+
+    fn collected(view: &Path, outputs: &[&str]) -> Collected {
+        let outputs: Vec<_> = outputs.iter().map(|path| declared(path)).collect();
+        let root = OwnedFd::from(File::open(view).unwrap());
+        collect(&root, &outputs, OutputDirectoryFormat::TreeAndDirectory).unwrap()
+    }
+
+    #[test]
+    fn files_links_and_directories_are_told_apart() {
+        let view = tempfile::tempdir().unwrap();
+        let path = view.path();
+        fs::create_dir_all(path.join("out/a/same")).unwrap();
+        fs::create_dir_all(path.join("out/b/same")).unwrap();
+        fs::write(path.join("out/a/same/file"), "1").unwrap();
+        fs::write(path.join("out/b/same/file"), "1").unwrap();
+        fs::write(path.join("tool"), "2").unwrap();
+        fs::set_permissions(path.join("tool"), fs::Permissions::from_mode(0o755)).unwrap();
+        symlink("/anywhere", path.join("link")).unwrap();
+        let collected = collected(path, &["out", "tool", "link", "absent"]);
+        assert_eq!(collected.files.len(), 1);
+        assert!(collected.files[0].is_executable);
+        assert_eq!(collected.symlinks[0].target, "/anywhere");
+        let digest: Digest = collected.directories[0]
+            .tree_digest
+            .as_ref()
+            .unwrap()
+            .try_into()
+            .unwrap();
+        let Some(BlobSource::Memory(tree)) = collected.blobs.get(&digest) else {
+            panic!("the tree is not among the blobs");
+        };
+        let tree = reapi::Tree::decode(tree.clone()).unwrap();
+        assert_eq!(tree.children.len(), 2, "equal directories are there once");
+        assert_eq!(tree.children[1].files[0].name, "file");
+    }
+
+    #[test]
+    fn nothing_outside_the_view_is_collected() {
+        let view = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("secret"), "secret").unwrap();
+        symlink(outside.path(), view.path().join("out")).unwrap();
+        let collected = collected(view.path(), &["out/secret"]);
+        assert!(collected.files.is_empty() && collected.blobs.is_empty());
+    }
+}

@@ -1,0 +1,159 @@
+//! The container of a slot, with a bound on everything asked of it.
+
+use std::future::Future;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use regatta_agent_core::ContainerPlan;
+use regatta_runtime::{
+    Container, ContainerCommand, ContainerRuntime, ContainerShape, Exit, RuntimeError,
+};
+use tokio_util::sync::CancellationToken;
+
+/// How long an image may take to arrive.
+const IMAGE_LIMIT: Duration = Duration::from_secs(900);
+const START_LIMIT: Duration = Duration::from_secs(120);
+const MOUNT_LIMIT: Duration = Duration::from_secs(60);
+const WIPE_LIMIT: Duration = Duration::from_secs(15);
+const STOP_LIMIT: Duration = Duration::from_secs(15);
+/// How much longer than a command's timeout the runtime may take to say how it ended.
+const EXECUTE_GRACE: Duration = Duration::from_secs(30);
+
+/// A slot's container, if it has one.
+#[derive(Debug)]
+pub(crate) struct ContainerHolder {
+    runtime: Arc<dyn ContainerRuntime>,
+    held: Option<(ContainerShape, Box<dyn Container>)>,
+    /// Ends the wait for images.
+    ending: CancellationToken,
+}
+
+impl ContainerHolder {
+    pub(crate) fn new(runtime: Arc<dyn ContainerRuntime>, ending: CancellationToken) -> Self {
+        Self {
+            runtime,
+            held: None,
+            ending,
+        }
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
+    pub(crate) fn image_id(&self) -> &str {
+        self.held
+            .as_ref()
+            .map_or("", |(_, container)| container.image_id())
+    }
+
+    /// Has a container of the shape: the one that is there, if the plan allows it, or else a new one.
+    pub(crate) async fn prepare(
+        &mut self,
+        shape: &ContainerShape,
+        plan: ContainerPlan,
+    ) -> Result<(), RuntimeError> {
+        let fits = self.held.as_ref().is_some_and(|(held, _)| held == shape);
+        if fits && plan == ContainerPlan::Reuse {
+            return Ok(());
+        }
+        self.discard().await;
+        if let Some(image) = &shape.image {
+            let had = self.runtime.ensure_image(image);
+            tokio::select! {
+                had = bounded(IMAGE_LIMIT, "getting the image", had) => drop(had?),
+                () = self.ending.cancelled() => {
+                    let detail = "the agent ends".to_owned();
+                    return Err(RuntimeError::ContainerLost { detail });
+                }
+            }
+        }
+        let started = self.runtime.start(shape);
+        let container = bounded(START_LIMIT, "starting a container", started).await?;
+        self.held = Some((shape.clone(), container));
+        Ok(())
+    }
+
+    /// Ends the container. That it would not end is the engine's trouble, and in the log.
+    pub(crate) async fn discard(&mut self) {
+        if let Some((_, container)) = self.held.take() {
+            let stopped = bounded(STOP_LIMIT, "stopping a container", container.stop()).await;
+            if let Err(error) = stopped {
+                tracing::warn!(%error, "a container did not stop");
+            }
+        }
+    }
+
+    /// A fresh view of a tree. A container that died while it was idle is replaced once.
+    pub(crate) async fn mount(
+        &mut self,
+        shape: &ContainerShape,
+        lower: &Path,
+    ) -> Result<Arc<OwnedFd>, RuntimeError> {
+        self.prepare(shape, ContainerPlan::Reuse).await?;
+        match self.try_mount(lower).await {
+            Ok(view) => Ok(view),
+            Err(error) => {
+                tracing::info!(%error, "the container is of no use; starting another");
+                self.prepare(shape, ContainerPlan::Replace).await?;
+                self.try_mount(lower).await
+            }
+        }
+    }
+
+    async fn try_mount(&mut self, lower: &Path) -> Result<Arc<OwnedFd>, RuntimeError> {
+        let (_, container) = self.held.as_mut().ok_or_else(no_container)?;
+        bounded(
+            MOUNT_LIMIT,
+            "showing the input tree",
+            container.mount(lower),
+        )
+        .await
+    }
+
+    /// Runs a command. After an error the container is gone.
+    pub(crate) async fn execute(
+        &mut self,
+        command: ContainerCommand,
+        cancel: CancellationToken,
+    ) -> Result<Exit, RuntimeError> {
+        let (_, container) = self.held.as_mut().ok_or_else(no_container)?;
+        let limit = command.timeout.saturating_add(EXECUTE_GRACE);
+        let ended = container.execute(command, cancel);
+        let ended = bounded(limit, "waiting for the command to end", ended).await;
+        if ended.is_err() {
+            self.discard().await;
+        }
+        ended
+    }
+
+    /// Makes the container as good as new, or ends it.
+    pub(crate) async fn wipe(&mut self) {
+        let Some((_, container)) = self.held.as_mut() else {
+            return;
+        };
+        if let Err(error) = bounded(WIPE_LIMIT, "wiping a container", container.wipe()).await {
+            tracing::warn!(%error, "a container could not be wiped; it is ended");
+            self.discard().await;
+        }
+    }
+}
+
+fn no_container() -> RuntimeError {
+    RuntimeError::ContainerLost {
+        detail: "the slot has none".to_owned(),
+    }
+}
+
+async fn bounded<T>(
+    limit: Duration,
+    operation: &'static str,
+    work: impl Future<Output = Result<T, RuntimeError>>,
+) -> Result<T, RuntimeError> {
+    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+        let detail = format!("it took more than {} s", limit.as_secs());
+        Err(RuntimeError::Engine { operation, detail })
+    })
+}

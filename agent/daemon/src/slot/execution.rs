@@ -1,0 +1,328 @@
+//! One execution in a slot's container, from the view to the result.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use regatta_cas::{BlobStore, StoreError};
+use regatta_model::SlotIndex;
+use regatta_runtime::{ContainerCommand, Exit, ExitStatus};
+use regatta_wire::{reapi, v1};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::collect::{CollectError, Collected, collect};
+use super::container_holder::ContainerHolder;
+use super::output_spool::{Captured, CapturedBody, LiveStream, output_pipe, spool};
+use super::program_message::{Sought, exit_code as exit_code_of_exec};
+use super::publish::{publish_captured, publish_outputs};
+use super::view::make_directories;
+use super::worker::Workshop;
+use crate::lease_spec::{Execution, LeaseSpec};
+use crate::outcome::{Outcome, Refusal, usage_to_wire};
+use crate::timestamps::{Moments, now};
+
+/// How long an execution lasts before its output is sent as it comes.
+pub(crate) const LIVE_OUTPUT_AFTER: Duration = Duration::from_millis(200);
+/// How long output may still come after the last process has ended.
+const OUTPUT_END_LIMIT: Duration = Duration::from_secs(5);
+/// How much of each stream is in the result itself, so that nobody has to fetch it.
+const INLINE_BYTES: usize = 4 << 10;
+/// What a shell says of a process that a signal ended.
+const SIGNAL_EXIT_CODE_BASE: i32 = 128;
+const SIGKILL: i32 = 9;
+
+/// What all executions of a lease have in common.
+#[derive(Debug)]
+pub(crate) struct ExecutionContext<'a> {
+    pub(crate) workshop: &'a Workshop,
+    pub(crate) key: regatta_agent_core::LeaseKey,
+    pub(crate) spec: &'a LeaseSpec,
+    pub(crate) store: &'a Arc<dyn BlobStore>,
+    pub(crate) tree: &'a Path,
+    pub(crate) cancel: &'a CancellationToken,
+}
+
+/// An execution that has ended, with all that its view held of it stored.
+#[derive(Debug)]
+pub(crate) struct Executed {
+    exit: Exit,
+    ended_at: Instant,
+    stdout: Captured,
+    stderr: Captured,
+    outputs: Collected,
+    image_id: String,
+    moments: Moments,
+}
+
+impl ExecutionContext<'_> {
+    /// Runs one execution; `None` if it was cancelled. The view is still there afterwards.
+    pub(crate) async fn run(
+        &self,
+        holder: &mut ContainerHolder,
+        execution: &Execution,
+        mut moments: Moments,
+    ) -> Result<Option<Executed>, Refusal> {
+        let shape = &self.spec.shape;
+        let mounted = tokio::select! {
+            mounted = holder.mount(shape, self.tree) => Some(mounted),
+            () = self.cancel.cancelled() => None,
+        };
+        let Some(mounted) = mounted else {
+            // It was left in the middle of something.
+            holder.discard().await;
+            return Ok(None);
+        };
+        let view = mounted.map_err(|error| Refusal::from(&error))?;
+        self.prepare(&view).await?;
+        let (command, output) = self.command(execution)?;
+        let sought = Sought::new(&command, shape.image.as_ref().map(|image| image.as_str()));
+        let exit = holder.execute(command, self.cancel.clone()).await;
+        let ended_at = Instant::now();
+        let exit = exit.map_err(|error| Refusal::from(&error))?;
+        moments.execution_end = now();
+        moments.execution_start = moments.execution_end - exit.wall_time;
+        moments.output_upload_start = moments.execution_end;
+        metrics::histogram!("regatta_agent_exec_seconds").record(exit.wall_time);
+        let (stdout, mut stderr) = output.finish().await?;
+        match exit.status {
+            ExitStatus::Cancelled => return Ok(None),
+            ExitStatus::NotStarted { errno } => stderr = Captured::of(sought.explain(errno)),
+            ExitStatus::Code(_)
+            | ExitStatus::Signal(_)
+            | ExitStatus::TimedOut
+            | ExitStatus::OutOfMemory => {}
+        }
+        let outputs = self.outputs(&view).await?;
+        let image_id = holder.image_id().to_owned();
+        Ok(Some(Executed {
+            exit,
+            ended_at,
+            stdout,
+            stderr,
+            outputs,
+            image_id,
+            moments,
+        }))
+    }
+
+    /// The directories that a command may count on: its own, and those that its outputs go to.
+    async fn prepare(&self, view: &Arc<OwnedFd>) -> Result<(), Refusal> {
+        let parents = self.spec.outputs.iter().map(|output| output.path.parent());
+        let mut needed: Vec<_> = parents.map(Path::to_owned).collect();
+        needed.push(self.spec.working_directory.as_path().to_owned());
+        needed.retain(|path| !path.as_os_str().is_empty());
+        needed.sort();
+        needed.dedup();
+        if needed.is_empty() {
+            return Ok(());
+        }
+        let view = Arc::clone(view);
+        let made = tokio::task::spawn_blocking(move || {
+            needed.iter().try_for_each(|path| {
+                make_directories(&*view, path).map_err(|error| (path.clone(), error))
+            })
+        });
+        match made.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err((path, error))) => {
+                let path = path.display();
+                let message =
+                    format!("directory `{path}` cannot be made in the input root: {error}");
+                Err(Refusal::in_view(&error.into(), message))
+            }
+            Err(panic) => Err(Refusal::infrastructure(panic.to_string())),
+        }
+    }
+
+    fn command(&self, execution: &Execution) -> Result<(ContainerCommand, Output), Refusal> {
+        let opened = |error: io::Error| Refusal::infrastructure(format!("no pipe: {error}"));
+        let (stdout, stdout_reader) = output_pipe().map_err(opened)?;
+        let (stderr, stderr_reader) = output_pipe().map_err(opened)?;
+        let begins_at = Instant::now() + LIVE_OUTPUT_AFTER;
+        let keep = |reader, stream| {
+            let live = self.spec.stream_output.then(|| LiveStream {
+                sender: self.workshop.live.clone(),
+                lease: self.key.lease,
+                token: self.key.token,
+                unit: execution.unit,
+                stream,
+                begins_at,
+            });
+            let settings = self.workshop.spool.clone();
+            tokio::spawn(async move { spool(reader, &settings, live).await })
+        };
+        let output = Output {
+            stdout: keep(stdout_reader, v1::OutputStream::Stdout),
+            stderr: keep(stderr_reader, v1::OutputStream::Stderr),
+        };
+        let command = ContainerCommand {
+            arguments: self.spec.arguments_of(execution),
+            environment: self.spec.environment.clone(),
+            working_directory: self.spec.working_directory.as_path().to_owned(),
+            stdout,
+            stderr,
+            timeout: self.spec.timeout,
+        };
+        Ok((command, output))
+    }
+
+    /// Collects and stores what only the view has.
+    async fn outputs(&self, view: &Arc<OwnedFd>) -> Result<Collected, Refusal> {
+        if self.spec.outputs.is_empty() {
+            return Ok(Collected::default());
+        }
+        let (root, declared) = (Arc::clone(view), self.spec.outputs.clone());
+        let format = self.spec.directory_format;
+        let collected = tokio::task::spawn_blocking(move || collect(&root, &declared, format));
+        let collected = match collected.await {
+            Ok(Ok(collected)) => collected,
+            Ok(Err(error)) => return Err(not_collected(&error)),
+            Err(panic) => return Err(Refusal::infrastructure(panic.to_string())),
+        };
+        tokio::select! {
+            stored = publish_outputs(self.store, view, &collected) => {
+                stored.map_err(|error| not_stored(&error))?;
+            }
+            () = self.cancel.cancelled() => {}
+        }
+        Ok(collected)
+    }
+}
+
+/// The output streams of a command that runs.
+struct Output {
+    stdout: JoinHandle<io::Result<Captured>>,
+    stderr: JoinHandle<io::Result<Captured>>,
+}
+
+impl Output {
+    async fn finish(mut self) -> Result<(Captured, Captured), Refusal> {
+        let both = async { tokio::join!(&mut self.stdout, &mut self.stderr) };
+        let Ok((stdout, stderr)) = tokio::time::timeout(OUTPUT_END_LIMIT, both).await else {
+            self.stdout.abort();
+            self.stderr.abort();
+            let message = "a process that outlived its command holds its output open";
+            return Err(Refusal::infrastructure(message));
+        };
+        let kept = |ended: Result<io::Result<Captured>, _>| {
+            let ended = ended.map_err(io::Error::other).flatten();
+            ended.map_err(|error| {
+                Refusal::infrastructure(format!("the output could not be kept: {error}"))
+            })
+        };
+        Ok((kept(stdout)?, kept(stderr)?))
+    }
+}
+
+impl Executed {
+    /// Stores the output streams and says what became of the execution.
+    pub(crate) async fn publish(
+        self,
+        store: Arc<dyn BlobStore>,
+        execution: &Execution,
+        spec_timeout: Duration,
+        slot: SlotIndex,
+        worker: &str,
+    ) -> Outcome {
+        let stored = tokio::try_join!(
+            publish_captured(&store, &self.stdout),
+            publish_captured(&store, &self.stderr)
+        );
+        if let Err(error) = stored {
+            return not_stored(&error).outcome(execution.unit, slot);
+        }
+        metrics::histogram!("regatta_agent_publish_seconds").record(self.ended_at.elapsed());
+        let (kind, exit_code, message) = verdict(&self.exit.status, spec_timeout);
+        let usage = Some(usage_to_wire(&self.exit.usage));
+        let image_id = self.image_id.clone();
+        Arc::new(v1::ExecutionOutcome {
+            unit: execution.unit.0,
+            kind: kind.into(),
+            result: Some(self.result(exit_code, worker)),
+            message,
+            usage,
+            image_id,
+            slot: slot.0,
+            ..Default::default()
+        })
+    }
+
+    fn result(self, exit_code: i32, worker: &str) -> reapi::ActionResult {
+        reapi::ActionResult {
+            output_files: self.outputs.files,
+            output_symlinks: self.outputs.symlinks,
+            output_directories: self.outputs.directories,
+            exit_code,
+            stdout_raw: inline(&self.stdout),
+            stdout_digest: Some(self.stdout.digest.into()),
+            stderr_raw: inline(&self.stderr),
+            stderr_digest: Some(self.stderr.digest.into()),
+            execution_metadata: Some(self.moments.metadata(worker)),
+            ..Default::default()
+        }
+    }
+}
+
+/// The kind of outcome, the exit code and what a person should know.
+fn verdict(status: &ExitStatus, timeout: Duration) -> (v1::OutcomeKind, i32, String) {
+    let killed = SIGNAL_EXIT_CODE_BASE + SIGKILL;
+    match status {
+        ExitStatus::Code(code) => (v1::OutcomeKind::Completed, *code, String::new()),
+        ExitStatus::Signal(signal) => (
+            v1::OutcomeKind::Completed,
+            SIGNAL_EXIT_CODE_BASE + signal,
+            String::new(),
+        ),
+        ExitStatus::NotStarted { errno } => (
+            v1::OutcomeKind::Completed,
+            exit_code_of_exec(*errno),
+            String::new(),
+        ),
+        ExitStatus::TimedOut => {
+            let message = format!("it ran longer than its limit of {timeout:?} and was killed");
+            (v1::OutcomeKind::TimedOut, killed, message)
+        }
+        ExitStatus::OutOfMemory => {
+            let message = "it used more memory than it may and was killed".to_owned();
+            (v1::OutcomeKind::OutOfMemory, killed, message)
+        }
+        ExitStatus::Cancelled => (
+            v1::OutcomeKind::Cancelled,
+            killed,
+            "it was cancelled".to_owned(),
+        ),
+    }
+}
+
+fn inline(captured: &Captured) -> Bytes {
+    match &captured.body {
+        CapturedBody::Memory(bytes) if bytes.len() <= INLINE_BYTES => bytes.clone(),
+        CapturedBody::Memory(_) | CapturedBody::File(_) => Bytes::new(),
+    }
+}
+
+fn not_stored(error: &StoreError) -> Refusal {
+    Refusal::infrastructure(format!("the result could not be stored: {error}"))
+}
+
+/// What a job has left behind is its own fault; that it cannot be read may be the machine's.
+fn not_collected(error: &CollectError) -> Refusal {
+    let message = with_source(error);
+    match error {
+        CollectError::Io { source, .. } => Refusal::in_view(source, message),
+        CollectError::TooDeep { .. } | CollectError::TooMany | CollectError::NotUtf8 { .. } => {
+            Refusal::rejected(message)
+        }
+    }
+}
+
+fn with_source(error: &dyn std::error::Error) -> String {
+    error
+        .source()
+        .map_or(error.to_string(), |source| format!("{error}: {source}"))
+}

@@ -1,0 +1,177 @@
+//! The task of a slot: does what it is told, one thing after the other.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use regatta_agent_core::{ContainerFate, ContainerPlan, Event, LeaseKey};
+use regatta_model::{AgentId, SlotIndex};
+use regatta_runtime::{ContainerRuntime, ContainerShape};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use super::SpoolSettings;
+use super::container_holder::ContainerHolder;
+use super::lease_run::LeaseRun;
+use crate::blobs::TenantStores;
+use crate::input_tree::InputTreeCache;
+use crate::lease_spec::{Assignment, LeaseSpec};
+use crate::live_output::LiveSender;
+use crate::occurrence::{CoreEvent, Occurrence, OccurrenceSender};
+use crate::outcome::Refusal;
+
+/// What all slots share.
+#[derive(Debug)]
+pub(crate) struct Workshop {
+    pub(crate) agent: AgentId,
+    pub(crate) runtime: Arc<dyn ContainerRuntime>,
+    pub(crate) trees: Arc<InputTreeCache>,
+    pub(crate) stores: TenantStores,
+    pub(crate) spool: SpoolSettings,
+    pub(crate) live: LiveSender,
+    pub(crate) driver: OccurrenceSender,
+    /// Ends every wait when the agent ends.
+    pub(crate) ending: CancellationToken,
+}
+
+/// What a slot is told.
+#[derive(Debug)]
+pub(crate) enum SlotCommand {
+    /// Run a lease.
+    Start {
+        key: LeaseKey,
+        assignment: Arc<Assignment>,
+        plan: ContainerPlan,
+        cancel: CancellationToken,
+    },
+    /// Start a container ahead, in place of what is there.
+    Warm(ContainerShape),
+    /// End the container.
+    Evict,
+}
+
+/// The worker of one slot.
+#[derive(Debug)]
+pub(crate) struct SlotWorker {
+    slot: SlotIndex,
+    workshop: Arc<Workshop>,
+    holder: ContainerHolder,
+}
+
+impl SlotWorker {
+    pub(crate) fn new(slot: SlotIndex, workshop: Arc<Workshop>) -> Self {
+        let (runtime, ending) = (Arc::clone(&workshop.runtime), workshop.ending.clone());
+        Self {
+            slot,
+            workshop,
+            holder: ContainerHolder::new(runtime, ending),
+        }
+    }
+
+    /// Does what it is told until nobody is left to tell it anything; then ends the container.
+    pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<SlotCommand>) {
+        while let Some(command) = commands.recv().await {
+            match command {
+                SlotCommand::Start {
+                    key,
+                    assignment,
+                    plan,
+                    cancel,
+                } => {
+                    self.start(key, &assignment, plan, &cancel).await;
+                }
+                SlotCommand::Warm(shape) => self.warm(&shape).await,
+                SlotCommand::Evict => self.holder.discard().await,
+            }
+        }
+        self.holder.discard().await;
+    }
+
+    /// Runs a lease. A panic costs the lease and its container, not the slot.
+    async fn start(
+        &mut self,
+        key: LeaseKey,
+        assignment: &Assignment,
+        plan: ContainerPlan,
+        cancel: &CancellationToken,
+    ) {
+        let work = self.assignment(key, assignment, plan, cancel).boxed();
+        let event = match AssertUnwindSafe(work).catch_unwind().await {
+            Ok(()) => {
+                let kept = self.holder.is_held();
+                let fate = if kept {
+                    ContainerFate::Kept
+                } else {
+                    ContainerFate::Gone
+                };
+                Event::LeaseFinished(self.slot, key, fate)
+            }
+            Err(_) => {
+                tracing::error!(lease = %key.lease, slot = %self.slot, "a lease broke its slot");
+                self.holder.discard().await;
+                Event::SlotFailed(self.slot, key)
+            }
+        };
+        self.workshop.tell(event).await;
+    }
+
+    async fn assignment(
+        &mut self,
+        key: LeaseKey,
+        assignment: &Assignment,
+        plan: ContainerPlan,
+        cancel: &CancellationToken,
+    ) {
+        match assignment {
+            Assignment::Valid(spec) => self.lease(key, spec, plan, cancel).await,
+            Assignment::Invalid { units, message } => {
+                for unit in units {
+                    let outcome = Refusal::rejected(message.clone()).outcome(*unit, self.slot);
+                    self.workshop
+                        .tell(Event::UnitFinished(self.slot, key, outcome))
+                        .await;
+                }
+            }
+        }
+    }
+
+    async fn lease(
+        &mut self,
+        key: LeaseKey,
+        spec: &LeaseSpec,
+        plan: ContainerPlan,
+        cancel: &CancellationToken,
+    ) {
+        let span = tracing::info_span!(
+            "lease",
+            agent = %self.workshop.agent,
+            slot = %self.slot,
+            lease = %key.lease,
+            run = %spec.run,
+            description = spec.description,
+        );
+        let run = LeaseRun {
+            workshop: &self.workshop,
+            slot: self.slot,
+            key,
+            spec,
+            cancel,
+        };
+        run.run(&mut self.holder, plan).instrument(span).await;
+    }
+
+    async fn warm(&mut self, shape: &ContainerShape) {
+        if let Err(error) = self.holder.prepare(shape, ContainerPlan::Replace).await {
+            tracing::warn!(%error, slot = %self.slot, "no container could be started ahead");
+            self.workshop.tell(Event::ContainerLost(self.slot)).await;
+        }
+    }
+}
+
+impl Workshop {
+    /// Tells the driver. If it is gone, so is everyone who wants to know.
+    pub(crate) async fn tell(&self, event: CoreEvent) {
+        self.driver.send(Occurrence::Core(event)).await.ok();
+    }
+}
