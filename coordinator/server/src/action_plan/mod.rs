@@ -1,0 +1,199 @@
+//! From a REAPI action to work for the fleet. Pure: everything it needs is given.
+//!
+//! Invariants:
+//! - What passes can run somewhere: it has a program, its paths stay inside its input root, its timeout
+//!   is within the coordinator's limits.
+//! - Platform properties that say how to run (`container-image`, `isolation`, `network`, `cpu`, …) become
+//!   fields of the lease; all others stay requirements that an agent must offer.
+
+mod command;
+mod platform;
+mod quantity;
+
+use std::time::Duration;
+
+use regatta_model::{Digest, ImageReference, Resources, RunId, TenantId};
+use regatta_wire::convert::{
+    InvalidDurationError, RequiredDigestError, duration_from_wire, duration_to_wire,
+    required_digest,
+};
+use regatta_wire::{reapi, v1};
+
+pub use command::{InvalidCommandError, canonical_command};
+pub use platform::{InvalidPropertyError, RunSettings, settings_of};
+pub use quantity::{ParseQuantityError, parse_cpu_milli, parse_memory_bytes};
+
+use crate::dispatch::{BatchShape, UnitPlan, Work};
+
+/// How long an action is expected to take if nothing is known of it.
+pub const DEFAULT_EXPECTED: Duration = Duration::from_secs(1);
+
+/// What applies where an action says nothing, and what it may ask for at most.
+#[derive(Clone, Debug)]
+pub struct PlanDefaults {
+    /// The image for actions without `container-image`; `None` leaves it to the agent.
+    pub image: Option<ImageReference>,
+    /// What one slot's worth of work uses; no memory means the agent's own share.
+    pub resources: Resources,
+    /// For actions without a timeout.
+    pub timeout: Duration,
+    /// The longest timeout that may be asked for.
+    pub maximum_timeout: Duration,
+}
+
+/// An action with everything about it that its messages do not say.
+#[derive(Clone, Debug)]
+pub struct ActionRequest<'a> {
+    /// Who pays.
+    pub tenant: TenantId,
+    /// On behalf of what.
+    pub run: RunId,
+    /// Lower runs sooner.
+    pub priority: i32,
+    /// The digest of `action`.
+    pub digest: Digest,
+    /// The action.
+    pub action: &'a reapi::Action,
+    /// The command that it names.
+    pub command: &'a reapi::Command,
+}
+
+/// Why an action cannot run. Its sender has to fix it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ActionPlanError {
+    /// A digest is not set, or none.
+    #[error("the action is incomplete")]
+    Digest(#[from] RequiredDigestError),
+    /// The command cannot be run as it is.
+    #[error("the command cannot run")]
+    Command(#[from] InvalidCommandError),
+    /// A platform property has a value that means nothing.
+    #[error("the platform cannot be understood")]
+    Property(#[from] InvalidPropertyError),
+    /// The timeout is malformed.
+    #[error("the timeout is no duration")]
+    Timeout(#[from] InvalidDurationError),
+    /// The timeout is longer than the coordinator allows.
+    #[error("timeout of {} s exceeds the limit of {} s", asked.as_secs_f64(), limit.as_secs_f64())]
+    TimeoutTooLong {
+        /// What the action asks for.
+        asked: Duration,
+        /// What it may ask for.
+        limit: Duration,
+    },
+}
+
+impl ActionPlanError {
+    /// The path to the offending field, as `google.rpc.BadRequest` wants it.
+    #[must_use]
+    pub fn field(&self) -> String {
+        match self {
+            Self::Digest(
+                RequiredDigestError::Missing { field } | RequiredDigestError::Invalid { field, .. },
+            ) => format!("action.{field}"),
+            Self::Command(error) => format!("command.{}", error.field()),
+            Self::Property(error) => format!("platform.properties[{}]", error.name()),
+            Self::Timeout(_) | Self::TimeoutTooLong { .. } => "action.timeout".to_owned(),
+        }
+    }
+}
+
+/// The work that carries an action out.
+///
+/// # Errors
+/// [`ActionPlanError`] names the field to fix.
+pub fn plan_action(
+    request: ActionRequest<'_>,
+    defaults: &PlanDefaults,
+) -> Result<Work, ActionPlanError> {
+    let ActionRequest {
+        tenant,
+        run,
+        priority,
+        digest,
+        action,
+        command,
+    } = request;
+    let input_root = required_digest(action.input_root_digest.as_ref(), "input_root_digest")?;
+    let timeout = timeout_of(action.timeout.as_ref(), defaults)?;
+    let settings = settings_of(platform_of(action, command), defaults)?;
+    let command = canonical_command(command.clone())?;
+    let merge_key = (!action.do_not_cache).then_some(digest);
+    let RunSettings {
+        image,
+        isolation,
+        network,
+        resources,
+        requirements,
+    } = settings;
+    let spec = v1::LeaseSpec {
+        instance_name: tenant.as_str().to_owned(),
+        run_id: run.as_str().to_owned(),
+        description: digest.to_string(),
+        image: image
+            .map(|image| image.as_str().to_owned())
+            .unwrap_or_default(),
+        isolation: platform::isolation_to_wire(isolation).into(),
+        network,
+        cpu_milli: resources.cpu_milli,
+        memory_bytes: resources.memory_bytes,
+        mount_path: String::new(),
+        command: Some(command),
+        input_root: Some(input_root.into()),
+        timeout: Some(duration_to_wire(timeout)),
+        executions: Vec::new(),
+        stream_output: false,
+    };
+    let unit = UnitPlan {
+        expected: DEFAULT_EXPECTED,
+        extra_arguments: Vec::new(),
+    };
+    Ok(Work {
+        tenant,
+        run,
+        priority,
+        platform: requirements,
+        spec,
+        units: vec![unit],
+        batch_overhead: Duration::ZERO,
+        merge_key,
+        shape: BatchShape::ExecutionPerUnit,
+    })
+}
+
+/// The platform that counts: the action's if it has one, else the command's (REAPI, `Action.platform`).
+fn platform_of<'a>(
+    action: &'a reapi::Action,
+    command: &'a reapi::Command,
+) -> Option<&'a reapi::Platform> {
+    #[expect(
+        deprecated,
+        reason = "clients of versions before 2.2 know no other place"
+    )]
+    action.platform.as_ref().or(command.platform.as_ref())
+}
+
+/// The timeout of an action. Zero counts as unset, since no command could keep to it.
+///
+/// # Errors
+/// It is malformed or above the maximum.
+pub fn timeout_of(
+    message: Option<&prost_types::Duration>,
+    defaults: &PlanDefaults,
+) -> Result<Duration, ActionPlanError> {
+    let asked = message
+        .map(duration_from_wire)
+        .transpose()?
+        .filter(|asked| !asked.is_zero());
+    let Some(asked) = asked else {
+        return Ok(defaults.timeout);
+    };
+    let limit = defaults.maximum_timeout;
+    if asked > limit {
+        return Err(ActionPlanError::TimeoutTooLong { asked, limit });
+    }
+    Ok(asked)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,385 @@
+//! A coordinator's life: start, serve, stop.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt as _, TryFutureExt as _};
+use regatta_cas::OpenStoreError;
+use regatta_ledger::{Ledger, OpenLedgerError, SqliteLedger};
+use regatta_scheduler::SchedulerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::AbortOnDropHandle;
+use tonic::service::Routes;
+use tonic::transport::Server;
+
+use crate::action_cache::ActionCache;
+use crate::action_plan::PlanDefaults;
+use crate::cas::{InputTrees, UploadRegistry, UploadSettings};
+use crate::closing_stream::ClosingStream;
+use crate::config::CoordinatorConfig;
+use crate::dispatch::{self, DispatchConfig, Dispatcher};
+use crate::execution::ExecutionParts;
+use crate::http::{self, HttpParts};
+use crate::metrics_recorder::recorder;
+use crate::operations::{OperationSettings, Operations};
+use crate::runs::{RunRegistry, RunServices, StartRunsError};
+use crate::services::{self, ServiceParts};
+use crate::state_directory::{StateDirectory, StateDirectoryError};
+use crate::storage::{Storage, url_of};
+
+/// How many uploads may be under way at once.
+const MAX_UPLOADS: usize = 1024;
+/// How long an upload is kept after its last byte came.
+const UPLOAD_IDLE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+/// How often idle uploads are looked for, and metrics are condensed.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// How long an operation that ended can be asked for.
+const COMPLETED_RETENTION: Duration = Duration::from_secs(10 * 60);
+/// How much memory operations that ended may take, in bytes.
+const COMPLETED_BYTES: usize = 8 << 20;
+/// How long calls under way may go on once the coordinator is told to stop. Streams last for ever.
+const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
+/// How much of a stream, and of a connection, may be on its way unread, in bytes: enough for full speed
+/// at a few milliseconds of distance, little enough for a thousand agents.
+const STREAM_WINDOW_BYTES: u32 = 2 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+/// The size of one HTTP/2 frame, in bytes.
+const FRAME_SIZE_BYTES: u32 = 256 << 10;
+/// How often a silent connection is asked whether it is still there, and how long it may take to answer.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long to wait before accepting again when the system would not give another connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Why a coordinator cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address is not this machine's own.
+    #[error(
+        "{address} can be reached from other machines, which needs transport security and \
+         authentication; Regatta has neither yet: listen on 127.0.0.1 or [::1]"
+    )]
+    NotLoopback {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The address is taken.
+    #[error("{address} is in use; stop what listens there or choose another port (0 takes any)")]
+    AddressInUse {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What came back.
+        source: io::Error,
+    },
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    StateDirectory(#[from] StateDirectoryError),
+    /// The storage cannot be opened.
+    #[error("cannot open the storage")]
+    Storage(#[from] OpenStoreError),
+    /// The ledger cannot be opened.
+    #[error("cannot open the ledger")]
+    Ledger(#[from] OpenLedgerError),
+    /// The dispatcher cannot start.
+    #[error("cannot start to dispatch")]
+    Dispatch(#[from] dispatch::StartError),
+    /// Runs of an earlier process cannot be taken up.
+    #[error("cannot take up the runs of an earlier process")]
+    Runs(#[from] StartRunsError),
+}
+
+/// A coordinator that has bound its addresses and opened its stores, ready to serve.
+#[derive(Debug)]
+pub struct Coordinator {
+    grpc: Bound,
+    http: Option<Bound>,
+    state: StateDirectory,
+    routes: Routes,
+    http_parts: HttpParts,
+    serving: watch::Sender<bool>,
+    uploads: Arc<UploadRegistry>,
+    /// Ends what goes on in the background when the coordinator goes.
+    stopping: DropGuard,
+}
+
+#[derive(Debug)]
+struct Bound {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Coordinator {
+    /// Binds the addresses and opens everything. Nothing is answered before
+    /// [`Coordinator::serve_until`], but connections made from now on will be.
+    ///
+    /// # Errors
+    /// [`StartError`] says what to do; nothing is left behind.
+    pub async fn start(config: CoordinatorConfig) -> Result<Self, StartError> {
+        let grpc = bind(config.listen).await?;
+        let http = match config.http_listen {
+            Some(address) => Some(bind(address).await?),
+            None => None,
+        };
+        // Before anything asks for a counter: those that exist earlier count nowhere.
+        recorder();
+        let state = StateDirectory::take(&config.state_directory)?;
+        let url = config
+            .storage
+            .clone()
+            .unwrap_or_else(|| url_of(state.path()));
+        let storage = Storage::open(&url)?;
+        let ledger: Arc<dyn Ledger> =
+            Arc::new(SqliteLedger::open(&state.path().join("ledger.sqlite"))?);
+        let dispatcher = Dispatcher::start(dispatch_config(&config), Arc::clone(&ledger)).await?;
+        let uploads = Arc::new(UploadRegistry::new(UploadSettings {
+            directory: state.subdirectory("uploads")?,
+            limit: MAX_UPLOADS,
+            idle_timeout: UPLOAD_IDLE_TIMEOUT,
+        }));
+        let serving = watch::Sender::new(true);
+        let http_parts = HttpParts {
+            serving: serving.subscribe(),
+            blobs: Arc::clone(&storage.blobs),
+            dispatcher: Arc::clone(&dispatcher),
+        };
+        let stopping = CancellationToken::new();
+        let execution = Arc::new(execution_parts(
+            &config,
+            &storage,
+            dispatcher,
+            stopping.clone(),
+        ));
+        let runs = RunRegistry::start(run_services(&execution, Arc::clone(&ledger))).await?;
+        let routes = services::routes(ServiceParts {
+            execution,
+            uploads: Arc::clone(&uploads),
+            ledger,
+            runs,
+            serving: serving.subscribe(),
+            clients_may_write_action_results: config.clients_may_write_action_results,
+        });
+        tracing::info!(address = %grpc.address, storage = url, "the coordinator has started");
+        let stopping = stopping.drop_guard();
+        Ok(Self {
+            grpc,
+            http,
+            state,
+            routes,
+            http_parts,
+            serving,
+            uploads,
+            stopping,
+        })
+    }
+
+    /// Where gRPC is served.
+    #[must_use]
+    pub const fn grpc_address(&self) -> SocketAddr {
+        self.grpc.address
+    }
+
+    /// Where metrics and health are served, if anywhere.
+    #[must_use]
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(|bound| bound.address)
+    }
+
+    /// Serves until `shutdown` is cancelled, then ends every connection. Work that agents do goes on
+    /// without the coordinator; clients and agents come back when there is one again.
+    ///
+    /// # Errors
+    /// The server failed by itself, which it does not do on any peer's account.
+    pub async fn serve_until(self, shutdown: CancellationToken) -> Result<(), ServeError> {
+        let close = CancellationToken::new();
+        // However this ends, no connection outlives it.
+        let _close = close.clone().drop_guard();
+        let _upkeep = AbortOnDropHandle::new(tokio::spawn(keep_up(self.uploads)));
+        let grpc = serve_grpc(
+            self.grpc.listener,
+            self.routes,
+            shutdown.clone(),
+            close.clone(),
+        );
+        let http = serve_http(self.http, self.http_parts, close.clone());
+        let stop = async {
+            shutdown.cancelled().await;
+            self.serving.send_replace(false);
+            tokio::time::sleep(SHUTDOWN_GRACE).await;
+            close.cancel();
+            Ok(())
+        };
+        // Only once no agent is connected: none shall be told to stop its work because we do.
+        let _stopping = self.stopping;
+        let served = tokio::try_join!(grpc.map_err(ServeError::Grpc), http, stop);
+        tracing::info!(state = %self.state.path().display(), "the coordinator has stopped");
+        served.map(|_| ())
+    }
+}
+
+/// Why a coordinator stopped without being told to. Report it.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// gRPC failed.
+    #[error("the gRPC server failed")]
+    Grpc(#[source] tonic::transport::Error),
+    /// HTTP failed.
+    #[error("the HTTP server failed")]
+    Http(#[source] io::Error),
+}
+
+async fn bind(address: SocketAddr) -> Result<Bound, StartError> {
+    if !address.ip().is_loopback() {
+        return Err(StartError::NotLoopback { address });
+    }
+    let refused = |source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => StartError::AddressInUse { address },
+        _ => StartError::Listen { address, source },
+    };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let address = listener.local_addr().map_err(refused)?;
+    Ok(Bound { listener, address })
+}
+
+fn dispatch_config(config: &CoordinatorConfig) -> DispatchConfig {
+    DispatchConfig {
+        scheduler: SchedulerConfig {
+            heartbeat_interval: config.heartbeat_interval,
+            queue_limit_units: config.queue_limit_units,
+            unsatisfiable_grace: config.unsatisfiable_grace,
+            no_agent_grace: config.no_agent_grace,
+            ..SchedulerConfig::default()
+        },
+    }
+}
+
+fn plan_defaults(config: &CoordinatorConfig) -> PlanDefaults {
+    PlanDefaults {
+        image: config.default_image.clone(),
+        resources: config.default_resources,
+        timeout: config.default_timeout.min(config.maximum_timeout),
+        maximum_timeout: config.maximum_timeout,
+    }
+}
+
+fn execution_parts(
+    config: &CoordinatorConfig,
+    storage: &Storage,
+    dispatcher: Arc<Dispatcher>,
+    stopping: CancellationToken,
+) -> ExecutionParts {
+    let blobs = Arc::clone(&storage.blobs);
+    ExecutionParts {
+        cache: Arc::new(ActionCache::new(
+            Arc::clone(&storage.results),
+            Arc::clone(&blobs),
+        )),
+        inputs: Arc::new(InputTrees::new(Arc::clone(&blobs))),
+        blobs,
+        dispatcher,
+        operations: operations(config),
+        defaults: plan_defaults(config),
+        stopping,
+    }
+}
+
+fn run_services(execution: &ExecutionParts, ledger: Arc<dyn Ledger>) -> RunServices {
+    RunServices {
+        dispatcher: Arc::clone(&execution.dispatcher),
+        results: Arc::clone(&execution.cache),
+        blobs: Arc::clone(&execution.blobs),
+        trees: Arc::clone(&execution.inputs),
+        ledger,
+        defaults: execution.defaults.clone(),
+    }
+}
+
+fn operations(config: &CoordinatorConfig) -> Arc<Operations> {
+    Operations::new(OperationSettings {
+        unwatched_grace: config.unwatched_grace,
+        completed_retention: COMPLETED_RETENTION,
+        completed_bytes: COMPLETED_BYTES,
+    })
+}
+
+async fn serve_grpc(
+    listener: TcpListener,
+    routes: Routes,
+    shutdown: CancellationToken,
+    close: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_adaptive_window(Some(false))
+        .max_frame_size(FRAME_SIZE_BYTES)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(connections(listener, close), shutdown.cancelled_owned())
+        .await
+}
+
+/// Every connection, ready to be served. That one could not be accepted concerns no other.
+fn connections(
+    listener: TcpListener,
+    close: CancellationToken,
+) -> impl Stream<Item = Result<ClosingStream, io::Error>> {
+    TcpListenerStream::new(listener).filter_map(move |accepted| {
+        let close = close.clone();
+        async move {
+            match accepted.and_then(without_delay) {
+                Ok(stream) => Some(Ok(ClosingStream::new(stream, close))),
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    None
+                }
+            }
+        }
+    })
+}
+
+fn without_delay(stream: TcpStream) -> io::Result<TcpStream> {
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+async fn serve_http(
+    bound: Option<Bound>,
+    parts: HttpParts,
+    close: CancellationToken,
+) -> Result<(), ServeError> {
+    let Some(Bound { listener, .. }) = bound else {
+        return Ok(());
+    };
+    // Pages take no time, so that whatever is still under way then is a connection that only waits.
+    let serve = axum::serve(listener, http::routes(parts)).into_future();
+    tokio::select! {
+        served = serve => served.map_err(ServeError::Http),
+        () = close.cancelled() => Ok(()),
+    }
+}
+
+async fn keep_up(uploads: Arc<UploadRegistry>) {
+    let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        uploads.expire_idle(Instant::now().into_std());
+        if let Some(recorder) = recorder() {
+            recorder.run_upkeep();
+        }
+    }
+}

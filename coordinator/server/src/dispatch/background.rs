@@ -1,0 +1,66 @@
+//! What a dispatcher does by itself: it keeps time, and makes reservations durable.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use regatta_scheduler::Event;
+
+use super::Dispatcher;
+use super::board::Payloads;
+
+/// How long to wait before a reservation that the ledger refused is tried again. It is tried until it
+/// succeeds: without it nothing may be leased.
+const COMMIT_RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Gives the scheduler its ticks, until the dispatcher is gone.
+pub(super) async fn keep_time(dispatcher: Weak<Dispatcher>) {
+    let Some(mut wake_at) = dispatcher.upgrade().map(|it| it.wake_at.subscribe()) else {
+        return;
+    };
+    loop {
+        let next = *wake_at.borrow_and_update();
+        let Some(deadline) = dispatcher
+            .upgrade()
+            .map(|dispatcher| next.map(|time| dispatcher.instant_of(time)))
+        else {
+            return;
+        };
+        let fired = match deadline {
+            None => wake_at.changed().await.map(|()| false),
+            Some(deadline) => tokio::select! {
+                changed = wake_at.changed() => changed.map(|()| false),
+                () = tokio::time::sleep_until(deadline) => Ok(true),
+            },
+        };
+        match (fired, dispatcher.upgrade()) {
+            (Ok(true), Some(dispatcher)) => dispatcher.take(Event::Tick, Payloads::new()),
+            (Ok(false), Some(_)) => {}
+            (Err(_), _) | (_, None) => return,
+        }
+    }
+}
+
+/// Makes reservations durable and lets the effects behind them go, until the dispatcher is gone.
+pub(super) async fn keep_commits(dispatcher: Weak<Dispatcher>) {
+    let Some(commit) = dispatcher.upgrade().map(|it| Arc::clone(&it.commit)) else {
+        return;
+    };
+    loop {
+        commit.notified().await;
+        while let Some(strong) = dispatcher.upgrade() {
+            let next = strong.lock().next_commit();
+            let Some(token) = next else { break };
+            match strong.ledger.reserve_tokens(token.0).await {
+                Ok(()) => {
+                    let now = strong.now();
+                    strong.lock().committed(now);
+                }
+                Err(error) => {
+                    tracing::error!(%error, "no fencing tokens could be reserved: nothing is leased");
+                    drop(strong);
+                    tokio::time::sleep(COMMIT_RETRY_PAUSE).await;
+                }
+            }
+        }
+    }
+}

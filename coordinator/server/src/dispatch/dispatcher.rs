@@ -1,0 +1,364 @@
+//! The dispatcher itself: the lock, the clock and the two background tasks.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use regatta_ledger::{Ledger, LedgerError};
+use regatta_model::{AgentId, FencingToken, LeaseId, RunId, TaskId, TenantId, Timestamp};
+use regatta_scheduler::{
+    AdmissionError, AgentState, DesiredAgent, DesiredLease, Event, Scheduler, SchedulerConfig,
+    UnitError,
+};
+use regatta_wire::convert::{duration_to_wire, timestamp_to_wire};
+use regatta_wire::v1;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::agents::{CloseReason, Connection};
+use super::background::{keep_commits, keep_time};
+use super::board::{Board, Payloads, Taken};
+use super::leases::{Recipe, one_to_one, spec_per_unit};
+use super::{TaskHandle, ValidChunk, ValidReport, Work};
+
+/// What may be chosen.
+#[derive(Clone, Debug, Default)]
+pub struct DispatchConfig {
+    /// The bounds of the scheduler. Its `first_token` is taken from the ledger instead.
+    pub scheduler: SchedulerConfig,
+}
+
+/// Why a dispatcher cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// It is not known which fencing tokens were used before. Repair the ledger.
+    #[error("the reserved fencing tokens could not be read")]
+    Ledger(#[from] LedgerError),
+}
+
+/// Gives work to agents and answers to submitters. See the module for what holds.
+#[derive(Debug)]
+pub struct Dispatcher {
+    board: Mutex<Board>,
+    heartbeat_interval: Duration,
+    pub(super) ledger: Arc<dyn Ledger>,
+    started: (Timestamp, Instant),
+    pub(super) wake_at: watch::Sender<Option<Timestamp>>,
+    pub(super) commit: Arc<Notify>,
+    background: OnceLock<[AbortOnDropHandle<()>; 2]>,
+}
+
+impl Dispatcher {
+    /// Starts to dispatch, on the current Tokio runtime.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn start(
+        config: DispatchConfig,
+        ledger: Arc<dyn Ledger>,
+    ) -> Result<Arc<Self>, StartError> {
+        let reserved = ledger.reserved_tokens().await?;
+        let first_token = FencingToken(reserved.saturating_add(1));
+        let dispatcher = Arc::new(Self {
+            heartbeat_interval: config.scheduler.heartbeat_interval,
+            board: Mutex::new(Board::new(Scheduler::new(SchedulerConfig {
+                first_token,
+                ..config.scheduler
+            }))),
+            ledger,
+            started: (Timestamp::from(SystemTime::now()), Instant::now()),
+            wake_at: watch::Sender::new(None),
+            commit: Arc::new(Notify::new()),
+            background: OnceLock::new(),
+        });
+        let timer = tokio::spawn(keep_time(Arc::downgrade(&dispatcher)));
+        let committer = tokio::spawn(keep_commits(Arc::downgrade(&dispatcher)));
+        dispatcher.background.get_or_init(|| {
+            [
+                AbortOnDropHandle::new(timer),
+                AbortOnDropHandle::new(committer),
+            ]
+        });
+        Ok(dispatcher)
+    }
+
+    /// Takes work in.
+    ///
+    /// # Errors
+    /// The queue is full, or the work has no units.
+    pub fn submit(self: &Arc<Self>, work: Work) -> Result<TaskHandle, AdmissionError> {
+        let mut board = self.lock();
+        let (task, mailbox, taken) = board.submit(self.now(), work);
+        self.follow_up(&board, &taken);
+        drop(board);
+        match taken.refused {
+            Some(error) => Err(error),
+            None => Ok(TaskHandle {
+                task,
+                mailbox,
+                dispatcher: Arc::clone(self),
+            }),
+        }
+    }
+
+    /// Cancels everything of a run.
+    pub fn cancel_run(&self, tenant: TenantId, run: RunId) {
+        self.take(Event::CancelRun(tenant, run), Payloads::new());
+    }
+
+    /// Lets an agent finish what it holds and gives it nothing new; or ends that. Whether the agent
+    /// is known.
+    pub fn drain_agent(&self, agent: &AgentId, drain: bool) -> bool {
+        let known = {
+            let mut board = self.lock();
+            board
+                .agents
+                .get_mut(agent)
+                .map(|known| known.drained_by_operator = drain)
+                .is_some()
+        };
+        if known {
+            self.take(Event::DrainAgent(agent.clone(), drain), Payloads::new());
+        }
+        known
+    }
+
+    /// Every agent known, connected or not, by id.
+    #[must_use]
+    pub fn list_agents(&self) -> Vec<v1::AgentStatus> {
+        let board = self.lock();
+        let mut leases: BTreeMap<&AgentId, Vec<v1::AgentLease>> = BTreeMap::new();
+        for (id, lease) in &board.leases {
+            leases
+                .entry(&lease.agent)
+                .or_default()
+                .push(v1::AgentLease {
+                    lease_id: id.0,
+                    run_id: lease.work.run.to_string(),
+                    description: lease.work.spec.description.clone(),
+                    phase: lease.phase.into(),
+                    granted_at: Some(timestamp_to_wire(lease.granted_at)),
+                });
+        }
+        let status = |(id, agent): (&AgentId, &super::agents::Agent)| {
+            let mut leases = leases.remove(id).unwrap_or_default();
+            leases.sort_by_key(|lease| lease.lease_id);
+            v1::AgentStatus {
+                agent_id: id.to_string(),
+                offer: Some(agent.offer.clone()),
+                connected: agent.connection.is_some(),
+                draining: agent.draining || agent.drained_by_operator,
+                unavailable_reason: agent.unavailable_reason.clone(),
+                last_report: Some(timestamp_to_wire(agent.last_report)),
+                leases,
+            }
+        };
+        board.agents.iter().map(status).collect()
+    }
+
+    /// What waits and who works, for metrics and for people.
+    #[must_use]
+    pub fn snapshot(&self) -> regatta_scheduler::Snapshot {
+        self.lock().snapshot()
+    }
+
+    /// Begins an agent's connection; one that it had before is ended.
+    #[must_use]
+    pub fn connect(self: &Arc<Self>, agent: &AgentId, incarnation: &str) -> Connection {
+        let now = self.now();
+        let mut board = self.lock();
+        let (id, outbox, superseded) = board.agents.connect(agent, now);
+        metrics::gauge!("regatta_agents_connected").set(as_gauge(board.agents.connected()));
+        if superseded {
+            self.take_disconnected(&mut board, now, agent);
+        }
+        drop(board);
+        tracing::info!(%agent, incarnation, superseded, "an agent has connected");
+        Connection {
+            agent: agent.clone(),
+            id,
+            outbox: Some(outbox),
+            dispatcher: Arc::clone(self),
+        }
+    }
+
+    /// Passes a piece of live output on. What no valid lease accounts for is dropped.
+    pub fn output(&self, chunk: ValidChunk) {
+        self.lock().output(chunk);
+    }
+
+    pub(super) fn disconnect(&self, agent: &AgentId, connection: u64) {
+        let now = self.now();
+        let mut board = self.lock();
+        if !board.agents.disconnect(agent, connection) {
+            return;
+        }
+        metrics::gauge!("regatta_agents_connected").set(as_gauge(board.agents.connected()));
+        self.take_disconnected(&mut board, now, agent);
+        drop(board);
+        tracing::info!(%agent, "an agent has disconnected");
+    }
+
+    /// Tells the scheduler that a connection has ended, under the lock under which it did: afterwards the
+    /// agent's next connection may already have reported.
+    fn take_disconnected(&self, board: &mut Board, now: Timestamp, agent: &AgentId) {
+        let event = Event::AgentDisconnected(agent.clone());
+        let taken = board.take(now, event, Payloads::new());
+        self.follow_up(board, &taken);
+    }
+
+    pub(super) fn report(
+        &self,
+        agent: &AgentId,
+        connection: u64,
+        report: ValidReport,
+    ) -> Result<(), CloseReason> {
+        let now = self.now();
+        let mut board = self.lock();
+        let known = board.agents.current(agent, connection)?;
+        known.last_report = now;
+        known.draining = report.draining;
+        known
+            .unavailable_reason
+            .clone_from(&report.unavailable_reason);
+        let accepts_work = report.accepts_work();
+        let offer = report.offer.map(|(message, offer)| {
+            known.offer = message;
+            offer
+        });
+        let mut payloads = Payloads::new();
+        let mut leases = Vec::with_capacity(report.leases.len());
+        for reported in report.leases {
+            let (id, phase) = (reported.lease, reported.phase);
+            let (held, outcomes) = match board.leases.get_mut(&id) {
+                Some(lease) => {
+                    lease.phase = phase;
+                    lease.held(reported)
+                }
+                None => one_to_one(reported),
+            };
+            payloads.extend(outcomes.into_iter().map(|(index, it)| ((id, index), it)));
+            leases.push(held);
+        }
+        let state = AgentState {
+            agent: agent.clone(),
+            sequence: report.sequence,
+            observed_version: report.observed_version,
+            offer,
+            leases,
+            accepts_work,
+        };
+        let taken = board.take(now, Event::AgentReported(state), payloads);
+        self.follow_up(&board, &taken);
+        Ok(())
+    }
+
+    pub(super) fn cancel_task(&self, task: TaskId) {
+        self.take(Event::CancelTask(task), Payloads::new());
+    }
+
+    /// A desired state as a message, with what an agent needs to do the leases that are new to it.
+    pub(super) async fn wire_state(&self, desired: DesiredAgent) -> v1::DesiredState {
+        let mut leases = Vec::with_capacity(desired.leases.len());
+        for lease in &desired.leases {
+            leases.extend(self.wire_lease(lease).await);
+        }
+        v1::DesiredState {
+            version: desired.version,
+            leases,
+            observed_sequence: desired.observed_sequence,
+            drain: desired.drain,
+            heartbeat_interval: Some(duration_to_wire(self.heartbeat_interval)),
+        }
+    }
+
+    /// One lease of it; `None` if its specification could not be made, which dooms its work.
+    async fn wire_lease(&self, desired: &DesiredLease) -> Option<v1::DesiredLease> {
+        let (acknowledged, source) = {
+            let board = self.lock();
+            match board.leases.get(&desired.lease) {
+                Some(lease) => {
+                    let source = (!desired.known_to_agent).then(|| {
+                        (
+                            lease.recipe.clone(),
+                            Arc::clone(&lease.work),
+                            lease.units.clone(),
+                        )
+                    });
+                    (lease.acknowledged(desired), source)
+                }
+                // Granted before this process started, or ended since.
+                None => (desired.acknowledged_outcomes, None),
+            }
+        };
+        let spec = match source {
+            None => None,
+            Some((Recipe::PerUnit, work, units)) => Some(spec_per_unit(&work, &units)),
+            Some((Recipe::Prepared(preparation), _, _)) => match preparation.await {
+                Ok(spec) => Some(spec),
+                Err(error) => {
+                    self.doom(desired.lease, error.to_string());
+                    return None;
+                }
+            },
+        };
+        Some(v1::DesiredLease {
+            lease_id: desired.lease.0,
+            fencing_token: desired.token.0,
+            acknowledged_outcomes: acknowledged,
+            spec,
+        })
+    }
+
+    /// Ends the work of a lease that cannot be described to its agent.
+    fn doom(&self, lease: LeaseId, reason: String) {
+        let failure = UnitError::AttemptsExhausted {
+            attempts: 1,
+            last_reason: reason,
+        };
+        let tasks = self.lock().doom(lease, &failure);
+        for task in tasks {
+            self.cancel_task(task);
+        }
+    }
+
+    pub(super) fn take(&self, event: Event, payloads: Payloads) {
+        let now = self.now();
+        let mut board = self.lock();
+        let taken = board.take(now, event, payloads);
+        self.follow_up(&board, &taken);
+    }
+
+    /// Wakes the background tasks as a step asks. The board is still locked, so that what a later step
+    /// asks is never overwritten by what an earlier one did.
+    fn follow_up(&self, _locked: &Board, taken: &Taken) {
+        self.wake_at.send_if_modified(|wake_at| {
+            let changed = *wake_at != taken.wake_at;
+            *wake_at = taken.wake_at;
+            changed
+        });
+        if taken.must_commit {
+            self.commit.notify_one();
+        }
+    }
+
+    /// The time: the wall clock as it was at the start, and what has passed since. It never goes back.
+    pub(super) fn now(&self) -> Timestamp {
+        let (started, instant) = self.started;
+        started + instant.elapsed()
+    }
+
+    pub(super) fn instant_of(&self, time: Timestamp) -> Instant {
+        let (started, instant) = self.started;
+        instant + time.since(started)
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn as_gauge(count: usize) -> f64 {
+    u32::try_from(count).map_or(f64::MAX, f64::from)
+}

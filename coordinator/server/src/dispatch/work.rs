@@ -1,0 +1,76 @@
+//! What submitters hand in.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use regatta_model::{Digest, LeaseId, Platform, RunId, TenantId, UnitIndex};
+use regatta_wire::v1;
+
+/// Work for the fleet: an action, or the tests of a job whose batches the scheduler cuts.
+#[derive(Clone, Debug)]
+pub struct Work {
+    /// Who pays.
+    pub tenant: TenantId,
+    /// On behalf of what.
+    pub run: RunId,
+    /// Lower runs sooner, among the work of one run.
+    pub priority: i32,
+    /// What an agent must offer: capability requirements, and nothing that `spec` says already.
+    pub platform: Platform,
+    /// What to do, its `executions` left empty: they are added for each lease.
+    pub spec: v1::LeaseSpec,
+    /// The parts that may be leased apart, in the submitter's order; an action has one.
+    pub units: Vec<UnitPlan>,
+    /// What starting a batch costs besides its units.
+    pub batch_overhead: Duration,
+    /// Work of one unit, of one tenant, with equal keys is done once; `None` is never merged.
+    pub merge_key: Option<Digest>,
+    /// How a lease's units become executions.
+    pub shape: BatchShape,
+}
+
+/// One unit of [`Work`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UnitPlan {
+    /// How long it is expected to take.
+    pub expected: Duration,
+    /// Appended to the command's arguments; of no use to [`BatchShape::OneExecution`].
+    pub extra_arguments: Vec<String>,
+}
+
+/// How the units of a lease become the executions of its [`v1::LeaseSpec`].
+#[derive(Clone, Debug, Default)]
+pub enum BatchShape {
+    /// Each unit is an execution of its own, with an outcome of its own.
+    #[default]
+    ExecutionPerUnit,
+    /// All units of a lease are one execution, whose outcome is that of each of them. Its
+    /// specification is made, which may take I/O, before the lease is sent to its agent.
+    OneExecution(Arc<dyn BatchPreparer>),
+}
+
+/// Makes the specification of a lease whose units run together.
+#[async_trait]
+pub trait BatchPreparer: fmt::Debug + Send + Sync + 'static {
+    /// `spec` with what makes it run exactly `units`: other arguments or another input root. Its
+    /// `executions` are not this method's business.
+    ///
+    /// # Errors
+    /// [`PrepareError`], after which the work's remaining units fail.
+    async fn prepare(
+        &self,
+        lease: LeaseId,
+        units: &[UnitIndex],
+        spec: v1::LeaseSpec,
+    ) -> Result<v1::LeaseSpec, PrepareError>;
+}
+
+/// A lease's specification could not be made: its work cannot run now. Trying again may help.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the batch could not be prepared: {detail}")]
+pub struct PrepareError {
+    /// What was tried and what came back.
+    pub detail: String,
+}

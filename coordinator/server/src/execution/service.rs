@@ -1,0 +1,219 @@
+//! The service itself: from a request to a stream of operations.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use futures::{Stream, StreamExt as _};
+use prost::Message as _;
+use regatta_model::{Digest, RunId, TenantId, Timestamp};
+use regatta_wire::reapi::execution_server;
+use regatta_wire::reapi::execution_stage::Value as Stage;
+use regatta_wire::{longrunning, reapi};
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status};
+
+use super::ExecutionParts;
+use super::driver::Execution;
+use super::load::load_action;
+use crate::action_cache::{InlineRequest, inline_outputs, tenant_of};
+use crate::action_plan::{ActionPlanError, ActionRequest, plan_action};
+use crate::dispatch::Work;
+use crate::operations::{OperationWatch, unknown_operation};
+use crate::status::{self, Failure};
+
+/// The header that tells on whose behalf a request is made (REAPI, `RequestMetadata`).
+const REQUEST_METADATA: &str = "build.bazel.remote.execution.v2.requestmetadata-bin";
+
+/// Executes actions.
+#[derive(Debug, Clone)]
+pub(crate) struct ExecutionService {
+    parts: Arc<ExecutionParts>,
+}
+
+impl ExecutionService {
+    /// Executes actions with the given parts.
+    pub(crate) const fn new(parts: Arc<ExecutionParts>) -> Self {
+        Self { parts }
+    }
+
+    async fn start(&self, call: Call) -> Result<OperationWatch, Failure> {
+        if !call.skip_cache_lookup
+            && let Some(watch) = self.cached(&call).await?
+        {
+            return Ok(watch);
+        }
+        let (work, is_cacheable) = match self.plan(&call).await {
+            Ok(planned) => planned,
+            // What does not fit into a trailer goes into the response of an operation.
+            Err(failure) if failure.outgrows_trailer() => return Ok(self.failed(&call, failure)),
+            Err(failure) => return Err(failure),
+        };
+        let task = self
+            .parts
+            .dispatcher
+            .submit(work)
+            .map_err(|error| status::of_admission(&error))?;
+        let (operation, watch) =
+            self.parts
+                .operations
+                .begin(&call.tenant, call.action, Stage::Queued);
+        tracing::debug!(
+            action = %call.action, run = %call.run, task = %task.id(),
+            operation = operation.name(), "an action is queued"
+        );
+        let execution = Execution {
+            parts: Arc::clone(&self.parts),
+            tenant: call.tenant,
+            action: call.action,
+            is_cacheable,
+            inline: call.inline,
+            queued: Timestamp::from(SystemTime::now()),
+        };
+        tokio::spawn(execution.drive(task, operation));
+        Ok(watch)
+    }
+
+    async fn cached(&self, call: &Call) -> Result<Option<OperationWatch>, Failure> {
+        let found = self.parts.cache.get(&call.tenant, &call.action).await;
+        let Some(result) = found.map_err(|error| status::of_read(&error))? else {
+            return Ok(None);
+        };
+        let mut result = reapi::ActionResult::clone(&result);
+        inline_outputs(self.parts.blobs.as_ref(), &call.inline, &mut result).await;
+        Ok(Some(self.ended(
+            call,
+            reapi::ExecuteResponse {
+                result: Some(result),
+                cached_result: true,
+                status: Some(status::ok()),
+                ..Default::default()
+            },
+        )))
+    }
+
+    fn failed(&self, call: &Call, failure: Failure) -> OperationWatch {
+        let message = failure.message().to_owned();
+        let status = Some(failure.into());
+        self.ended(
+            call,
+            reapi::ExecuteResponse {
+                status,
+                message,
+                ..Default::default()
+            },
+        )
+    }
+
+    /// An operation that has ended as soon as it begins.
+    fn ended(&self, call: &Call, response: reapi::ExecuteResponse) -> OperationWatch {
+        let operations = &self.parts.operations;
+        let (operation, watch) = operations.begin(&call.tenant, call.action, Stage::CacheCheck);
+        operation.complete(response);
+        watch
+    }
+
+    async fn plan(&self, call: &Call) -> Result<(Work, bool), Failure> {
+        let parts = &self.parts;
+        let loaded = load_action(parts.blobs.as_ref(), &parts.inputs, &call.action).await?;
+        let request = ActionRequest {
+            tenant: call.tenant.clone(),
+            run: call.run.clone(),
+            priority: call.priority,
+            digest: call.action,
+            action: &loaded.action,
+            command: &loaded.command,
+        };
+        let work = plan_action(request, &parts.defaults).map_err(|error| of_plan(&error))?;
+        Ok((work, !loaded.action.do_not_cache))
+    }
+}
+
+/// An `ExecuteRequest` whose parts are all valid.
+#[derive(Debug)]
+struct Call {
+    tenant: TenantId,
+    run: RunId,
+    action: Digest,
+    priority: i32,
+    skip_cache_lookup: bool,
+    inline: InlineRequest,
+}
+
+impl Call {
+    fn parse(request: Request<reapi::ExecuteRequest>) -> Result<Self, Failure> {
+        let run = run_of(request.metadata())?;
+        let request = request.into_inner();
+        status::sha256_only(request.digest_function)?;
+        Ok(Self {
+            tenant: tenant_of(&request.instance_name)?,
+            run,
+            action: status::digest_field(request.action_digest.as_ref(), "action_digest")?,
+            priority: request.execution_policy.map_or(0, |policy| policy.priority),
+            skip_cache_lookup: request.skip_cache_lookup,
+            inline: InlineRequest {
+                stdout: request.inline_stdout,
+                stderr: request.inline_stderr,
+                files: request.inline_output_files,
+            },
+        })
+    }
+}
+
+/// The invocation that a request belongs to; a run of its own for one that does not say.
+fn run_of(metadata: &MetadataMap) -> Result<RunId, Failure> {
+    let bad = |error: &dyn std::fmt::Display| {
+        status::invalid_argument(REQUEST_METADATA, format!("cannot be understood: {error}"))
+    };
+    let invocation = match metadata.get_bin(REQUEST_METADATA) {
+        None => String::new(),
+        Some(value) => {
+            let bytes = value.to_bytes().map_err(|error| bad(&error))?;
+            let message = reapi::RequestMetadata::decode(bytes).map_err(|error| bad(&error))?;
+            message.tool_invocation_id
+        }
+    };
+    let run = match invocation.as_str() {
+        "" => uuid::Uuid::new_v4().to_string(),
+        _ => invocation,
+    };
+    run.parse().map_err(|error| bad(&error))
+}
+
+fn of_plan(error: &ActionPlanError) -> Failure {
+    status::invalid_argument(&error.field(), status::with_sources(error))
+}
+
+type OperationStream = Pin<Box<dyn Stream<Item = Result<longrunning::Operation, Status>> + Send>>;
+
+fn respond(watch: OperationWatch) -> Response<OperationStream> {
+    Response::new(watch.into_stream().map(Ok).boxed())
+}
+
+#[tonic::async_trait]
+impl execution_server::Execution for ExecutionService {
+    type ExecuteStream = OperationStream;
+
+    async fn execute(
+        &self,
+        request: Request<reapi::ExecuteRequest>,
+    ) -> Result<Response<OperationStream>, Status> {
+        let call = Call::parse(request)?;
+        Ok(respond(self.start(call).await?))
+    }
+
+    type WaitExecutionStream = OperationStream;
+
+    async fn wait_execution(
+        &self,
+        request: Request<reapi::WaitExecutionRequest>,
+    ) -> Result<Response<OperationStream>, Status> {
+        let name = request.into_inner().name;
+        let watch = self
+            .parts
+            .operations
+            .watch(&name)
+            .ok_or_else(|| unknown_operation(&name))?;
+        Ok(respond(watch))
+    }
+}

@@ -1,0 +1,38 @@
+//! The coordinator: REAPI and Regatta's services over gRPC, the drivers of the pure cores, and HTTP for
+//! people who look after it.
+//!
+//! Invariants:
+//! - gRPC status codes are chosen in `status` and nowhere else.
+//! - No blob is ever whole in memory, small ones that travel inside a message aside.
+//! - Only an outcome that the scheduler accepted becomes an action result, unless clients are allowed to
+//!   write them.
+//! - An action result is served only while every blob that it names is present.
+//! - Every queue, cache and registry here has a named bound.
+//! - Nothing but loopback is listened on: transport security and authentication do not exist yet.
+
+pub mod action_cache;
+pub mod action_plan;
+mod capabilities;
+pub mod cas;
+mod closing_stream;
+mod config;
+mod coordinator;
+pub mod dispatch;
+mod execution;
+pub mod fleet_service;
+mod health;
+mod http;
+mod metrics_recorder;
+mod operations;
+mod recently_used;
+mod request_metrics;
+pub mod runs;
+mod services;
+mod state_directory;
+mod status;
+mod storage;
+pub mod suites;
+
+pub use config::{CoordinatorConfig, DEFAULT_GRPC_PORT, DEFAULT_HTTP_PORT};
+pub use coordinator::{Coordinator, ServeError, StartError};
+pub use state_directory::StateDirectoryError;

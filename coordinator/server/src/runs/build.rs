@@ -1,0 +1,89 @@
+//! A build job: one action, tried again if its job says so.
+
+use regatta_ledger::RunCounts;
+use regatta_model::FailureClass;
+
+use super::action::{ActionSpec, Lookup, judge, missing_outputs, run_action};
+use super::context::{JobContext, JobOutcome, failed};
+use super::output::tail_to_show;
+use super::state::{JobEnd, JobStatus};
+
+/// How much of a failed build's error output its message repeats, in bytes.
+const MESSAGE_OUTPUT_BYTES: u64 = 2048;
+
+/// Carries a build out.
+pub(super) async fn run_build(
+    job: &JobContext,
+    arguments: &[String],
+    do_not_cache: bool,
+) -> JobOutcome {
+    let lookup = if job.run.plan.spec.skip_cache_lookup {
+        Lookup::Skipped
+    } else {
+        Lookup::Allowed
+    };
+    let mut retries_left = job.job().retries;
+    loop {
+        let spec = ActionSpec {
+            arguments: arguments.to_vec(),
+            cache: (!do_not_cache).then_some(lookup),
+            stream_output: true,
+            has_outputs: true,
+        };
+        let answer = match run_action(job, spec).await {
+            Ok(answer) => answer,
+            Err(end) => return end.into(),
+        };
+        let end = match judge(&answer.outcome) {
+            Ok(()) => passed(job, &answer.result()),
+            Err((FailureClass::Test | FailureClass::Timeout | FailureClass::Oom, _))
+                if retries_left > 0 =>
+            {
+                retries_left -= 1;
+                continue;
+            }
+            Err((class, message)) => failed(class, explain(job, &answer.result(), message).await),
+        };
+        let result = Some(answer.result());
+        return JobOutcome {
+            end,
+            result,
+            cached: answer.cached,
+            provenance: answer.provenance,
+        };
+    }
+}
+
+/// A build that exited with 0 has passed only if it made what it declared.
+fn passed(job: &JobContext, result: &regatta_wire::reapi::ActionResult) -> JobEnd {
+    let missing: Vec<_> = missing_outputs(&job.job().template.output_paths, result).collect();
+    if missing.is_empty() {
+        return JobEnd {
+            status: JobStatus::Passed,
+            class: None,
+            message: String::new(),
+            counts: RunCounts::default(),
+        };
+    }
+    let message = format!(
+        "it exited with code 0 but did not make {}",
+        missing.join(", ")
+    );
+    failed(FailureClass::Test, message)
+}
+
+async fn explain(
+    job: &JobContext,
+    result: &regatta_wire::reapi::ActionResult,
+    message: String,
+) -> String {
+    let blobs = job.run.blobs.as_ref();
+    let digest = result.stderr_digest.as_ref();
+    let output = tail_to_show(blobs, &result.stderr_raw, digest, MESSAGE_OUTPUT_BYTES).await;
+    let output = String::from_utf8_lossy(&output);
+    if output.trim().is_empty() {
+        message
+    } else {
+        format!("{message}\n{}", output.trim_end())
+    }
+}

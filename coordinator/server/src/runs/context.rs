@@ -1,0 +1,197 @@
+//! What the tasks of a run share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use regatta_cas::BlobStore;
+use regatta_ledger::{Ledger, RunCounts};
+use regatta_model::{Digest, FailureClass, Isolation, RunId};
+use regatta_scheduler::{AdmissionError, UnitError};
+use regatta_wire::convert::duration_to_wire;
+use regatta_wire::{reapi, v1};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::log::RunLog;
+use super::plan::{Plan, PlannedJob};
+use super::state::{JobEnd, JobStatus};
+use super::surroundings::Surroundings;
+use crate::action_cache::ActionCache;
+use crate::dispatch::{BatchShape, Dispatcher, TaskHandle, UnitPlan, Work};
+
+/// How often work is offered to a scheduler whose queue is full.
+const MAX_ADMISSION_ATTEMPTS: u32 = 120;
+
+/// A run under way.
+#[derive(Debug)]
+pub(super) struct RunContext {
+    pub(super) run: RunId,
+    pub(super) plan: Plan,
+    pub(super) dispatcher: Arc<Dispatcher>,
+    pub(super) results: Arc<ActionCache>,
+    pub(super) blobs: Arc<dyn BlobStore>,
+    pub(super) ledger: Arc<dyn Ledger>,
+    pub(super) log: Arc<RunLog>,
+    /// Leases granted so far.
+    pub(super) leases: AtomicU64,
+    /// Something of a running job has failed.
+    pub(super) failure: Notify,
+}
+
+impl RunContext {
+    pub(super) fn count_lease(&self) {
+        self.leases.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A job under way.
+#[derive(Clone, Debug)]
+pub(super) struct JobContext {
+    pub(super) run: Arc<RunContext>,
+    pub(super) index: usize,
+    /// With the outputs of other jobs laid in.
+    pub(super) input_root: Digest,
+    /// As they were when the job started.
+    pub(super) surroundings: Surroundings,
+    pub(super) cancel: CancellationToken,
+}
+
+/// How a job ended, and what it leaves.
+#[derive(Clone, Debug)]
+pub(super) struct JobOutcome {
+    pub(super) end: JobEnd,
+    pub(super) result: Option<reapi::ActionResult>,
+    pub(super) cached: bool,
+    pub(super) provenance: Option<v1::Provenance>,
+}
+
+impl From<JobEnd> for JobOutcome {
+    fn from(end: JobEnd) -> Self {
+        Self {
+            end,
+            result: None,
+            cached: false,
+            provenance: None,
+        }
+    }
+}
+
+/// What to submit for a job.
+pub(super) struct JobWork {
+    pub(super) command: reapi::Command,
+    pub(super) units: Vec<UnitPlan>,
+    pub(super) shape: BatchShape,
+    pub(super) batch_overhead: Duration,
+    pub(super) merge_key: Option<Digest>,
+    pub(super) stream_output: bool,
+}
+
+impl JobContext {
+    pub(super) fn job(&self) -> &PlannedJob {
+        &self.run.plan.jobs[self.index]
+    }
+
+    pub(super) fn name(&self) -> String {
+        self.job().name.to_string()
+    }
+
+    /// The job's command with these arguments.
+    pub(super) fn command(&self, arguments: Vec<String>) -> reapi::Command {
+        reapi::Command {
+            arguments,
+            ..self.job().template.clone()
+        }
+    }
+
+    /// Offers work until it is taken.
+    pub(super) async fn submit(&self, work: JobWork) -> Result<TaskHandle, JobEnd> {
+        let work = self.dispatched(work);
+        for _ in 0..MAX_ADMISSION_ATTEMPTS {
+            let pause = match self.run.dispatcher.submit(work.clone()) {
+                Ok(handle) => return Ok(handle),
+                Err(AdmissionError::QueueFull { retry_after, .. }) => retry_after,
+                Err(error @ AdmissionError::Empty) => return Err(unknown(error.to_string())),
+            };
+            tokio::select! {
+                () = self.cancel.cancelled() => return Err(cancelled()),
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+        Err(unknown(
+            "the coordinator's queue stayed full for too long".to_owned(),
+        ))
+    }
+
+    fn dispatched(&self, work: JobWork) -> Work {
+        let job = self.job();
+        let settings = &job.settings;
+        let isolation = match settings.isolation {
+            Isolation::Run => v1::Isolation::Run,
+            Isolation::Fresh => v1::Isolation::Fresh,
+        };
+        let image = settings
+            .image
+            .as_ref()
+            .map(|image| image.as_str().to_owned());
+        let spec = v1::LeaseSpec {
+            instance_name: self.run.plan.tenant.to_string(),
+            run_id: self.run.run.to_string(),
+            description: self.name(),
+            image: image.unwrap_or_default(),
+            isolation: isolation.into(),
+            network: settings.network,
+            cpu_milli: settings.resources.cpu_milli,
+            memory_bytes: settings.resources.memory_bytes,
+            mount_path: job.mount_path.clone(),
+            command: Some(work.command),
+            input_root: Some(self.input_root.into()),
+            timeout: Some(duration_to_wire(job.timeout)),
+            executions: Vec::new(),
+            stream_output: work.stream_output,
+        };
+        Work {
+            tenant: self.run.plan.tenant.clone(),
+            run: self.run.run.clone(),
+            priority: 0,
+            platform: settings.requirements.clone(),
+            spec,
+            units: work.units,
+            batch_overhead: work.batch_overhead,
+            merge_key: work.merge_key,
+            shape: work.shape,
+        }
+    }
+}
+
+pub(super) fn unknown(message: String) -> JobEnd {
+    JobEnd::without_tests(JobStatus::Unknown, Some(FailureClass::Infra), message)
+}
+
+pub(super) fn cancelled() -> JobEnd {
+    JobEnd::without_tests(JobStatus::Cancelled, Some(FailureClass::Cancelled), "")
+}
+
+pub(super) fn failed(class: FailureClass, message: String) -> JobEnd {
+    let status = if class == FailureClass::Infra {
+        JobStatus::Unknown
+    } else {
+        JobStatus::Failed
+    };
+    JobEnd {
+        status,
+        class: Some(class),
+        message,
+        counts: RunCounts::default(),
+    }
+}
+
+/// A unit without an answer, as the end of its job.
+pub(super) fn of_unit(error: &UnitError) -> JobEnd {
+    match error {
+        UnitError::Cancelled => cancelled(),
+        UnitError::Unsatisfiable { .. } | UnitError::AttemptsExhausted { .. } => {
+            unknown(error.to_string())
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! Carries a run out: feeds its state with what happens, and does what the state says.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use regatta_ledger::RunEnd;
+use regatta_model::Digest;
+use regatta_wire::convert::duration_to_wire;
+use regatta_wire::v1::run_event::Event;
+use regatta_wire::{reapi, v1};
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use super::build::run_build;
+use super::context::{JobContext, JobOutcome, RunContext, unknown};
+use super::event;
+use super::log::now;
+use super::overlay::{Layer, OverlayError, lay, resolve, root_of};
+use super::plan::{JobKind, PlannedInput};
+use super::state::{Conclusion, JobEnd, JobNode, RunInput, RunOutput, RunState};
+use super::suite::run_suite;
+use super::surroundings::{Surroundings, have_told_images};
+
+/// How long agents are waited for that have yet to say what a job's image is.
+const OFFERS_PATIENCE: Duration = Duration::from_secs(5);
+/// How long it takes at most until what they say is seen.
+const OFFERS_PAUSE: Duration = Duration::from_millis(20);
+
+/// Drives one run.
+struct RunDriver {
+    context: Arc<RunContext>,
+    state: RunState,
+    cancel: CancellationToken,
+    started: Instant,
+    tasks: JoinSet<JobOutcome>,
+    /// The job that each task carries out.
+    running: HashMap<Id, usize>,
+    stops: HashMap<usize, (CancellationToken, Instant)>,
+    results: HashMap<usize, reapi::ActionResult>,
+}
+
+/// Drives a run to its end. `cancel` ends it early.
+pub(super) async fn drive(context: Arc<RunContext>, cancel: CancellationToken) {
+    let node = |job: &super::plan::PlannedJob| JobNode {
+        name: job.name.to_string(),
+        needs: job.needs.clone(),
+        is_suite: matches!(job.kind, JobKind::Suite(_)),
+    };
+    let nodes = context.plan.jobs.iter().map(node).collect();
+    let mut driver = RunDriver {
+        state: RunState::new(nodes, context.plan.spec.fail_fast),
+        context,
+        cancel,
+        started: Instant::now(),
+        tasks: JoinSet::new(),
+        running: HashMap::new(),
+        stops: HashMap::new(),
+        results: HashMap::new(),
+    };
+    driver.run().await;
+}
+
+impl RunDriver {
+    async fn run(&mut self) {
+        let spec = Some(self.context.plan.spec.clone());
+        self.context
+            .log
+            .append(Event::RunStarted(v1::RunStarted { spec }));
+        let mut input = RunInput::Started;
+        let mut cancelled = false;
+        loop {
+            for output in self.state.step(input) {
+                self.context.log.room().await;
+                if let RunOutput::Finish(conclusion) = output {
+                    self.finish(conclusion);
+                    return;
+                }
+                self.perform(output);
+            }
+            input = tokio::select! {
+                () = self.cancel.cancelled(), if !cancelled => {
+                    cancelled = true;
+                    RunInput::Cancelled
+                }
+                () = self.context.failure.notified() => RunInput::FailureSeen,
+                Some(ended) = self.tasks.join_next_with_id() => self.job_ended(ended),
+                else => return,
+            };
+        }
+    }
+
+    fn perform(&mut self, output: RunOutput) {
+        match output {
+            RunOutput::Start(job) => self.start(job),
+            RunOutput::Stop(job) => {
+                if let Some((stop, _)) = self.stops.get(&job) {
+                    stop.cancel();
+                }
+            }
+            RunOutput::NeverStarted(job, end) => self.tell_end(job, &end.into(), None),
+            RunOutput::Finish(_) => {}
+        }
+    }
+
+    fn start(&mut self, index: usize) {
+        let name = self.context.plan.jobs[index].name.to_string();
+        let span = tracing::info_span!("job", run = %self.context.run, job = name);
+        self.context
+            .log
+            .append(Event::JobStarted(v1::JobStarted { job: name }));
+        let stop = CancellationToken::new();
+        self.stops.insert(index, (stop.clone(), Instant::now()));
+        let results = self.inputs_of(index);
+        let context = Arc::clone(&self.context);
+        let task = run_job(context, index, results, stop).instrument(span);
+        let handle = self.tasks.spawn(task);
+        self.running.insert(handle.id(), index);
+    }
+
+    /// The results that a job takes inputs from.
+    fn inputs_of(&self, index: usize) -> Vec<(PlannedInput, reapi::ActionResult)> {
+        let inputs = self.context.plan.jobs[index].inputs.iter();
+        inputs
+            .filter_map(|input| Some((input.clone(), self.results.get(&input.job)?.clone())))
+            .collect()
+    }
+
+    fn job_ended(&mut self, ended: Result<(Id, JobOutcome), JoinError>) -> RunInput {
+        let (id, outcome) = match ended {
+            Ok(ended) => ended,
+            Err(error) => {
+                let text = format!("the coordinator failed: {error}; report this");
+                (error.id(), unknown(text).into())
+            }
+        };
+        let Some(job) = self.running.remove(&id) else {
+            return RunInput::Started;
+        };
+        let started = self.stops.remove(&job).map(|(_, started)| started);
+        self.tell_end(job, &outcome, started);
+        if let Some(result) = outcome.result {
+            self.results.insert(job, result);
+        }
+        RunInput::JobEnded(job, outcome.end)
+    }
+
+    fn tell_end(&self, job: usize, outcome: &JobOutcome, started: Option<Instant>) {
+        let end: &JobEnd = &outcome.end;
+        let name = self.context.plan.jobs[job].name.to_string();
+        tracing::info!(run = %self.context.run, job = name, status = ?end.status, "a job has ended");
+        self.context.log.append(Event::JobFinished(v1::JobFinished {
+            job: name,
+            status: event::job_status(end.status).into(),
+            failure_class: event::class_or_none(end.class).into(),
+            message: end.message.clone(),
+            result: outcome.result.clone(),
+            cached: outcome.cached,
+            duration: started.map(|started| duration_to_wire(started.elapsed())),
+            counts: Some(event::counts(&end.counts)),
+            r#where: outcome.provenance.clone(),
+        }));
+    }
+
+    fn finish(&self, conclusion: Conclusion) {
+        let context = &self.context;
+        tracing::info!(
+            run = %context.run, verdict = %conclusion.verdict, reasons = ?conclusion.reasons,
+            "a run has ended"
+        );
+        metrics::counter!("regatta_runs_finished_total", "verdict" => conclusion.verdict.to_string())
+            .increment(1);
+        let end = RunEnd {
+            finished_at: now(),
+            verdict: conclusion.verdict,
+            counts: conclusion.counts,
+        };
+        let event = Event::RunFinished(v1::RunFinished {
+            verdict: event::verdict(conclusion.verdict).into(),
+            reasons: conclusion.reasons,
+            counts: Some(event::counts(&conclusion.counts)),
+            duration: Some(duration_to_wire(self.started.elapsed())),
+            leases: context.leases.load(Ordering::Relaxed),
+            cancelled: conclusion.cancelled,
+        });
+        context.log.finish(event, end);
+    }
+}
+
+async fn run_job(
+    run: Arc<RunContext>,
+    index: usize,
+    results: Vec<(PlannedInput, reapi::ActionResult)>,
+    cancel: CancellationToken,
+) -> JobOutcome {
+    let input_root = match lay_inputs(&run, index, &results).await {
+        Ok(input_root) => input_root,
+        Err(error) => {
+            return unknown(format!("its inputs could not be put together: {error}")).into();
+        }
+    };
+    let surroundings = surroundings_of(&run, index, &cancel).await;
+    let job = JobContext {
+        run: Arc::clone(&run),
+        index,
+        input_root,
+        surroundings,
+        cancel,
+    };
+    match &run.plan.jobs[index].kind {
+        JobKind::Build {
+            arguments,
+            do_not_cache,
+        } => run_build(&job, arguments, *do_not_cache).await,
+        JobKind::Suite(suite) => run_suite(&job, suite).await,
+    }
+}
+
+/// What a job is going to run in. Agents that have yet to connect, or to tell their images, are waited for:
+/// after a restart, what is cached would not be found without them.
+async fn surroundings_of(
+    run: &RunContext,
+    index: usize,
+    cancel: &CancellationToken,
+) -> Surroundings {
+    let image = run.plan.jobs[index].settings.image.as_ref();
+    let asked = Instant::now();
+    let found = loop {
+        let agents = run.dispatcher.list_agents();
+        let found = Surroundings::of(image, &agents);
+        let may_change = image.is_some() && !found.are_known() && !have_told_images(&agents);
+        if !may_change || asked.elapsed() >= OFFERS_PATIENCE || cancel.is_cancelled() {
+            break found;
+        }
+        tokio::time::sleep(OFFERS_PAUSE).await;
+    };
+    if let Surroundings::Unknown(reason) = &found {
+        tracing::warn!(%reason, "a job is neither served from the cache nor cached");
+    }
+    found
+}
+
+/// A job's input root with the outputs of other jobs in it.
+async fn lay_inputs(
+    run: &RunContext,
+    index: usize,
+    results: &[(PlannedInput, reapi::ActionResult)],
+) -> Result<Digest, OverlayError> {
+    let mut root = run.plan.jobs[index].input_root;
+    for (input, result) in results {
+        let base = &run.plan.jobs[input.job].template.working_directory;
+        for (path, layer) in layers(run, input, result).await? {
+            let place = match (&input.at, &input.output_path) {
+                (Some(at), Some(_)) => resolve("", at)?,
+                (Some(at), None) => resolve(at, &path)?,
+                (None, _) => resolve(base, &path)?,
+            };
+            root = lay(run.blobs.as_ref(), root, &place, layer).await?;
+        }
+    }
+    Ok(root)
+}
+
+/// The outputs that an input asks for, each with its path.
+async fn layers(
+    run: &RunContext,
+    input: &PlannedInput,
+    result: &reapi::ActionResult,
+) -> Result<Vec<(String, Layer)>, OverlayError> {
+    let wanted = |path: &str| {
+        input
+            .output_path
+            .as_ref()
+            .is_none_or(|wanted| wanted == path)
+    };
+    let mut layers = Vec::new();
+    for directory in result
+        .output_directories
+        .iter()
+        .filter(|it| wanted(&it.path))
+    {
+        let root = root_of(run.blobs.as_ref(), directory).await?;
+        layers.push((directory.path.clone(), Layer::Directory(root)));
+    }
+    for file in result.output_files.iter().filter(|it| wanted(&it.path)) {
+        let no_digest = OverlayError::NoDirectory {
+            digest: Digest::EMPTY,
+        };
+        let digest = file
+            .digest
+            .as_ref()
+            .and_then(|digest| digest.try_into().ok());
+        let digest = digest.ok_or(no_digest)?;
+        let layer = Layer::File {
+            digest,
+            is_executable: file.is_executable,
+        };
+        layers.push((file.path.clone(), layer));
+    }
+    for link in result.output_symlinks.iter().filter(|it| wanted(&it.path)) {
+        layers.push((
+            link.path.clone(),
+            Layer::Symlink {
+                target: link.target.clone(),
+            },
+        ));
+    }
+    Ok(layers)
+}

@@ -1,0 +1,100 @@
+//! From what runs know to the messages that tell it.
+
+use std::time::Duration;
+
+use regatta_ledger::RunCounts;
+use regatta_model::{AgentId, FailureClass, SlotIndex, Verdict};
+use regatta_wire::v1;
+
+use super::state::JobStatus;
+use super::tally::Ending;
+
+pub(super) fn class(class: FailureClass) -> v1::FailureClass {
+    match class {
+        FailureClass::Test => v1::FailureClass::Test,
+        FailureClass::Timeout => v1::FailureClass::Timeout,
+        FailureClass::Oom => v1::FailureClass::Oom,
+        FailureClass::Infra => v1::FailureClass::Infra,
+        FailureClass::Cancelled => v1::FailureClass::Cancelled,
+    }
+}
+
+pub(super) fn class_or_none(class_: Option<FailureClass>) -> v1::FailureClass {
+    class_.map_or(v1::FailureClass::Unspecified, class)
+}
+
+pub(super) fn test_status(ending: Ending) -> (v1::TestStatus, v1::FailureClass) {
+    let none = v1::FailureClass::Unspecified;
+    match ending {
+        Ending::Passed => (v1::TestStatus::Passed, none),
+        Ending::Flaky => (v1::TestStatus::Flaky, none),
+        Ending::Cached => (v1::TestStatus::Cached, none),
+        Ending::Skipped => (v1::TestStatus::Skipped, none),
+        Ending::NotRun => (v1::TestStatus::NotRun, none),
+        Ending::Failed(why) => (v1::TestStatus::Failed, class(why)),
+    }
+}
+
+pub(super) const fn job_status(status: JobStatus) -> v1::JobStatus {
+    match status {
+        JobStatus::Passed => v1::JobStatus::Passed,
+        JobStatus::Failed => v1::JobStatus::Failed,
+        JobStatus::Cancelled => v1::JobStatus::Cancelled,
+        JobStatus::NotRun => v1::JobStatus::NotRun,
+        JobStatus::Unknown => v1::JobStatus::Unknown,
+    }
+}
+
+pub(super) const fn verdict(verdict: Verdict) -> v1::Verdict {
+    match verdict {
+        Verdict::Releasable => v1::Verdict::Releasable,
+        Verdict::NotReleasable => v1::Verdict::NotReleasable,
+        Verdict::Unknown => v1::Verdict::Unknown,
+    }
+}
+
+pub(super) const fn counts(counts: &RunCounts) -> v1::Counts {
+    v1::Counts {
+        planned: counts.planned,
+        passed: counts.passed,
+        flaky: counts.flaky,
+        failed: counts.failed,
+        cached: counts.cached,
+        skipped: counts.skipped,
+        not_run: counts.not_run,
+    }
+}
+
+pub(super) fn provenance(
+    agent: &AgentId,
+    slot: SlotIndex,
+    outcome: &v1::ExecutionOutcome,
+) -> v1::Provenance {
+    v1::Provenance {
+        agent_id: agent.to_string(),
+        slot: slot.0,
+        image_id: outcome.image_id.clone(),
+    }
+}
+
+/// How long a command ran, as far as its result says.
+pub(super) fn duration_of(outcome: &v1::ExecutionOutcome) -> Duration {
+    let metadata = outcome
+        .result
+        .as_ref()
+        .and_then(|it| it.execution_metadata.as_ref());
+    let Some(metadata) = metadata else {
+        return Duration::ZERO;
+    };
+    let time = |time: &Option<prost_types::Timestamp>| {
+        time.as_ref()
+            .and_then(|time| regatta_wire::convert::timestamp_from_wire(time).ok())
+    };
+    match (
+        time(&metadata.execution_start_timestamp),
+        time(&metadata.execution_completed_timestamp),
+    ) {
+        (Some(start), Some(end)) => end.since(start),
+        (_, _) => Duration::ZERO,
+    }
+}

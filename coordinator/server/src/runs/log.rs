@@ -1,0 +1,322 @@
+//! The events of one run: numbered, kept, and told to whoever watches.
+//!
+//! Events become durable in the background, many in one transaction. In memory stay those that are not
+//! durable yet and a tail of bounded size; whoever is further behind reads from the ledger.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use prost::Message as _;
+use regatta_ledger::{Ledger, LedgerError, RunEnd, StoredEvent};
+use regatta_model::{RunId, Timestamp};
+use regatta_wire::convert::timestamp_to_wire;
+use regatta_wire::v1;
+use regatta_wire::v1::run_event::Event;
+use tokio::sync::watch;
+
+/// Events that are kept in memory once they are durable.
+const MAX_RECENT_EVENTS: usize = 1024;
+/// And how many bytes of them.
+const MAX_RECENT_BYTES: usize = 2 << 20;
+/// Events that wait to become durable; a run that has more pauses.
+const MAX_UNSTORED_EVENTS: usize = 4096;
+/// And how many bytes of them.
+const MAX_UNSTORED_BYTES: usize = 16 << 20;
+/// Events that become durable together.
+const MAX_STORED_TOGETHER: usize = 512;
+/// How long to wait before a ledger that failed is tried again.
+const STORE_RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// Events that are read together.
+pub(super) const MAX_READ_TOGETHER: usize = 256;
+
+/// The log of a run that has not ended, or has just ended.
+#[derive(Debug)]
+pub(super) struct RunLog {
+    run: RunId,
+    ledger: Arc<dyn Ledger>,
+    state: Mutex<State>,
+    progress: watch::Sender<Progress>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    events: VecDeque<StoredEvent>,
+    bytes: usize,
+    end: Option<RunEnd>,
+}
+
+/// How far a log is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Progress {
+    /// The last event there is.
+    last: u64,
+    /// The last event that is durable.
+    stored: u64,
+    /// No event follows `last`.
+    ended: bool,
+    unstored_bytes: usize,
+}
+
+impl Progress {
+    /// The last event that may be seen: the very last one only once it is durable.
+    const fn visible(&self) -> u64 {
+        if self.ended && self.stored < self.last {
+            self.last - 1
+        } else {
+            self.last
+        }
+    }
+
+    const fn has_room(&self) -> bool {
+        self.last - self.stored < MAX_UNSTORED_EVENTS as u64
+            && self.unstored_bytes < MAX_UNSTORED_BYTES
+    }
+
+    const fn is_over(&self) -> bool {
+        self.ended && self.stored == self.last
+    }
+}
+
+impl RunLog {
+    pub(super) fn new(run: RunId, ledger: Arc<dyn Ledger>) -> Arc<Self> {
+        let progress = watch::Sender::new(Progress::default());
+        Arc::new(Self {
+            run,
+            ledger,
+            state: Mutex::default(),
+            progress,
+        })
+    }
+
+    /// Adds an event, without waiting.
+    pub(super) fn append(&self, event: Event) {
+        self.add(event, None);
+    }
+
+    /// Adds the last event. Whatever follows is dropped.
+    pub(super) fn finish(&self, event: Event, end: RunEnd) {
+        self.add(event, Some(end));
+    }
+
+    fn add(&self, event: Event, end: Option<RunEnd>) {
+        let mut state = self.lock();
+        if state.end.is_some() {
+            return;
+        }
+        state.end = end;
+        let sequence = self.progress.borrow().last + 1;
+        let bytes = encode(sequence, event);
+        state.bytes += bytes.len();
+        let size = bytes.len();
+        state.events.push_back(StoredEvent { sequence, bytes });
+        self.progress.send_modify(|progress| {
+            progress.last = sequence;
+            progress.ended = end.is_some();
+            progress.unstored_bytes += size;
+        });
+    }
+
+    /// Waits until there is room for more events.
+    pub(super) async fn room(&self) {
+        // The sender lives in `self`, so this cannot fail.
+        drop(self.progress.subscribe().wait_for(Progress::has_room).await);
+    }
+
+    /// Makes events durable as they come, until the last one is.
+    pub(super) async fn store(&self) {
+        let mut progress = self.progress.subscribe();
+        loop {
+            let waiting = |progress: &Progress| progress.stored < progress.last;
+            let Ok(now) = progress.wait_for(waiting).await.map(|progress| *progress) else {
+                return;
+            };
+            let (batch, end) = self.unstored(now.stored);
+            let Some(last) = batch.last().map(|event| event.sequence) else {
+                return;
+            };
+            let size: usize = batch.iter().map(|event| event.bytes.len()).sum();
+            if let Err(error) = self.ledger.append_events(&self.run, batch, end).await {
+                tracing::error!(run = %self.run, %error, "events could not be stored; trying again");
+                tokio::time::sleep(STORE_RETRY_PAUSE).await;
+                continue;
+            }
+            self.progress.send_modify(|progress| {
+                progress.stored = last;
+                progress.unstored_bytes -= size;
+            });
+            self.forget();
+            if end.is_some() {
+                return;
+            }
+        }
+    }
+
+    /// The first events that are not durable, and the run's end if they are the last.
+    fn unstored(&self, stored: u64) -> (Vec<StoredEvent>, Option<RunEnd>) {
+        let state = self.lock();
+        let later = state.events.iter().filter(|event| event.sequence > stored);
+        let batch: Vec<_> = later.take(MAX_STORED_TOGETHER).cloned().collect();
+        let is_last = batch.last().map(|event| event.sequence)
+            == state.events.back().map(|event| event.sequence);
+        (batch, state.end.filter(|_| is_last))
+    }
+
+    /// Drops durable events beyond what is kept.
+    fn forget(&self) {
+        let mut state = self.lock();
+        let stored = self.progress.borrow().stored;
+        while state.events.len() > MAX_RECENT_EVENTS || state.bytes > MAX_RECENT_BYTES {
+            let Some(first) = state.events.pop_front_if(|event| event.sequence <= stored) else {
+                break;
+            };
+            state.bytes -= first.bytes.len();
+        }
+    }
+
+    /// The events after `after`, some of them at least, once there are any; none once the run is over
+    /// and all were read.
+    pub(super) async fn read(&self, after: u64) -> Result<Vec<v1::RunEvent>, LedgerError> {
+        let mut progress = self.progress.subscribe();
+        let ready = |progress: &Progress| progress.visible() > after || progress.is_over();
+        let Ok(visible) = progress
+            .wait_for(ready)
+            .await
+            .map(|progress| progress.visible())
+        else {
+            return Ok(Vec::new());
+        };
+        if visible <= after {
+            return Ok(Vec::new());
+        }
+        match self.recent(after, visible) {
+            Some(events) => decode_all(&events),
+            None => read_stored(self.ledger.as_ref(), &self.run, after).await,
+        }
+    }
+
+    /// Whether there is an event after `after` that may be seen.
+    pub(super) fn has_after(&self, after: u64) -> bool {
+        self.progress.borrow().visible() > after
+    }
+
+    /// Events that are in memory; `None` if the first of them is not.
+    fn recent(&self, after: u64, visible: u64) -> Option<Vec<StoredEvent>> {
+        let state = self.lock();
+        let first = state.events.front()?.sequence;
+        let skip = usize::try_from((after + 1).checked_sub(first)?).ok()?;
+        let later = state.events.iter().skip(skip).take(MAX_READ_TOGETHER);
+        Some(
+            later
+                .filter(|event| event.sequence <= visible)
+                .cloned()
+                .collect(),
+        )
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The current time.
+pub(super) fn now() -> Timestamp {
+    SystemTime::now().into()
+}
+
+pub(super) fn encode(sequence: u64, event: Event) -> bytes::Bytes {
+    let time = Some(timestamp_to_wire(now()));
+    v1::RunEvent {
+        sequence,
+        time,
+        event: Some(event),
+    }
+    .encode_to_vec()
+    .into()
+}
+
+/// Events of a run from the ledger.
+pub(super) async fn read_stored(
+    ledger: &dyn Ledger,
+    run: &RunId,
+    after: u64,
+) -> Result<Vec<v1::RunEvent>, LedgerError> {
+    decode_all(&ledger.read_events(run, after, MAX_READ_TOGETHER).await?)
+}
+
+fn decode_all(events: &[StoredEvent]) -> Result<Vec<v1::RunEvent>, LedgerError> {
+    let decode = |event: &StoredEvent| {
+        v1::RunEvent::decode(event.bytes.clone()).map_err(|error| LedgerError::Corrupt {
+            detail: format!("event {} cannot be read: {error}", event.sequence),
+        })
+    };
+    events.iter().map(decode).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use regatta_ledger::{MemoryLedger, RunCounts};
+    use regatta_model::Verdict;
+
+    use super::*;
+
+    fn started(job: &str) -> Event {
+        Event::JobStarted(v1::JobStarted {
+            job: job.to_owned(),
+        })
+    }
+
+    fn end() -> RunEnd {
+        RunEnd {
+            finished_at: Timestamp::EPOCH,
+            verdict: Verdict::Releasable,
+            counts: RunCounts::default(),
+        }
+    }
+
+    async fn read_all(log: &RunLog, mut after: u64) -> Vec<u64> {
+        let mut sequences = Vec::new();
+        loop {
+            let events = log.read(after).await.expect("reads");
+            let Some(last) = events.last() else {
+                return sequences;
+            };
+            after = last.sequence;
+            sequences.extend(events.iter().map(|event| event.sequence));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_watcher_that_is_far_behind_misses_nothing() {
+        let ledger: Arc<dyn Ledger> = Arc::new(MemoryLedger::new());
+        let log = RunLog::new("r".parse().expect("valid"), ledger);
+        let storing = tokio::spawn({
+            let log = Arc::clone(&log);
+            async move { log.store().await }
+        });
+        let count = 3 * MAX_RECENT_EVENTS as u64;
+        for _ in 1..count {
+            log.room().await;
+            log.append(started("a"));
+        }
+        log.finish(started("last"), end());
+        log.append(started("too late"));
+        storing.await.expect("stores");
+        assert!(log.lock().events.len() <= MAX_RECENT_EVENTS);
+        assert_eq!(read_all(&log, 0).await, (1..=count).collect::<Vec<_>>());
+        assert_eq!(read_all(&log, count - 2).await, [count - 1, count]);
+        assert!(read_all(&log, count).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_last_event_is_seen_once_it_is_durable() {
+        let ledger: Arc<dyn Ledger> = Arc::new(MemoryLedger::new());
+        let log = RunLog::new("r".parse().expect("valid"), ledger);
+        log.append(started("a"));
+        log.finish(started("b"), end());
+        assert_eq!(log.read(0).await.expect("reads").len(), 1);
+        assert!(futures::poll!(std::pin::pin!(log.read(1))).is_pending());
+        log.store().await;
+        assert_eq!(read_all(&log, 1).await, [2]);
+    }
+}

@@ -1,0 +1,37 @@
+//! Runs: a pipeline for one source tree, from its submission to its verdict.
+//!
+//! `plan` checks what was submitted, `state` and `tally` decide, all pure; `driver` carries a run out,
+//! `build` and `suite` its jobs; `log` keeps its events, `registry` the runs.
+//!
+//! Invariants:
+//! - Every job of a run ends exactly once, and so does every planned test: planned = passed + flaky +
+//!   failed + cached + skipped + not run. A run where that does not hold is never RELEASABLE.
+//! - Nothing is red that the machines are to blame for: what they lost too often is UNKNOWN.
+//! - Only passes are stored as action results, and only those of outcomes that the scheduler accepted.
+//! - A watcher gets every event once and in order, whatever its speed; it holds up nobody.
+//! - A run's last event is seen by nobody before it is durable.
+
+mod action;
+mod build;
+mod context;
+mod driver;
+mod event;
+mod keys;
+mod log;
+mod output;
+mod overlay;
+mod plan;
+mod registry;
+mod service;
+mod state;
+mod suite;
+mod surroundings;
+mod tally;
+
+pub use plan::PlanError;
+pub use registry::{FindRunError, RunRegistry, RunServices, StartRunsError, SubmitRunError};
+pub use service::RunsService;
+pub(crate) use service::of_ledger;
+
+#[cfg(test)]
+pub(crate) mod tests;

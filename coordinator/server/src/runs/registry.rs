@@ -1,0 +1,389 @@
+//! The runs there are: those under way in memory, all of them in the ledger.
+
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::{Stream, StreamExt as _, stream};
+use regatta_cas::BlobStore;
+use regatta_ledger::{
+    Ledger, LedgerError, NewRun, RunCounts, RunEnd, RunQuery, RunRecord, StoredEvent,
+};
+use regatta_model::{Digest, RunId, TenantId, Verdict};
+use regatta_wire::v1;
+use regatta_wire::v1::run_event::Event;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+use uuid::Uuid;
+
+use super::context::RunContext;
+use super::driver::drive;
+use super::event;
+use super::log::{RunLog, encode, now, read_stored};
+use super::plan::{Plan, PlanError};
+use crate::action_cache::ActionCache;
+use crate::action_plan::PlanDefaults;
+use crate::cas::{InputTreeError, InputTrees};
+use crate::dispatch::Dispatcher;
+
+/// How many runs may be under way at once.
+const MAX_ACTIVE_RUNS: usize = 1000;
+/// How many runs a list holds if its caller does not say, and at most.
+const DEFAULT_LIST: usize = 50;
+const MAX_LIST: usize = 1000;
+
+/// What runs stand on.
+#[derive(Clone, Debug)]
+pub struct RunServices {
+    /// Gives work to agents.
+    pub dispatcher: Arc<Dispatcher>,
+    /// Known results.
+    pub results: Arc<ActionCache>,
+    /// All blobs.
+    pub blobs: Arc<dyn BlobStore>,
+    /// Tells whether input roots are complete.
+    pub trees: Arc<InputTrees>,
+    /// What must be remembered.
+    pub ledger: Arc<dyn Ledger>,
+    /// What applies where a job says nothing.
+    pub defaults: PlanDefaults,
+}
+
+/// All runs.
+#[derive(Debug)]
+pub struct RunRegistry {
+    services: RunServices,
+    active: Mutex<HashMap<RunId, Active>>,
+}
+
+#[derive(Clone, Debug)]
+struct Active {
+    log: Arc<RunLog>,
+    cancel: CancellationToken,
+}
+
+/// Why the runs cannot be taken up after a start.
+#[derive(Debug, thiserror::Error)]
+#[error("runs of an earlier process could not be closed")]
+pub struct StartRunsError(#[from] LedgerError);
+
+/// Why a run was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitRunError {
+    /// The specification is wrong. Fix it.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// Blobs have to be uploaded first.
+    #[error("{} blobs are missing", missing.len())]
+    MissingBlobs {
+        /// All that are known to be missing.
+        missing: Vec<Digest>,
+    },
+    /// It is not known whether the inputs are complete.
+    #[error("the inputs could not be checked")]
+    Inputs(#[from] InputTreeError),
+    /// Too many runs are under way. Come back later.
+    #[error("{limit} runs are under way, which is as many as may be")]
+    TooMany {
+        /// How many may be.
+        limit: usize,
+    },
+    /// The ledger failed. Come back later.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// Why a run cannot be told about.
+#[derive(Debug, thiserror::Error)]
+pub enum FindRunError {
+    /// There is no such run.
+    #[error("no run `{run}` is known")]
+    Unknown {
+        /// What was asked for.
+        run: String,
+    },
+    /// The ledger failed. Come back later.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+impl RunRegistry {
+    /// Takes up the runs of an earlier process: those that had not ended get an end.
+    ///
+    /// # Errors
+    /// The ledger failed.
+    pub async fn start(services: RunServices) -> Result<Arc<Self>, StartRunsError> {
+        let query = RunQuery {
+            active_only: true,
+            limit: usize::MAX,
+            ..RunQuery::default()
+        };
+        for record in services.ledger.find_runs(query).await? {
+            close_orphan(services.ledger.as_ref(), &record.new.run).await?;
+        }
+        Ok(Arc::new(Self {
+            services,
+            active: Mutex::default(),
+        }))
+    }
+
+    /// Accepts a run and starts it; the warnings are for whoever submitted it.
+    ///
+    /// # Errors
+    /// [`SubmitRunError`]: nothing was started.
+    pub async fn submit(
+        self: &Arc<Self>,
+        spec: v1::RunSpec,
+    ) -> Result<(RunId, Vec<String>), SubmitRunError> {
+        let plan = Plan::new(spec, &self.services.defaults)?;
+        self.check_inputs(&plan).await?;
+        let text = Uuid::new_v4().simple().to_string();
+        let run: RunId = text.parse().map_err(|_| LedgerError::Closed)?;
+        let log = RunLog::new(run.clone(), Arc::clone(&self.services.ledger));
+        let cancel = CancellationToken::new();
+        let active = Active {
+            log: Arc::clone(&log),
+            cancel: cancel.clone(),
+        };
+        if !self.admit(&run, active) {
+            return Err(SubmitRunError::TooMany {
+                limit: MAX_ACTIVE_RUNS,
+            });
+        }
+        if let Err(error) = self.services.ledger.start_run(new_run(&run, &plan)).await {
+            self.lock().remove(&run);
+            return Err(error.into());
+        }
+        let warnings = plan.warnings.clone();
+        self.spawn(run.clone(), plan, log, cancel);
+        Ok((run, warnings))
+    }
+
+    /// Takes a run into those under way; false if there are as many as may be.
+    fn admit(&self, run: &RunId, entry: Active) -> bool {
+        let mut active = self.lock();
+        let has_room = active.len() < MAX_ACTIVE_RUNS;
+        if has_room {
+            active.insert(run.clone(), entry);
+        }
+        has_room
+    }
+
+    fn spawn(
+        self: &Arc<Self>,
+        run: RunId,
+        plan: Plan,
+        log: Arc<RunLog>,
+        cancel: CancellationToken,
+    ) {
+        tracing::info!(%run, jobs = plan.jobs.len(), "a run has been submitted");
+        let services = self.services.clone();
+        let context = Arc::new(RunContext {
+            run: run.clone(),
+            plan,
+            dispatcher: services.dispatcher,
+            results: services.results,
+            blobs: services.blobs,
+            ledger: services.ledger,
+            log: Arc::clone(&log),
+            leases: AtomicU64::new(0),
+            failure: Notify::new(),
+        });
+        let span = tracing::info_span!("run", %run);
+        tokio::spawn(drive(context, cancel).instrument(span));
+        let registry = Arc::clone(self);
+        tokio::spawn(async move {
+            log.store().await;
+            registry.lock().remove(&run);
+        });
+    }
+
+    async fn check_inputs(&self, plan: &Plan) -> Result<(), SubmitRunError> {
+        let mut roots: Vec<Digest> = plan.jobs.iter().map(|job| job.input_root).collect();
+        roots.sort_unstable();
+        roots.dedup();
+        let mut missing = Vec::new();
+        for root in roots {
+            missing.extend(self.services.trees.missing(root).await?);
+        }
+        missing.sort_unstable();
+        missing.dedup();
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(SubmitRunError::MissingBlobs { missing })
+        }
+    }
+
+    /// Cancels a run; one that has ended stays as it is.
+    ///
+    /// # Errors
+    /// There is no such run, or the ledger failed.
+    pub async fn cancel(&self, run: &str) -> Result<(), FindRunError> {
+        let id = parse(run)?;
+        let active = self.lock().get(&id).cloned();
+        match active {
+            Some(active) => {
+                // Its jobs let go of their tasks, which cancels those.
+                active.cancel.cancel();
+                Ok(())
+            }
+            None => self.find(&id).await.map(drop),
+        }
+    }
+
+    /// Cancels every run, so that each gets its end before the coordinator stops.
+    pub fn cancel_all(&self) {
+        for active in self.lock().values() {
+            active.cancel.cancel();
+        }
+    }
+
+    /// The events of a run after `after`, until it has ended.
+    ///
+    /// # Errors
+    /// There is no such run, or the ledger failed; the latter may end the stream, too.
+    pub async fn watch(
+        self: &Arc<Self>,
+        run: &str,
+        after: u64,
+    ) -> Result<impl Stream<Item = Result<v1::RunEvent, LedgerError>> + Send + use<>, FindRunError>
+    {
+        let id = parse(run)?;
+        let log = self.lock().get(&id).map(|active| Arc::clone(&active.log));
+        if log.is_none() {
+            self.find(&id).await?;
+        }
+        let ledger = Arc::clone(&self.services.ledger);
+        let batches = stream::try_unfold(after, move |after| {
+            let (log, ledger, id) = (log.clone(), Arc::clone(&ledger), id.clone());
+            async move {
+                let events = match log {
+                    Some(log) => log.read(after).await?,
+                    None => read_stored(ledger.as_ref(), &id, after).await?,
+                };
+                let next = events.last().map(|event| event.sequence);
+                Ok(next.map(|next| (events, next)))
+            }
+        });
+        Ok(batches.flat_map(|batch| match batch {
+            Ok(events) => stream::iter(events.into_iter().map(Ok)).left_stream(),
+            Err(error) => stream::iter([Err(error)]).right_stream(),
+        }))
+    }
+
+    /// The events of a run that there are by now, from the first after `after`; none if there are no
+    /// more yet.
+    ///
+    /// # Errors
+    /// There is no such run, or the ledger failed.
+    pub async fn events_so_far(
+        &self,
+        run: &str,
+        after: u64,
+    ) -> Result<Vec<v1::RunEvent>, FindRunError> {
+        let id = parse(run)?;
+        let log = self.lock().get(&id).map(|active| Arc::clone(&active.log));
+        match log {
+            Some(log) if log.has_after(after) => Ok(log.read(after).await?),
+            Some(_) => Ok(Vec::new()),
+            None => {
+                self.find(&id).await?;
+                Ok(read_stored(self.services.ledger.as_ref(), &id, after).await?)
+            }
+        }
+    }
+
+    /// Runs, newest first. `tenant` limits them to one tenant's.
+    ///
+    /// # Errors
+    /// The ledger failed.
+    pub async fn list(
+        &self,
+        tenant: TenantId,
+        limit: usize,
+        active_only: bool,
+    ) -> Result<Vec<RunRecord>, LedgerError> {
+        let limit = if limit == 0 {
+            DEFAULT_LIST
+        } else {
+            limit.min(MAX_LIST)
+        };
+        let query = RunQuery {
+            run: None,
+            tenant: Some(tenant),
+            active_only,
+            limit,
+        };
+        self.services.ledger.find_runs(query).await
+    }
+
+    pub(super) fn blobs(&self) -> Arc<dyn BlobStore> {
+        Arc::clone(&self.services.blobs)
+    }
+
+    async fn find(&self, run: &RunId) -> Result<RunRecord, FindRunError> {
+        let query = RunQuery {
+            run: Some(run.clone()),
+            limit: 1,
+            ..RunQuery::default()
+        };
+        let found = self.services.ledger.find_runs(query).await?;
+        found
+            .into_iter()
+            .next()
+            .ok_or_else(|| FindRunError::Unknown {
+                run: run.to_string(),
+            })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<RunId, Active>> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn parse(run: &str) -> Result<RunId, FindRunError> {
+    run.parse().map_err(|_| FindRunError::Unknown {
+        run: run.to_owned(),
+    })
+}
+
+fn new_run(run: &RunId, plan: &Plan) -> NewRun {
+    NewRun {
+        run: run.clone(),
+        tenant: plan.tenant.clone(),
+        description: plan.spec.description.clone(),
+        commit: plan.spec.commit.clone(),
+        branch: plan.spec.branch.clone(),
+        submitted_at: now(),
+    }
+}
+
+/// Gives a run that an earlier process left open its end. What passed in it is in the action cache.
+async fn close_orphan(ledger: &dyn Ledger, run: &RunId) -> Result<(), LedgerError> {
+    let mut last = 0;
+    while let Some(event) = read_stored(ledger, run, last).await?.last() {
+        last = event.sequence;
+    }
+    tracing::warn!(%run, "a run of an earlier process has no end; it gets one");
+    let reason =
+        "the coordinator was restarted during the run; submit it again: what passed is known";
+    let counts = RunCounts::default();
+    let finished = Event::RunFinished(v1::RunFinished {
+        verdict: v1::Verdict::Unknown.into(),
+        reasons: vec![reason.to_owned()],
+        counts: Some(event::counts(&counts)),
+        ..Default::default()
+    });
+    let stored = StoredEvent {
+        sequence: last + 1,
+        bytes: encode(last + 1, finished),
+    };
+    let end = RunEnd {
+        finished_at: now(),
+        verdict: Verdict::Unknown,
+        counts,
+    };
+    ledger.append_events(run, vec![stored], Some(end)).await
+}

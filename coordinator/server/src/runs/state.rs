@@ -1,0 +1,451 @@
+//! The life of a run: which job starts when, and what the verdict is. Pure.
+
+use regatta_ledger::RunCounts;
+use regatta_model::{FailureClass, Verdict};
+
+use super::tally::{adds_up, plus};
+
+/// How a job ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct JobEnd {
+    pub(crate) status: JobStatus,
+    pub(crate) class: Option<FailureClass>,
+    pub(crate) message: String,
+    pub(crate) counts: RunCounts,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum JobStatus {
+    Passed,
+    Failed,
+    Cancelled,
+    /// A job that it needs did not pass, or the run was stopped before it could start.
+    NotRun,
+    /// The machines lost it too often.
+    Unknown,
+}
+
+impl JobEnd {
+    pub(crate) fn without_tests(
+        status: JobStatus,
+        class: Option<FailureClass>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            status,
+            class,
+            message: message.into(),
+            counts: RunCounts::default(),
+        }
+    }
+}
+
+/// Something that happened in a run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum RunInput {
+    Started,
+    /// Something of a running job has failed, though the job goes on.
+    FailureSeen,
+    JobEnded(usize, JobEnd),
+    Cancelled,
+}
+
+/// What is to be done about it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum RunOutput {
+    Start(usize),
+    /// Stop a running job; it ends as usual.
+    Stop(usize),
+    /// A job has ended that never started.
+    NeverStarted(usize, JobEnd),
+    Finish(Conclusion),
+}
+
+/// How a run ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Conclusion {
+    pub(crate) verdict: Verdict,
+    pub(crate) reasons: Vec<String>,
+    pub(crate) counts: RunCounts,
+    pub(crate) cancelled: bool,
+}
+
+/// A job, as a run's state sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct JobNode {
+    pub(crate) name: String,
+    pub(crate) needs: Vec<usize>,
+    pub(crate) is_suite: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Phase {
+    Waiting,
+    Running,
+    Ended(JobEnd),
+}
+
+/// The state of a run. Jobs are named by their index; their needs have no circle.
+#[derive(Clone, Debug)]
+pub(crate) struct RunState {
+    jobs: Vec<(JobNode, Phase)>,
+    fail_fast: bool,
+    stop: Option<Stop>,
+    finished: bool,
+}
+
+/// Why nothing new starts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stop {
+    FailedFast,
+    Cancelled,
+}
+
+impl RunState {
+    pub(crate) fn new(jobs: Vec<JobNode>, fail_fast: bool) -> Self {
+        let jobs = jobs.into_iter().map(|job| (job, Phase::Waiting)).collect();
+        Self {
+            jobs,
+            fail_fast,
+            stop: None,
+            finished: false,
+        }
+    }
+
+    /// Takes in what happened. Input that comes too late changes nothing.
+    pub(crate) fn step(&mut self, input: RunInput) -> Vec<RunOutput> {
+        let mut outputs = Vec::new();
+        if self.finished {
+            return outputs;
+        }
+        match input {
+            RunInput::Started => {}
+            RunInput::FailureSeen => self.fail_fast(&mut outputs),
+            RunInput::Cancelled => self.stop(Stop::Cancelled, &mut outputs),
+            RunInput::JobEnded(job, end) => {
+                let failed = end.status == JobStatus::Failed;
+                self.end(job, end);
+                if failed {
+                    self.fail_fast(&mut outputs);
+                }
+            }
+        }
+        self.advance(&mut outputs);
+        outputs
+    }
+
+    fn end(&mut self, job: usize, end: JobEnd) {
+        if let Some((_, phase @ (Phase::Waiting | Phase::Running))) = self.jobs.get_mut(job) {
+            *phase = Phase::Ended(end);
+        }
+    }
+
+    fn fail_fast(&mut self, outputs: &mut Vec<RunOutput>) {
+        if self.fail_fast {
+            self.stop(Stop::FailedFast, outputs);
+        }
+    }
+
+    fn stop(&mut self, why: Stop, outputs: &mut Vec<RunOutput>) {
+        let first = self.stop.is_none();
+        // A person's cancellation is what is told, whatever else stops the run.
+        if first || why == Stop::Cancelled {
+            self.stop = Some(why);
+        }
+        if first {
+            let running = self.jobs.iter().enumerate();
+            let running = running.filter(|(_, (_, phase))| *phase == Phase::Running);
+            outputs.extend(running.map(|(index, _)| RunOutput::Stop(index)));
+        }
+    }
+
+    /// Starts or ends whatever waits no longer, until nothing changes.
+    fn advance(&mut self, outputs: &mut Vec<RunOutput>) {
+        loop {
+            let mut changed = false;
+            for index in 0..self.jobs.len() {
+                let Some(next) = self.next_phase(index) else {
+                    continue;
+                };
+                outputs.push(match &next {
+                    Phase::Ended(end) => RunOutput::NeverStarted(index, end.clone()),
+                    Phase::Waiting | Phase::Running => RunOutput::Start(index),
+                });
+                self.jobs[index].1 = next;
+                changed = true;
+            }
+            if !changed {
+                break;
+            }
+        }
+        if self
+            .jobs
+            .iter()
+            .all(|(_, phase)| matches!(phase, Phase::Ended(_)))
+        {
+            self.finished = true;
+            outputs.push(RunOutput::Finish(self.conclude()));
+        }
+    }
+
+    /// What a waiting job becomes; `None` if it goes on to wait, or does not wait.
+    fn next_phase(&self, index: usize) -> Option<Phase> {
+        let (job, Phase::Waiting) = &self.jobs[index] else {
+            return None;
+        };
+        let not_run = |message: String| {
+            Some(Phase::Ended(JobEnd::without_tests(
+                JobStatus::NotRun,
+                None,
+                message,
+            )))
+        };
+        match self.stop {
+            Some(Stop::Cancelled) => return not_run("the run was cancelled".to_owned()),
+            Some(Stop::FailedFast) => return not_run("the run failed fast".to_owned()),
+            None => {}
+        }
+        let mut ready = true;
+        for need in &job.needs {
+            match &self.jobs[*need] {
+                (_, Phase::Ended(end)) if end.status == JobStatus::Passed => {}
+                (needed, Phase::Ended(_)) => {
+                    return not_run(format!("`{}`, which it needs, did not pass", needed.name));
+                }
+                (_, Phase::Waiting | Phase::Running) => ready = false,
+            }
+        }
+        ready.then_some(Phase::Running)
+    }
+
+    fn conclude(&self) -> Conclusion {
+        let mut counts = RunCounts::default();
+        let mut reasons = Vec::new();
+        let mut failed = false;
+        for (job, phase) in &self.jobs {
+            let Phase::Ended(end) = phase else { continue };
+            counts = plus(counts, end.counts);
+            failed |= end.status == JobStatus::Failed;
+            reasons.extend(reason(&job.name, end));
+            if !adds_up(&end.counts) {
+                reasons.push(format!("the tests of `{}` do not add up", job.name));
+            }
+        }
+        let suites = self.jobs.iter().any(|(job, _)| job.is_suite);
+        if suites && reasons.is_empty() && counts.planned == 0 {
+            reasons.push("no test was selected".to_owned());
+        }
+        let cancelled = self.stop == Some(Stop::Cancelled);
+        if cancelled {
+            reasons.insert(0, "the run was cancelled".to_owned());
+        }
+        let verdict = match (failed, reasons.is_empty()) {
+            (true, _) => Verdict::NotReleasable,
+            (false, true) => Verdict::Releasable,
+            (false, false) => Verdict::Unknown,
+        };
+        Conclusion {
+            verdict,
+            reasons,
+            counts,
+            cancelled,
+        }
+    }
+}
+
+fn reason(job: &str, end: &JobEnd) -> Option<String> {
+    let what = match end.status {
+        JobStatus::Passed => return None,
+        JobStatus::Failed => "failed",
+        JobStatus::Cancelled => "was stopped",
+        JobStatus::NotRun => "was not run",
+        JobStatus::Unknown => "has no answer",
+    };
+    let detail = if end.message.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", end.message)
+    };
+    Some(format!("`{job}` {what}{detail}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn node(name: &str, needs: &[usize]) -> JobNode {
+        JobNode {
+            name: name.to_owned(),
+            needs: needs.to_vec(),
+            is_suite: false,
+        }
+    }
+
+    fn ended(status: JobStatus) -> JobEnd {
+        JobEnd::without_tests(status, None, "")
+    }
+
+    #[test]
+    fn a_job_starts_when_what_it_needs_has_passed() {
+        let mut state = RunState::new(vec![node("a", &[]), node("b", &[0])], false);
+        assert_eq!(state.step(RunInput::Started), [RunOutput::Start(0)]);
+        let passed = RunInput::JobEnded(0, ended(JobStatus::Passed));
+        assert_eq!(state.step(passed), [RunOutput::Start(1)]);
+        let outputs = state.step(RunInput::JobEnded(1, ended(JobStatus::Passed)));
+        let [RunOutput::Finish(conclusion)] = &outputs[..] else {
+            panic!("{outputs:?}")
+        };
+        assert_eq!(conclusion.verdict, Verdict::Releasable);
+        assert_eq!(conclusion.reasons, Vec::<String>::new());
+    }
+
+    #[test]
+    fn losses_are_unknown_and_failures_are_not_releasable() {
+        for (status, verdict) in [
+            (JobStatus::Unknown, Verdict::Unknown),
+            (JobStatus::Cancelled, Verdict::Unknown),
+            (JobStatus::Failed, Verdict::NotReleasable),
+        ] {
+            let mut state = RunState::new(vec![node("a", &[]), node("b", &[0])], false);
+            state.step(RunInput::Started);
+            let outputs = state.step(RunInput::JobEnded(0, ended(status)));
+            let Some(RunOutput::Finish(conclusion)) = outputs.last() else {
+                panic!()
+            };
+            assert_eq!(conclusion.verdict, verdict);
+            assert!(matches!(&outputs[0], RunOutput::NeverStarted(1, _)));
+        }
+    }
+
+    #[test]
+    fn failing_fast_stops_what_runs_and_starts_nothing() {
+        let jobs = vec![node("a", &[]), node("b", &[]), node("c", &[1])];
+        let mut state = RunState::new(jobs, true);
+        state.step(RunInput::Started);
+        let outputs = state.step(RunInput::FailureSeen);
+        assert_eq!(outputs[..2], [RunOutput::Stop(0), RunOutput::Stop(1)]);
+        assert!(matches!(&outputs[2], RunOutput::NeverStarted(2, _)));
+    }
+
+    #[test]
+    fn tests_that_do_not_add_up_are_never_releasable() {
+        let mut state = RunState::new(vec![node("a", &[])], false);
+        state.step(RunInput::Started);
+        let counts = RunCounts {
+            planned: 2,
+            passed: 1,
+            ..RunCounts::default()
+        };
+        let end = JobEnd {
+            counts,
+            ..ended(JobStatus::Passed)
+        };
+        let outputs = state.step(RunInput::JobEnded(0, end));
+        let [RunOutput::Finish(conclusion)] = &outputs[..] else {
+            panic!("{outputs:?}")
+        };
+        assert_eq!(conclusion.verdict, Verdict::Unknown);
+    }
+
+    fn status() -> impl Strategy<Value = JobStatus> {
+        prop_oneof![
+            6 => Just(JobStatus::Passed),
+            1 => Just(JobStatus::Failed),
+            1 => Just(JobStatus::Cancelled),
+            1 => Just(JobStatus::Unknown),
+        ]
+    }
+
+    #[derive(Clone, Debug)]
+    enum Chance {
+        End(prop::sample::Index, JobStatus),
+        EndFirst,
+        Cancel,
+        FailureSeen,
+    }
+
+    fn chance() -> impl Strategy<Value = Chance> {
+        prop_oneof![
+            20 => (any::<prop::sample::Index>(), status())
+                .prop_map(|(which, status)| Chance::End(which, status)),
+            1 => Just(Chance::Cancel),
+            1 => Just(Chance::FailureSeen),
+        ]
+    }
+
+    /// Needs only of earlier jobs, so that there is no circle.
+    fn graph() -> impl Strategy<Value = Vec<JobNode>> {
+        prop::collection::vec(
+            prop::collection::vec(any::<prop::sample::Index>(), 0..3),
+            1..12,
+        )
+        .prop_map(|needs| {
+            let job = |(index, needs): (usize, Vec<prop::sample::Index>)| {
+                let earlier = needs.iter().filter(|_| index > 0);
+                let needs: Vec<_> = earlier.map(|need| need.index(index)).collect();
+                node(&index.to_string(), &needs)
+            };
+            needs.into_iter().enumerate().map(job).collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn every_job_ends_once_and_the_run_ends(
+            jobs in graph(),
+            fail_fast: bool,
+            chances in prop::collection::vec(chance(), 0..40),
+        ) {
+            let count = jobs.len();
+            let mut state = RunState::new(jobs.clone(), fail_fast);
+            let mut running: Vec<usize> = Vec::new();
+            let mut ends = vec![None; count];
+            let mut conclusions = Vec::new();
+            let finish = std::iter::repeat_n(Chance::EndFirst, count);
+            let mut inputs = vec![RunInput::Started];
+            let mut chances = chances.into_iter().chain(finish);
+            loop {
+                for input in inputs.drain(..) {
+                    for output in state.step(input) {
+                        match output {
+                            RunOutput::Start(job) => {
+                                prop_assert!(ends[job].is_none() && !running.contains(&job));
+                                for need in &jobs[job].needs {
+                                    prop_assert_eq!(ends[*need], Some(JobStatus::Passed));
+                                }
+                                running.push(job);
+                            }
+                            RunOutput::Stop(job) => prop_assert!(running.contains(&job)),
+                            RunOutput::NeverStarted(job, end) => {
+                                prop_assert!(!running.contains(&job));
+                                prop_assert!(ends[job].replace(end.status).is_none());
+                            }
+                            RunOutput::Finish(conclusion) => conclusions.push(conclusion),
+                        }
+                    }
+                }
+                let Some(chance) = chances.next() else { break };
+                inputs.push(match chance {
+                    Chance::Cancel => RunInput::Cancelled,
+                    Chance::FailureSeen => RunInput::FailureSeen,
+                    Chance::End(..) | Chance::EndFirst if running.is_empty() => continue,
+                    end => {
+                        let (place, status) = match end {
+                            Chance::End(which, status) => (which.index(running.len()), status),
+                            _ => (0, JobStatus::Passed),
+                        };
+                        let job = running.remove(place);
+                        prop_assert!(ends[job].replace(status).is_none());
+                        RunInput::JobEnded(job, ended(status))
+                    }
+                });
+            }
+            prop_assert_eq!(conclusions.len(), 1);
+            let all_passed = ends.iter().all(|end| *end == Some(JobStatus::Passed));
+            let releasable = conclusions[0].verdict == Verdict::Releasable;
+            prop_assert_eq!(releasable, all_passed && !conclusions[0].cancelled);
+        }
+    }
+}

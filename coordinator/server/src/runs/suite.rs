@@ -1,0 +1,201 @@
+//! A test job: discover, look up, run the rest, judge, count.
+
+mod contract;
+mod discovery;
+mod execution;
+mod judged;
+mod junit;
+mod libtest;
+mod outbox;
+mod reports;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use regatta_model::{Digest, FailureClass};
+use regatta_wire::v1;
+use regatta_wire::v1::run_event::Event;
+
+use super::context::{JobContext, JobOutcome, cancelled};
+use super::event;
+use super::keys::action_key;
+use super::plan::{Adapter, PlannedSuite};
+use super::state::{JobEnd, JobStatus};
+use super::tally::{Ending, Tally};
+use execution::Execution;
+
+/// How long a test is expected to take if nothing is known of it or its neighbours.
+const UNKNOWN_DURATION: Duration = Duration::from_millis(100);
+/// Results that one event holds at most.
+const MAX_RESULTS_PER_EVENT: usize = 256;
+
+/// A test of the suite.
+#[derive(Clone, Debug)]
+struct Test {
+    id: String,
+    key: Digest,
+    expected: Duration,
+}
+
+/// Carries a suite out.
+pub(super) async fn run_suite(job: &JobContext, suite: &PlannedSuite) -> JobOutcome {
+    match run(job, suite).await {
+        Ok(end) | Err(end) => end.into(),
+    }
+}
+
+async fn run(job: &JobContext, suite: &PlannedSuite) -> Result<JobEnd, JobEnd> {
+    let listing = discovery::discover(job, suite).await?;
+    let tests = plan_tests(job, suite, &listing.ids).await;
+    let mut tally = Tally::new(tests.len());
+    let mut known = Vec::new();
+    for (index, test) in tests.iter().enumerate() {
+        if listing.ignored.contains(&test.id) {
+            tally.record(index, Ending::Skipped);
+            known.push(bare_result(job, test, Ending::Skipped));
+        }
+    }
+    known.extend(record_cached(job, &tests, &mut tally).await);
+    let counts = tally.counts();
+    job.run.log.append(Event::SuitePlanned(v1::SuitePlanned {
+        job: job.name(),
+        planned: counts.planned,
+        cached: counts.cached,
+        skipped: counts.skipped,
+    }));
+    tell(job, known).await;
+    let mut execution = Execution::new(job, suite, &tests, tally);
+    execution.run().await;
+    let (tally, complaints) = execution.finish().await;
+    Ok(conclude(job, &tally, &complaints))
+}
+
+fn conclude(job: &JobContext, tally: &Tally, complaints: &[String]) -> JobEnd {
+    let counts = tally.counts();
+    let lost = tally.failed_for(|class| class == FailureClass::Infra);
+    let failed = usize::try_from(counts.failed).unwrap_or(usize::MAX) - lost;
+    let (status, class, message) = if failed > 0 {
+        let text = format!("{failed} of {} tests failed", counts.planned);
+        (JobStatus::Failed, Some(FailureClass::Test), text)
+    } else if !complaints.is_empty() {
+        (
+            JobStatus::Failed,
+            Some(FailureClass::Test),
+            complaints.join("; "),
+        )
+    } else if job.cancel.is_cancelled() && counts.not_run > 0 {
+        let end = cancelled();
+        (end.status, end.class, end.message)
+    } else if lost > 0 || counts.not_run > 0 {
+        let text = format!("{} of {} tests have no answer", lost, counts.planned);
+        (JobStatus::Unknown, Some(FailureClass::Infra), text)
+    } else if counts.planned == 0 {
+        (JobStatus::Passed, None, "it has no tests".to_owned())
+    } else {
+        (JobStatus::Passed, None, String::new())
+    };
+    JobEnd {
+        status,
+        class,
+        message,
+        counts,
+    }
+}
+
+/// The tests with their keys, and with what earlier runs teach about their duration.
+async fn plan_tests(job: &JobContext, suite: &PlannedSuite, ids: &[String]) -> Vec<Test> {
+    let name = job.name();
+    let history = job
+        .run
+        .ledger
+        .read_history(&job.run.plan.tenant, Some(&name))
+        .await;
+    let history = history.unwrap_or_else(|error| {
+        tracing::warn!(run = %job.run.run, %error, "test timings cannot be read");
+        Vec::new()
+    });
+    let known: BTreeMap<_, _> = history
+        .iter()
+        .map(|seen| (seen.test.as_str(), seen.expected))
+        .collect();
+    let wanted: BTreeSet<&str> = ids.iter().map(String::as_str).collect();
+    let neighbours: Vec<Duration> = known
+        .iter()
+        .filter(|(id, _)| wanted.contains(*id))
+        .map(|(_, it)| *it)
+        .collect();
+    let mean = u32::try_from(neighbours.len())
+        .ok()
+        .and_then(|count| neighbours.iter().sum::<Duration>().checked_div(count))
+        .unwrap_or(UNKNOWN_DURATION);
+    let test = |id: &String| Test {
+        id: id.clone(),
+        key: key_of(job, suite, id),
+        expected: known.get(id.as_str()).copied().unwrap_or(mean),
+    };
+    ids.iter().map(test).collect()
+}
+
+/// The digest of the action that would run this test alone.
+fn key_of(job: &JobContext, suite: &PlannedSuite, id: &str) -> Digest {
+    let (extra, judge) = match &suite.adapter {
+        Adapter::Libtest => (libtest::run_arguments(suite, id), libtest::VERSION),
+        Adapter::Contract { .. } => (vec![id.to_owned()], contract::VERSION),
+    };
+    let arguments = suite.run_arguments.iter().cloned().chain(extra).collect();
+    action_key(
+        job,
+        &job.command(arguments),
+        judge,
+        !job.surroundings.are_known(),
+    )
+}
+
+/// Records the tests whose passes are known.
+async fn record_cached(job: &JobContext, tests: &[Test], tally: &mut Tally) -> Vec<v1::TestResult> {
+    if job.run.plan.spec.skip_cache_lookup || !job.surroundings.are_known() {
+        return Vec::new();
+    }
+    let open: Vec<usize> = tally.open().collect();
+    let keys: Vec<Digest> = open.iter().map(|index| tests[*index].key).collect();
+    let found = job.run.results.get_many(&job.run.plan.tenant, &keys).await;
+    let found = found.unwrap_or_else(|error| {
+        tracing::warn!(run = %job.run.run, %error, "the action cache cannot be asked");
+        Vec::new()
+    });
+    let mut results = Vec::new();
+    for (index, found) in open.into_iter().zip(found) {
+        let Some(found) = found else { continue };
+        tally.record(index, Ending::Cached);
+        results.push(v1::TestResult {
+            exit_code: Some(found.exit_code),
+            stdout_digest: found.stdout_digest.clone(),
+            stderr_digest: found.stderr_digest.clone(),
+            ..bare_result(job, &tests[index], Ending::Cached)
+        });
+    }
+    results
+}
+
+/// A result of a test of which nothing ran.
+fn bare_result(job: &JobContext, test: &Test, ending: Ending) -> v1::TestResult {
+    let (status, class) = event::test_status(ending);
+    v1::TestResult {
+        job: job.name(),
+        test_id: test.id.clone(),
+        status: status.into(),
+        failure_class: class.into(),
+        key: Some(test.key.into()),
+        ..Default::default()
+    }
+}
+
+/// Tells watchers results.
+async fn tell(job: &JobContext, results: Vec<v1::TestResult>) {
+    for results in results.chunks(MAX_RESULTS_PER_EVENT) {
+        job.run.log.room().await;
+        job.run.log.append(Event::TestsFinished(v1::TestsFinished {
+            results: results.to_vec(),
+        }));
+    }
+}

@@ -1,0 +1,462 @@
+//! The general contract: ids in a file, results in JUnit XML.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use regatta_cas::{BlobStore, put_bytes, read_all};
+use regatta_model::{Digest, FailureClass, LeaseId, UnitIndex};
+use regatta_wire::convert::{duration_from_wire, duration_to_wire, required_digest};
+use regatta_wire::{reapi, v1};
+
+use super::judged::Judged;
+use super::junit::{self, Case, CaseStatus};
+use crate::dispatch::{BatchPreparer, PrepareError};
+use crate::runs::action::judge;
+use crate::runs::context::JobContext;
+use crate::runs::overlay::{Layer, lay, remove, resolve};
+
+/// Changes whenever tests are run or judged in another way.
+pub(super) const VERSION: &str = "contract 2";
+/// What starting a batch costs: the runner itself starts, and finds its tests.
+pub(super) const BATCH_OVERHEAD: Duration = Duration::from_millis(500);
+/// Where the ids are, from the working directory.
+const IDS_PATH: &str = ".regatta/tests";
+/// The largest report that is read, in bytes.
+const MAX_REPORT_BYTES: u64 = 64 << 20;
+/// How much of a test's output its result repeats, in bytes.
+const OUTPUT_BYTES: usize = 16 * 1024;
+
+/// Ways in which runners join a class and a name.
+const SEPARATORS: [&str; 4] = ["::", ".", "/", " "];
+
+/// Lays a batch's ids into its input root.
+#[derive(Debug)]
+pub(super) struct IdsFile {
+    pub(super) blobs: Arc<dyn BlobStore>,
+    /// Where the runner writes its report, from the working directory.
+    pub(super) junit_path: String,
+    /// By unit.
+    pub(super) ids: Vec<String>,
+}
+
+#[async_trait]
+impl BatchPreparer for IdsFile {
+    async fn prepare(
+        &self,
+        _lease: LeaseId,
+        units: &[UnitIndex],
+        mut spec: v1::LeaseSpec,
+    ) -> Result<v1::LeaseSpec, PrepareError> {
+        let fail = |error: &dyn std::error::Error| PrepareError {
+            detail: error.to_string(),
+        };
+        let mut text = String::new();
+        for unit in units {
+            let id = usize::try_from(unit.0)
+                .ok()
+                .and_then(|unit| self.ids.get(unit));
+            text.push_str(id.map_or("", String::as_str));
+            text.push('\n');
+        }
+        let blobs = self.blobs.as_ref();
+        let digest = put_bytes(blobs, text.into())
+            .await
+            .map_err(|error| fail(&error))?;
+        let command = spec.command.get_or_insert_default();
+        let directory = &command.working_directory;
+        let path = resolve(directory, IDS_PATH).map_err(|error| fail(&error))?;
+        let report = resolve(directory, &self.junit_path).map_err(|error| fail(&error))?;
+        let root = required_digest(spec.input_root.as_ref(), "input_root")
+            .map_err(|error| fail(&error))?;
+        // A report that the input root holds already would pass for this runner's.
+        let root = remove(blobs, root, &report)
+            .await
+            .map_err(|error| fail(&error))?;
+        let layer = Layer::File {
+            digest,
+            is_executable: false,
+        };
+        let root = lay(blobs, root, &path, layer)
+            .await
+            .map_err(|error| fail(&error))?;
+        command.arguments.push(format!("@{IDS_PATH}"));
+        spec.input_root = Some(root.into());
+        let each = spec.timeout.as_ref().map(duration_from_wire).transpose();
+        let each = each.map_err(|error| fail(&error))?;
+        spec.timeout = each.map(|each| duration_to_wire(of_all(each, units.len())));
+        Ok(spec)
+    }
+}
+
+/// How long a batch may take whose tests may each take this long.
+fn of_all(each: Duration, tests: usize) -> Duration {
+    each.saturating_mul(u32::try_from(tests).unwrap_or(u32::MAX))
+}
+
+/// What one batch's runner reported.
+#[derive(Debug, Default)]
+pub(super) struct BatchReport {
+    cases: BTreeMap<String, Case>,
+    twice: BTreeSet<String>,
+    /// Why tests that are not reported have no result.
+    otherwise: Option<(FailureClass, String)>,
+    /// Whether a test that was asked for is not reported.
+    is_incomplete: bool,
+    /// What cannot be blamed on one test.
+    pub(super) complaints: Vec<String>,
+}
+
+impl BatchReport {
+    /// Reads the report of a batch that was asked to run `asked`.
+    pub(super) async fn read(
+        job: &JobContext,
+        junit_path: &str,
+        outcome: &v1::ExecutionOutcome,
+        asked: &BTreeSet<&str>,
+    ) -> Self {
+        let mut report = Self {
+            otherwise: judge(outcome).err(),
+            ..Self::default()
+        };
+        match fetch(job, junit_path, outcome).await {
+            Ok(Some(xml)) => match junit::parse(&String::from_utf8_lossy(&xml)) {
+                Ok(read) => report.take(read, asked),
+                Err(error) => report.refuse(format!("its JUnit report cannot be used: {error}")),
+            },
+            Ok(None) => report.refuse(format!("it wrote no JUnit report to `{junit_path}`")),
+            Err(error) => {
+                report.otherwise = Some((FailureClass::Infra, error));
+            }
+        }
+        report.check(judge(outcome), asked);
+        report
+    }
+
+    fn refuse(&mut self, problem: String) {
+        self.otherwise = Some(match self.otherwise.take() {
+            Some((class, message)) => (class, format!("the runner {message}; {problem}")),
+            None => (
+                FailureClass::Test,
+                format!("the runner exited with code 0; {problem}"),
+            ),
+        });
+    }
+
+    fn take(&mut self, report: junit::Report, asked: &BTreeSet<&str>) {
+        let outside = report.errors.into_iter();
+        self.complaints.extend(
+            outside.map(|error| format!("the runner reported an error of no test: {error}")),
+        );
+        for case in report.cases {
+            let Some(id) = id_of(&case, asked) else {
+                let name = &case.name;
+                let text = format!("the runner reported `{name}`, which it was not asked to run");
+                self.complaints.push(text);
+                continue;
+            };
+            if self.cases.insert(id.clone(), case).is_some() {
+                self.twice.insert(id);
+            }
+        }
+    }
+
+    /// Compares how the runner ended with what it reported: one that fails without a failed test knows
+    /// something that it did not report.
+    fn check(&mut self, ended: Result<(), (FailureClass, String)>, asked: &BTreeSet<&str>) {
+        self.is_incomplete = asked.iter().any(|id| !self.cases.contains_key(*id));
+        let passed = |id: &&str| {
+            self.cases
+                .get(*id)
+                .is_some_and(|case| !matches!(case.status, CaseStatus::Failed(_)))
+        };
+        if let Err((class, message)) = ended
+            && !matches!(class, FailureClass::Infra | FailureClass::Cancelled)
+            && asked.iter().all(passed)
+        {
+            let text = format!("the runner {message} though every test passed");
+            self.complaints.push(text);
+        }
+    }
+
+    /// Whether its passes may outlive the run. A complaint fails the suite this time; were the passes of
+    /// its batch known the next time, nothing would run that could complain again.
+    fn is_trusted(&self) -> bool {
+        self.complaints.is_empty() && self.twice.is_empty() && !self.is_incomplete
+    }
+
+    /// What the report says of one test.
+    pub(super) fn judge(&self, id: &str) -> Judged {
+        let Some(case) = self.cases.get(id) else {
+            let (class, message) = self.otherwise.clone().unwrap_or_else(|| {
+                (
+                    FailureClass::Test,
+                    format!("the runner did not report `{id}`"),
+                )
+            });
+            return self.judged(Err((class, message)), Duration::ZERO, "");
+        };
+        if self.twice.contains(id) {
+            let message = format!("the runner reported `{id}` twice");
+            return self.judged(Err((FailureClass::Test, message)), case.time, &case.output);
+        }
+        let verdict = match &case.status {
+            CaseStatus::Passed => Ok(()),
+            CaseStatus::Failed(message) => Err((FailureClass::Test, message.clone())),
+            CaseStatus::Skipped => Err((
+                FailureClass::Test,
+                format!("the runner skipped `{id}`, which it was asked to run"),
+            )),
+        };
+        self.judged(verdict, case.time, &case.output)
+    }
+
+    fn judged(
+        &self,
+        verdict: Result<(), (FailureClass, String)>,
+        duration: Duration,
+        output: &str,
+    ) -> Judged {
+        let output = output.as_bytes();
+        let tail = &output[output.len().saturating_sub(OUTPUT_BYTES)..];
+        // A copy: a slice would keep the whole output in memory for as long as the result is.
+        let stdout_tail = Bytes::copy_from_slice(tail);
+        let is_cacheable = verdict.is_ok() && self.is_trusted();
+        let cacheable = is_cacheable.then(|| reapi::ActionResult {
+            stdout_raw: stdout_tail.clone(),
+            ..Default::default()
+        });
+        Judged {
+            cacheable,
+            verdict,
+            duration,
+            exit_code: None,
+            stdout_tail,
+            stderr_tail: Bytes::new(),
+            stdout_digest: None,
+            stderr_digest: None,
+        }
+    }
+}
+
+/// The id that a case stands for: its class and its name as runners join them, or its name alone.
+///
+/// The name alone says nothing of its class, so that with one, no other id may end in that name.
+fn id_of(case: &Case, asked: &BTreeSet<&str>) -> Option<String> {
+    let bare = || {
+        asked
+            .contains(case.name.as_str())
+            .then(|| case.name.clone())
+    };
+    if case.classname.is_empty() {
+        return bare();
+    }
+    let joined = |separator| format!("{}{separator}{}", case.classname, case.name);
+    let mut names = SEPARATORS.into_iter().map(joined);
+    names
+        .find(|name| asked.contains(name.as_str()))
+        .or_else(|| bare().filter(|name| !asked.iter().any(|id| ends_in(id, name))))
+}
+
+/// Whether an id is some class joined with this name.
+fn ends_in(id: &str, name: &str) -> bool {
+    let class = id.strip_suffix(name);
+    class.is_some_and(|class| SEPARATORS.iter().any(|it| class.ends_with(it)))
+}
+
+/// The report's bytes, if the runner wrote one.
+async fn fetch(
+    job: &JobContext,
+    junit_path: &str,
+    outcome: &v1::ExecutionOutcome,
+) -> Result<Option<Bytes>, String> {
+    let files = outcome
+        .result
+        .iter()
+        .flat_map(|result| &result.output_files);
+    let Some(file) = files.into_iter().find(|file| file.path == junit_path) else {
+        return Ok(None);
+    };
+    if !file.contents.is_empty() {
+        return Ok(Some(file.contents.clone()));
+    }
+    let digest: Digest =
+        required_digest(file.digest.as_ref(), "digest").map_err(|error| error.to_string())?;
+    let bytes = read_all(job.run.blobs.as_ref(), &digest, MAX_REPORT_BYTES).await;
+    bytes
+        .map(Some)
+        .map_err(|error| format!("the JUnit report cannot be read: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use regatta_cas::MemoryBlobStore;
+
+    use super::*;
+
+    fn case(classname: &str, name: &str, status: CaseStatus) -> Case {
+        Case {
+            name: name.to_owned(),
+            classname: classname.to_owned(),
+            time: Duration::ZERO,
+            status,
+            output: String::new(),
+        }
+    }
+
+    fn report(cases: Vec<Case>) -> BatchReport {
+        let mut report = BatchReport::default();
+        let errors = Vec::new();
+        let read = junit::Report { cases, errors };
+        report.take(read, &BTreeSet::from(["a", "b", "m::c"]));
+        report
+    }
+
+    #[track_caller]
+    fn check(report: &BatchReport, id: &str, expected: Result<(), &str>) {
+        let verdict = report.judge(id).verdict.map_err(|(_, message)| message);
+        assert_eq!(verdict, expected.map_err(ToOwned::to_owned));
+    }
+
+    #[test]
+    fn every_lie_is_named() {
+        let report = report(vec![
+            case("", "a", CaseStatus::Passed),
+            case("", "a", CaseStatus::Passed),
+            case("m", "c", CaseStatus::Passed),
+            case("", "ghost", CaseStatus::Passed),
+        ]);
+        check(&report, "a", Err("the runner reported `a` twice"));
+        check(&report, "b", Err("the runner did not report `b`"));
+        check(&report, "m::c", Ok(()));
+        assert_eq!(
+            report.complaints,
+            ["the runner reported `ghost`, which it was not asked to run"]
+        );
+    }
+
+    #[test]
+    fn a_skip_is_no_pass() {
+        let report = report(vec![case("", "a", CaseStatus::Skipped)]);
+        check(
+            &report,
+            "a",
+            Err("the runner skipped `a`, which it was asked to run"),
+        );
+    }
+
+    #[test]
+    fn a_failure_that_no_test_accounts_for_is_a_complaint() {
+        let mut report = report(vec![case("", "a", CaseStatus::Passed)]);
+        let ended = Err((FailureClass::Test, "exited with code 3".to_owned()));
+        report.check(ended, &BTreeSet::from(["a"]));
+        assert_eq!(
+            report.complaints,
+            ["the runner exited with code 3 though every test passed"]
+        );
+        assert!(report.judge("a").cacheable.is_none());
+    }
+
+    #[test]
+    fn only_a_batch_without_contradictions_is_cached() {
+        let cases = |names: &[&str]| {
+            let passed = |name: &&str| case("", name, CaseStatus::Passed);
+            names.iter().map(passed).collect::<Vec<_>>()
+        };
+        let is_cached = |names: &[&str], errors: &[&str]| {
+            let asked = BTreeSet::from(["a", "b"]);
+            let errors = errors.iter().map(|&error| error.to_owned()).collect();
+            let mut report = BatchReport::default();
+            let cases = cases(names);
+            report.take(junit::Report { cases, errors }, &asked);
+            report.check(Ok(()), &asked);
+            report.judge("a").cacheable.is_some()
+        };
+        assert!(is_cached(&["a", "b"], &[]));
+        assert!(!is_cached(&["a"], &[]), "one is missing");
+        assert!(!is_cached(&["a", "b", "b"], &[]), "one is there twice");
+        assert!(!is_cached(&["a", "b", "ghost"], &[]), "one is invented");
+        assert!(!is_cached(&["a", "b"], &["fixture"]), "an error of no test");
+    }
+
+    #[test]
+    fn a_class_tells_tests_of_one_name_apart() {
+        let asked = BTreeSet::from(["run", "a.run", "b::run", "walk"]);
+        let id = |classname: &str, name: &str| {
+            id_of(&case(classname, name, CaseStatus::Passed), &asked).unwrap_or_default()
+        };
+        assert_eq!(id("a", "run"), "a.run");
+        assert_eq!(id("b", "run"), "b::run");
+        assert_eq!(id("", "run"), "run");
+        assert_eq!(id("strange", "run"), "", "three ids would fit");
+        assert_eq!(id("strange", "walk"), "walk");
+    }
+
+    #[test]
+    fn a_tail_does_not_keep_the_whole_output() {
+        let output = "x".repeat(OUTPUT_BYTES * 8);
+        let judged = BatchReport::default().judged(Ok(()), Duration::ZERO, &output);
+        drop(judged.cacheable);
+        let tail = judged.stdout_tail.try_into_mut().expect("is held once");
+        assert_eq!(tail.len(), OUTPUT_BYTES);
+        assert!(tail.capacity() < OUTPUT_BYTES * 2);
+    }
+
+    async fn prepared(blobs: &Arc<dyn BlobStore>, root: Digest, units: usize) -> v1::LeaseSpec {
+        let ids = IdsFile {
+            blobs: Arc::clone(blobs),
+            junit_path: "out/junit.xml".to_owned(),
+            ids: (0..units).map(|unit| unit.to_string()).collect(),
+        };
+        let spec = v1::LeaseSpec {
+            command: Some(reapi::Command {
+                working_directory: "work".to_owned(),
+                ..Default::default()
+            }),
+            input_root: Some(root.into()),
+            timeout: Some(duration_to_wire(Duration::from_secs(7))),
+            ..Default::default()
+        };
+        let count = u32::try_from(units).expect("few");
+        let units: Vec<_> = (0..count).map(UnitIndex).collect();
+        let spec = ids.prepare(LeaseId(1), &units, spec).await;
+        spec.expect("is prepared")
+    }
+
+    #[tokio::test]
+    async fn every_test_of_a_batch_has_its_own_time() {
+        let blobs: Arc<dyn BlobStore> = Arc::new(MemoryBlobStore::new());
+        let spec = prepared(&blobs, Digest::EMPTY, 3).await;
+        assert_eq!(
+            spec.timeout,
+            Some(duration_to_wire(Duration::from_secs(21)))
+        );
+        assert_eq!(of_all(Duration::MAX, 2), Duration::MAX);
+    }
+
+    #[tokio::test]
+    async fn a_report_of_another_run_is_not_there() {
+        let blobs: Arc<dyn BlobStore> = Arc::new(MemoryBlobStore::new());
+        let file = |text: &'static str| put_bytes(blobs.as_ref(), text.into());
+        let digest = file("<testsuite/>").await.expect("stores");
+        let place = |name: &str| resolve("work/out", name).expect("is inside");
+        let layer = Layer::File {
+            digest,
+            is_executable: false,
+        };
+        let (kept, stale) = (place("kept"), place("junit.xml"));
+        let clean = lay(blobs.as_ref(), Digest::EMPTY, &kept, layer.clone()).await;
+        let clean = clean.expect("lays");
+        let dirty = lay(blobs.as_ref(), clean, &stale, layer).await;
+        let dirty = dirty.expect("lays");
+        assert_ne!(clean, dirty);
+        let spec = prepared(&blobs, dirty, 1).await;
+        assert_eq!(
+            spec.input_root,
+            prepared(&blobs, clean, 1).await.input_root,
+            "only the old report has gone"
+        );
+    }
+}

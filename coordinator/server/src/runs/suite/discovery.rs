@@ -1,0 +1,165 @@
+//! Which tests a suite has.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use regatta_model::FailureClass;
+
+use super::libtest;
+use crate::runs::action::{ActionSpec, Lookup, judge, run_action};
+use crate::runs::context::{JobContext, failed, unknown};
+use crate::runs::output::{tail_to_show, whole};
+use crate::runs::plan::{Adapter, PlannedSuite};
+use crate::runs::state::JobEnd;
+
+/// The longest list of tests that is read, in bytes.
+const MAX_LISTING_BYTES: u64 = 64 << 20;
+/// How much of a failed discovery's output its message repeats, in bytes.
+const MESSAGE_OUTPUT_BYTES: u64 = 4096;
+
+/// The tests of a suite, after its filters.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Listing {
+    pub(super) ids: Vec<String>,
+    /// Those of them that the suite itself says not to run.
+    pub(super) ignored: BTreeSet<String>,
+}
+
+/// Asks the suite for its tests.
+pub(super) async fn discover(job: &JobContext, suite: &PlannedSuite) -> Result<Listing, JobEnd> {
+    let (ids, ignored) = match &suite.adapter {
+        Adapter::Libtest => {
+            let all = libtest::list_arguments(suite);
+            let only_ignored = libtest::list_ignored_arguments(suite);
+            if suite.include_ignored {
+                (
+                    list(job, all, libtest::parse_listing).await?,
+                    BTreeSet::new(),
+                )
+            } else {
+                let (ids, ignored) = tokio::try_join!(
+                    list(job, all, libtest::parse_listing),
+                    list(job, only_ignored, libtest::parse_listing),
+                )?;
+                (ids, ignored.into_iter().collect())
+            }
+        }
+        Adapter::Contract { .. } => {
+            let ids = list(job, suite.discover_arguments.clone(), parse_lines).await?;
+            if ids.is_empty() {
+                let text = "discovery exited with code 0 and listed no test".to_owned();
+                return Err(failed(FailureClass::Test, text));
+            }
+            (ids, BTreeSet::new())
+        }
+    };
+    check_unique(&ids)?;
+    let selected = |id: &String| {
+        suite.filters.is_empty()
+            || suite
+                .filters
+                .iter()
+                .any(|filter| id.contains(filter.as_str()))
+    };
+    let ids: Vec<String> = ids.into_iter().filter(selected).collect();
+    Ok(Listing { ids, ignored })
+}
+
+async fn list(
+    job: &JobContext,
+    arguments: Vec<String>,
+    parse: fn(&str) -> Result<Vec<String>, String>,
+) -> Result<Vec<String>, JobEnd> {
+    let skip = job.run.plan.spec.skip_cache_lookup;
+    let spec = ActionSpec {
+        arguments,
+        cache: Some(if skip {
+            Lookup::Skipped
+        } else {
+            Lookup::Allowed
+        }),
+        stream_output: false,
+        has_outputs: false,
+    };
+    let answer = run_action(job, spec).await?;
+    let result = answer.result();
+    let blobs = job.run.blobs.as_ref();
+    if let Err((class, message)) = judge(&answer.outcome) {
+        let limit = MESSAGE_OUTPUT_BYTES;
+        let errors = tail_to_show(
+            blobs,
+            &result.stderr_raw,
+            result.stderr_digest.as_ref(),
+            limit,
+        )
+        .await;
+        let output = tail_to_show(
+            blobs,
+            &result.stdout_raw,
+            result.stdout_digest.as_ref(),
+            limit,
+        )
+        .await;
+        let shown = shown(&errors, &output);
+        return Err(failed(
+            class,
+            format!("tests could not be listed: {message}{shown}"),
+        ));
+    }
+    let digest = result.stdout_digest.as_ref();
+    let output = whole(blobs, &result.stdout_raw, digest, MAX_LISTING_BYTES)
+        .await
+        .map_err(|error| unknown(format!("the list of tests cannot be read: {error}")))?;
+    let text = std::str::from_utf8(&output).map_err(|_| {
+        failed(
+            FailureClass::Test,
+            "the list of tests is not UTF-8".to_owned(),
+        )
+    })?;
+    parse(text).map_err(|problem| {
+        let shown = shown(&Bytes::new(), &output);
+        failed(
+            FailureClass::Test,
+            format!("the list of tests cannot be read: {problem}{shown}"),
+        )
+    })
+}
+
+/// The end of an output, for a message.
+fn shown(errors: &Bytes, output: &Bytes) -> String {
+    let bytes = if errors.is_empty() { output } else { errors };
+    let limit = usize::try_from(MESSAGE_OUTPUT_BYTES).unwrap_or(usize::MAX);
+    let text = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(limit)..]);
+    if text.trim().is_empty() {
+        String::new()
+    } else {
+        format!("\n{}", text.trim_end())
+    }
+}
+
+fn check_unique(ids: &[String]) -> Result<(), JobEnd> {
+    let mut seen = BTreeSet::new();
+    let twice: BTreeSet<_> = ids.iter().filter(|id| !seen.insert(id.as_str())).collect();
+    if twice.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = twice.into_iter().map(|id| format!("`{id}`")).collect();
+    Err(failed(
+        FailureClass::Test,
+        format!("tests are listed twice: {}", names.join(", ")),
+    ))
+}
+
+/// One id a line. The contract knows nothing else.
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "parsers of listings have one type"
+)]
+fn parse_lines(text: &str) -> Result<Vec<String>, String> {
+    Ok(text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .map(str::to_owned)
+        .collect())
+}

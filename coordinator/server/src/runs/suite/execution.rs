@@ -1,0 +1,386 @@
+//! Runs the tests whose results are not known, and tries failed ones again.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use futures::stream::{BoxStream, SelectAll};
+use futures::{FutureExt as _, StreamExt as _, stream};
+use regatta_ledger::TestObservation;
+use regatta_model::{AgentId, FailureClass, LeaseId, SlotIndex, UnitIndex};
+use regatta_scheduler::UnitError;
+use regatta_wire::convert::duration_to_wire;
+use regatta_wire::v1;
+use regatta_wire::v1::run_event::Event;
+
+use super::contract::{self, BatchReport, IdsFile};
+use super::judged::{Judged, may_be_retried};
+use super::outbox::Outbox;
+use super::reports::Reports;
+use super::{Test, bare_result, libtest};
+use crate::dispatch::{BatchShape, TaskEvent, TaskHandle, UnitPlan};
+use crate::runs::context::{JobContext, JobWork};
+use crate::runs::event;
+use crate::runs::log::now;
+use crate::runs::plan::{Adapter, PlannedSuite};
+use crate::runs::state::JobEnd;
+use crate::runs::tally::{Ending, Tally};
+
+/// The execution of a suite's open tests.
+pub(super) struct Execution<'a> {
+    job: &'a JobContext,
+    suite: &'a PlannedSuite,
+    tests: &'a [Test],
+    tally: Tally,
+    /// How often each test has been answered.
+    attempts: Vec<u32>,
+    /// For each submission, the tests that are its units.
+    submissions: Vec<Arc<[usize]>>,
+    events: SelectAll<BoxStream<'static, (usize, TaskEvent)>>,
+    /// The units of each lease, for adapters that report by batch.
+    leases: HashMap<LeaseId, Vec<UnitIndex>>,
+    reports: Reports,
+    complaints: Vec<String>,
+    outbox: Outbox<'a>,
+}
+
+/// Where an answer comes from.
+struct Origin {
+    lease: LeaseId,
+    agent: AgentId,
+    slot: SlotIndex,
+}
+
+impl<'a> Execution<'a> {
+    pub(super) fn new(
+        job: &'a JobContext,
+        suite: &'a PlannedSuite,
+        tests: &'a [Test],
+        tally: Tally,
+    ) -> Self {
+        Self {
+            job,
+            suite,
+            tests,
+            tally,
+            attempts: vec![0; tests.len()],
+            submissions: Vec::new(),
+            events: SelectAll::new(),
+            leases: HashMap::new(),
+            reports: Reports::default(),
+            complaints: Vec::new(),
+            outbox: Outbox::new(job),
+        }
+    }
+
+    /// Runs every open test to its end, or until the job is cancelled.
+    pub(super) async fn run(&mut self) {
+        let open: Vec<usize> = self.tally.open().collect();
+        if open.is_empty() {
+            return;
+        }
+        if let Err(end) = self.submit(open).await {
+            self.give_up(&end);
+            return;
+        }
+        let cancel = self.job.cancel.clone();
+        while self.tally.open_count() > 0 && !cancel.is_cancelled() {
+            let event = match self.events.next().now_or_never() {
+                Some(event) => event,
+                None => {
+                    self.outbox.flush().await;
+                    tokio::select! {
+                        () = cancel.cancelled() => break,
+                        event = self.events.next() => event,
+                    }
+                }
+            };
+            let Some((submission, event)) = event else {
+                break;
+            };
+            self.take(submission, event).await;
+            self.outbox.flush_if_full().await;
+        }
+    }
+
+    /// Ends what is open, and tells and stores what is left to.
+    pub(super) async fn finish(mut self) -> (Tally, Vec<String>) {
+        self.events.clear();
+        let open: Vec<usize> = self.tally.open().collect();
+        for test in open {
+            self.tally.record(test, Ending::NotRun);
+            let result = v1::TestResult {
+                attempts: self.attempts[test],
+                ..bare_result(self.job, &self.tests[test], Ending::NotRun)
+            };
+            self.outbox.tell(result);
+        }
+        self.outbox.close().await;
+        (self.tally, self.complaints)
+    }
+
+    async fn submit(&mut self, tests: Vec<usize>) -> Result<(), JobEnd> {
+        let ids = || tests.iter().map(|test| self.tests[*test].id.clone());
+        let (shape, batch_overhead) = match &self.suite.adapter {
+            Adapter::Libtest => (BatchShape::ExecutionPerUnit, libtest::BATCH_OVERHEAD),
+            Adapter::Contract { junit_path } => {
+                let blobs = Arc::clone(&self.job.run.blobs);
+                let ids = IdsFile {
+                    blobs,
+                    junit_path: junit_path.clone(),
+                    ids: ids().collect(),
+                };
+                (
+                    BatchShape::OneExecution(Arc::new(ids)),
+                    contract::BATCH_OVERHEAD,
+                )
+            }
+        };
+        let unit = |test: &usize| UnitPlan {
+            expected: self.tests[*test].expected,
+            extra_arguments: match &self.suite.adapter {
+                Adapter::Libtest => libtest::run_arguments(self.suite, &self.tests[*test].id),
+                Adapter::Contract { .. } => Vec::new(),
+            },
+        };
+        let work = JobWork {
+            command: self.job.command(self.suite.run_arguments.clone()),
+            units: tests.iter().map(unit).collect(),
+            shape,
+            batch_overhead,
+            merge_key: None,
+            stream_output: false,
+        };
+        let handle = self.job.submit(work).await?;
+        let submission = self.submissions.len();
+        self.submissions.push(tests.into());
+        self.events.push(
+            events_of(handle)
+                .map(move |event| (submission, event))
+                .boxed(),
+        );
+        Ok(())
+    }
+
+    async fn take(&mut self, submission: usize, event: TaskEvent) {
+        match event {
+            TaskEvent::Granted { lease, units, .. } => {
+                self.job.run.count_lease();
+                if matches!(self.suite.adapter, Adapter::Contract { .. }) {
+                    self.leases.insert(lease, units);
+                }
+            }
+            TaskEvent::Answered {
+                unit,
+                outcome,
+                lease,
+                agent,
+                slot,
+                ..
+            } => {
+                if let Some(test) = self.test_of(submission, unit) {
+                    let origin = Origin { lease, agent, slot };
+                    self.answered(submission, test, outcome, origin).await;
+                }
+            }
+            TaskEvent::Retried {
+                unit,
+                agent,
+                attempt,
+                reason,
+            } => {
+                if let Some(test) = self.test_of(submission, unit) {
+                    self.job
+                        .run
+                        .log
+                        .append(Event::InfrastructureRetry(v1::InfrastructureRetry {
+                            job: self.job.name(),
+                            test_id: self.tests[test].id.clone(),
+                            agent_id: agent.to_string(),
+                            message: reason,
+                            next_attempt: attempt.0 + 1,
+                        }));
+                }
+            }
+            TaskEvent::Failed { unit, error } => {
+                if let Some(test) = self.test_of(submission, unit) {
+                    self.lost(test, &error);
+                }
+            }
+            TaskEvent::Output { .. } | TaskEvent::Finished => {}
+        }
+    }
+
+    fn test_of(&self, submission: usize, unit: UnitIndex) -> Option<usize> {
+        let unit = usize::try_from(unit.0).ok()?;
+        self.submissions.get(submission)?.get(unit).copied()
+    }
+
+    async fn answered(
+        &mut self,
+        submission: usize,
+        test: usize,
+        outcome: v1::ExecutionOutcome,
+        origin: Origin,
+    ) {
+        let mut judged = match &self.suite.adapter {
+            Adapter::Libtest => libtest::judge_test(self.job, &outcome).await,
+            Adapter::Contract { junit_path } => {
+                let path = junit_path.clone();
+                let report = self.report(submission, &path, &outcome, origin.lease).await;
+                report.judge(&self.tests[test].id)
+            }
+        };
+        judged.cacheable = judged
+            .cacheable
+            .filter(|_| self.job.surroundings.produced(&outcome));
+        self.attempts[test] += 1;
+        let attempts = self.attempts[test];
+        let ending = match &judged.verdict {
+            Ok(()) if attempts > 1 => Ending::Flaky,
+            Ok(()) => Ending::Passed,
+            Err((class, _)) => Ending::Failed(*class),
+        };
+        let result = self.result(
+            test,
+            ending,
+            &judged,
+            event::provenance(&origin.agent, origin.slot, &outcome),
+        );
+        if may_be_retried(ending) && attempts <= self.job.job().retries {
+            self.job.run.log.append(Event::TestRetried(v1::TestRetried {
+                result: Some(result.clone()),
+                next_attempt: attempts + 1,
+            }));
+            if self.submit(vec![test]).await.is_ok() {
+                return;
+            }
+        }
+        self.settle(test, ending, result, judged);
+    }
+
+    /// The report of a lease's batch, read once for all its tests.
+    async fn report(
+        &mut self,
+        submission: usize,
+        junit_path: &str,
+        outcome: &v1::ExecutionOutcome,
+        lease: LeaseId,
+    ) -> Arc<BatchReport> {
+        if let Some(report) = self.reports.take(lease) {
+            return report;
+        }
+        let units = self.leases.remove(&lease).unwrap_or_default();
+        let others = units.len().saturating_sub(1);
+        let tests = units
+            .into_iter()
+            .filter_map(|unit| self.test_of(submission, unit));
+        let asked: BTreeSet<&str> = tests.map(|test| self.tests[test].id.as_str()).collect();
+        let report = Arc::new(BatchReport::read(self.job, junit_path, outcome, &asked).await);
+        self.complaints.extend(report.complaints.iter().cloned());
+        if !report.complaints.is_empty() {
+            self.job.run.failure.notify_one();
+        }
+        self.reports.keep(lease, Arc::clone(&report), others);
+        report
+    }
+
+    fn result(
+        &self,
+        test: usize,
+        ending: Ending,
+        judged: &Judged,
+        origin: v1::Provenance,
+    ) -> v1::TestResult {
+        v1::TestResult {
+            duration: Some(duration_to_wire(judged.duration)),
+            attempts: self.attempts[test],
+            r#where: Some(origin),
+            exit_code: judged.exit_code,
+            stdout_tail: judged.stdout_tail.clone(),
+            stderr_tail: judged.stderr_tail.clone(),
+            stdout_digest: judged.stdout_digest.clone(),
+            stderr_digest: judged.stderr_digest.clone(),
+            message: judged
+                .verdict
+                .clone()
+                .err()
+                .map(|(_, text)| text)
+                .unwrap_or_default(),
+            ..bare_result(self.job, &self.tests[test], ending)
+        }
+    }
+
+    /// A test has its final answer.
+    fn settle(&mut self, test: usize, ending: Ending, result: v1::TestResult, judged: Judged) {
+        if !self.tally.record(test, ending) {
+            tracing::error!(
+                test = self.tests[test].id,
+                "a test was answered twice; report this"
+            );
+            return;
+        }
+        let known = &self.tests[test];
+        self.outbox.tell(result);
+        if let Some(pass) = judged.cacheable {
+            self.outbox.cache(known.key, pass);
+        }
+        let failed = matches!(ending, Ending::Failed(_));
+        if matches!(ending, Ending::Failed(class) if class != FailureClass::Infra) {
+            self.job.run.failure.notify_one();
+        }
+        if !matches!(
+            ending,
+            Ending::Failed(FailureClass::Infra | FailureClass::Cancelled)
+        ) {
+            self.outbox.remember(TestObservation {
+                tenant: self.job.run.plan.tenant.clone(),
+                suite: self.job.name(),
+                test: known.id.clone(),
+                duration: judged.duration,
+                failed,
+                flaky: ending == Ending::Flaky,
+                finished_at: now(),
+                key: Some(known.key),
+            });
+        }
+    }
+
+    /// A test will have no answer.
+    fn lost(&mut self, test: usize, error: &UnitError) {
+        // A unit that is cancelled belongs to a test that will be told as not run.
+        if *error == UnitError::Cancelled {
+            return;
+        }
+        let ending = Ending::Failed(FailureClass::Infra);
+        if self.tally.record(test, ending) {
+            self.outbox.tell(v1::TestResult {
+                attempts: self.attempts[test],
+                message: error.to_string(),
+                ..bare_result(self.job, &self.tests[test], ending)
+            });
+        }
+    }
+
+    /// Nothing could be submitted.
+    fn give_up(&mut self, end: &JobEnd) {
+        if self.job.cancel.is_cancelled() {
+            return;
+        }
+        let open: Vec<usize> = self.tally.open().collect();
+        for test in open {
+            let ending = Ending::Failed(FailureClass::Infra);
+            self.tally.record(test, ending);
+            self.outbox.tell(v1::TestResult {
+                message: end.message.clone(),
+                ..bare_result(self.job, &self.tests[test], ending)
+            });
+        }
+    }
+}
+
+fn events_of(handle: TaskHandle) -> BoxStream<'static, TaskEvent> {
+    stream::unfold(handle, |mut handle| async move {
+        handle.next().await.map(|event| (event, handle))
+    })
+    .boxed()
+}

@@ -1,0 +1,279 @@
+//! Reads JUnit XML, as many tools write it: any nesting of suites, nothing required but names.
+
+use std::time::Duration;
+
+use quick_xml::events::{BytesStart, Event};
+use quick_xml::{Reader, XmlVersion};
+
+/// What a test case's status or result is if it was not run.
+const DID_NOT_RUN: [&str; 6] = [
+    "notrun",
+    "suppressed",
+    "skipped",
+    "disabled",
+    "ignored",
+    "pending",
+];
+
+/// What a report says.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Report {
+    /// Every test case, in order.
+    pub(super) cases: Vec<Case>,
+    /// Failures and errors of no test case: of a fixture, or of a file that could not be loaded.
+    pub(super) errors: Vec<String>,
+}
+
+/// A test case of a report.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Case {
+    pub(super) name: String,
+    pub(super) classname: String,
+    pub(super) time: Duration,
+    pub(super) status: CaseStatus,
+    /// What it wrote, as far as the report has it.
+    pub(super) output: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum CaseStatus {
+    Passed,
+    Skipped,
+    /// With what the report says about it.
+    Failed(String),
+}
+
+/// Why a report cannot be read. The runner has to be fixed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub(super) enum JunitError {
+    #[error("it is no well-formed XML: {detail}")]
+    Malformed { detail: String },
+    #[error("it holds a test case without a name")]
+    Nameless,
+    #[error("it ends in the middle")]
+    Truncated,
+}
+
+fn malformed(error: impl ToString) -> JunitError {
+    JunitError::Malformed {
+        detail: error.to_string(),
+    }
+}
+
+/// Reads a report.
+pub(super) fn parse(xml: &str) -> Result<Report, JunitError> {
+    let mut reader = Reader::from_str(xml);
+    let mut parser = Parser::default();
+    loop {
+        match reader.read_event().map_err(malformed)? {
+            Event::Start(element) => {
+                parser.open(&element)?;
+                parser.depth += 1;
+            }
+            Event::Empty(element) => {
+                parser.open(&element)?;
+                parser.close(element.local_name().as_ref());
+            }
+            Event::End(element) => {
+                parser.depth = parser.depth.saturating_sub(1);
+                parser.close(element.local_name().as_ref());
+            }
+            Event::Text(text) => parser.text(&text.decode().map_err(malformed)?),
+            Event::CData(text) => parser.text(&text.decode().map_err(malformed)?),
+            Event::GeneralRef(reference) => {
+                let name = reference.decode().map_err(malformed)?;
+                let character = reference.resolve_char_ref().map_err(malformed)?;
+                let known = quick_xml::escape::resolve_predefined_entity(&name);
+                match (character, known) {
+                    (Some(character), _) => parser.text(character.encode_utf8(&mut [0; 4])),
+                    (None, Some(text)) => parser.text(text),
+                    (None, None) => {}
+                }
+            }
+            Event::Eof if parser.depth > 0 => return Err(JunitError::Truncated),
+            Event::Eof => return Ok(parser.report),
+            Event::Comment(_) | Event::Decl(_) | Event::PI(_) | Event::DocType(_) => {}
+        }
+    }
+}
+
+#[derive(Default)]
+struct Parser {
+    report: Report,
+    case: Option<Case>,
+    /// Where text goes.
+    text: Option<String>,
+    depth: usize,
+}
+
+impl Parser {
+    fn open(&mut self, element: &BytesStart<'_>) -> Result<(), JunitError> {
+        match element.local_name().as_ref() {
+            b"testcase" => {
+                let name = attribute(element, "name")?.ok_or(JunitError::Nameless)?;
+                let seconds = attribute(element, "time")?.and_then(|text| text.parse().ok());
+                self.case = Some(Case {
+                    name,
+                    classname: attribute(element, "classname")?.unwrap_or_default(),
+                    time: seconds
+                        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+                        .unwrap_or_default(),
+                    status: status_of(element)?,
+                    output: String::new(),
+                });
+            }
+            b"failure" | b"error" => {
+                let message = attribute(element, "message")?.unwrap_or_default();
+                match &mut self.case {
+                    Some(case) => case.status = CaseStatus::Failed(message),
+                    None => self.report.errors.push(message),
+                }
+                self.text = Some(String::new());
+            }
+            b"skipped" | b"disabled" => {
+                if let Some(case) = &mut self.case
+                    && case.status == CaseStatus::Passed
+                {
+                    case.status = CaseStatus::Skipped;
+                }
+            }
+            b"system-out" | b"system-err" => self.text = Some(String::new()),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, name: &[u8]) {
+        match name {
+            b"testcase" => self.report.cases.extend(self.case.take()),
+            b"failure" | b"error" => {
+                let text = self.text.take().unwrap_or_default();
+                let message = match &mut self.case {
+                    Some(case) => match &mut case.status {
+                        CaseStatus::Failed(message) => Some(message),
+                        CaseStatus::Passed | CaseStatus::Skipped => None,
+                    },
+                    None => self.report.errors.last_mut(),
+                };
+                if let Some(message) = message {
+                    let separator = if message.is_empty() || text.is_empty() {
+                        ""
+                    } else {
+                        "\n"
+                    };
+                    message.push_str(separator);
+                    message.push_str(text.trim());
+                }
+            }
+            b"system-out" | b"system-err" => {
+                let text = self.text.take().unwrap_or_default();
+                if let Some(case) = &mut self.case {
+                    case.output.push_str(&text);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn text(&mut self, text: &str) {
+        if let Some(collected) = &mut self.text {
+            collected.push_str(text);
+        }
+    }
+}
+
+/// What a test case's attributes say. GoogleTest writes tests that it did not run as `notrun`, without
+/// any element in them.
+fn status_of(element: &BytesStart<'_>) -> Result<CaseStatus, JunitError> {
+    for name in ["status", "result"] {
+        let value = attribute(element, name)?.unwrap_or_default();
+        let value = value.to_ascii_lowercase();
+        if DID_NOT_RUN.contains(&value.as_str()) {
+            return Ok(CaseStatus::Skipped);
+        }
+    }
+    Ok(CaseStatus::Passed)
+}
+
+fn attribute(element: &BytesStart<'_>, name: &str) -> Result<Option<String>, JunitError> {
+    let Some(attribute) = element.try_get_attribute(name).map_err(malformed)? else {
+        return Ok(None);
+    };
+    let value = attribute
+        .normalized_value(XmlVersion::Implicit1_0)
+        .map_err(malformed)?;
+    Ok(Some(value.into_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_of_several_tools_are_read() {
+        let xml = r#"<?xml version="1.0"?>
+            <testsuite><properties><property name="x" value="y"/></properties>
+            <testcase classname="m" name="a &lt;b&gt;" time="0.5"/>
+            <testcase name="c"><failure message="no">left &amp; <![CDATA[<right>]]></failure>
+              <system-out>said &#65;</system-out></testcase>
+            <testcase name="d"><skipped/></testcase></testsuite>"#;
+        let cases = parse(xml).expect("is a report").cases;
+        assert_eq!(cases[0].name, "a <b>");
+        assert_eq!(
+            (cases[0].classname.as_str(), cases[0].time),
+            ("m", Duration::from_millis(500))
+        );
+        assert_eq!(
+            cases[1].status,
+            CaseStatus::Failed("no\nleft & <right>".to_owned())
+        );
+        assert_eq!(cases[1].output, "said A");
+        assert_eq!(cases[2].status, CaseStatus::Skipped);
+    }
+
+    #[track_caller]
+    fn check_status(attributes: &str, inside: &str, expected: &CaseStatus) {
+        let xml = format!("<testcase name='a' {attributes}>{inside}</testcase>");
+        let report = parse(&xml).expect("is a report");
+        assert_eq!(&report.cases[0].status, expected, "{xml}");
+    }
+
+    #[test]
+    fn what_did_not_run_is_no_pass() {
+        check_status("status='run' result='completed'", "", &CaseStatus::Passed);
+        for attributes in [
+            "status='notrun' result='suppressed'",
+            "status='run' result='skipped'",
+            "result='suppressed'",
+            "status='disabled'",
+            "status='Skipped'",
+        ] {
+            check_status(attributes, "", &CaseStatus::Skipped);
+        }
+        let failed = CaseStatus::Failed("no".to_owned());
+        check_status("", "<failure message='no'/><skipped/>", &failed);
+        check_status("status='skipped'", "<error message='no'/>", &failed);
+    }
+
+    #[test]
+    fn errors_of_no_test_are_kept() {
+        let xml = "<testsuites><testsuite><error message='setup'>it broke</error>\
+            <testcase name='a'/><failure>late</failure></testsuite></testsuites>";
+        let report = parse(xml).expect("is a report");
+        assert_eq!(report.errors, ["setup\nit broke", "late"]);
+        assert_eq!(report.cases[0].status, CaseStatus::Passed);
+    }
+
+    #[test]
+    fn what_is_no_report_is_an_error() {
+        assert!(matches!(
+            parse("<a></b>"),
+            Err(JunitError::Malformed { .. })
+        ));
+        assert_eq!(
+            parse("<testsuite><testcase name='a'/>"),
+            Err(JunitError::Truncated)
+        );
+        assert_eq!(parse("<testcase/>"), Err(JunitError::Nameless));
+    }
+}

@@ -1,0 +1,152 @@
+//! Counts tests. Pure.
+
+use regatta_ledger::RunCounts;
+use regatta_model::FailureClass;
+
+/// How one planned test ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ending {
+    Passed,
+    Flaky,
+    Cached,
+    Skipped,
+    Failed(FailureClass),
+    NotRun,
+}
+
+/// The tests of one suite, each of which ends once.
+#[derive(Clone, Debug)]
+pub(crate) struct Tally {
+    endings: Vec<Option<Ending>>,
+    counts: RunCounts,
+    open: usize,
+}
+
+impl Tally {
+    pub(crate) fn new(planned: usize) -> Self {
+        let counts = RunCounts {
+            planned: u32::try_from(planned).unwrap_or(u32::MAX),
+            ..RunCounts::default()
+        };
+        Self {
+            endings: vec![None; planned],
+            counts,
+            open: planned,
+        }
+    }
+
+    /// Records how a test ended; whether it is news. A test that has ended stays as it is.
+    pub(crate) fn record(&mut self, test: usize, ending: Ending) -> bool {
+        let Some(slot @ None) = self.endings.get_mut(test) else {
+            return false;
+        };
+        *slot = Some(ending);
+        self.open -= 1;
+        let counts = &mut self.counts;
+        *match ending {
+            Ending::Passed => &mut counts.passed,
+            Ending::Flaky => &mut counts.flaky,
+            Ending::Cached => &mut counts.cached,
+            Ending::Skipped => &mut counts.skipped,
+            Ending::Failed(_) => &mut counts.failed,
+            Ending::NotRun => &mut counts.not_run,
+        } += 1;
+        true
+    }
+
+    /// Tests that have not ended.
+    pub(crate) fn open(&self) -> impl Iterator<Item = usize> {
+        self.endings
+            .iter()
+            .enumerate()
+            .filter(|(_, it)| it.is_none())
+            .map(|(index, _)| index)
+    }
+
+    pub(crate) const fn open_count(&self) -> usize {
+        self.open
+    }
+
+    pub(crate) const fn counts(&self) -> RunCounts {
+        self.counts
+    }
+
+    /// How many failed for this reason.
+    pub(crate) fn failed_for(&self, wanted: impl Fn(FailureClass) -> bool) -> usize {
+        let failed =
+            |it: &&Option<Ending>| matches!(it, Some(Ending::Failed(class)) if wanted(*class));
+        self.endings.iter().filter(failed).count()
+    }
+}
+
+/// Whether every planned test is accounted for.
+pub(crate) fn adds_up(counts: &RunCounts) -> bool {
+    let ended = [
+        counts.passed,
+        counts.flaky,
+        counts.failed,
+        counts.cached,
+        counts.skipped,
+        counts.not_run,
+    ];
+    ended.into_iter().map(u64::from).sum::<u64>() == u64::from(counts.planned)
+}
+
+/// Both together.
+pub(crate) const fn plus(one: RunCounts, other: RunCounts) -> RunCounts {
+    RunCounts {
+        planned: one.planned.saturating_add(other.planned),
+        passed: one.passed.saturating_add(other.passed),
+        flaky: one.flaky.saturating_add(other.flaky),
+        failed: one.failed.saturating_add(other.failed),
+        cached: one.cached.saturating_add(other.cached),
+        skipped: one.skipped.saturating_add(other.skipped),
+        not_run: one.not_run.saturating_add(other.not_run),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn ending() -> impl Strategy<Value = Ending> {
+        prop_oneof![
+            Just(Ending::Passed),
+            Just(Ending::Flaky),
+            Just(Ending::Cached),
+            Just(Ending::Skipped),
+            Just(Ending::Failed(FailureClass::Test)),
+            Just(Ending::Failed(FailureClass::Infra)),
+            Just(Ending::NotRun),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn planned_is_the_sum_of_all_endings(
+            planned in 0usize..40,
+            records in prop::collection::vec((0usize..50, ending()), 0..120),
+        ) {
+            let mut tally = Tally::new(planned);
+            let mut first = std::collections::BTreeMap::new();
+            for (test, ending) in records {
+                let news = tally.record(test, ending);
+                prop_assert_eq!(news, test < planned && !first.contains_key(&test));
+                first.entry(test).or_insert(ending);
+                let open = u32::try_from(tally.open_count()).unwrap();
+                let with_open = RunCounts {
+                    not_run: tally.counts().not_run + open,
+                    ..tally.counts()
+                };
+                prop_assert!(adds_up(&with_open));
+            }
+            let open: Vec<_> = tally.open().collect();
+            for test in open {
+                prop_assert!(tally.record(test, Ending::NotRun));
+            }
+            prop_assert!(adds_up(&tally.counts()));
+        }
+    }
+}

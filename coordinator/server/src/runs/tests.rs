@@ -1,0 +1,638 @@
+mod caching;
+pub(crate) mod fake_agent;
+pub(crate) mod fixture;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use bytes::Bytes;
+use fake_agent::{Script, completed, lost};
+use fixture::{Fixture, Story, build, contract, libtest, spec};
+use futures::FutureExt as _;
+use regatta_cas::{put_bytes, read_all};
+use regatta_model::Digest;
+use regatta_wire::v1::run_event::Event;
+use regatta_wire::{reapi, v1};
+use tonic::Code;
+
+const PASSED: &str = "\nrunning 1 test\n\ntest result: ok. 1 passed; 0 failed; 0 ignored\n";
+const RAN_NOTHING: &str = "\nrunning 0 tests\n\ntest result: ok. 0 passed; 0 failed; 0 ignored\n";
+
+/// A runner like libtest's: `tests` are listed, `answer` says how each ends.
+fn runner(
+    tests: impl IntoIterator<Item = String>,
+    answer: impl Fn(&str) -> Option<v1::ExecutionOutcome> + Send + Sync + 'static,
+) -> Script {
+    let tests: Vec<String> = tests.into_iter().collect();
+    Arc::new(move |spec, execution| {
+        let arguments = &spec.command.as_ref().expect("is set").arguments;
+        if arguments.iter().any(|argument| argument == "--list") {
+            let only_ignored = arguments.iter().any(|argument| argument == "--ignored");
+            let wanted = |test: &&String| !only_ignored || test.starts_with("ignored");
+            let lines = tests
+                .iter()
+                .filter(wanted)
+                .map(|test| format!("{test}: test\n"));
+            return Some(completed(0, &lines.collect::<String>()));
+        }
+        answer(execution.extra_arguments.last().expect("the id"))
+    })
+}
+
+fn names(count: usize) -> Vec<String> {
+    (0..count)
+        .map(|number| format!("test_{number:04}"))
+        .collect()
+}
+
+fn all_pass(count: usize) -> Script {
+    runner(names(count), |_| Some(completed(0, PASSED)))
+}
+
+#[tokio::test]
+async fn a_suite_is_sharded_and_every_test_is_counted_once() {
+    let fixture = Fixture::start().await;
+    let agents = ["a", "b"].map(|name| fixture.agent(name, all_pass(200)));
+    let story = fixture.run(spec(vec![libtest("unit")])).await;
+    assert_eq!(
+        story.end().verdict(),
+        v1::Verdict::Releasable,
+        "{:?}",
+        story.end().reasons
+    );
+    assert_eq!((story.counts().planned, story.counts().passed), (200, 200));
+    assert_eq!(story.tests().len(), 200);
+    assert!(
+        agents
+            .iter()
+            .all(|agent| agent.leases.load(Ordering::SeqCst) > 1)
+    );
+}
+
+#[tokio::test]
+async fn a_second_run_is_served_from_the_cache() {
+    let fixture = Fixture::start().await;
+    let _agent = fixture.agent("a", all_pass(1000));
+    fixture.run(spec(vec![libtest("unit")])).await;
+    let started = Instant::now();
+    let story = fixture.run(spec(vec![libtest("unit")])).await;
+    let took = started.elapsed();
+    assert_eq!(story.end().leases, 0);
+    assert_eq!(story.counts().cached, 1000);
+    assert_eq!(story.end().verdict(), v1::Verdict::Releasable);
+    println!("1000 cached tests took {took:?}");
+    // Changing what a test depends on changes its key.
+    let mut other = libtest("unit");
+    other.environment = vec![reapi::command::EnvironmentVariable {
+        name: "A".to_owned(),
+        value: "B".to_owned(),
+    }];
+    let story = fixture.run(spec(vec![other])).await;
+    assert_eq!(story.counts().passed, 1000);
+    let all = v1::RunSpec {
+        skip_cache_lookup: true,
+        ..spec(vec![libtest("unit")])
+    };
+    assert_eq!(fixture.run(all).await.counts().passed, 1000);
+}
+
+#[tokio::test]
+async fn a_killed_agent_costs_nothing_but_time() {
+    let fixture = Fixture::start().await;
+    let listing = all_pass(100);
+    let stuck: Script = Arc::new(move |spec, execution| {
+        execution
+            .extra_arguments
+            .is_empty()
+            .then(|| listing(spec, execution))
+            .flatten()
+    });
+    let victim = fixture.agent("victim", stuck);
+    let run = fixture.submit(spec(vec![libtest("unit")])).await;
+    while victim.leases.load(Ordering::SeqCst) < 3 {
+        tokio::task::yield_now().await;
+    }
+    let _survivor = fixture.agent("survivor", all_pass(100));
+    drop(victim);
+    let story = fixture.finish(&run).await;
+    assert_eq!(
+        story.end().verdict(),
+        v1::Verdict::Releasable,
+        "{:?}",
+        story.end().reasons
+    );
+    assert_eq!((story.counts().passed, story.tests().len()), (100, 100));
+    assert!(
+        story
+            .events
+            .iter()
+            .any(|event| matches!(event, Event::InfrastructureRetry(_)))
+    );
+}
+
+#[tokio::test]
+async fn infrastructure_that_fails_too_often_is_unknown_and_never_red() {
+    let fixture = Fixture::start().await;
+    let _agent = fixture.agent(
+        "a",
+        runner(names(2), |id| {
+            Some(if id == "test_0001" {
+                lost()
+            } else {
+                completed(0, PASSED)
+            })
+        }),
+    );
+    let story = fixture.run(spec(vec![libtest("unit")])).await;
+    assert_eq!(story.end().verdict(), v1::Verdict::Unknown);
+    assert_eq!(story.job("unit").status(), v1::JobStatus::Unknown);
+    let result = &story.tests()["test_0001"];
+    assert_eq!(result.failure_class(), v1::FailureClass::Infra);
+    assert!(
+        result.message.contains("the disk is on fire"),
+        "{}",
+        result.message
+    );
+}
+
+/// Fails the first attempt of each test.
+fn flaky() -> Script {
+    let seen = Mutex::new(BTreeMap::new());
+    runner(names(3), move |id| {
+        let mut seen = seen.lock().expect("is whole");
+        let count: &mut u32 = seen.entry(id.to_owned()).or_default();
+        *count += 1;
+        Some(if *count == 1 {
+            completed(101, "boom")
+        } else {
+            completed(0, PASSED)
+        })
+    })
+}
+
+#[tokio::test]
+async fn a_pass_after_a_failure_is_flaky() {
+    let fixture = Fixture::start().await;
+    let _agent = fixture.agent("a", flaky());
+    let job = v1::Job {
+        retries: 1,
+        ..libtest("unit")
+    };
+    let story = fixture.run(spec(vec![job])).await;
+    assert_eq!(
+        story.end().verdict(),
+        v1::Verdict::Releasable,
+        "{:?}",
+        story.end().reasons
+    );
+    assert_eq!(story.counts().flaky, 3);
+    assert!(story.tests().values().all(|result| result.attempts == 2));
+    let retried = story
+        .events
+        .iter()
+        .filter(|event| matches!(event, Event::TestRetried(_)));
+    assert_eq!(retried.count(), 3);
+    let history = fixture
+        .ledger
+        .read_history(&"".parse().expect("valid"), Some("unit"))
+        .await;
+    let history = history.expect("is known");
+    assert!(
+        history
+            .iter()
+            .all(|test| (test.runs, test.flakes, test.failures) == (1, 1, 0))
+    );
+}
+
+#[tokio::test]
+async fn a_failure_without_retries_is_told_with_its_output() {
+    let fixture = Fixture::start().await;
+    let _agent = fixture.agent("a", flaky());
+    let run = fixture.submit(spec(vec![libtest("unit")])).await;
+    let story = fixture.finish(&run).await;
+    assert_eq!(story.end().verdict(), v1::Verdict::NotReleasable);
+    assert_eq!(story.counts().failed, 3);
+    let result = &story.tests()["test_0000"];
+    assert_eq!(
+        (result.exit_code, &result.stdout_tail[..]),
+        (Some(101), &b"boom"[..])
+    );
+    let request = v1::ReadLogsRequest {
+        run_id: run,
+        job: "unit".to_owned(),
+        test_id: "test_0001".to_owned(),
+    };
+    let mut logs = fixture
+        .runs()
+        .read_logs(request)
+        .await
+        .expect("are known")
+        .into_inner();
+    let chunk = logs.message().await.expect("comes").expect("is there");
+    assert_eq!(&chunk.data[..], b"boom");
+}
+
+#[tokio::test]
+async fn failing_fast_leaves_the_rest_not_run() {
+    let fixture = Fixture::start().await;
+    let answered = Arc::new(AtomicUsize::new(0));
+    let _agent = fixture.agent(
+        "a",
+        runner(names(50), move |_| {
+            // The first test fails; no other ever answers.
+            (answered.fetch_add(1, Ordering::SeqCst) == 0).then(|| completed(1, "no"))
+        }),
+    );
+    let jobs = vec![libtest("unit"), build("later", &["unit"], &["make"])];
+    let story = fixture
+        .run(v1::RunSpec {
+            fail_fast: true,
+            ..spec(jobs)
+        })
+        .await;
+    assert_eq!(story.end().verdict(), v1::Verdict::NotReleasable);
+    assert_eq!((story.counts().failed, story.counts().not_run), (1, 49));
+    assert_eq!(story.tests().len(), 50);
+    assert_eq!(story.job("later").status(), v1::JobStatus::NotRun);
+}
+
+#[tokio::test]
+async fn a_cancelled_run_ends_and_says_so() {
+    let fixture = Fixture::start().await;
+    let agent = fixture.agent("a", runner(names(5), |_| None));
+    let run = fixture.submit(spec(vec![libtest("unit")])).await;
+    while agent.leases.load(Ordering::SeqCst) < 3 {
+        tokio::task::yield_now().await;
+    }
+    let request = v1::CancelRunRequest {
+        run_id: run.clone(),
+    };
+    fixture
+        .runs()
+        .cancel_run(request.clone())
+        .await
+        .expect("is cancelled");
+    let story = fixture.finish(&run).await;
+    assert!(story.end().cancelled);
+    assert_eq!(story.end().verdict(), v1::Verdict::Unknown);
+    assert_eq!(story.counts().not_run, 5);
+    assert_eq!(story.job("unit").status(), v1::JobStatus::Cancelled);
+    fixture
+        .runs()
+        .cancel_run(request)
+        .await
+        .expect("does nothing");
+}
+
+#[track_caller]
+fn check_lie(story: &Story, test: &str, message: &str) {
+    assert_eq!(story.end().verdict(), v1::Verdict::NotReleasable);
+    let found = &story.tests()[test].message;
+    assert!(found.contains(message), "{found}");
+}
+
+#[tokio::test]
+async fn a_runner_that_ran_nothing_is_caught() {
+    let fixture = Fixture::start().await;
+    let _agent = fixture.agent("a", runner(names(1), |_| Some(completed(0, RAN_NOTHING))));
+    let story = fixture.run(spec(vec![libtest("unit")])).await;
+    check_lie(&story, "test_0000", "did not run exactly this test");
+    let again = fixture.run(spec(vec![libtest("unit")])).await;
+    assert_eq!(again.counts().cached, 0, "a lie is not cached");
+}
+
+#[tokio::test]
+async fn ignored_tests_are_skipped_and_doubled_ones_refused() {
+    let fixture = Fixture::start().await;
+    let tests = ["a", "ignored_b"].map(str::to_owned);
+    let agent = fixture.agent("a", runner(tests, |_| Some(completed(0, PASSED))));
+    let story = fixture.run(spec(vec![libtest("unit")])).await;
+    assert_eq!((story.counts().passed, story.counts().skipped), (1, 1));
+    drop(agent);
+    let twice = ["a", "a"].map(str::to_owned);
+    let _agent = fixture.agent("b", runner(twice, |_| Some(completed(0, PASSED))));
+    let spec = v1::RunSpec {
+        skip_cache_lookup: true,
+        ..spec(vec![libtest("unit")])
+    };
+    let story = fixture.run(spec).await;
+    assert_eq!(story.job("unit").message, "tests are listed twice: `a`");
+    assert_eq!(story.end().verdict(), v1::Verdict::NotReleasable);
+}
+
+#[tokio::test]
+async fn a_listing_that_fails_is_shown() {
+    let fixture = Fixture::start().await;
+    let _agent = fixture.agent("a", Arc::new(|_, _| Some(completed(3, "no such fixture"))));
+    let story = fixture.run(spec(vec![libtest("unit")])).await;
+    let message = &story.job("unit").message;
+    assert!(message.contains("exited with code 3"), "{message}");
+    assert!(message.contains("no such fixture"), "{message}");
+}
+
+/// A contract runner that reports what `report` makes of the ids it is given.
+fn contract_runner(
+    fixture: &Fixture,
+    listed: &'static str,
+    report: impl Fn(&[String]) -> String + Send + Sync + 'static,
+) -> Script {
+    let blobs = Arc::clone(&fixture.blobs);
+    Arc::new(move |spec, execution| {
+        let command = spec.command.as_ref().expect("is set");
+        if command.arguments == ["./list"] {
+            return Some(completed(0, listed));
+        }
+        assert_eq!(command.arguments, ["./run", "@.regatta/tests"]);
+        assert!(execution.extra_arguments.is_empty());
+        let ids = ids_in(blobs.as_ref(), spec)
+            .now_or_never()
+            .expect("memory answers at once");
+        let xml = report(&ids);
+        let mut outcome = completed(0, "");
+        let result = outcome.result.as_mut().expect("is set");
+        result.output_files.push(reapi::OutputFile {
+            path: "junit.xml".to_owned(),
+            digest: Some(Digest::of(xml.as_bytes()).into()),
+            contents: Bytes::from(xml),
+            ..Default::default()
+        });
+        Some(outcome)
+    })
+}
+
+/// The ids in the file that a batch's input root holds.
+async fn ids_in(blobs: &dyn regatta_cas::BlobStore, spec: &v1::LeaseSpec) -> Vec<String> {
+    use prost::Message as _;
+    let mut digest: Digest = spec
+        .input_root
+        .as_ref()
+        .and_then(|it| it.try_into().ok())
+        .expect("is a digest");
+    let limit = 1 << 20;
+    let root = read_all(blobs, &digest, limit).await.expect("is there");
+    let root = reapi::Directory::decode(root).expect("is a directory");
+    digest = root.directories[0]
+        .digest
+        .as_ref()
+        .and_then(|it| it.try_into().ok())
+        .expect("is");
+    let below = read_all(blobs, &digest, limit).await.expect("is there");
+    let below = reapi::Directory::decode(below).expect("is a directory");
+    digest = below.files[0]
+        .digest
+        .as_ref()
+        .and_then(|it| it.try_into().ok())
+        .expect("is");
+    let text = read_all(blobs, &digest, limit).await.expect("is there");
+    String::from_utf8_lossy(&text)
+        .lines()
+        .map(str::to_owned)
+        .collect()
+}
+
+fn junit<'a>(ids: impl Iterator<Item = &'a str>) -> String {
+    let cases = ids.map(|id| format!("<testcase name=\"{id}\" time=\"0.01\"/>"));
+    format!("<testsuites>{}</testsuites>", cases.collect::<String>())
+}
+
+#[tokio::test]
+async fn a_contract_suite_runs_in_batches_and_is_cached_by_test() {
+    let fixture = Fixture::start().await;
+    let report = |ids: &[String]| junit(ids.iter().map(String::as_str));
+    let _agent = fixture.agent("a", contract_runner(&fixture, "x\ny\nz\n", report));
+    let story = fixture.run(spec(vec![contract("acceptance")])).await;
+    assert_eq!(
+        story.end().verdict(),
+        v1::Verdict::Releasable,
+        "{:?}",
+        story.end().reasons
+    );
+    assert_eq!(story.counts().passed, 3);
+    let again = fixture.run(spec(vec![contract("acceptance")])).await;
+    assert_eq!((again.counts().cached, again.end().leases), (3, 0));
+}
+
+#[tokio::test]
+async fn a_report_without_an_id_or_with_a_strange_one_is_caught() {
+    let fixture = Fixture::start().await;
+    let report = |ids: &[String]| {
+        junit(
+            ids.iter()
+                .map(String::as_str)
+                .filter(|id| *id != "y")
+                .chain(["ghost"]),
+        )
+    };
+    let _agent = fixture.agent("a", contract_runner(&fixture, "x\ny\n", report));
+    let story = fixture.run(spec(vec![contract("acceptance")])).await;
+    check_lie(&story, "y", "the runner did not report `y`");
+    assert_eq!(story.counts().passed, 1);
+    let again = fixture.run(spec(vec![contract("acceptance")])).await;
+    assert_eq!(again.counts().cached, 0, "a liar is not believed later");
+}
+
+/// Makes `out/app` or says what it was given.
+fn builder(fixture: &Fixture) -> Script {
+    let blobs = Arc::clone(&fixture.blobs);
+    Arc::new(move |spec, _| {
+        let arguments = &spec.command.as_ref().expect("is set").arguments;
+        if arguments[0] == "fail" {
+            return Some(completed(2, ""));
+        }
+        let put = put_bytes(blobs.as_ref(), "the application".into());
+        let digest = put
+            .now_or_never()
+            .expect("memory answers at once")
+            .expect("stores");
+        let mut outcome = completed(0, "");
+        let result = outcome.result.as_mut().expect("is set");
+        result.output_files.push(reapi::OutputFile {
+            path: "app".to_owned(),
+            digest: Some(digest.into()),
+            is_executable: true,
+            ..Default::default()
+        });
+        result.stdout_digest = Some(spec.input_root.clone().expect("is set"));
+        Some(outcome)
+    })
+}
+
+#[tokio::test]
+async fn outputs_feed_later_jobs_and_are_cached() {
+    let fixture = Fixture::start().await;
+    let _agent = fixture.agent("a", builder(&fixture));
+    let make = v1::Job {
+        output_paths: vec!["app".to_owned()],
+        ..build("make", &[], &["make"])
+    };
+    let from = v1::InputFrom {
+        job: "make".to_owned(),
+        output_path: "app".to_owned(),
+        at: "bin/app".to_owned(),
+    };
+    let mut package = v1::Job {
+        inputs_from: vec![from],
+        ..build("package", &[], &["pack"])
+    };
+    package.output_paths = vec!["app".to_owned()];
+    let jobs = vec![package, make];
+    let story = fixture.run(spec(jobs.clone())).await;
+    assert_eq!(
+        story.end().verdict(),
+        v1::Verdict::Releasable,
+        "{:?}",
+        story.end().reasons
+    );
+    let seen = story
+        .job("package")
+        .result
+        .as_ref()
+        .and_then(|it| it.stdout_digest.clone());
+    let seen = Digest::try_from(seen.expect("is set")).expect("is a digest");
+    assert_ne!(seen, Digest::EMPTY, "the application was laid in");
+    let again = fixture.run(spec(jobs)).await;
+    assert!(again.job("package").cached && again.job("make").cached);
+    assert_eq!(again.end().leases, 0);
+}
+
+#[tokio::test]
+async fn a_build_that_fails_or_makes_nothing_stops_what_needs_it() {
+    let fixture = Fixture::start().await;
+    let _agent = fixture.agent("a", builder(&fixture));
+    let mut lazy = build("lazy", &[], &["make"]);
+    lazy.output_paths = vec!["elsewhere".to_owned()];
+    let jobs = vec![
+        build("bad", &[], &["fail"]),
+        lazy,
+        build("late", &["bad"], &["make"]),
+    ];
+    let story = fixture.run(spec(jobs)).await;
+    assert_eq!(story.end().verdict(), v1::Verdict::NotReleasable);
+    assert_eq!(story.job("bad").status(), v1::JobStatus::Failed);
+    assert_eq!(story.job("late").status(), v1::JobStatus::NotRun);
+    let message = &story.job("lazy").message;
+    assert_eq!(message, "it exited with code 0 but did not make elsewhere");
+}
+
+#[tokio::test]
+async fn failures_are_never_served_from_the_cache() {
+    let fixture = Fixture::start().await;
+    let _agent = fixture.agent("a", builder(&fixture));
+    for _ in 0..2 {
+        let mut lazy = build("lazy", &[], &["make"]);
+        lazy.output_paths = vec!["elsewhere".to_owned()];
+        let story = fixture
+            .run(spec(vec![build("bad", &[], &["fail"]), lazy]))
+            .await;
+        assert_eq!(story.end().leases, 2);
+        assert!(!story.job("bad").cached && !story.job("lazy").cached);
+    }
+}
+
+#[tokio::test]
+async fn blobs_that_have_gone_make_it_unknown_and_never_red() {
+    let fixture = Fixture::start().await;
+    let rejected = v1::ExecutionOutcome {
+        kind: v1::OutcomeKind::Rejected.into(),
+        missing_blobs: vec![Digest::of(b"gone").into()],
+        ..Default::default()
+    };
+    let _agent = fixture.agent("a", Arc::new(move |_, _| Some(rejected.clone())));
+    let story = fixture.run(spec(vec![build("make", &[], &["make"])])).await;
+    assert_eq!(story.end().verdict(), v1::Verdict::Unknown);
+    assert!(story.job("make").message.contains("submit the run again"));
+}
+
+async fn check_refused(spec: v1::RunSpec, code: Code, message: &str) {
+    let fixture = Fixture::start().await;
+    let request = v1::SubmitRunRequest { spec: Some(spec) };
+    let status = fixture
+        .runs()
+        .submit_run(request)
+        .await
+        .expect_err("is refused");
+    assert_eq!(status.code(), code);
+    assert!(status.message().contains(message), "{}", status.message());
+}
+
+#[tokio::test]
+async fn what_cannot_run_is_refused() {
+    let circle = vec![build("a", &["b"], &["x"]), build("b", &["a"], &["x"])];
+    check_refused(spec(circle), Code::InvalidArgument, "a -> b -> a").await;
+    let mut lost = build("a", &[], &["x"]);
+    lost.input_root = Some(Digest::of(b"gone").into());
+    check_refused(spec(vec![lost]), Code::FailedPrecondition, "missing").await;
+    let mut strange = build("a", &[], &["x"]);
+    strange.platform = Some(reapi::Platform {
+        properties: vec![reapi::platform::Property {
+            name: "cpu".to_owned(),
+            value: "many".to_owned(),
+        }],
+    });
+    check_refused(spec(vec![strange]), Code::InvalidArgument, "cpu").await;
+}
+
+#[tokio::test]
+async fn work_that_no_agent_can_do_is_unknown_and_says_what_is_lacking() {
+    let fixture = Fixture::start().await;
+    let _agent = fixture.agent("small", all_pass(1));
+    let huge = v1::Job {
+        cpu_milli: 1_000_000,
+        ..build("huge", &[], &["make"])
+    };
+    let story = fixture.run(spec(vec![huge])).await;
+    assert_eq!(story.end().verdict(), v1::Verdict::Unknown);
+    assert!(
+        story.job("huge").message.contains("small"),
+        "{}",
+        story.job("huge").message
+    );
+}
+
+#[tokio::test]
+async fn watchers_resume_after_the_end_and_after_a_restart() {
+    let fixture = Fixture::start().await;
+    let agent = fixture.agent("a", all_pass(3));
+    let run = fixture.submit(spec(vec![libtest("unit")])).await;
+    let story = fixture.finish(&run).await;
+    let resumed = fixture.watch(&run, 2).await;
+    assert_eq!(resumed.events[..], story.events[2..]);
+    drop(agent);
+    let _stuck = fixture.agent("b", runner(names(1), |_| None));
+    let all = v1::RunSpec {
+        skip_cache_lookup: true,
+        ..spec(vec![libtest("unit")])
+    };
+    let open = fixture.submit(all).await;
+    // Another process on the same ledger: the open run gets an end there.
+    let restarted = fixture.restarted().await;
+    let known = restarted.events_so_far(&run, 0).await.expect("is known");
+    assert_eq!(known.len(), story.events.len());
+    let ended = restarted.events_so_far(&open, 0).await.expect("is known");
+    assert!(matches!(
+        ended.last().and_then(|event| event.event.as_ref()),
+        Some(Event::RunFinished(end)) if end.verdict() == v1::Verdict::Unknown
+    ));
+    let unknown = restarted
+        .events_so_far("nobody", 0)
+        .await
+        .expect_err("is unknown");
+    assert_eq!(unknown.to_string(), "no run `nobody` is known");
+}
+
+#[tokio::test]
+async fn runs_are_listed() {
+    let fixture = Fixture::start().await;
+    let _agent = fixture.agent("a", all_pass(2));
+    fixture.run(spec(vec![libtest("unit")])).await;
+    let response = fixture
+        .runs()
+        .list_runs(v1::ListRunsRequest::default())
+        .await;
+    let runs = response.expect("lists").into_inner().runs;
+    assert_eq!(runs.len(), 1);
+    assert_eq!(runs[0].verdict(), v1::Verdict::Releasable);
+    assert_eq!(runs[0].counts.expect("are set").passed, 2);
+}

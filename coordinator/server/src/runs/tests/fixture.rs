@@ -1,0 +1,283 @@
+//! A coordinator's services over loopback, with everything else in memory.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use regatta_cas::{BlobStore, EmptyBlobStore, MemoryBlobStore};
+use regatta_ledger::{Ledger, MemoryLedger};
+use regatta_model::{Digest, Resources};
+use regatta_scheduler::SchedulerConfig;
+use regatta_wire::v1;
+use regatta_wire::v1::fleet_server::FleetServer;
+use regatta_wire::v1::run_event::Event;
+use regatta_wire::v1::runs_client::RunsClient;
+use regatta_wire::v1::runs_server::RunsServer;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::transport::{Channel, Endpoint, Server};
+
+use super::fake_agent::{FakeAgent, Script, first_report};
+use crate::action_cache::ActionCache;
+use crate::action_plan::PlanDefaults;
+use crate::cas::InputTrees;
+use crate::dispatch::{DispatchConfig, Dispatcher};
+use crate::fleet_service::FleetService;
+use crate::runs::{RunRegistry, RunServices, RunsService};
+
+/// How long a test waits for what must happen.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The services.
+pub(crate) struct Fixture {
+    pub(crate) channel: Channel,
+    pub(crate) blobs: Arc<dyn BlobStore>,
+    pub(crate) ledger: Arc<dyn Ledger>,
+    pub(crate) dispatcher: Arc<Dispatcher>,
+    services: RunServices,
+    _server: AbortOnDropHandle<()>,
+}
+
+impl Fixture {
+    pub(crate) async fn start() -> Self {
+        let memory = || -> Arc<dyn BlobStore> {
+            Arc::new(EmptyBlobStore::new(Arc::new(MemoryBlobStore::new())))
+        };
+        let blobs = memory();
+        let ledger: Arc<dyn Ledger> = Arc::new(MemoryLedger::new());
+        let scheduler = SchedulerConfig {
+            heartbeat_interval: Duration::from_millis(100),
+            unsatisfiable_grace: Duration::from_millis(200),
+            retry_elsewhere: Duration::from_millis(100),
+            ..SchedulerConfig::default()
+        };
+        let dispatcher = Dispatcher::start(DispatchConfig { scheduler }, Arc::clone(&ledger));
+        let dispatcher = dispatcher.await.expect("starts");
+        let services = RunServices {
+            dispatcher: Arc::clone(&dispatcher),
+            results: Arc::new(ActionCache::new(
+                Arc::new(MemoryBlobStore::new()),
+                Arc::clone(&blobs),
+            )),
+            blobs: Arc::clone(&blobs),
+            trees: Arc::new(InputTrees::new(Arc::clone(&blobs))),
+            ledger: Arc::clone(&ledger),
+            defaults: PlanDefaults {
+                image: None,
+                resources: Resources::default(),
+                timeout: Duration::from_secs(60),
+                maximum_timeout: Duration::from_secs(600),
+            },
+        };
+        let (channel, server) = serve(&services).await;
+        Self {
+            channel,
+            blobs,
+            ledger,
+            dispatcher,
+            services,
+            _server: server,
+        }
+    }
+
+    /// What a coordinator knows that starts with this one's ledger.
+    pub(crate) async fn restarted(&self) -> Arc<RunRegistry> {
+        RunRegistry::start(self.services.clone())
+            .await
+            .expect("starts")
+    }
+
+    pub(crate) fn agent(&self, name: &str, script: Script) -> FakeAgent {
+        FakeAgent::start(self.channel.clone(), first_report(name), script)
+    }
+
+    /// An agent that has these images.
+    pub(crate) fn docker_agent(
+        &self,
+        name: &str,
+        images: Vec<v1::OfferedImage>,
+        script: Script,
+    ) -> FakeAgent {
+        let mut report = first_report(name);
+        let offer = report.offer.as_mut().expect("is set");
+        offer.runtime = "docker".to_owned();
+        offer.images = images;
+        FakeAgent::start(self.channel.clone(), report, script)
+    }
+
+    /// Waits until exactly these agents are connected and have said what they offer.
+    pub(crate) async fn connected(&self, names: &[&str]) {
+        let reached = async {
+            loop {
+                let agents = self.dispatcher.list_agents();
+                let ready = agents.iter().filter(|agent| agent.connected);
+                let ready: Vec<_> = ready.map(|agent| agent.agent_id.as_str()).collect();
+                let offered = |agent: &v1::AgentStatus| {
+                    let hostname = agent.offer.as_ref().map(|offer| offer.hostname.as_str());
+                    !agent.connected || hostname == Some(agent.agent_id.as_str())
+                };
+                if ready == names && agents.iter().all(offered) {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, reached)
+            .await
+            .expect("connect in time");
+    }
+
+    pub(crate) fn runs(&self) -> RunsClient<Channel> {
+        RunsClient::new(self.channel.clone())
+    }
+
+    pub(crate) async fn submit(&self, spec: v1::RunSpec) -> String {
+        let request = v1::SubmitRunRequest { spec: Some(spec) };
+        let response = self.runs().submit_run(request).await.expect("is accepted");
+        response.into_inner().run_id
+    }
+
+    /// Watches a run to its end.
+    pub(crate) async fn finish(&self, run: &str) -> Story {
+        tokio::time::timeout(PATIENCE, self.watch(run, 0))
+            .await
+            .expect("ends in time")
+    }
+
+    pub(crate) async fn watch(&self, run: &str, after_sequence: u64) -> Story {
+        let request = v1::WatchRunRequest {
+            run_id: run.to_owned(),
+            after_sequence,
+        };
+        let mut events = self
+            .runs()
+            .watch_run(request)
+            .await
+            .expect("is known")
+            .into_inner();
+        let mut story = Story::default();
+        let mut expected = after_sequence + 1;
+        while let Some(event) = events.message().await.expect("goes on") {
+            assert_eq!(event.sequence, expected, "without gaps");
+            expected += 1;
+            story.events.extend(event.event);
+        }
+        story
+    }
+
+    pub(crate) async fn run(&self, spec: v1::RunSpec) -> Story {
+        let run = self.submit(spec).await;
+        self.finish(&run).await
+    }
+}
+
+async fn serve(services: &RunServices) -> (Channel, AbortOnDropHandle<()>) {
+    let registry = RunRegistry::start(services.clone()).await.expect("starts");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let address = listener.local_addr().expect("is bound");
+    let fleet = FleetService::new(Arc::clone(&services.dispatcher));
+    let server = Server::builder()
+        .add_service(RunsServer::new(RunsService::new(registry)))
+        .add_service(FleetServer::new(fleet))
+        .serve_with_incoming(TcpListenerStream::new(listener));
+    let server = tokio::spawn(async move { server.await.expect("serves") });
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("is an address");
+    let channel = endpoint.connect().await.expect("connects");
+    (channel, AbortOnDropHandle::new(server))
+}
+
+/// Everything that a run told.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Story {
+    pub(crate) events: Vec<Event>,
+}
+
+impl Story {
+    pub(crate) fn end(&self) -> &v1::RunFinished {
+        match self.events.last() {
+            Some(Event::RunFinished(end)) => end,
+            other => panic!("the last event is {other:?}"),
+        }
+    }
+
+    pub(crate) fn counts(&self) -> v1::Counts {
+        self.end().counts.expect("are set")
+    }
+
+    /// Each test's one result.
+    pub(crate) fn tests(&self) -> BTreeMap<String, v1::TestResult> {
+        let mut results = BTreeMap::new();
+        for event in &self.events {
+            let Event::TestsFinished(finished) = event else {
+                continue;
+            };
+            for result in &finished.results {
+                let known = results.insert(result.test_id.clone(), result.clone());
+                assert!(known.is_none(), "{} is told twice", result.test_id);
+            }
+        }
+        results
+    }
+
+    pub(crate) fn job(&self, name: &str) -> &v1::JobFinished {
+        let mut ends = self.events.iter().filter_map(|event| match event {
+            Event::JobFinished(end) if end.job == name => Some(end),
+            _ => None,
+        });
+        let end = ends.next().expect("the job has ended");
+        assert!(ends.next().is_none(), "{name} ended twice");
+        end
+    }
+}
+
+pub(crate) fn build(name: &str, needs: &[&str], arguments: &[&str]) -> v1::Job {
+    v1::Job {
+        name: name.to_owned(),
+        needs: needs.iter().map(|&name| name.to_owned()).collect(),
+        input_root: Some(Digest::EMPTY.into()),
+        kind: Some(v1::job::Kind::Build(v1::Build {
+            arguments: arguments.iter().map(|&text| text.to_owned()).collect(),
+            do_not_cache: false,
+        })),
+        ..Default::default()
+    }
+}
+
+pub(crate) fn libtest(name: &str) -> v1::Job {
+    suite(
+        name,
+        v1::Suite {
+            adapter: v1::SuiteAdapter::Libtest.into(),
+            run_arguments: vec!["./tests".to_owned()],
+            ..Default::default()
+        },
+    )
+}
+
+pub(crate) fn contract(name: &str) -> v1::Job {
+    suite(
+        name,
+        v1::Suite {
+            adapter: v1::SuiteAdapter::Contract.into(),
+            discover_arguments: vec!["./list".to_owned()],
+            run_arguments: vec!["./run".to_owned()],
+            junit_path: "junit.xml".to_owned(),
+            ..Default::default()
+        },
+    )
+}
+
+fn suite(name: &str, suite: v1::Suite) -> v1::Job {
+    v1::Job {
+        kind: Some(v1::job::Kind::Suite(suite)),
+        ..build(name, &[], &[])
+    }
+}
+
+pub(crate) fn spec(jobs: Vec<v1::Job>) -> v1::RunSpec {
+    v1::RunSpec {
+        jobs,
+        ..Default::default()
+    }
+}

@@ -1,0 +1,98 @@
+//! Every gRPC service, put together.
+
+use std::sync::Arc;
+
+use regatta_ledger::Ledger;
+use regatta_wire::bytestream::byte_stream_server::ByteStreamServer;
+use regatta_wire::health::health_server::HealthServer;
+use regatta_wire::longrunning::operations_server::OperationsServer;
+use regatta_wire::reapi::action_cache_server::ActionCacheServer;
+use regatta_wire::reapi::capabilities_server::CapabilitiesServer;
+use regatta_wire::reapi::content_addressable_storage_server::ContentAddressableStorageServer;
+use regatta_wire::reapi::execution_server::ExecutionServer;
+use regatta_wire::v1::fleet_server::FleetServer;
+use regatta_wire::v1::runs_server::RunsServer;
+use regatta_wire::v1::suites_server::SuitesServer;
+use tokio::sync::watch;
+use tonic::service::Routes;
+
+use crate::action_cache::ActionCacheService;
+use crate::capabilities::CapabilitiesService;
+use crate::cas::{ByteStreamService, ContentAddressableStorageService, UploadRegistry};
+use crate::execution::{ExecutionParts, ExecutionService};
+use crate::fleet_service::FleetService;
+use crate::health::HealthService;
+use crate::operations::OperationsService;
+use crate::request_metrics::{RequestMetrics, count_requests};
+use crate::runs::{RunRegistry, RunsService};
+use crate::suites::SuitesService;
+
+/// The largest message that is taken, in bytes. Batches are limited to 4 MiB; a little more lets a batch
+/// that exceeds that be refused in words, and a client upload in larger pieces.
+const MAX_MESSAGE_SIZE_BYTES: usize = 8 << 20;
+
+/// The largest report of an agent, in bytes: a thousand outcomes with small outputs inside.
+const MAX_AGENT_REPORT_SIZE_BYTES: usize = 32 << 20;
+
+/// The largest desired state that is sent to an agent, in bytes; agents take as much.
+const MAX_DESIRED_STATE_SIZE_BYTES: usize = 64 << 20;
+
+/// What the services are made of.
+pub(crate) struct ServiceParts {
+    pub(crate) execution: Arc<ExecutionParts>,
+    pub(crate) uploads: Arc<UploadRegistry>,
+    pub(crate) ledger: Arc<dyn Ledger>,
+    pub(crate) runs: Arc<RunRegistry>,
+    pub(crate) serving: watch::Receiver<bool>,
+    pub(crate) clients_may_write_action_results: bool,
+}
+
+/// All services behind one router.
+pub(crate) fn routes(parts: ServiceParts) -> Routes {
+    let ServiceParts {
+        execution,
+        uploads,
+        ledger,
+        runs,
+        serving,
+        clients_may_write_action_results,
+    } = parts;
+    let blobs = Arc::clone(&execution.blobs);
+    let storage = ContentAddressableStorageService::new(Arc::clone(&blobs));
+    let streams = ByteStreamService::new(Arc::clone(&blobs), uploads);
+    let cache = Arc::clone(&execution.cache);
+    let cache = ActionCacheService::new(cache, blobs, clients_may_write_action_results);
+    let capabilities = CapabilitiesService::new(clients_may_write_action_results);
+    let operations = OperationsService::new(Arc::clone(&execution.operations));
+    let fleet = FleetService::new(Arc::clone(&execution.dispatcher));
+    let mut routes = Routes::builder();
+    routes
+        .add_service(
+            ContentAddressableStorageServer::new(storage)
+                .max_decoding_message_size(MAX_MESSAGE_SIZE_BYTES),
+        )
+        .add_service(
+            ByteStreamServer::new(streams).max_decoding_message_size(MAX_MESSAGE_SIZE_BYTES),
+        )
+        .add_service(
+            ActionCacheServer::new(cache).max_decoding_message_size(MAX_MESSAGE_SIZE_BYTES),
+        )
+        .add_service(CapabilitiesServer::new(capabilities))
+        .add_service(OperationsServer::new(operations))
+        .add_service(ExecutionServer::new(ExecutionService::new(Arc::clone(
+            &execution,
+        ))))
+        .add_service(
+            FleetServer::new(fleet)
+                .max_decoding_message_size(MAX_AGENT_REPORT_SIZE_BYTES)
+                .max_encoding_message_size(MAX_DESIRED_STATE_SIZE_BYTES),
+        )
+        .add_service(
+            RunsServer::new(RunsService::new(runs))
+                .max_decoding_message_size(MAX_MESSAGE_SIZE_BYTES),
+        )
+        .add_service(SuitesServer::new(SuitesService::new(ledger)))
+        .add_service(HealthServer::new(HealthService::new(serving)));
+    let counted = axum::middleware::from_fn_with_state(RequestMetrics::new(), count_requests);
+    Routes::from(routes.routes().prepare().into_axum_router().layer(counted))
+}

@@ -1,0 +1,134 @@
+use regatta_model::Digest;
+use regatta_wire::reapi;
+use tonic::Code;
+
+use crate::harness::{Running, details, missing_in};
+
+fn lookup(instance_name: &str, action: Digest) -> reapi::GetActionResultRequest {
+    reapi::GetActionResultRequest {
+        instance_name: instance_name.to_owned(),
+        action_digest: Some(action.into()),
+        inline_stdout: true,
+        inline_output_files: vec!["wanted".to_owned()],
+        ..Default::default()
+    }
+}
+
+fn file(path: &str, digest: Digest) -> reapi::OutputFile {
+    let digest = Some(digest.into());
+    reapi::OutputFile {
+        path: path.to_owned(),
+        digest,
+        ..Default::default()
+    }
+}
+
+fn update(action: Digest, result: reapi::ActionResult) -> reapi::UpdateActionResultRequest {
+    reapi::UpdateActionResultRequest {
+        instance_name: "main".to_owned(),
+        action_digest: Some(action.into()),
+        action_result: Some(result),
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn clients_write_results_only_where_they_may() {
+    let coordinator = Running::start().await;
+    let action = coordinator.store("action").await;
+    let request = update(action, reapi::ActionResult::default());
+    let refused = coordinator
+        .action_cache()
+        .update_action_result(request)
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn results_come_back_with_what_was_asked_for_inline() {
+    let coordinator =
+        Running::start_with(|config| config.clients_may_write_action_results = true).await;
+    let mut cache = coordinator.action_cache();
+    let (stdout, wanted) = (
+        coordinator.store("out").await,
+        coordinator.store("file").await,
+    );
+    let result = reapi::ActionResult {
+        output_files: vec![file("other", wanted), file("wanted", wanted)],
+        stdout_digest: Some(stdout.into()),
+        ..Default::default()
+    };
+    let action = Digest::of(b"action");
+    let refused = cache
+        .update_action_result(update(action, result.clone()))
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert_eq!(missing_in(&details(&refused)), [format!("blobs/{action}")]);
+    coordinator.store("action").await;
+    cache
+        .update_action_result(update(action, result))
+        .await
+        .unwrap();
+    let found = cache
+        .get_action_result(lookup("main", action))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(found.stdout_raw, "out");
+    assert_eq!(found.output_files[0].contents, "");
+    assert_eq!(found.output_files[1].contents, "file");
+    for unknown in [lookup("other", action), lookup("main", stdout)] {
+        let absent = cache.get_action_result(unknown).await.unwrap_err();
+        assert_eq!(absent.code(), Code::NotFound);
+    }
+    let refused = cache
+        .get_action_result(lookup("a/blobs/b", action))
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn a_result_does_not_outlive_its_blobs() {
+    let writable = |config: &mut regatta_server::CoordinatorConfig| {
+        config.clients_may_write_action_results = true;
+    };
+    let coordinator = Running::start_with(writable).await;
+    let output = coordinator.store("output").await;
+    let [output_file] = &coordinator.stored_files()[..] else {
+        panic!("one blob was stored")
+    };
+    let output_file = output_file.clone();
+    let action = coordinator.store("action").await;
+    let result = reapi::ActionResult {
+        output_files: vec![file("o", output)],
+        ..Default::default()
+    };
+    let mut cache = coordinator.action_cache();
+    cache
+        .update_action_result(update(action, result))
+        .await
+        .unwrap();
+    assert!(
+        cache
+            .get_action_result(lookup("main", action))
+            .await
+            .is_ok()
+    );
+    std::fs::remove_file(output_file).unwrap();
+    let coordinator = Running::start_in(coordinator.stop().await, writable).await;
+    let mut cache = coordinator.action_cache();
+    let absent = cache
+        .get_action_result(lookup("main", action))
+        .await
+        .unwrap_err();
+    assert_eq!(absent.code(), Code::NotFound);
+    coordinator.store("output").await;
+    let absent = cache
+        .get_action_result(lookup("main", action))
+        .await
+        .unwrap_err();
+    assert_eq!(absent.code(), Code::NotFound, "the entry itself is gone");
+}
