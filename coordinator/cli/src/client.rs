@@ -1,0 +1,206 @@
+//! The connection to a coordinator.
+
+use std::time::Duration;
+
+use regatta_cas::GrpcBlobStore;
+use regatta_wire::reapi::capabilities_client::CapabilitiesClient;
+use regatta_wire::reapi::execution_client::ExecutionClient;
+use regatta_wire::v1::fleet_client::FleetClient;
+use regatta_wire::v1::runs_client::RunsClient;
+use tonic::Code;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::exit_code::{ExitCode, Failure};
+
+/// How long connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How large a message may be: the results of many tests come in one.
+const MESSAGE_LIMIT_BYTES: usize = 64 << 20;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The address makes no sense. Fix it.
+    #[error("`{url}` is no address of a coordinator; write it like grpc://127.0.0.1:8980")]
+    BadUrl {
+        /// The address.
+        url: String,
+    },
+    /// The address asks for encryption, which this version does not have.
+    #[error("`{url}`: encrypted connections are not supported yet; write grpc://HOST:PORT")]
+    Encrypted {
+        /// The address.
+        url: String,
+    },
+    /// Nothing answers. Start a coordinator, or name another.
+    #[error(
+        "no coordinator answers at {url} ({detail}); start one with `regatta up`, or name another with \
+         --coordinator or REGATTA_COORDINATOR"
+    )]
+    Unreachable {
+        /// The address.
+        url: String,
+        /// What came back.
+        detail: String,
+    },
+}
+
+impl From<ConnectError> for Failure {
+    fn from(error: ConnectError) -> Self {
+        let code = match error {
+            ConnectError::BadUrl { .. } | ConnectError::Encrypted { .. } => {
+                ExitCode::BadConfiguration
+            }
+            ConnectError::Unreachable { .. } => ExitCode::CoordinatorUnreachable,
+        };
+        Self {
+            code,
+            error: error.into(),
+        }
+    }
+}
+
+/// A connection to a coordinator, on behalf of a tenant.
+#[derive(Clone, Debug)]
+pub struct Client {
+    url: String,
+    channel: Channel,
+    instance: String,
+}
+
+impl Client {
+    /// Connects.
+    ///
+    /// # Errors
+    /// The address makes no sense, or nothing answers there.
+    pub async fn connect(url: &str, instance: &str) -> Result<Self, ConnectError> {
+        let endpoint = Endpoint::from_shared(http_url(url)?)
+            .map_err(|_| ConnectError::BadUrl {
+                url: url.to_owned(),
+            })?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true);
+        let channel = endpoint
+            .connect()
+            .await
+            .map_err(|error| ConnectError::Unreachable {
+                url: url.to_owned(),
+                detail: innermost(&error),
+            })?;
+        Ok(Self {
+            url: url.to_owned(),
+            channel,
+            instance: instance.to_owned(),
+        })
+    }
+
+    /// Where it leads.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The instance name.
+    #[must_use]
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// Its runs.
+    #[must_use]
+    pub fn runs(&self) -> RunsClient<Channel> {
+        RunsClient::new(self.channel.clone())
+            .max_decoding_message_size(MESSAGE_LIMIT_BYTES)
+            .max_encoding_message_size(MESSAGE_LIMIT_BYTES)
+    }
+
+    /// Its agents.
+    #[must_use]
+    pub fn fleet(&self) -> FleetClient<Channel> {
+        FleetClient::new(self.channel.clone())
+    }
+
+    /// Its execution of single actions.
+    #[must_use]
+    pub fn execution(&self) -> ExecutionClient<Channel> {
+        ExecutionClient::new(self.channel.clone())
+    }
+
+    /// What it can do.
+    #[must_use]
+    pub fn capabilities(&self) -> CapabilitiesClient<Channel> {
+        CapabilitiesClient::new(self.channel.clone())
+    }
+
+    /// Its blobs.
+    #[must_use]
+    pub fn blobs(&self) -> GrpcBlobStore {
+        GrpcBlobStore::new(self.channel.clone(), self.instance.clone())
+    }
+}
+
+/// The URL as HTTP clients know it.
+///
+/// # Errors
+/// It is no address of a coordinator.
+pub fn http_url(url: &str) -> Result<String, ConnectError> {
+    let bad = || ConnectError::BadUrl {
+        url: url.to_owned(),
+    };
+    let (scheme, rest) = url.split_once("://").ok_or_else(bad)?;
+    match scheme {
+        "grpc" | "http" if !rest.is_empty() => Ok(format!("http://{rest}")),
+        "grpcs" | "https" => Err(ConnectError::Encrypted {
+            url: url.to_owned(),
+        }),
+        _ => Err(bad()),
+    }
+}
+
+/// The cause at the bottom of an error says what happened; the rest says to whom.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+/// What a refusal means for the process: `operation` completes "cannot".
+#[must_use]
+pub fn refused(operation: &str, status: &tonic::Status) -> Failure {
+    let message = format!("cannot {operation}: {}", status.message());
+    let code = match status.code() {
+        Code::Unavailable => ExitCode::CoordinatorUnreachable,
+        Code::InvalidArgument | Code::NotFound | Code::OutOfRange => ExitCode::BadConfiguration,
+        Code::Cancelled => ExitCode::Cancelled,
+        _ => ExitCode::Infrastructure,
+    };
+    Failure::new(code, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_written_as_bazel_writes_them() {
+        let url = |url: &str| http_url(url).map_err(|error| Failure::from(error).code);
+        assert_eq!(url("grpc://h:1"), Ok("http://h:1".to_owned()));
+        assert_eq!(url("http://h:1"), Ok("http://h:1".to_owned()));
+        for bad in ["h:1", "ftp://h", "grpc://", "grpcs://h:1"] {
+            assert_eq!(url(bad), Err(ExitCode::BadConfiguration), "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_there_has_its_own_exit_code_and_says_what_to_do() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        drop(listener);
+        let refused = Client::connect(&format!("grpc://{address}"), "").await;
+        let failure = Failure::from(refused.expect_err("nobody listens"));
+        assert_eq!(failure.code, ExitCode::CoordinatorUnreachable);
+        assert!(failure.to_string().contains("regatta up"), "{failure}");
+    }
+}

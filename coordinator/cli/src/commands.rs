@@ -1,0 +1,78 @@
+//! What each command does, put together from the other modules.
+
+mod agents;
+mod cancel;
+mod completions;
+mod daemons;
+mod doctor;
+mod exec;
+mod logs;
+mod ps;
+mod run;
+mod table;
+mod test;
+
+use crate::client::Client;
+use crate::exit_code::{ExitCode, Failure};
+use crate::logging::{self, Verbosity};
+use crate::options::{Command, GlobalOptions, Options};
+
+/// Does what the command line says.
+///
+/// # Errors
+/// It cannot be done; the failure says why, and what the process ends with.
+pub async fn execute(options: Options) -> Result<ExitCode, Failure> {
+    let global = &options.global;
+    logging::set_up(global, verbosity(&options.command));
+    match options.command {
+        Command::Up(up) => daemons::up(global, up).await,
+        Command::Coordinator(coordinator) => daemons::coordinator(coordinator).await,
+        Command::Agent(agent) => daemons::agent(global, agent).await,
+        Command::Run(run) => run::run(global, run).await,
+        Command::Test(test) => Box::pin(test::test(global, *test)).await,
+        Command::Exec(exec) => exec::exec(global, exec).await,
+        Command::Cancel { run } => cancel::cancel(&connect(global).await?, run).await,
+        Command::Ps { all, limit, format } => {
+            ps::ps(&connect(global).await?, all, limit, format).await
+        }
+        Command::Logs { run, job, test } => {
+            logs::logs(&connect(global).await?, run, job, test).await
+        }
+        Command::Agents { format } => agents::agents(&connect(global).await?, format).await,
+        Command::Drain { agent, undo } => {
+            agents::drain(&connect(global).await?, agent, !undo).await
+        }
+        Command::Doctor { image } => doctor::doctor(global, image.as_deref()).await,
+        Command::Completions { shell } => completions::completions(shell),
+    }
+}
+
+fn verbosity(command: &Command) -> Verbosity {
+    match command {
+        Command::Up(_) | Command::Coordinator(_) | Command::Agent(_) => Verbosity::Daemon,
+        Command::Run(_)
+        | Command::Test(_)
+        | Command::Exec(_)
+        | Command::Cancel { .. }
+        | Command::Ps { .. }
+        | Command::Logs { .. }
+        | Command::Agents { .. }
+        | Command::Drain { .. }
+        | Command::Doctor { .. }
+        | Command::Completions { .. } => Verbosity::Command,
+    }
+}
+
+async fn connect(global: &GlobalOptions) -> Result<Client, Failure> {
+    Ok(Client::connect(&global.coordinator, &global.instance).await?)
+}
+
+/// Runs something that blocks where it may.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
+    use crate::exit_code::OrExit;
+    tokio::task::spawn_blocking(work)
+        .await
+        .or_exit(ExitCode::Local)
+}

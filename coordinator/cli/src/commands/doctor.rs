@@ -1,0 +1,27 @@
+//! `regatta doctor`.
+
+use std::io::Write;
+
+use crate::doctor::{Check, Level, check_all};
+use crate::exit_code::{ExitCode, Failure, OrExit};
+use crate::options::GlobalOptions;
+
+pub(super) async fn doctor(
+    global: &GlobalOptions,
+    image: Option<&str>,
+) -> Result<ExitCode, Failure> {
+    let checks = check_all(&global.coordinator, image).await;
+    let paint = global.paint();
+    let mut stdout = std::io::stdout().lock();
+    for check in &checks {
+        writeln!(stdout, "{}", check.line(paint)).or_exit(ExitCode::Local)?;
+    }
+    Ok(verdict(&checks))
+}
+
+fn verdict(checks: &[Check]) -> ExitCode {
+    match checks.iter().any(|check| check.level == Level::Fail) {
+        true => ExitCode::Local,
+        false => ExitCode::Good,
+    }
+}

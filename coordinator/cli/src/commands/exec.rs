@@ -1,0 +1,239 @@
+//! `regatta exec`.
+
+use std::io::{Stdout, Write, stderr, stdout};
+use std::path::Path;
+
+use bytes::Bytes;
+use regatta_cas::read_all;
+use regatta_model::Digest;
+use regatta_wire::convert::duration_to_wire;
+use regatta_wire::{reapi, v1};
+
+use super::run::description;
+use super::{blocking, connect};
+use crate::client::Client;
+use crate::download::download;
+use crate::exit_code::{ExitCode, Failure, OrExit};
+use crate::interrupts::Interrupts;
+use crate::options::{ExecOptions, GlobalOptions, MessageFormat};
+use crate::session::{submit, watch_failure};
+use crate::tree::{Entries, Staging, walk};
+use crate::watch::{CommandOutput, Ended, EventSink, JsonOutput, JsonReport, follow};
+use crate::{directories, jobs};
+
+/// The name of the run's only job.
+const JOB: &str = "exec";
+/// How much output is fetched that was not seen live; `regatta logs` has the rest.
+const OUTPUT_LIMIT_BYTES: u64 = 256 << 20;
+
+pub(super) async fn exec(
+    global: &GlobalOptions,
+    options: ExecOptions,
+) -> Result<ExitCode, Failure> {
+    let client = connect(global).await?;
+    let input_root = stage(&client, options.input.as_deref()).await?;
+    let mut interrupts = Interrupts::of_this_process().or_exit(ExitCode::Local)?;
+    let submitted = submit(&client, spec(global, &options, input_root)).await?;
+    let mut output = output(global);
+    let mut json = json_report(global, &submitted).or_exit(ExitCode::Local)?;
+    let mut sinks: Vec<&mut dyn EventSink> = vec![&mut output];
+    sinks.extend(json.as_mut().map(|sink| sink as &mut dyn EventSink));
+    let ended = follow(
+        client.runs(),
+        &submitted.run_id,
+        &mut sinks,
+        &mut interrupts,
+    )
+    .await
+    .map_err(|error| watch_failure(&submitted.run_id, error))?;
+    let Some(finished) = output.finished().cloned() else {
+        return Ok(without_result(&ended));
+    };
+    if let Some(result) = &finished.result {
+        let whole_stdout =
+            whole(&client, &result.stdout_raw, result.stdout_digest.as_ref()).await?;
+        let whole_stderr =
+            whole(&client, &result.stderr_raw, result.stderr_digest.as_ref()).await?;
+        output
+            .complete(&whole_stdout, &whole_stderr)
+            .or_exit(ExitCode::Local)?;
+        if let Some(directory) = &options.download {
+            download(&client.blobs(), result, directory)
+                .await
+                .or_exit(ExitCode::Infrastructure)?;
+        }
+    }
+    // A command that ran and failed has said so itself.
+    let spoke = finished.failure_class() == v1::FailureClass::Test
+        && finished
+            .result
+            .as_ref()
+            .is_some_and(|result| result.exit_code != 0);
+    if !finished.message.is_empty() && !spoke {
+        writeln!(stderr(), "regatta: {}", finished.message).or_exit(ExitCode::Local)?;
+    }
+    Ok(exit_code(&finished))
+}
+
+/// Where the command's output goes: as it is, or as lines of JSON.
+fn output(global: &GlobalOptions) -> CommandOutput<Box<dyn Write>, Box<dyn Write>> {
+    let lines = |stream| Box::new(JsonOutput::new(stdout(), JOB, stream));
+    match global.message_format {
+        MessageFormat::Human => CommandOutput::new(Box::new(stdout()), Box::new(stderr())),
+        MessageFormat::Json => CommandOutput::new(
+            lines(v1::OutputStream::Stdout),
+            lines(v1::OutputStream::Stderr),
+        ),
+    }
+}
+
+fn json_report(
+    global: &GlobalOptions,
+    submitted: &v1::SubmitRunResponse,
+) -> std::io::Result<Option<JsonReport<Stdout>>> {
+    match global.message_format {
+        MessageFormat::Human => Ok(None),
+        MessageFormat::Json => {
+            let mut report = JsonReport::new(stdout())?.without_output();
+            report.submitted(&submitted.run_id, &submitted.warnings)?;
+            Ok(Some(report))
+        }
+    }
+}
+
+async fn stage(client: &Client, input: Option<&Path>) -> Result<Digest, Failure> {
+    let mut staging;
+    let roots;
+    match input {
+        Some(directory) => {
+            let directory = directory.canonicalize().map_err(|error| {
+                let message = format!("--input {}: {error}", directory.display());
+                Failure::new(ExitCode::BadConfiguration, message)
+            })?;
+            let cache_file = directories::digest_cache(&directory).or_exit(ExitCode::Local)?;
+            (staging, roots) = blocking(move || -> Result<_, Failure> {
+                let entries = walk(&directory, &directory, &[]).or_exit(ExitCode::Local)?;
+                let mut staging = Staging::new(&cache_file);
+                let roots = staging.add(&[&entries]).or_exit(ExitCode::Local)?;
+                staging.save_cache();
+                Ok((staging, roots))
+            })
+            .await??;
+        }
+        None => {
+            staging = Staging::new(Path::new(""));
+            roots = staging
+                .add(&[&Entries::default()])
+                .or_exit(ExitCode::Local)?;
+        }
+    }
+    staging
+        .upload(&client.blobs())
+        .await
+        .or_exit(ExitCode::Infrastructure)?;
+    Ok(roots.first().copied().unwrap_or(Digest::EMPTY))
+}
+
+fn spec(global: &GlobalOptions, options: &ExecOptions, input_root: Digest) -> v1::RunSpec {
+    let mut environment = jobs::base_environment();
+    environment.extend(options.env.iter().cloned());
+    let job = v1::Job {
+        name: JOB.to_owned(),
+        input_root: Some(input_root.into()),
+        environment: jobs::environment_to_wire(&environment),
+        output_paths: options.output.clone(),
+        platform: Some(jobs::platform(options.job.image.as_ref())),
+        isolation: jobs::isolation_to_wire(options.job.isolation).into(),
+        network: options.job.network,
+        timeout: options.job.timeout.map(duration_to_wire),
+        kind: Some(v1::job::Kind::Build(v1::Build {
+            arguments: options.command.clone(),
+            do_not_cache: options.no_cache,
+        })),
+        ..v1::Job::default()
+    };
+    v1::RunSpec {
+        instance_name: global.instance.clone(),
+        jobs: vec![job],
+        skip_cache_lookup: options.no_cache,
+        description: description("regatta exec --", &options.command),
+        ..v1::RunSpec::default()
+    }
+}
+
+/// All of an output stream.
+async fn whole(
+    client: &Client,
+    raw: &Bytes,
+    digest: Option<&reapi::Digest>,
+) -> Result<Bytes, Failure> {
+    let Some(digest) = digest.filter(|_| raw.is_empty()) else {
+        return Ok(raw.clone());
+    };
+    let digest = Digest::try_from(digest).or_exit(ExitCode::Infrastructure)?;
+    read_all(&client.blobs(), &digest, OUTPUT_LIMIT_BYTES)
+        .await
+        .or_exit(ExitCode::Infrastructure)
+}
+
+/// The run ended without an end of its job, which only a cancelled or broken one does.
+fn without_result(ended: &Ended) -> ExitCode {
+    match ended.exit_code() {
+        ExitCode::Good => ExitCode::Infrastructure,
+        code => code,
+    }
+}
+
+fn exit_code(finished: &v1::JobFinished) -> ExitCode {
+    let command = finished.result.as_ref().map(|result| result.exit_code);
+    // A shell shows what a signal ended as a code above 128; anything else out of range is a failure.
+    let command = command.map(|code| u8::try_from(code).unwrap_or(u8::MAX));
+    match (finished.status(), finished.failure_class()) {
+        (v1::JobStatus::Passed, _) => ExitCode::Command(command.unwrap_or(0)),
+        (v1::JobStatus::Failed, v1::FailureClass::Timeout) => ExitCode::TIMED_OUT,
+        (v1::JobStatus::Failed, v1::FailureClass::Oom) => ExitCode::OUT_OF_MEMORY,
+        (v1::JobStatus::Failed, v1::FailureClass::Infra) => ExitCode::Infrastructure,
+        (v1::JobStatus::Cancelled, _) | (v1::JobStatus::Failed, v1::FailureClass::Cancelled) => {
+            ExitCode::Cancelled
+        }
+        (v1::JobStatus::Failed, v1::FailureClass::Test | v1::FailureClass::Unspecified) => command
+            .filter(|code| *code != 0)
+            .map_or(ExitCode::TestsFailed, ExitCode::Command),
+        (v1::JobStatus::NotRun | v1::JobStatus::Unknown | v1::JobStatus::Unspecified, _) => {
+            ExitCode::Infrastructure
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(status: v1::JobStatus, class: v1::FailureClass, code: Option<i32>, expected: u8) {
+        let finished = v1::JobFinished {
+            status: status.into(),
+            failure_class: class.into(),
+            result: code.map(|exit_code| reapi::ActionResult {
+                exit_code,
+                ..reapi::ActionResult::default()
+            }),
+            ..v1::JobFinished::default()
+        };
+        assert_eq!(exit_code(&finished).number(), expected);
+    }
+
+    #[test]
+    fn the_commands_exit_code_is_ours() {
+        use v1::FailureClass as Class;
+        use v1::JobStatus as Status;
+        check(Status::Passed, Class::Unspecified, Some(0), 0);
+        check(Status::Failed, Class::Test, Some(3), 3);
+        check(Status::Failed, Class::Test, None, 100);
+        check(Status::Failed, Class::Timeout, Some(0), 124);
+        check(Status::Failed, Class::Oom, Some(0), 137);
+        check(Status::Failed, Class::Infra, None, 98);
+        check(Status::Unknown, Class::Infra, None, 98);
+        check(Status::Cancelled, Class::Cancelled, None, 130);
+    }
+}

@@ -1,0 +1,168 @@
+//! `regatta run`.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use regatta_model::Digest;
+use regatta_wire::v1;
+
+use super::{blocking, connect};
+use crate::config::{self, ConfigError, ConfigProblem, JobConfig, Pipeline};
+use crate::exit_code::{ExitCode, Failure, OrExit};
+use crate::options::{GlobalOptions, RunOptions};
+use crate::session::Session;
+use crate::tree::{Entries, ExpandError, Staging, expand, walk};
+use crate::{directories, git, jobs};
+
+pub(super) async fn run(global: &GlobalOptions, options: RunOptions) -> Result<ExitCode, Failure> {
+    let pipeline = load(options.file.as_deref())?;
+    let chosen: Vec<JobConfig> = pipeline
+        .select(&options.jobs)?
+        .into_iter()
+        .cloned()
+        .collect();
+    if chosen.is_empty() {
+        let message = format!("{} has no jobs", pipeline.file.display());
+        return Err(Failure::new(ExitCode::NothingSelected, message));
+    }
+    if options.list {
+        return list(&chosen);
+    }
+    let root = pipeline.root.clone();
+    let inputs = inputs(&pipeline, &chosen)?;
+    let client = connect(global).await?;
+    let commit = blocking(move || git::commit_of(&root)).await?;
+    let cache_file = directories::digest_cache(&pipeline.root).or_exit(ExitCode::Local)?;
+    let mut staging = Staging::new(&cache_file);
+    let roots = staging
+        .add(&inputs.iter().collect::<Vec<_>>())
+        .or_exit(ExitCode::Local)?;
+    staging.save_cache();
+    staging
+        .upload(&client.blobs())
+        .await
+        .or_exit(ExitCode::Infrastructure)?;
+    let spec = v1::RunSpec {
+        instance_name: global.instance.clone(),
+        commit: commit.id,
+        branch: commit.branch,
+        dirty: commit.dirty,
+        jobs: configured_jobs(&chosen, &pipeline, &roots),
+        fail_fast: options.fail_fast,
+        skip_cache_lookup: options.report.no_cache,
+        description: description("regatta run", &options.jobs),
+    };
+    let session = Session {
+        global,
+        client: &client,
+        report: &options.report,
+        junit: options.junit,
+    };
+    let (ended, _) = session.run(spec).await?;
+    Ok(ended.exit_code())
+}
+
+fn load(file: Option<&Path>) -> Result<Pipeline, Failure> {
+    let here = std::env::current_dir().or_exit(ExitCode::Local)?;
+    let (file, root): (PathBuf, PathBuf) = match file {
+        Some(file) => (file.to_owned(), here.join(config::root_of(file))),
+        None => config::find(&here)?,
+    };
+    let mut pipeline = config::load(&file, &root)?;
+    if let Ok(root) = pipeline.root.canonicalize() {
+        pipeline.root = root;
+    }
+    Ok(pipeline)
+}
+
+fn list(jobs: &[JobConfig]) -> Result<ExitCode, Failure> {
+    let mut stdout = std::io::stdout().lock();
+    for job in jobs {
+        writeln!(stdout, "{}", job.name).or_exit(ExitCode::Local)?;
+    }
+    Ok(ExitCode::Good)
+}
+
+/// The input root of every job. The directory is listed once, however many jobs there are.
+fn inputs(pipeline: &Pipeline, jobs: &[JobConfig]) -> Result<Vec<Entries>, Failure> {
+    let root = &pipeline.root;
+    let wanted = jobs.iter().any(|job| !job.inputs.is_empty());
+    let files = match wanted {
+        true => walk(root, root, &[]).or_exit(ExitCode::Local)?,
+        false => Entries::default(),
+    };
+    jobs.iter()
+        .map(|job| job_inputs(pipeline, job, &files))
+        .collect()
+}
+
+fn job_inputs(pipeline: &Pipeline, job: &JobConfig, files: &Entries) -> Result<Entries, Failure> {
+    let patterns = job.inputs.iter().map(|pattern| pattern.text.as_str());
+    match expand(&pipeline.root, files, patterns) {
+        Ok(entries) => Ok(entries),
+        Err(ExpandError::NoMatch { pattern }) => Err(no_such_input(pipeline, job, pattern).into()),
+        Err(error @ ExpandError::Invalid { .. }) => Err(error).or_exit(ExitCode::BadConfiguration),
+        Err(error @ ExpandError::Walk(_)) => Err(error).or_exit(ExitCode::Local),
+    }
+}
+
+fn no_such_input(pipeline: &Pipeline, job: &JobConfig, pattern: String) -> ConfigError {
+    let written = job.inputs.iter().find(|input| input.text == pattern);
+    ConfigError::new(
+        pipeline.file.clone(),
+        written.map(|input| input.position),
+        ConfigProblem::NoSuchInput {
+            pattern,
+            place: format!("[jobs.{}]", job.name),
+            root: pipeline.root.display().to_string(),
+        },
+    )
+}
+
+fn configured_jobs(jobs: &[JobConfig], pipeline: &Pipeline, roots: &[Digest]) -> Vec<v1::Job> {
+    let by_name: BTreeMap<_, _> = jobs.iter().map(|job| &job.name).zip(roots).collect();
+    let root = |job: &JobConfig| {
+        by_name
+            .get(&job.name)
+            .map_or(Digest::EMPTY, |digest| **digest)
+    };
+    jobs.iter()
+        .map(|job| jobs::configured_job(job, pipeline, root(job)))
+        .collect()
+}
+
+/// The command line, for `regatta ps`.
+pub(super) fn description(command: &str, words: &[String]) -> String {
+    let words = words.iter().map(String::as_str);
+    [command]
+        .into_iter()
+        .chain(words)
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_input_is_named_with_its_place() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let file = directory.path().join("regatta.toml");
+        std::fs::write(
+            &file,
+            "[jobs.a]\nrun = 'x'\ninputs = [\n  'regatta.toml',\n  'src/*.c',\n]\n",
+        )
+        .expect("written");
+        let pipeline = load(Some(&file)).expect("it is good");
+        let failure = inputs(&pipeline, &pipeline.jobs).expect_err("nothing matches");
+        assert_eq!(failure.code, ExitCode::BadConfiguration);
+        let text = failure.to_string();
+        let start = format!(
+            "{}:5:3: the input `src/*.c` of [jobs.a] matches no file",
+            file.display()
+        );
+        assert!(text.starts_with(&start), "{text}");
+    }
+}

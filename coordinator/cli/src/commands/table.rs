@@ -1,0 +1,44 @@
+//! Aligned columns.
+
+use std::fmt::Write as _;
+
+/// Rows under their headings, every column as wide as its widest cell.
+pub(super) fn table<const COLUMNS: usize>(
+    headings: [&str; COLUMNS],
+    rows: &[[String; COLUMNS]],
+) -> String {
+    let mut widths = headings.map(|heading| heading.chars().count());
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = line(&headings, &widths);
+    for row in rows {
+        let cells: Vec<&str> = row.iter().map(String::as_str).collect();
+        text.push_str(&line(&cells, &widths));
+    }
+    text
+}
+
+fn line(cells: &[&str], widths: &[usize]) -> String {
+    let mut line = String::new();
+    for (cell, width) in cells.iter().zip(widths) {
+        let _infallible = write!(line, "{cell:<width$}  ");
+    }
+    let mut line = line.trim_end().to_owned();
+    line.push('\n');
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn columns_are_aligned_and_nothing_trails() {
+        let rows = [
+            ["a".to_owned(), "é".to_owned()],
+            ["long".to_owned(), String::new()],
+        ];
+        assert_eq!(super::table(["X", "Y"], &rows), "X     Y\na     é\nlong\n");
+    }
+}

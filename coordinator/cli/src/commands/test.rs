@@ -1,0 +1,226 @@
+//! `regatta test`.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use regatta_model::ImageReference;
+use regatta_wire::v1;
+
+use super::run::description;
+use super::{blocking, connect};
+use crate::cargo::build::{Build, BuildError, Selection, build};
+use crate::cargo::suites::{BuildLibraries, CargoSuite, SuitesError, suites};
+use crate::client::Client;
+use crate::exit_code::{ExitCode, Failure, OrExit};
+use crate::git::{self, Commit};
+use crate::jobs::{SuiteSettings, cargo_job};
+use crate::options::{GlobalOptions, TestOptions};
+use crate::probe::lacking;
+use crate::session::Session;
+use crate::tree::{Entries, Staging};
+use crate::watch::Ended;
+
+/// Below the target directory.
+const JUNIT: &str = "regatta/junit.xml";
+const DIGESTS: &str = "regatta/digests";
+
+pub(super) async fn test(
+    global: &GlobalOptions,
+    options: TestOptions,
+) -> Result<ExitCode, Failure> {
+    // Nobody wants to hear after a long build that nobody answers.
+    let client = connect(global).await?;
+    let (build, commit) = build_here(options.selection.clone()).await?;
+    if build.tests.is_empty() {
+        let message = "nothing to test: no test binary was selected";
+        return Err(Failure::new(ExitCode::NothingSelected, message));
+    }
+    let target = build.layout.target().to_owned();
+    let digests = target.join(DIGESTS);
+    let image = options.job.image.clone();
+    let libraries = BuildLibraries::find(&build).or_exit(ExitCode::Local)?;
+    let lacking = lacking_in(&client, image.as_ref(), &libraries, digests.clone()).await?;
+    let (jobs, mut staging) = blocking({
+        let settings = settings(&options);
+        move || stage(&build, &libraries, &lacking, &settings, digests)
+    })
+    .await??;
+    let uploaded = staging
+        .upload(&client.blobs())
+        .await
+        .or_exit(ExitCode::Infrastructure)?;
+    tracing::info!(
+        blobs = uploaded.uploaded_blobs,
+        bytes = uploaded.uploaded_bytes,
+        of_blobs = uploaded.total_blobs,
+        of_bytes = uploaded.total_bytes,
+        "uploaded"
+    );
+    let spec = v1::RunSpec {
+        instance_name: global.instance.clone(),
+        commit: commit.id,
+        branch: commit.branch,
+        dirty: commit.dirty,
+        jobs,
+        fail_fast: !options.no_fail_fast,
+        skip_cache_lookup: options.report.no_cache,
+        description: description("regatta test", &options.filters),
+    };
+    let junit = Some(options.junit.unwrap_or_else(|| target.join(JUNIT)));
+    let session = Session {
+        global,
+        client: &client,
+        report: &options.report,
+        junit,
+    };
+    let (ended, tally) = session.run(spec).await?;
+    end(&ended, tally.trouble)
+}
+
+async fn build_here(selection: Selection) -> Result<(Build, Commit), Failure> {
+    let here = std::env::current_dir().or_exit(ExitCode::Local)?;
+    let commit = tokio::task::spawn_blocking(move || git::commit_of(&here));
+    let build = blocking(move || build(&selection))
+        .await?
+        .map_err(build_failure)?;
+    Ok((build, commit.await.or_exit(ExitCode::Local)?))
+}
+
+fn build_failure(error: BuildError) -> Failure {
+    let code = match &error {
+        BuildError::Failed { .. } => ExitCode::BuildFailed,
+        BuildError::Metadata { .. } => ExitCode::BadConfiguration,
+        BuildError::NoCargo(_) | BuildError::Output(_) => ExitCode::Local,
+    };
+    Failure {
+        code,
+        error: error.into(),
+    }
+}
+
+fn settings(options: &TestOptions) -> SuiteSettings {
+    SuiteSettings {
+        image: options.job.image.clone(),
+        timeout: options.job.timeout,
+        retries: options.retries,
+        isolation: options.job.isolation,
+        network: options.job.network,
+        filters: options.filters.clone(),
+        include_ignored: options.include_ignored,
+    }
+}
+
+/// The libraries that must be taken along, once it is clear that the others are there.
+async fn lacking_in(
+    client: &Client,
+    image: Option<&ImageReference>,
+    libraries: &BuildLibraries,
+    digests: PathBuf,
+) -> Result<BTreeSet<String>, Failure> {
+    let lacking = lacking(client, image, &libraries.sonames(), &digests)
+        .await
+        .or_exit(ExitCode::Infrastructure)?;
+    let unshippable = libraries.unshippable(&lacking);
+    if unshippable.is_empty() {
+        return Ok(lacking);
+    }
+    let image = image.map_or("the agents' image".to_owned(), |image| {
+        format!("image {image}")
+    });
+    let message = format!(
+        "{image} lacks {}, parts of the C library, which cannot be taken along; choose an image with the \
+         C library that Rust builds for here (debian:stable-slim, say), or build for what the image \
+         has (--target x86_64-unknown-linux-musl, say)",
+        unshippable.join(", ")
+    );
+    Err(Failure::new(ExitCode::BadConfiguration, message))
+}
+
+fn stage(
+    build: &Build,
+    libraries: &BuildLibraries,
+    lacking: &BTreeSet<String>,
+    settings: &SuiteSettings,
+    digests: PathBuf,
+) -> Result<(Vec<v1::Job>, Staging), Failure> {
+    let suites = suites(build, libraries, lacking).map_err(suites_failure)?;
+    let mut staging = Staging::new(&digests);
+    let entries: Vec<&Entries> = suites.iter().map(|suite| &suite.entries).collect();
+    let roots = staging.add(&entries).or_exit(ExitCode::Local)?;
+    staging.save_cache();
+    let job =
+        |(suite, root): (&CargoSuite, _)| cargo_job(suite, root, build.layout.root(), settings);
+    Ok((suites.iter().zip(roots).map(job).collect(), staging))
+}
+
+fn suites_failure(error: SuitesError) -> Failure {
+    let code = match &error {
+        SuitesError::Files(_) | SuitesError::NotUtf8 { .. } => ExitCode::BadConfiguration,
+        SuitesError::Libraries(_) | SuitesError::OutDir(_) => ExitCode::Local,
+    };
+    Failure {
+        code,
+        error: error.into(),
+    }
+}
+
+/// What the process ends with: a run without trouble in which no test ran is most probably a misspelt
+/// filter, and the coordinator gives no verdict on it.
+fn end(ended: &Ended, trouble: bool) -> Result<ExitCode, Failure> {
+    let selected = match ended {
+        Ended::Finished(finished) => {
+            let counts = finished.counts.unwrap_or_default();
+            finished.cancelled || trouble || counts.planned > counts.skipped
+        }
+        Ended::Left => true,
+    };
+    match selected {
+        true => Ok(ended.exit_code()),
+        false => Err(Failure::new(
+            ExitCode::NothingSelected,
+            "no test ran: none was selected",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finished(verdict: v1::Verdict, planned: u32, skipped: u32) -> Ended {
+        Ended::Finished(v1::RunFinished {
+            verdict: verdict.into(),
+            counts: Some(v1::Counts {
+                planned,
+                skipped,
+                ..v1::Counts::default()
+            }),
+            ..v1::RunFinished::default()
+        })
+    }
+
+    #[test]
+    fn a_run_of_nothing_is_not_good() {
+        let with = |ended: &Ended, trouble| match end(ended, trouble) {
+            Ok(code) => code,
+            Err(failure) => failure.code,
+        };
+        let code = |ended: &Ended| with(ended, false);
+        assert_eq!(
+            code(&finished(v1::Verdict::Releasable, 3, 1)),
+            ExitCode::Good
+        );
+        assert_eq!(
+            code(&finished(v1::Verdict::Releasable, 0, 0)),
+            ExitCode::NothingSelected
+        );
+        assert_eq!(
+            code(&finished(v1::Verdict::Releasable, 2, 2)),
+            ExitCode::NothingSelected
+        );
+        let unknown = finished(v1::Verdict::Unknown, 0, 0);
+        assert_eq!(code(&unknown), ExitCode::NothingSelected);
+        assert_eq!(with(&unknown, true), ExitCode::Infrastructure);
+        assert_eq!(code(&Ended::Left), ExitCode::Cancelled);
+    }
+}

@@ -1,0 +1,37 @@
+//! `regatta.toml`: the jobs of a repository.
+//!
+//! ```toml
+//! [defaults]                 # for every job that does not say otherwise
+//! image = "debian:stable-slim"
+//! timeout = "10m"
+//!
+//! [jobs.build]
+//! inputs = ["src/**", "Makefile", "!src/scratch/**"]
+//! run = "make -j2"           # a script for `sh -ceu`, or a list of arguments
+//! outputs = ["bin/tool"]
+//! resources = { cpu = 2, memory = "2GiB" }
+//!
+//! [jobs.test]
+//! needs = ["build"]          # its outputs are laid into this job's inputs
+//! inputs = ["tests/**"]
+//! retry = 1
+//! [jobs.test.suite]
+//! discover = "./tests/list"  # prints one test id a line
+//! run = './tests/run "$@"'   # is given @FILE with the ids to run, and writes JUnit
+//! junit = "junit.xml"
+//! ```
+//!
+//! Every key is checked: an unknown one, or a value of another type, is an error that names the file,
+//! the line and the column.
+
+mod action;
+mod error;
+mod pipeline;
+mod quantity;
+mod read;
+mod section;
+
+pub use error::{ConfigError, ConfigProblem, Position};
+pub use pipeline::{InputPattern, JobAction, JobConfig, Pipeline, SuiteAdapter, SuiteConfig};
+pub use quantity::{ParseQuantityError, parse_cpus, parse_duration, parse_size};
+pub use read::{find, load, parse, root_of};

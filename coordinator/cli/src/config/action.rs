@@ -1,0 +1,112 @@
+//! What a job does: from its table to a command or a suite.
+
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::error::{ConfigError, ConfigProblem};
+use super::pipeline::{JobAction, SuiteAdapter, SuiteConfig};
+use super::read::relative_path;
+use super::section::Section;
+
+const SUITE_KEYS: &[&str] = &["adapter", "discover", "filters", "junit", "run"];
+/// A shell that stops at the first failing command and at unset variables.
+const SHELL: [&str; 2] = ["sh", "-ceu"];
+
+pub(super) fn read_action(section: &Section<'_>) -> Result<JobAction, ConfigError> {
+    let suite_place = format!("{}.suite]", section.place.trim_end_matches(']'));
+    let suite = section.section("suite", suite_place)?;
+    let bad_job = |detail| {
+        let problem = ConfigProblem::BadJob {
+            place: section.place.clone(),
+            detail,
+        };
+        section.source.error(&section.span, problem)
+    };
+    match (section.value("run"), suite) {
+        (Some(_), None) => command(section, "run").map(JobAction::Command),
+        (None, Some(suite)) => read_suite(&suite).map(JobAction::Suite),
+        (None, None) => Err(bad_job(
+            "has neither `run` nor a `suite`: it would do nothing",
+        )),
+        (Some(_), Some(_)) => Err(bad_job("has both `run` and a `suite`; make it two jobs")),
+    }
+}
+
+/// A command: a script for the shell, or a list of arguments.
+fn command(section: &Section<'_>, key: &str) -> Result<Vec<String>, ConfigError> {
+    let Some(value) = section.value(key) else {
+        let problem = ConfigProblem::BadJob {
+            place: section.place.clone(),
+            detail: match key {
+                "discover" => "lacks `discover`, the command that prints one test id a line",
+                _ => "lacks `run`, the command that runs the tests",
+            },
+        };
+        return Err(section.source.error(&section.span, problem));
+    };
+    match value.get_ref() {
+        DeValue::String(script) if script.trim().is_empty() => {
+            Err(section.bad_value(key, &value.span(), "the command is empty"))
+        }
+        DeValue::String(script) => Ok(SHELL
+            .iter()
+            .map(|word| (*word).to_owned())
+            .chain([script.to_string()])
+            .collect()),
+        DeValue::Array(words) if words.is_empty() => {
+            Err(section.bad_value(key, &value.span(), "the command is empty"))
+        }
+        DeValue::Array(_) => {
+            let words = section.texts(key)?.unwrap_or_default();
+            Ok(words.into_iter().map(Spanned::into_inner).collect())
+        }
+        _ => Err(section.wrong_type(key, value, "a shell script or a list of arguments")),
+    }
+}
+
+fn read_suite(section: &Section<'_>) -> Result<SuiteConfig, ConfigError> {
+    section.allow(SUITE_KEYS)?;
+    let filters = section.texts("filters")?.unwrap_or_default();
+    Ok(SuiteConfig {
+        discover: command(section, "discover")?,
+        run: suite_run(command(section, "run")?),
+        adapter: read_adapter(section)?,
+        filters: filters.into_iter().map(Spanned::into_inner).collect(),
+    })
+}
+
+/// Lets a script see the arguments that are appended to it as `$@`: what follows the script itself
+/// would be its `$0`.
+fn suite_run(mut arguments: Vec<String>) -> Vec<String> {
+    if arguments.len() == 3 && arguments[..2] == SHELL {
+        arguments.push("run".to_owned());
+    }
+    arguments
+}
+
+fn read_adapter(section: &Section<'_>) -> Result<SuiteAdapter, ConfigError> {
+    let junit = section
+        .text("junit")?
+        .map(|path| relative_path(section, "junit", path))
+        .transpose()?;
+    let name = section.text("adapter")?;
+    match (name.as_ref().map(|name| name.get_ref().as_str()), junit) {
+        (Some("libtest"), None) => Ok(SuiteAdapter::Libtest),
+        (Some("contract") | None, Some(junit)) => Ok(SuiteAdapter::Contract { junit }),
+        (Some("libtest"), Some(_)) => Err(section.bad_value(
+            "junit",
+            &section.span,
+            "the libtest adapter takes results from exit codes; remove `junit`",
+        )),
+        (Some("contract") | None, None) => Err(section.bad_value(
+            "junit",
+            &section.span,
+            "is missing: name the JUnit file that `run` writes, or set adapter = \"libtest\"",
+        )),
+        (Some(other), _) => {
+            let span = name.as_ref().map_or(section.span.clone(), Spanned::span);
+            let detail = format!("`{other}` is no adapter; there are contract and libtest");
+            Err(section.bad_value("adapter", &span, detail))
+        }
+    }
+}

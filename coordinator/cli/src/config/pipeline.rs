@@ -1,0 +1,182 @@
+//! The jobs of a configuration.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use regatta_model::{ImageReference, Isolation, JobName};
+
+use super::error::{ConfigError, ConfigProblem, Position, nearest};
+
+/// Every job of a configuration file; their `needs` name jobs that are there and have no circle.
+#[derive(Clone, Debug)]
+pub struct Pipeline {
+    /// The file.
+    pub file: PathBuf,
+    /// Where input patterns begin.
+    pub root: PathBuf,
+    /// By name, needed jobs before those that need them.
+    pub jobs: Vec<JobConfig>,
+}
+
+/// A job, with the defaults applied.
+#[derive(Clone, PartialEq, Debug)]
+pub struct JobConfig {
+    /// Its name.
+    pub name: JobName,
+    /// Where the job begins in the file.
+    pub position: Position,
+    /// The image to run in; the agent's own choice if `None`.
+    pub image: Option<ImageReference>,
+    /// Which files it sees.
+    pub inputs: Vec<InputPattern>,
+    /// What to keep of the files it wrote.
+    pub outputs: Vec<String>,
+    /// Its whole environment.
+    pub environment: BTreeMap<String, String>,
+    /// Jobs that must have passed before; their outputs are laid into its inputs.
+    pub needs: Vec<String>,
+    /// Thousandths of a CPU; 0 for the agent's choice.
+    pub cpu_milli: u64,
+    /// Bytes; 0 for the agent's choice.
+    pub memory_bytes: u64,
+    /// For the command or each test; the coordinator's default if `None`.
+    pub timeout: Option<Duration>,
+    /// Whether there is a network beyond loopback.
+    pub network: bool,
+    /// How many more times a failure is tried.
+    pub retries: u32,
+    /// Who may share its container.
+    pub isolation: Isolation,
+    /// What it does.
+    pub action: JobAction,
+}
+
+/// A pattern and where it is written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct InputPattern {
+    /// The pattern; `!` at its beginning takes files out.
+    pub text: String,
+    /// Where it is written.
+    pub position: Position,
+}
+
+/// What a job does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum JobAction {
+    /// Runs a command.
+    Command(Vec<String>),
+    /// Runs a suite of tests.
+    Suite(SuiteConfig),
+}
+
+/// How to find tests and how to run them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SuiteConfig {
+    /// Lists the ids.
+    pub discover: Vec<String>,
+    /// Runs the chosen tests.
+    pub run: Vec<String>,
+    /// How both are spoken to.
+    pub adapter: SuiteAdapter,
+    /// Keep ids that contain any of these; all if there are none.
+    pub filters: Vec<String>,
+}
+
+/// How a suite's commands are spoken to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SuiteAdapter {
+    /// As Rust's libtest.
+    Libtest,
+    /// One id a line, `@file` as last argument, JUnit at this path.
+    Contract {
+        /// Relative to the working directory.
+        junit: String,
+    },
+}
+
+impl Pipeline {
+    /// The job of that name.
+    #[must_use]
+    pub fn job(&self, name: &str) -> Option<&JobConfig> {
+        self.jobs.iter().find(|job| job.name.as_str() == name)
+    }
+
+    /// The jobs named and all that they need, or every job if none is named; in the order of `jobs`.
+    ///
+    /// # Errors
+    /// A name is no job's.
+    pub fn select(&self, names: &[String]) -> Result<Vec<&JobConfig>, ConfigError> {
+        if names.is_empty() {
+            return Ok(self.jobs.iter().collect());
+        }
+        let mut wanted: Vec<&str> = Vec::new();
+        let mut open: Vec<&str> = names.iter().map(String::as_str).collect();
+        while let Some(name) = open.pop() {
+            let job = self.job(name).ok_or_else(|| self.unknown_job(name))?;
+            if !wanted.contains(&name) {
+                wanted.push(name);
+                open.extend(job.needs.iter().map(String::as_str));
+            }
+        }
+        Ok(self
+            .jobs
+            .iter()
+            .filter(|job| wanted.contains(&job.name.as_str()))
+            .collect())
+    }
+
+    fn unknown_job(&self, name: &str) -> ConfigError {
+        ConfigError::new(
+            self.file.clone(),
+            None,
+            ConfigProblem::UnknownJob {
+                name: name.to_owned(),
+                nearest: nearest(name, self.jobs.iter().map(|job| job.name.as_str())),
+            },
+        )
+    }
+}
+
+/// Puts needed jobs before those that need them; jobs that do not need each other stay in order.
+///
+/// # Errors
+/// The names along a circle, the first one repeated at the end.
+pub(super) fn in_order(jobs: Vec<JobConfig>) -> Result<Vec<JobConfig>, Vec<String>> {
+    let by_name: BTreeMap<&str, &JobConfig> =
+        jobs.iter().map(|job| (job.name.as_str(), job)).collect();
+    let mut order: Vec<&str> = Vec::new();
+    for job in &jobs {
+        visit(job.name.as_str(), &by_name, &mut Vec::new(), &mut order)?;
+    }
+    let ranks: BTreeMap<String, usize> = order
+        .iter()
+        .enumerate()
+        .map(|(rank, name)| ((*name).to_owned(), rank))
+        .collect();
+    let mut sorted = jobs;
+    sorted.sort_by_key(|job| ranks.get(job.name.as_str()).copied());
+    Ok(sorted)
+}
+
+fn visit<'a>(
+    name: &'a str,
+    jobs: &BTreeMap<&'a str, &'a JobConfig>,
+    path: &mut Vec<&'a str>,
+    order: &mut Vec<&'a str>,
+) -> Result<(), Vec<String>> {
+    if order.contains(&name) {
+        return Ok(());
+    }
+    if let Some(start) = path.iter().position(|earlier| *earlier == name) {
+        let circle = path[start..].iter().chain([&name]);
+        return Err(circle.map(|name| (*name).to_owned()).collect());
+    }
+    path.push(name);
+    for need in jobs.get(name).map_or(&[][..], |job| &job.needs) {
+        visit(need, jobs, path, order)?;
+    }
+    path.pop();
+    order.push(name);
+    Ok(())
+}

@@ -1,0 +1,76 @@
+//! Which commit a tree was taken from.
+
+use std::path::Path;
+use std::process::Command;
+
+/// Which commit a tree was taken from.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Commit {
+    /// Its name; empty without a repository or before the first commit.
+    pub id: String,
+    /// The branch; empty if none is checked out.
+    pub branch: String,
+    /// Whether the tree differs from it.
+    pub dirty: bool,
+}
+
+/// The commit that `directory` is at; an empty one if git does not say. Blocks.
+#[must_use]
+pub fn commit_of(directory: &Path) -> Commit {
+    let output = Command::new("git")
+        .args([
+            "status",
+            "--porcelain=v2",
+            "--branch",
+            "--untracked-files=normal",
+        ])
+        .current_dir(directory)
+        .output();
+    match output {
+        Ok(output) if output.status.success() => parse(&String::from_utf8_lossy(&output.stdout)),
+        Ok(_) | Err(_) => Commit::default(),
+    }
+}
+
+fn parse(status: &str) -> Commit {
+    let mut commit = Commit::default();
+    for line in status.lines() {
+        if let Some(id) = line.strip_prefix("# branch.oid ") {
+            commit.id = known(id, "(initial)");
+        } else if let Some(branch) = line.strip_prefix("# branch.head ") {
+            commit.branch = known(branch, "(detached)");
+        } else if !line.starts_with('#') {
+            commit.dirty = true;
+        }
+    }
+    commit
+}
+
+fn known(text: &str, unknown: &str) -> String {
+    if text == unknown {
+        String::new()
+    } else {
+        text.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_says_where_the_tree_is() {
+        let clean = "# branch.oid abc\n# branch.head main\n# branch.ab +1 -0\n";
+        let commit = Commit {
+            id: "abc".to_owned(),
+            branch: "main".to_owned(),
+            dirty: false,
+        };
+        assert_eq!(parse(clean), commit);
+        assert!(parse(&format!("{clean}? new\n")).dirty);
+        assert_eq!(
+            parse("# branch.oid (initial)\n# branch.head (detached)\n"),
+            Commit::default()
+        );
+    }
+}

@@ -1,0 +1,75 @@
+//! The `regatta` command: the only crate that sees coordinator and agent together.
+//!
+//! Responsibility: reading command lines and configurations, bringing inputs to the store, submitting runs
+//! and showing what becomes of them. What a run means is decided by the coordinator.
+//!
+//! Invariants:
+//! - Results go to standard output, progress and logs to standard error; with `--message-format json`,
+//!   standard output holds nothing but the lines of [`watch::json`].
+//! - The process ends with a code of [`exit_code`], and every failure says what happened and what to do.
+//! - Nothing is uploaded that the store has, and no file is read whose digest is known.
+//! - A file is written whole or not at all.
+//! - Every wait and retry has a named bound; a second Ctrl-C always ends the process.
+//! - `anyhow` appears only in the glue between a command and its exit code.
+
+pub mod cargo;
+pub mod client;
+pub mod commands;
+pub mod config;
+pub mod directories;
+pub mod doctor;
+pub mod download;
+pub mod exit_code;
+pub mod files;
+pub mod git;
+pub mod interrupts;
+pub mod jobs;
+pub mod logging;
+pub mod options;
+pub mod probe;
+pub mod session;
+pub mod tree;
+pub mod watch;
+
+use std::io::Write;
+
+use clap::Parser;
+
+use exit_code::{ExitCode, Failure, OrExit};
+use options::{MessageFormat, Options};
+
+/// Threads for everything that waits; what computes or blocks has threads of its own.
+const WORKER_THREADS: usize = 2;
+
+/// Does what this process's command line says.
+#[must_use]
+pub fn main() -> ExitCode {
+    let options = Options::parse();
+    let format = options.global.message_format;
+    let executed = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKER_THREADS)
+        .enable_all()
+        .build()
+        .or_exit(ExitCode::Local)
+        .and_then(|runtime| {
+            let executed = runtime.block_on(Box::pin(commands::execute(options)));
+            // A thread that still blocks must not keep the process from ending.
+            runtime.shutdown_background();
+            executed
+        });
+    executed.unwrap_or_else(|failure| report(&failure, format))
+}
+
+fn report(failure: &Failure, format: MessageFormat) -> ExitCode {
+    // There is nobody left to tell if this cannot be written.
+    let _unheard = writeln!(std::io::stderr(), "error: {failure}");
+    if format == MessageFormat::Json {
+        let line = serde_json::json!({
+            "type": "error",
+            "message": failure.to_string(),
+            "exit_code": failure.code.number(),
+        });
+        let _unheard = writeln!(std::io::stdout(), "{line}");
+    }
+    failure.code
+}

@@ -1,0 +1,164 @@
+//! The command line.
+
+mod daemons;
+mod global;
+mod work;
+
+use clap::{Parser, Subcommand};
+
+pub use daemons::{
+    AgentOptions, CoordinatorOptions, ListenOptions, RuntimeChoice, UpOptions, WorkOptions,
+};
+pub use global::{ColorChoice, GlobalOptions, LogFormat, MessageFormat, ProgressChoice};
+pub use work::{ExecOptions, JobOptions, ReportArguments, RunOptions, TestOptions};
+
+/// Turns a pool of machines into one fast, trustworthy answer to "is this commit releasable?"
+#[derive(Debug, Parser)]
+#[command(
+    name = "regatta",
+    version,
+    propagate_version = true,
+    after_help = "Examples:\n  \
+        regatta up                     a coordinator and an agent on this machine\n  \
+        regatta test                   run this Cargo workspace's tests on the fleet\n  \
+        regatta run                    run the jobs of regatta.toml\n  \
+        regatta exec -- uname -a       run one command\n  \
+        regatta doctor                 find out what is wrong\n\n\
+        Exit codes: 0 good, 2 bad command line, 4 nothing selected, 96 bad configuration,\n\
+        97 coordinator unreachable, 98 infrastructure, 99 local failure, 100 tests failed,\n\
+        101 build failed, 130 cancelled"
+)]
+pub struct Options {
+    /// For every command.
+    #[command(flatten)]
+    pub global: GlobalOptions,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a coordinator and an agent on this machine
+    Up(UpOptions),
+    /// Run a coordinator
+    Coordinator(CoordinatorOptions),
+    /// Run an agent
+    Agent(AgentOptions),
+    /// Run the jobs of regatta.toml
+    Run(RunOptions),
+    /// Build a Cargo workspace's tests here and run them on the fleet
+    Test(Box<TestOptions>),
+    /// Run one command on the fleet
+    Exec(ExecOptions),
+    /// Stop a run
+    Cancel {
+        /// The run, as `regatta ps` shows it
+        run: String,
+    },
+    /// List the runs
+    Ps {
+        /// Show the runs that have ended, too
+        #[arg(short, long)]
+        all: bool,
+        /// How many at most
+        #[arg(short = 'n', long, default_value_t = 50, value_name = "COUNT")]
+        limit: u32,
+        /// As a table, or as one JSON object a line
+        #[arg(long, value_enum, default_value_t)]
+        format: ListFormat,
+    },
+    /// Show the output of a run, a job or a test
+    #[command(
+        after_help = "Examples:\n  regatta logs RUN\n  regatta logs RUN build\n  regatta logs RUN my-crate tests::it_works"
+    )]
+    Logs {
+        /// The run, as `regatta ps` shows it
+        run: String,
+        /// One of its jobs
+        job: Option<String>,
+        /// One of the job's tests
+        test: Option<String>,
+    },
+    /// List the agents
+    Agents {
+        /// As a table, or as one JSON object a line
+        #[arg(long, value_enum, default_value_t)]
+        format: ListFormat,
+    },
+    /// Let an agent finish what it holds and give it nothing new
+    Drain {
+        /// The agent, as `regatta agents` shows it
+        agent: String,
+        /// Give it work again
+        #[arg(long)]
+        undo: bool,
+    },
+    /// Check this machine and the coordinator, and say how to fix what is wrong
+    Doctor {
+        /// The image that jobs will run in
+        #[arg(long)]
+        image: Option<String>,
+    },
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  regatta completions bash > /etc/bash_completion.d/regatta")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// How a list is printed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub enum ListFormat {
+    /// Aligned columns.
+    #[default]
+    Table,
+    /// One object a line.
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn what_people_type_is_understood() {
+        for line in [
+            "regatta up --slots 2 --runtime process --listen 127.0.0.1:0",
+            "regatta test -p a --workspace --exclude b --no-fail-fast --retries 2 my::test other",
+            "regatta test --release --junit x.xml --status-level all --timeout 30s",
+            "regatta run build test --file x.toml --progress plain",
+            "regatta exec --image i --input . --output a --output b --env A=1 --timeout 5m -- sh -c x",
+            "regatta --coordinator grpc://h:1 ps --all --format json",
+            "regatta logs r job test",
+            "regatta drain a --undo",
+            "regatta completions zsh",
+        ] {
+            if let Err(error) = Options::try_parse_from(line.split(' ')) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for line in [
+            "regatta",
+            "regatta exec",
+            "regatta exec --env A -- x",
+            "regatta test --fail-fast --no-fail-fast",
+            "regatta test --timeout 5",
+            "regatta up --slots 0",
+        ] {
+            assert!(Options::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Options of the commands that have something run.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use regatta_model::{ImageReference, Isolation};
+
+use crate::cargo::build::Selection;
+use crate::config::parse_duration;
+use crate::watch::StatusLevel;
+
+/// What is shown and written of a run.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Reports")]
+pub struct ReportArguments {
+    /// Which results to show as they happen; each level shows those before it, too
+    #[arg(long, value_enum, default_value_t, value_name = "LEVEL")]
+    pub status_level: StatusLevel,
+    /// Show the output of build jobs as it appears, not only if they fail
+    #[arg(long)]
+    pub live_output: bool,
+    /// Run everything, though its result is known
+    #[arg(long)]
+    pub no_cache: bool,
+}
+
+/// How every test or command runs.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "How to run")]
+pub struct JobOptions {
+    /// The image to run in; by default the agents' own choice
+    #[arg(long, env = "REGATTA_IMAGE")]
+    pub image: Option<ImageReference>,
+    /// How long it may run (each test, for suites), such as 90s or 10m
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    pub timeout: Option<Duration>,
+    /// Let it reach the network
+    #[arg(long)]
+    pub network: bool,
+    /// Who may share its container: `run` for this run's work alone, `fresh` for nobody
+    #[arg(long, default_value = "run", value_name = "SCOPE")]
+    pub isolation: Isolation,
+}
+
+/// Options of `regatta test`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Examples:\n  regatta test\n  regatta test --workspace --no-fail-fast\n  regatta test -p my-crate parser::\n  regatta test --image debian:stable-slim --retries 1 --junit junit.xml"
+)]
+pub struct TestOptions {
+    /// Run only tests whose names contain any of these
+    #[arg(value_name = "FILTER")]
+    pub filters: Vec<String>,
+    /// What to build.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// How to run it.
+    #[command(flatten)]
+    pub job: JobOptions,
+    /// Run the tests marked #[ignore], too
+    #[arg(long)]
+    pub include_ignored: bool,
+    /// How many more times a failed test is tried; a pass after a failure is flaky
+    #[arg(long, default_value_t = 0, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(0..=20))]
+    pub retries: u32,
+    /// Stop at the first failure (the default)
+    #[arg(long, conflicts_with = "no_fail_fast")]
+    pub fail_fast: bool,
+    /// Run every test, whatever fails
+    #[arg(long)]
+    pub no_fail_fast: bool,
+    /// Where to write JUnit XML [default: regatta/junit.xml in the target directory]
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// What to show.
+    #[command(flatten)]
+    pub report: ReportArguments,
+}
+
+/// Options of `regatta run`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Examples:\n  regatta run\n  regatta run test lint\n  regatta run --file ci/regatta.toml --junit junit.xml"
+)]
+pub struct RunOptions {
+    /// The jobs to run, with all that they need; every job if none is named
+    #[arg(value_name = "JOB")]
+    pub jobs: Vec<String>,
+    /// The configuration; by default .config/regatta.toml or regatta.toml here or above
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Name the jobs instead of running them
+    #[arg(long)]
+    pub list: bool,
+    /// Stop at the first failure
+    #[arg(long)]
+    pub fail_fast: bool,
+    /// Where to write JUnit XML
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// What to show.
+    #[command(flatten)]
+    pub report: ReportArguments,
+}
+
+/// Options of `regatta exec`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Examples:\n  regatta exec -- uname -a\n  regatta exec --image debian:stable-slim --input . --output out --download . -- make\n\n\
+    The exit code is the command's; 124 if it ran too long, 137 if it ran out of memory, 96 to 99 if it\n\
+    could not be run at all."
+)]
+pub struct ExecOptions {
+    /// How to run it.
+    #[command(flatten)]
+    pub job: JobOptions,
+    /// A directory that the command sees as its working directory; what git ignores is left out
+    #[arg(long, value_name = "DIR")]
+    pub input: Option<PathBuf>,
+    /// A file or directory to keep, relative to the working directory (may be repeated)
+    #[arg(long, value_name = "PATH")]
+    pub output: Vec<String>,
+    /// Where to put the outputs here
+    #[arg(long, value_name = "DIR", requires = "output")]
+    pub download: Option<PathBuf>,
+    /// A variable of the command's environment (may be repeated)
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_variable)]
+    pub env: Vec<(String, String)>,
+    /// Run it, though its result is known
+    #[arg(long)]
+    pub no_cache: bool,
+    /// The command
+    #[arg(required = true, last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+fn parse_variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        Some(_) | None => Err("write it as NAME=VALUE".to_owned()),
+    }
+}

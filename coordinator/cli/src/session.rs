@@ -1,0 +1,112 @@
+//! Submitting a run and following it to its end.
+
+use std::io;
+use std::path::PathBuf;
+
+use regatta_wire::v1;
+
+use crate::client::{Client, refused};
+use crate::exit_code::{ExitCode, Failure, OrExit};
+use crate::interrupts::Interrupts;
+use crate::options::{GlobalOptions, MessageFormat, ReportArguments};
+use crate::watch::{
+    Ended, EventSink, HumanReport, JsonReport, JunitReport, PlainScreen, ReportOptions, Screen,
+    Tally, TtyScreen, WatchError, follow,
+};
+
+/// A run that the coordinator has accepted, and where its results go.
+#[derive(Debug)]
+pub struct Session<'a> {
+    /// Options of every command.
+    pub global: &'a GlobalOptions,
+    /// The coordinator.
+    pub client: &'a Client,
+    /// What is shown.
+    pub report: &'a ReportArguments,
+    /// Where JUnit XML goes.
+    pub junit: Option<PathBuf>,
+}
+
+impl Session<'_> {
+    /// Submits a run and follows it to its end.
+    ///
+    /// # Errors
+    /// The coordinator refuses it, goes away for long, or a report cannot be written.
+    pub async fn run(&self, spec: v1::RunSpec) -> Result<(Ended, Tally), Failure> {
+        let mut interrupts = Interrupts::of_this_process().or_exit(ExitCode::Local)?;
+        let submitted = submit(self.client, spec).await?;
+        let mut human = HumanReport::new(self.report_options(), self.screen());
+        let mut json = self.json_report(&submitted).or_exit(ExitCode::Local)?;
+        let mut junit = self.junit.clone().map(JunitReport::new);
+        let mut sinks: Vec<&mut dyn EventSink> = vec![&mut human];
+        sinks.extend(json.as_mut().map(|sink| sink as &mut dyn EventSink));
+        sinks.extend(junit.as_mut().map(|sink| sink as &mut dyn EventSink));
+        let runs = self.client.runs();
+        let ended = follow(runs, &submitted.run_id, &mut sinks, &mut interrupts)
+            .await
+            .map_err(|error| watch_failure(&submitted.run_id, error))?;
+        Ok((ended, human.tally().clone()))
+    }
+
+    fn report_options(&self) -> ReportOptions {
+        ReportOptions {
+            paint: self.global.paint(),
+            level: self.report.status_level,
+            live_output: self.report.live_output,
+        }
+    }
+
+    fn screen(&self) -> Box<dyn Screen> {
+        match (self.global.message_format, self.global.bar()) {
+            (MessageFormat::Json, true) => Box::new(TtyScreen::on_standard_error()),
+            (MessageFormat::Json, false) => Box::new(PlainScreen::on_standard_error()),
+            (MessageFormat::Human, true) => Box::new(TtyScreen::new()),
+            (MessageFormat::Human, false) => Box::new(PlainScreen::new()),
+        }
+    }
+
+    fn json_report(
+        &self,
+        submitted: &v1::SubmitRunResponse,
+    ) -> io::Result<Option<JsonReport<io::Stdout>>> {
+        match self.global.message_format {
+            MessageFormat::Human => Ok(None),
+            MessageFormat::Json => {
+                let mut report = JsonReport::new(io::stdout())?;
+                report.submitted(&submitted.run_id, &submitted.warnings)?;
+                Ok(Some(report))
+            }
+        }
+    }
+}
+
+/// Submits a run; warnings go to the log.
+///
+/// # Errors
+/// The coordinator refuses it.
+pub async fn submit(client: &Client, spec: v1::RunSpec) -> Result<v1::SubmitRunResponse, Failure> {
+    let request = v1::SubmitRunRequest { spec: Some(spec) };
+    let submitted = client.runs().submit_run(request).await;
+    let submitted = submitted
+        .map_err(|status| refused("submit the run", &status))?
+        .into_inner();
+    for warning in &submitted.warnings {
+        tracing::warn!("{warning}");
+    }
+    tracing::info!(run = submitted.run_id, "submitted");
+    Ok(submitted)
+}
+
+/// What the end of watching means for the process.
+#[must_use]
+pub fn watch_failure(run_id: &str, error: WatchError) -> Failure {
+    let code = match &error {
+        WatchError::Unreachable { .. } => ExitCode::CoordinatorUnreachable,
+        WatchError::Refused { .. } | WatchError::Gap { .. } => ExitCode::Infrastructure,
+        WatchError::Report(_) => ExitCode::Local,
+    };
+    Failure {
+        code,
+        error: anyhow::Error::new(error).context(format!("run {run_id} was left alone")),
+    }
+}

@@ -1,0 +1,163 @@
+//! From the patterns of a configuration to the files they mean.
+
+use std::path::Path;
+
+use globset::{GlobBuilder, GlobMatcher};
+
+use super::{Entries, Source, WalkError, walk};
+
+/// Why patterns mean no files.
+#[derive(Debug, thiserror::Error)]
+pub enum ExpandError {
+    /// No file matches. Fix the pattern.
+    #[error("nothing matches `{pattern}`")]
+    NoMatch {
+        /// The pattern.
+        pattern: String,
+    },
+    /// It is no pattern. Fix it.
+    #[error("`{pattern}` is no pattern: {source}")]
+    Invalid {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        source: globset::Error,
+    },
+    /// The files cannot be listed.
+    #[error(transparent)]
+    Walk(#[from] WalkError),
+}
+
+/// The files below `root` that the patterns mean, by path relative to it; `files` are those that git does
+/// not ignore.
+///
+/// A pattern without wildcards is a file or a directory with all in it, ignored or not. `*` stays in a
+/// directory, `**` does not. A `!` at its beginning takes files out of what earlier patterns put in.
+///
+/// # Errors
+/// A pattern matches nothing.
+pub fn expand<'a>(
+    root: &Path,
+    files: &Entries,
+    patterns: impl IntoIterator<Item = &'a str>,
+) -> Result<Entries, ExpandError> {
+    let mut chosen = Entries::default();
+    for pattern in patterns {
+        if let Some(excluded) = pattern.strip_prefix('!') {
+            let matcher = matcher(excluded)?;
+            chosen
+                .by_path
+                .retain(|path, _| !means(&matcher, excluded, path));
+            continue;
+        }
+        let found = match pattern.contains(['*', '?', '[', '{']) {
+            true => matching(files, &matcher(pattern)?),
+            false => named(root, pattern.trim_start_matches("./").trim_end_matches('/'))?,
+        };
+        if found.by_path.is_empty() {
+            let pattern = pattern.to_owned();
+            return Err(ExpandError::NoMatch { pattern });
+        }
+        chosen.extend(&found);
+    }
+    Ok(chosen)
+}
+
+fn matcher(pattern: &str) -> Result<GlobMatcher, ExpandError> {
+    GlobBuilder::new(pattern.trim_start_matches("./"))
+        .literal_separator(true)
+        .build()
+        .map(|glob| glob.compile_matcher())
+        .map_err(|source| ExpandError::Invalid {
+            pattern: pattern.to_owned(),
+            source,
+        })
+}
+
+/// Whether a path matches, or lies in a directory that is named.
+fn means(matcher: &GlobMatcher, pattern: &str, path: &str) -> bool {
+    let below = path.strip_prefix(pattern.trim_end_matches('/'));
+    matcher.is_match(path) || below.is_some_and(|rest| rest.starts_with('/'))
+}
+
+fn matching(files: &Entries, matcher: &GlobMatcher) -> Entries {
+    let matching = files
+        .by_path
+        .iter()
+        .filter(|(path, _)| matcher.is_match(path));
+    Entries {
+        by_path: matching
+            .map(|(path, source)| (path.clone(), source.clone()))
+            .collect(),
+    }
+}
+
+/// A file, or a directory and all in it, as the path says.
+fn named(root: &Path, path: &str) -> Result<Entries, ExpandError> {
+    let absolute = match path {
+        "" | "." => root.to_owned(),
+        _ => root.join(path),
+    };
+    let Ok(metadata) = std::fs::symlink_metadata(&absolute) else {
+        return Ok(Entries::default());
+    };
+    let mut entries = walk(&absolute, root, &[])?;
+    if metadata.is_dir() && entries.by_path.is_empty() && !path.is_empty() && path != "." {
+        entries.by_path.insert(path.to_owned(), Source::Directory);
+    }
+    Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expanded(patterns: &[&str]) -> Result<Vec<String>, ExpandError> {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let root = directory.path();
+        for file in [
+            "src/a.c",
+            "src/deep/b.c",
+            "src/deep/b.h",
+            "ignored.o",
+            "Makefile",
+        ] {
+            let file = root.join(file);
+            std::fs::create_dir_all(file.parent().expect("below")).expect("created");
+            std::fs::write(file, "").expect("written");
+        }
+        std::fs::create_dir(root.join("empty")).expect("created");
+        std::fs::write(root.join(".gitignore"), "*.o\n").expect("written");
+        let files = walk(root, root, &[]).expect("it can be read");
+        let entries = expand(root, &files, patterns.iter().copied())?;
+        Ok(entries.by_path.into_keys().collect())
+    }
+
+    #[track_caller]
+    fn check(patterns: &[&str], paths: &[&str]) {
+        assert_eq!(expanded(patterns).expect("they match"), paths);
+    }
+
+    #[test]
+    fn patterns_mean_what_they_mean_in_a_shell() {
+        check(&["src/*.c"], &["src/a.c"]);
+        check(&["src/**/*.c"], &["src/a.c", "src/deep/b.c"]);
+        check(&["src"], &["src/a.c", "src/deep/b.c", "src/deep/b.h"]);
+        check(&["src/", "!src/deep"], &["src/a.c"]);
+        check(
+            &["**", "!**/*.c"],
+            &[".gitignore", "Makefile", "src/deep/b.h"],
+        );
+        check(&["./Makefile"], &["Makefile"]);
+        check(&["empty"], &["empty"]);
+        check(&["ignored.o"], &["ignored.o"]);
+    }
+
+    #[test]
+    fn a_pattern_that_matches_nothing_is_an_error() {
+        for pattern in ["*.rs", "nothing", "*.o"] {
+            let error = expanded(&[pattern]).expect_err("nothing matches");
+            assert_eq!(error.to_string(), format!("nothing matches `{pattern}`"));
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! Digesting input roots and bringing them to the store.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use regatta_cas::merkle::{
+    BuildError, FileDigestCache, ScanError, Tree, TreeBuilder, digest_paths,
+};
+use regatta_cas::{BlobStore, UploadError, UploadSummary, stream_of, upload};
+use regatta_model::Digest;
+
+use super::{Entries, Source};
+
+/// Why input roots are not in the store.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// A file cannot be read.
+    #[error(transparent)]
+    Scan(Box<ScanError>),
+    /// The entries contradict each other. Fix the inputs.
+    #[error("the inputs do not make a tree: {0}")]
+    Build(#[from] BuildError),
+    /// A file cannot be uploaded.
+    #[error(transparent)]
+    Upload(Box<UploadError>),
+    /// Something small cannot be stored.
+    #[error("blob {digest} cannot be stored")]
+    Put {
+        /// The blob.
+        digest: Digest,
+        /// Why.
+        source: Box<regatta_cas::StoreError>,
+    },
+}
+
+impl From<ScanError> for StageError {
+    fn from(error: ScanError) -> Self {
+        Self::Scan(Box::new(error))
+    }
+}
+
+impl From<UploadError> for StageError {
+    fn from(error: UploadError) -> Self {
+        Self::Upload(Box::new(error))
+    }
+}
+
+/// Input roots on their way to the store: files are digested once, however many trees they are in, and
+/// everything is uploaded together.
+#[derive(Debug)]
+pub struct Staging {
+    cache: FileDigestCache,
+    digests: HashMap<PathBuf, Digest>,
+    files: HashMap<Digest, PathBuf>,
+    bytes: BTreeMap<Digest, Bytes>,
+    all: Tree,
+}
+
+impl Staging {
+    /// Nothing staged; digests of files that did not change are taken from the cache in `cache_file`.
+    #[must_use]
+    pub fn new(cache_file: &Path) -> Self {
+        Self {
+            cache: FileDigestCache::open(cache_file),
+            digests: HashMap::new(),
+            files: HashMap::new(),
+            bytes: BTreeMap::new(),
+            all: TreeBuilder::new().build(),
+        }
+    }
+
+    /// Adds input roots and tells their digests, in the order given. Blocks while files are read.
+    ///
+    /// # Errors
+    /// A file cannot be read, or entries contradict each other.
+    pub fn add(&mut self, roots: &[&Entries]) -> Result<Vec<Digest>, StageError> {
+        self.digest_files(roots)?;
+        roots.iter().map(|entries| self.add_root(entries)).collect()
+    }
+
+    fn digest_files(&mut self, roots: &[&Entries]) -> Result<(), StageError> {
+        let sources = roots.iter().flat_map(|entries| entries.by_path.values());
+        let mut paths: Vec<PathBuf> = sources
+            .filter_map(|source| match source {
+                Source::File { path, .. } if !self.digests.contains_key(path) => Some(path.clone()),
+                Source::File { .. }
+                | Source::Bytes { .. }
+                | Source::Symlink { .. }
+                | Source::Directory => None,
+            })
+            .collect();
+        paths.sort();
+        paths.dedup();
+        let digests = digest_paths(&paths, Some(&mut self.cache))?;
+        for (path, digest) in paths.into_iter().zip(digests) {
+            self.files.entry(digest).or_insert_with(|| path.clone());
+            self.digests.insert(path, digest);
+        }
+        Ok(())
+    }
+
+    fn add_root(&mut self, entries: &Entries) -> Result<Digest, StageError> {
+        let mut builder = TreeBuilder::new();
+        for (path, source) in &entries.by_path {
+            match source {
+                Source::File {
+                    path: file,
+                    executable,
+                } => {
+                    let digest = self.digests.get(file).copied().unwrap_or(Digest::EMPTY);
+                    builder.insert_file(path, digest, *executable)?;
+                }
+                Source::Bytes { bytes, executable } => {
+                    let digest = Digest::of(bytes);
+                    self.bytes.insert(digest, bytes.clone());
+                    builder.insert_file(path, digest, *executable)?;
+                }
+                Source::Symlink { target } => builder.insert_symlink(path, target)?,
+                Source::Directory => builder.insert_directory(path)?,
+            }
+        }
+        let tree = builder.build();
+        self.all.directories.extend(tree.directories);
+        self.all.files.extend(tree.files);
+        Ok(tree.root)
+    }
+
+    /// Adds a blob that is in no tree: a command or an action.
+    pub fn add_bytes(&mut self, bytes: Bytes) -> Digest {
+        let digest = Digest::of(&bytes);
+        // Directories are the blobs of a tree that are uploaded from memory.
+        self.all.directories.insert(digest, bytes);
+        digest
+    }
+
+    /// Brings everything added to `store` that it does not have.
+    ///
+    /// # Errors
+    /// A file changed or cannot be read, or the store refuses.
+    pub async fn upload(&mut self, store: &dyn BlobStore) -> Result<UploadSummary, StageError> {
+        self.upload_bytes(store).await?;
+        Ok(upload(store, &self.all, &self.files).await?)
+    }
+
+    async fn upload_bytes(&mut self, store: &dyn BlobStore) -> Result<(), StageError> {
+        let digests: Vec<Digest> = self.bytes.keys().copied().collect();
+        if digests.is_empty() {
+            return Ok(());
+        }
+        let missing = store
+            .find_missing(&digests)
+            .await
+            .map_err(UploadError::Find)?;
+        for digest in missing {
+            let bytes = self.bytes.get(&digest).cloned().unwrap_or_default();
+            let put = store.put(&digest, stream_of(bytes)).await;
+            put.map_err(|source| StageError::Put {
+                digest,
+                source: Box::new(source),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Remembers the digests of files for the next time; without that it only takes longer.
+    pub fn save_cache(&mut self) {
+        if let Err(error) = self.cache.save() {
+            tracing::warn!("file digests are not remembered: {error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use regatta_cas::{MemoryBlobStore, read_all};
+
+    #[tokio::test]
+    async fn roots_with_files_and_bytes_arrive_whole() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let file = directory.path().join("f");
+        std::fs::write(&file, "file").expect("written");
+        let mut entries = Entries::default();
+        for (path, source) in [
+            (
+                "a/f",
+                Source::File {
+                    path: file.clone(),
+                    executable: true,
+                },
+            ),
+            (
+                "b",
+                Source::Bytes {
+                    bytes: "bytes".into(),
+                    executable: false,
+                },
+            ),
+            (
+                "c",
+                Source::Symlink {
+                    target: "b".to_owned(),
+                },
+            ),
+            ("d", Source::Directory),
+        ] {
+            entries.insert(Path::new(path), source).expect("UTF-8");
+        }
+        let mut staging = Staging::new(&directory.path().join("cache"));
+        let roots = staging.add(&[&entries, &entries]).expect("it can be read");
+        assert_eq!(roots[0], roots[1]);
+        let action = staging.add_bytes("action".into());
+        let store = MemoryBlobStore::new();
+        staging.upload(&store).await.expect("it arrives");
+        for (digest, bytes) in [
+            (Digest::of(b"file"), "file"),
+            (Digest::of(b"bytes"), "bytes"),
+            (action, "action"),
+        ] {
+            assert_eq!(
+                read_all(&store, &digest, 100).await.expect("it is there"),
+                bytes
+            );
+        }
+        assert_eq!(store.find_missing(&roots).await.expect("it answers"), []);
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let mut entries = Entries::default();
+        let source = Source::File {
+            path: "/nowhere/x".into(),
+            executable: false,
+        };
+        entries.insert(Path::new("x"), source).expect("UTF-8");
+        let refused = Staging::new(Path::new("/nowhere/cache")).add(&[&entries]);
+        assert_eq!(
+            refused.expect_err("it is missing").to_string(),
+            "cannot read /nowhere/x"
+        );
+    }
+}

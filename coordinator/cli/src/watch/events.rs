@@ -1,0 +1,158 @@
+//! The events of a run, across broken connections.
+
+use std::time::Duration;
+
+use regatta_wire::v1::runs_client::RunsClient;
+use regatta_wire::v1::{self, run_event::Event};
+use tokio::time::Instant;
+use tonic::transport::Channel;
+use tonic::{Code, Status, Streaming};
+
+/// For how long a coordinator that does not answer is asked again.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
+/// How long to wait before the first new attempt; it doubles with every further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// How long to wait at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Why there are no more events though the run has not ended.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    /// The coordinator has not answered for long. The run may go on: watch it again later.
+    #[error("the coordinator has not answered for {} s: {detail}", GIVE_UP_AFTER.as_secs())]
+    Unreachable {
+        /// The last error.
+        detail: String,
+    },
+    /// The coordinator refuses. Fix the request.
+    #[error("the coordinator refuses to show the run: {detail}")]
+    Refused {
+        /// What it said.
+        detail: String,
+    },
+    /// Events are missing. Report it.
+    #[error("event {expected} of the run is missing, {found} came instead; please report this")]
+    Gap {
+        /// The number that was due.
+        expected: u64,
+        /// The number that came.
+        found: u64,
+    },
+    /// Something cannot be written here.
+    #[error("the report cannot be written: {0}")]
+    Report(#[from] std::io::Error),
+}
+
+/// The events of one run in order, each once; it reconnects by itself.
+#[derive(Debug)]
+pub struct RunEvents {
+    client: RunsClient<Channel>,
+    run_id: String,
+    seen: u64,
+    ended: bool,
+    stream: Option<Streaming<v1::RunEvent>>,
+    /// Since when nothing has come, and how long to wait next.
+    trouble: Option<(Instant, Duration)>,
+}
+
+impl RunEvents {
+    /// The events of `run_id` from its first.
+    #[must_use]
+    pub fn new(client: RunsClient<Channel>, run_id: String) -> Self {
+        Self {
+            client,
+            run_id,
+            seen: 0,
+            ended: false,
+            stream: None,
+            trouble: None,
+        }
+    }
+
+    /// The next event; `None` after the run's last. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// The coordinator does not answer for long, or refuses.
+    pub async fn next(&mut self) -> Result<Option<v1::RunEvent>, WatchError> {
+        while !self.ended {
+            match self.receive().await {
+                Ok(Some(event)) => {
+                    if let Some(event) = self.accept(event)? {
+                        return Ok(Some(event));
+                    }
+                }
+                Ok(None) => {
+                    self.wait_after(&Status::unavailable("the stream ended early"))
+                        .await?
+                }
+                Err(status) => self.wait_after(&status).await?,
+            }
+        }
+        Ok(None)
+    }
+
+    async fn receive(&mut self) -> Result<Option<v1::RunEvent>, Status> {
+        let stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => self.connect().await?,
+        };
+        self.stream.insert(stream).message().await
+    }
+
+    async fn connect(&mut self) -> Result<Streaming<v1::RunEvent>, Status> {
+        let request = v1::WatchRunRequest {
+            run_id: self.run_id.clone(),
+            after_sequence: self.seen,
+        };
+        Ok(self.client.watch_run(request).await?.into_inner())
+    }
+
+    /// Takes an event if it is the next one; one that is known already is left out.
+    fn accept(&mut self, event: v1::RunEvent) -> Result<Option<v1::RunEvent>, WatchError> {
+        if event.sequence <= self.seen {
+            return Ok(None);
+        }
+        if event.sequence != self.seen + 1 {
+            return Err(WatchError::Gap {
+                expected: self.seen + 1,
+                found: event.sequence,
+            });
+        }
+        self.seen = event.sequence;
+        self.trouble = None;
+        self.ended = matches!(event.event, Some(Event::RunFinished(_)));
+        Ok(Some(event))
+    }
+
+    async fn wait_after(&mut self, status: &Status) -> Result<(), WatchError> {
+        self.stream = None;
+        let detail = status.message().to_owned();
+        if !is_transient(status.code()) {
+            return Err(WatchError::Refused { detail });
+        }
+        let (since, pause) = self.trouble.unwrap_or((Instant::now(), FIRST_PAUSE));
+        if since.elapsed() >= GIVE_UP_AFTER {
+            return Err(WatchError::Unreachable { detail });
+        }
+        tracing::info!(
+            run = self.run_id,
+            detail,
+            "the connection broke, trying again"
+        );
+        self.trouble = Some((since, (pause * 2).min(LONGEST_PAUSE)));
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
+}
+
+/// Whether trying again may help.
+fn is_transient(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unavailable
+            | Code::Unknown
+            | Code::Internal
+            | Code::Cancelled
+            | Code::ResourceExhausted
+    )
+}

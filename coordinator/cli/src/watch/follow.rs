@@ -1,0 +1,100 @@
+//! From a run's first event to its last, or to the second Ctrl-C.
+
+use regatta_wire::v1::runs_client::RunsClient;
+use regatta_wire::v1::{self, run_event::Event};
+use tonic::transport::Channel;
+
+use super::{EventSink, RunEvents, WatchError};
+use crate::exit_code::ExitCode;
+use crate::interrupts::Interrupts;
+
+/// How following a run ended.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Ended {
+    /// The run ended.
+    Finished(v1::RunFinished),
+    /// Somebody did not want to wait for that.
+    Left,
+}
+
+impl Ended {
+    /// What the process ends with.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        let finished = match self {
+            Self::Finished(finished) => finished,
+            Self::Left => return ExitCode::Cancelled,
+        };
+        match finished.verdict() {
+            v1::Verdict::NotReleasable if finished.cancelled && !has_failures(finished) => {
+                ExitCode::Cancelled
+            }
+            v1::Verdict::NotReleasable => ExitCode::TestsFailed,
+            v1::Verdict::Releasable => ExitCode::Good,
+            v1::Verdict::Unknown | v1::Verdict::Unspecified if finished.cancelled => {
+                ExitCode::Cancelled
+            }
+            v1::Verdict::Unknown | v1::Verdict::Unspecified => ExitCode::Infrastructure,
+        }
+    }
+}
+
+fn has_failures(finished: &v1::RunFinished) -> bool {
+    finished.counts.is_some_and(|counts| counts.failed > 0)
+}
+
+/// Gives every event of a run to every sink. The first interrupt cancels the run and waits for its last
+/// event, the second leaves at once.
+///
+/// # Errors
+/// The coordinator does not answer for long or refuses, or a sink cannot write.
+pub async fn follow(
+    client: RunsClient<Channel>,
+    run_id: &str,
+    sinks: &mut [&mut dyn EventSink],
+    interrupts: &mut Interrupts,
+) -> Result<Ended, WatchError> {
+    let mut events = RunEvents::new(client.clone(), run_id.to_owned());
+    let mut cancelling = false;
+    let ended = loop {
+        let event = tokio::select! {
+            event = events.next() => event?,
+            () = interrupts.next() => {
+                if std::mem::replace(&mut cancelling, true) {
+                    break Ended::Left;
+                }
+                tracing::warn!(run = run_id, "cancelling; interrupt again to leave at once");
+                cancel_in_background(client.clone(), run_id);
+                continue;
+            }
+        };
+        let Some(event) = event else {
+            break Ended::Left;
+        };
+        for sink in sinks.iter_mut() {
+            sink.event(&event)?;
+        }
+        if let Some(Event::RunFinished(finished)) = event.event {
+            break Ended::Finished(finished);
+        }
+    };
+    for sink in sinks {
+        sink.finish()?;
+    }
+    Ok(ended)
+}
+
+/// Cancels without waiting, so that events and a second interrupt are still seen.
+fn cancel_in_background(mut client: RunsClient<Channel>, run_id: &str) {
+    let request = v1::CancelRunRequest {
+        run_id: run_id.to_owned(),
+    };
+    tokio::spawn(async move {
+        if let Err(status) = client.cancel_run(request).await {
+            tracing::error!("the run could not be cancelled: {}", status.message());
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests;

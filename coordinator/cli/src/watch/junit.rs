@@ -1,0 +1,234 @@
+//! JUnit XML, for the systems that read it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+
+use quick_junit::{
+    FlakyOrRerun, NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestRerun, TestSuite,
+};
+use regatta_wire::v1::{self, run_event::Event};
+
+use super::{EventSink, Tally, class_name, shown_duration};
+
+/// Collects a run's results and writes them to a file in the end: a suite for each job.
+///
+/// A test that failed and then passed has `flakyFailure` elements, one known from the cache the property
+/// `regatta.cached`. What could not be told (class `infra`) is an `error`, everything else a `failure`
+/// whose `type` is its class.
+#[derive(Debug)]
+pub struct JunitReport {
+    file: PathBuf,
+    suites: BTreeMap<String, TestSuite>,
+    retried: BTreeMap<(String, String), Vec<TestRerun>>,
+    tally: Tally,
+}
+
+impl JunitReport {
+    /// A report that will be in `file`; the directories above are made.
+    #[must_use]
+    pub fn new(file: PathBuf) -> Self {
+        Self {
+            file,
+            suites: BTreeMap::new(),
+            retried: BTreeMap::new(),
+            tally: Tally::default(),
+        }
+    }
+
+    fn add(&mut self, job: &str, case: TestCase) {
+        self.suites
+            .entry(job.to_owned())
+            .or_insert_with(|| TestSuite::new(job))
+            .add_test_case(case);
+    }
+
+    fn test_finished(&mut self, result: &v1::TestResult) {
+        let key = (result.job.clone(), result.test_id.clone());
+        let reruns = self.retried.remove(&key).unwrap_or_default();
+        let mut case = TestCase::new(&result.test_id, case_status(result, reruns));
+        case.set_classname(&result.job)
+            .set_time(shown_duration(result.duration.as_ref()));
+        if result.status() == v1::TestStatus::Cached {
+            case.add_property(Property::new("regatta.cached", "true"));
+        }
+        if let Some(place) = &result.r#where {
+            case.add_property(Property::new("regatta.agent", &place.agent_id));
+        }
+        if result.status() == v1::TestStatus::Failed {
+            if !result.stdout_tail.is_empty() {
+                case.set_system_out_lossy(&result.stdout_tail);
+            }
+            if !result.stderr_tail.is_empty() {
+                case.set_system_err_lossy(&result.stderr_tail);
+            }
+        }
+        self.add(&result.job, case);
+    }
+
+    fn test_retried(&mut self, retried: &v1::TestRetried) {
+        let Some(result) = &retried.result else {
+            return;
+        };
+        let mut rerun = TestRerun::new(kind_of(result.failure_class()));
+        rerun
+            .set_type(class_name(result.failure_class()))
+            .set_time(shown_duration(result.duration.as_ref()));
+        if let Some(message) = failure_message(result) {
+            rerun.set_message(message);
+        }
+        if !result.stdout_tail.is_empty() {
+            rerun.set_system_out_lossy(&result.stdout_tail);
+        }
+        if !result.stderr_tail.is_empty() {
+            rerun.set_system_err_lossy(&result.stderr_tail);
+        }
+        let key = (result.job.clone(), result.test_id.clone());
+        self.retried.entry(key).or_default().push(rerun);
+    }
+
+    /// A build job is a suite of one; a suite that could not be listed has its failure as a case.
+    fn job_finished(&mut self, finished: &v1::JobFinished) {
+        let passed = finished.status() == v1::JobStatus::Passed;
+        let suite = self.tally.is_suite(&finished.job);
+        if suite && (passed || self.tally.is_told_by_tests(finished)) {
+            return;
+        }
+        let mut case = TestCase::new(if suite { "suite" } else { "build" }, job_status(finished));
+        case.set_classname(&finished.job)
+            .set_time(shown_duration(finished.duration.as_ref()));
+        if finished.cached {
+            case.add_property(Property::new("regatta.cached", "true"));
+        }
+        self.add(&finished.job, case);
+    }
+
+    fn report(&mut self) -> Report {
+        let mut report = Report::new("regatta");
+        report.set_time(self.tally.duration());
+        report.add_test_suites(std::mem::take(&mut self.suites).into_values());
+        report
+    }
+}
+
+impl EventSink for JunitReport {
+    fn event(&mut self, event: &v1::RunEvent) -> io::Result<()> {
+        self.tally.event(event);
+        match &event.event {
+            Some(Event::TestsFinished(finished)) => {
+                for result in &finished.results {
+                    self.test_finished(result);
+                }
+            }
+            Some(Event::TestRetried(retried)) => self.test_retried(retried),
+            Some(Event::JobFinished(finished)) => self.job_finished(finished),
+            Some(
+                Event::RunStarted(_)
+                | Event::JobStarted(_)
+                | Event::SuitePlanned(_)
+                | Event::JobOutput(_)
+                | Event::InfrastructureRetry(_)
+                | Event::RunFinished(_),
+            )
+            | None => {}
+        }
+        Ok(())
+    }
+
+    /// Writes the file, whole or not at all.
+    fn finish(&mut self) -> io::Result<()> {
+        let text = self.report().to_string().map_err(io::Error::other)?;
+        let written = crate::files::write_atomically(&self.file, text.as_bytes());
+        written.map_err(|error| {
+            let message = format!("the JUnit report {}: {error}", self.file.display());
+            io::Error::new(error.kind(), message)
+        })
+    }
+}
+
+fn case_status(result: &v1::TestResult, reruns: Vec<TestRerun>) -> TestCaseStatus {
+    let mut status = match result.status() {
+        v1::TestStatus::Passed | v1::TestStatus::Cached | v1::TestStatus::Flaky => {
+            TestCaseStatus::success()
+        }
+        v1::TestStatus::Skipped | v1::TestStatus::NotRun => TestCaseStatus::skipped(),
+        v1::TestStatus::Failed | v1::TestStatus::Unspecified => {
+            let mut status = TestCaseStatus::non_success(kind_of(result.failure_class()));
+            status
+                .set_type(class_name(result.failure_class()))
+                .set_rerun_kind(FlakyOrRerun::Rerun);
+            if let Some(message) = failure_message(result) {
+                status.set_message(message);
+            }
+            status
+        }
+    };
+    if !matches!(status, TestCaseStatus::Skipped { .. }) {
+        status.add_reruns(reruns);
+    }
+    status
+}
+
+fn job_status(finished: &v1::JobFinished) -> TestCaseStatus {
+    let kind = match finished.status() {
+        v1::JobStatus::Passed => return TestCaseStatus::success(),
+        v1::JobStatus::Cancelled | v1::JobStatus::NotRun => return TestCaseStatus::skipped(),
+        v1::JobStatus::Failed => kind_of(finished.failure_class()),
+        v1::JobStatus::Unknown | v1::JobStatus::Unspecified => NonSuccessKind::Error,
+    };
+    let mut status = TestCaseStatus::non_success(kind);
+    status
+        .set_type(class_name(finished.failure_class()))
+        .set_message(&finished.message);
+    status
+}
+
+fn kind_of(class: v1::FailureClass) -> NonSuccessKind {
+    match class {
+        v1::FailureClass::Infra | v1::FailureClass::Cancelled => NonSuccessKind::Error,
+        v1::FailureClass::Test
+        | v1::FailureClass::Timeout
+        | v1::FailureClass::Oom
+        | v1::FailureClass::Unspecified => NonSuccessKind::Failure,
+    }
+}
+
+fn failure_message(result: &v1::TestResult) -> Option<String> {
+    match (result.message.as_str(), result.exit_code) {
+        ("", code) => code.map(|code| format!("exit code {code}")),
+        (message, _) => Some(message.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::recorded;
+    use super::*;
+
+    fn written(events: &[v1::RunEvent]) -> String {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let file = directory.path().join("deep/junit.xml");
+        let mut report = JunitReport::new(file.clone());
+        for event in events {
+            report.event(event).expect("memory takes it");
+        }
+        report.finish().expect("it is written");
+        std::fs::read_to_string(file).expect("it is there")
+    }
+
+    #[test]
+    fn tests_have_their_class_their_output_and_their_flaky_attempts() {
+        assert_eq!(
+            written(&recorded::mixed_run()),
+            include_str!("junit/mixed_run.xml")
+        );
+    }
+
+    #[test]
+    fn builds_are_suites_of_one() {
+        assert_eq!(
+            written(&recorded::build_run()),
+            include_str!("junit/build_run.xml")
+        );
+    }
+}

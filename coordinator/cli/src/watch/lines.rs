@@ -1,0 +1,269 @@
+//! The lines that people read, in the shape that nextest's users know.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use regatta_wire::v1;
+
+use super::{class_name, shown_duration};
+use crate::watch::Tally;
+
+/// How wide the first word of a line is; it is aligned to the right.
+const STATUS_WIDTH: usize = 12;
+
+/// Whether lines are coloured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Paint {
+    /// With the colours of ANSI terminals.
+    Coloured,
+    /// As they are.
+    Plain,
+}
+
+/// Colours by what they mean.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Tone {
+    Good,
+    Bad,
+    Doubtful,
+    Known,
+    Name,
+}
+
+impl Paint {
+    pub(super) fn paint(self, tone: Tone, text: &str) -> String {
+        let code = match tone {
+            Tone::Good => "32;1",
+            Tone::Bad => "31;1",
+            Tone::Doubtful => "33;1",
+            Tone::Known => "34;1",
+            Tone::Name => "36",
+        };
+        match self {
+            Self::Coloured => format!("\x1b[{code}m{text}\x1b[0m"),
+            Self::Plain => text.to_owned(),
+        }
+    }
+
+    /// A line's first word.
+    pub(super) fn status(self, tone: Tone, word: &str) -> String {
+        self.paint(tone, &format!("{word:>STATUS_WIDTH$}"))
+    }
+
+    /// `        PASS [   0.012s] job test`
+    pub(super) fn result_line(self, result: &v1::TestResult) -> String {
+        let (tone, word) = word_of(result);
+        let mut line = format!(
+            "{} {} {} {}",
+            self.status(tone, word),
+            seconds(shown_duration(result.duration.as_ref())),
+            self.paint(Tone::Name, &result.job),
+            result.test_id
+        );
+        if !result.message.is_empty() {
+            let _infallible = write!(line, ": {}", first_line(&result.message));
+        }
+        line
+    }
+
+    /// `  TRY 1 FAIL [   0.012s] job test`
+    pub(super) fn retry_line(self, result: &v1::TestResult) -> String {
+        let (tone, word) = word_of(result);
+        format!(
+            "{} {} {} {}",
+            self.status(tone, &format!("TRY {} {word}", result.attempts.max(1))),
+            seconds(shown_duration(result.duration.as_ref())),
+            self.paint(Tone::Name, &result.job),
+            result.test_id
+        )
+    }
+
+    /// `        PASS [   1.200s] job`
+    pub(super) fn job_line(self, finished: &v1::JobFinished) -> String {
+        let (tone, word) = match finished.status() {
+            v1::JobStatus::Passed if finished.cached => (Tone::Known, "CACHED"),
+            v1::JobStatus::Passed => (Tone::Good, "PASS"),
+            v1::JobStatus::Failed => (Tone::Bad, failure_word(finished.failure_class())),
+            v1::JobStatus::Cancelled => (Tone::Doubtful, "CANCELLED"),
+            v1::JobStatus::NotRun => (Tone::Doubtful, "NOT RUN"),
+            v1::JobStatus::Unknown | v1::JobStatus::Unspecified => (Tone::Doubtful, "UNKNOWN"),
+        };
+        let mut line = format!(
+            "{} {} {}",
+            self.status(tone, word),
+            seconds(shown_duration(finished.duration.as_ref())),
+            self.paint(Tone::Name, &finished.job),
+        );
+        if !finished.message.is_empty() {
+            let _infallible = write!(line, ": {}", finished.message.trim_end());
+        }
+        line
+    }
+
+    /// The captured output of a failure.
+    pub(super) fn output_block(self, result: &v1::TestResult) -> String {
+        let mut block = String::new();
+        for (name, digest, tail) in [
+            ("STDOUT", &result.stdout_digest, &result.stdout_tail),
+            ("STDERR", &result.stderr_digest, &result.stderr_tail),
+        ] {
+            if tail.is_empty() {
+                continue;
+            }
+            let whole = digest.as_ref().map_or(0, |digest| digest.size_bytes);
+            let shown = i64::try_from(tail.len()).unwrap_or(i64::MAX);
+            self.stream_block(&mut block, &result.job, &result.test_id, name, tail);
+            if whole > shown {
+                let omitted = whole - shown;
+                let _infallible = writeln!(
+                    block,
+                    "(the first {omitted} bytes are left out; `regatta logs` has all of it)"
+                );
+            }
+        }
+        block
+    }
+
+    pub(super) fn stream_block(
+        self,
+        block: &mut String,
+        job: &str,
+        test: &str,
+        name: &str,
+        bytes: &[u8],
+    ) {
+        let label = format!("--- {name}: ");
+        let rule = format!("{label:<28}{} {test} ---", self.paint(Tone::Name, job));
+        let text = String::from_utf8_lossy(bytes);
+        let _infallible = writeln!(
+            block,
+            "{}\n{}",
+            rule.trim_end(),
+            text.trim_end_matches('\n')
+        );
+    }
+
+    /// `     Summary [   1.234s] 123 tests run: 120 passed (2 flaky), 3 failed, 400 cached`
+    pub(super) fn summary_line(self, tally: &Tally) -> String {
+        let counts = tally
+            .finished
+            .as_ref()
+            .and_then(|finished| finished.counts)
+            .unwrap_or_default();
+        let bad = counts.failed > 0 || tally.builds.failed > 0;
+        let head = self.status(if bad { Tone::Bad } else { Tone::Good }, "Summary");
+        let mut parts = Vec::new();
+        if tally.builds != super::tally::BuildTally::default() {
+            parts.push(self.builds_part(tally));
+        }
+        if counts.planned > 0 || parts.is_empty() {
+            parts.push(self.tests_part(&counts));
+        }
+        format!("{head} {} {}", seconds(tally.duration()), parts.join("; "))
+    }
+
+    fn builds_part(self, tally: &Tally) -> String {
+        let builds = &tally.builds;
+        let total = builds.passed + builds.cached + builds.failed + builds.not_run;
+        let mut parts = vec![self.count(Tone::Good, builds.passed, "passed")];
+        for (tone, count, word) in [
+            (Tone::Bad, builds.failed, "failed"),
+            (Tone::Known, builds.cached, "cached"),
+            (Tone::Doubtful, builds.not_run, "not run"),
+        ] {
+            if count > 0 {
+                parts.push(self.count(tone, count, word));
+            }
+        }
+        format!("{}: {}", plural(total, "job"), parts.join(", "))
+    }
+
+    fn tests_part(self, counts: &v1::Counts) -> String {
+        let passed = u64::from(counts.passed) + u64::from(counts.flaky);
+        let run = passed + u64::from(counts.failed);
+        let mut first = self.count(Tone::Good, passed, "passed");
+        if counts.flaky > 0 {
+            let flaky = self.count(Tone::Doubtful, counts.flaky.into(), "flaky");
+            let _infallible = write!(first, " ({flaky})");
+        }
+        let mut parts = vec![first];
+        for (tone, count, word) in [
+            (Tone::Bad, counts.failed, "failed"),
+            (Tone::Known, counts.cached, "cached"),
+            (Tone::Doubtful, counts.skipped, "skipped"),
+            (Tone::Doubtful, counts.not_run, "not run"),
+        ] {
+            if count > 0 {
+                parts.push(self.count(tone, count.into(), word));
+            }
+        }
+        format!("{} run: {}", plural(run, "test"), parts.join(", "))
+    }
+
+    fn count(self, tone: Tone, count: u64, word: &str) -> String {
+        format!("{count} {}", self.paint(tone, word))
+    }
+
+    /// `     Verdict RELEASABLE`, and the reasons if it is not.
+    pub(super) fn verdict_lines(self, finished: &v1::RunFinished) -> Vec<String> {
+        let (tone, word) = verdict_word(finished.verdict());
+        let head = format!(
+            "{} {}",
+            self.status(tone, "Verdict"),
+            self.paint(tone, word)
+        );
+        let indent = " ".repeat(STATUS_WIDTH + 1);
+        let reasons = finished
+            .reasons
+            .iter()
+            .map(|reason| format!("{indent}{reason}"));
+        [head].into_iter().chain(reasons).collect()
+    }
+}
+
+/// A verdict as design decision D10 spells it.
+pub(crate) fn verdict_word(verdict: v1::Verdict) -> (Tone, &'static str) {
+    match verdict {
+        v1::Verdict::Releasable => (Tone::Good, "RELEASABLE"),
+        v1::Verdict::NotReleasable => (Tone::Bad, "NOT_RELEASABLE"),
+        v1::Verdict::Unknown | v1::Verdict::Unspecified => (Tone::Doubtful, "UNKNOWN"),
+    }
+}
+
+fn word_of(result: &v1::TestResult) -> (Tone, &'static str) {
+    match result.status() {
+        v1::TestStatus::Passed => (Tone::Good, "PASS"),
+        v1::TestStatus::Cached => (Tone::Known, "CACHED"),
+        v1::TestStatus::Flaky => (Tone::Doubtful, "FLAKY"),
+        v1::TestStatus::Skipped => (Tone::Doubtful, "SKIP"),
+        v1::TestStatus::Failed => (Tone::Bad, failure_word(result.failure_class())),
+        v1::TestStatus::NotRun => (Tone::Doubtful, "NOT RUN"),
+        v1::TestStatus::Unspecified => (Tone::Doubtful, "UNKNOWN"),
+    }
+}
+
+fn failure_word(class: v1::FailureClass) -> &'static str {
+    match class_name(class) {
+        "timeout" => "TIMEOUT",
+        "oom" => "OOM",
+        "infra" => "INFRA",
+        "cancelled" => "CANCELLED",
+        _ => "FAIL",
+    }
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
+fn plural(count: u64, noun: &str) -> String {
+    match count {
+        1 => format!("1 {noun}"),
+        _ => format!("{count} {noun}s"),
+    }
+}
+
+/// `[   0.012s]`
+pub(super) fn seconds(duration: Duration) -> String {
+    format!("[{:>8.3}s]", duration.as_secs_f64())
+}

@@ -1,0 +1,144 @@
+//! How far a run has come.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use regatta_wire::v1::{self, run_event::Event};
+
+use super::shown_duration;
+
+/// How far a run has come, counted from its events.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Tally {
+    /// Tests planned so far; suites whose tests are not known yet are missing.
+    pub planned: u64,
+    /// Tests whose result is known, whatever it is.
+    pub done: u64,
+    /// Tests that failed.
+    pub failed: u64,
+    /// Tests known from the cache.
+    pub cached: u64,
+    /// Jobs that have started and not ended.
+    pub running: BTreeSet<String>,
+    /// Jobs of the run.
+    pub jobs: u64,
+    /// Jobs that have ended.
+    pub jobs_done: u64,
+    /// Build jobs by how they ended.
+    pub builds: BuildTally,
+    /// Whether a job ended in any other way than well.
+    pub trouble: bool,
+    /// Set once the run has ended.
+    pub finished: Option<v1::RunFinished>,
+    /// Jobs that run a suite.
+    suites: BTreeMap<String, SuiteTally>,
+}
+
+/// Build jobs by how they ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct BuildTally {
+    /// They succeeded.
+    pub passed: u64,
+    /// Their result was known.
+    pub cached: u64,
+    /// They failed, or nobody knows.
+    pub failed: u64,
+    /// They did not run.
+    pub not_run: u64,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct SuiteTally {
+    planned: u64,
+    done: u64,
+}
+
+impl Tally {
+    /// Takes the next event into account.
+    pub fn event(&mut self, event: &v1::RunEvent) {
+        match &event.event {
+            Some(Event::RunStarted(started)) => self.run_started(started),
+            Some(Event::JobStarted(started)) => {
+                self.running.insert(started.job.clone());
+            }
+            Some(Event::SuitePlanned(planned)) => self.suite_planned(planned),
+            Some(Event::TestsFinished(finished)) => {
+                for result in &finished.results {
+                    self.test_finished(result);
+                }
+            }
+            Some(Event::JobFinished(finished)) => self.job_finished(finished),
+            Some(Event::RunFinished(finished)) => self.finished = Some(finished.clone()),
+            Some(Event::TestRetried(_) | Event::JobOutput(_) | Event::InfrastructureRetry(_))
+            | None => {}
+        }
+    }
+
+    /// Whether a job runs a suite.
+    #[must_use]
+    pub fn is_suite(&self, job: &str) -> bool {
+        self.suites.contains_key(job)
+    }
+
+    /// Whether a suite's tests have already told why it ended as it did.
+    #[must_use]
+    pub fn is_told_by_tests(&self, finished: &v1::JobFinished) -> bool {
+        let failed = finished.counts.is_some_and(|counts| counts.failed > 0);
+        failed || finished.message.is_empty()
+    }
+
+    fn run_started(&mut self, started: &v1::RunStarted) {
+        let jobs = started.spec.as_ref().map_or(&[][..], |spec| &spec.jobs);
+        self.jobs = jobs.len() as u64;
+        for job in jobs {
+            if matches!(job.kind, Some(v1::job::Kind::Suite(_))) {
+                self.suites.insert(job.name.clone(), SuiteTally::default());
+            }
+        }
+    }
+
+    fn suite_planned(&mut self, planned: &v1::SuitePlanned) {
+        let suite = self.suites.entry(planned.job.clone()).or_default();
+        self.planned += u64::from(planned.planned) - suite.planned.min(planned.planned.into());
+        suite.planned = planned.planned.into();
+    }
+
+    fn test_finished(&mut self, result: &v1::TestResult) {
+        self.done += 1;
+        self.suites.entry(result.job.clone()).or_default().done += 1;
+        match result.status() {
+            v1::TestStatus::Failed => self.failed += 1,
+            v1::TestStatus::Cached => self.cached += 1,
+            v1::TestStatus::Passed
+            | v1::TestStatus::Flaky
+            | v1::TestStatus::Skipped
+            | v1::TestStatus::NotRun
+            | v1::TestStatus::Unspecified => {}
+        }
+    }
+
+    fn job_finished(&mut self, finished: &v1::JobFinished) {
+        self.running.remove(&finished.job);
+        self.jobs_done += 1;
+        self.trouble |= finished.status() != v1::JobStatus::Passed;
+        if self.is_suite(&finished.job) {
+            return;
+        }
+        let count = match finished.status() {
+            v1::JobStatus::Passed if finished.cached => &mut self.builds.cached,
+            v1::JobStatus::Passed => &mut self.builds.passed,
+            v1::JobStatus::Failed | v1::JobStatus::Unknown | v1::JobStatus::Unspecified => {
+                &mut self.builds.failed
+            }
+            v1::JobStatus::Cancelled | v1::JobStatus::NotRun => &mut self.builds.not_run,
+        };
+        *count += 1;
+    }
+
+    /// How long the run took, once it has ended.
+    #[must_use]
+    pub fn duration(&self) -> Duration {
+        let finished = self.finished.as_ref();
+        shown_duration(finished.and_then(|finished| finished.duration.as_ref()))
+    }
+}
