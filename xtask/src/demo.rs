@@ -1,0 +1,205 @@
+//! The main job, end to end, on this machine: Regatta's own test suites on a fleet of two agents,
+//! cold, warm, and after a change of one leaf.
+
+mod checkout;
+mod interrupt;
+mod report;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::fleet::Fleet;
+use crate::{docker, images, process, workspace};
+use checkout::Checkout;
+use interrupt::Interrupt;
+use report::Report;
+
+/// How to run the demo.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Run jobs in Docker containers, or as plain processes of this machine.
+    #[arg(long, default_value = "docker", value_parser = ["docker", "process"])]
+    runtime: String,
+    /// How many agents.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    agents: u16,
+    /// How many slots each of them has.
+    #[arg(long, default_value_t = 2)]
+    slots: usize,
+}
+
+/// The crate that the last act changes, and the file of it.
+const LEAF: &str = "regatta-scheduler";
+const LEAF_FILE: &str = "coordinator/scheduler/src/lib.rs";
+
+/// Runs the demo.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let interrupt = Interrupt::install()?;
+    let image = match arguments.runtime.as_str() {
+        "docker" => Some(image()?),
+        _ => None,
+    };
+    let program = build(&interrupt)?;
+    let state = tempfile::Builder::new().prefix("regatta-demo-").tempdir()?;
+    let checkout = Checkout::copy(&workspace::target().join("demo/checkout"))?;
+    interrupt.check()?;
+    say("a coordinator and its agents, on free ports of this machine");
+    let mut fleet = Fleet::start(&program, state.path(), image.as_deref())?;
+    for number in 1..=arguments.agents {
+        fleet.add_agent(
+            &format!("agent-{number}"),
+            arguments.slots,
+            &arguments.runtime,
+        )?;
+    }
+    let stage = Stage {
+        program,
+        checkout,
+        fleet: &fleet,
+        interrupt: &interrupt,
+    };
+    let outcome = stage.three_acts();
+    fleet.stop();
+    outcome
+}
+
+fn say(line: &str) {
+    eprintln!("\n=== {line}");
+}
+
+fn image() -> Result<String> {
+    if let Some(trouble) = docker::trouble() {
+        bail!(
+            "{}\nWithout containers: `cargo xtask demo --runtime process` runs the tests as plain \
+             processes of this machine.\n({trouble})",
+            docker::NO_DAEMON
+        );
+    }
+    say("an image to run tests in");
+    let image = images::ensure(&images::Arguments::default())?;
+    eprintln!("{image}");
+    Ok(image)
+}
+
+fn build(interrupt: &Interrupt) -> Result<PathBuf> {
+    say("building regatta");
+    let mut build = workspace::cargo();
+    interrupt.run(build.args(["build", "--package", "regatta"]))?;
+    Ok(workspace::target().join("debug/regatta"))
+}
+
+/// What the acts are played with.
+struct Stage<'a> {
+    program: PathBuf,
+    checkout: Checkout,
+    fleet: &'a Fleet,
+    interrupt: &'a Interrupt,
+}
+
+impl Stage<'_> {
+    fn three_acts(&self) -> Result<()> {
+        say("act 1: every test of Regatta's own workspace, on the fleet");
+        let cold = self.test("cold")?;
+        ensure!(
+            cold.verdict == "RELEASABLE",
+            "the verdict is {}",
+            cold.verdict
+        );
+        ensure!(
+            cold.executed() > 0,
+            "nothing ran: is the state directory not new?"
+        );
+
+        say("act 2: the same again");
+        let warm = self.test("warm")?;
+        ensure!(
+            warm.executed() == 0 && warm.leases == 0,
+            "{} tests ran again",
+            warm.executed()
+        );
+        ensure!(
+            warm.planned() == cold.planned(),
+            "{} tests, then {}",
+            cold.planned(),
+            warm.planned()
+        );
+
+        say(&format!(
+            "act 3: the same after a change of one leaf, {LEAF}"
+        ));
+        self.checkout.change(LEAF_FILE)?;
+        let affected = self.checkout.dependents(LEAF)?;
+        let changed = self.test("changed")?;
+        let stray: BTreeSet<_> = changed
+            .packages_run()
+            .difference(&affected)
+            .cloned()
+            .collect();
+        ensure!(
+            stray.is_empty(),
+            "ran although nothing of theirs changed: {stray:?}"
+        );
+        ensure!(
+            changed.packages_run().contains(LEAF),
+            "{LEAF} changed and did not run"
+        );
+
+        say("what happened");
+        for (name, report) in [
+            ("cold", &cold),
+            ("again", &warm),
+            ("one leaf changed", &changed),
+        ] {
+            eprintln!("{name:>18}: {report}");
+        }
+        eprintln!("{:>18}: {}", "ran in act 3", join(&changed.packages_run()));
+        Ok(())
+    }
+
+    fn test(&self, name: &str) -> Result<Report> {
+        let junit = self
+            .checkout
+            .root()
+            .join("target")
+            .join(format!("junit-{name}.xml"));
+        let mut command = Command::new(&self.program);
+        command
+            .args([
+                "test",
+                "--workspace",
+                "--no-fail-fast",
+                "--message-format",
+                "json",
+                "--junit",
+            ])
+            .arg(&junit);
+        command.args(["--coordinator", self.fleet.coordinator()]);
+        command
+            .current_dir(self.checkout.root())
+            .env("CARGO_TARGET_DIR", workspace::target());
+        let started = Instant::now();
+        let (status, events) = self.interrupt.capture(command.stdin(Stdio::null()))?;
+        let elapsed = started.elapsed();
+        let report = Report::read(&events, elapsed)
+            .with_context(|| format!("`{}` ended with {status}", process::show(&command)))?;
+        report.agrees_with_junit(&junit)?;
+        Ok(report)
+    }
+}
+
+fn join(names: &BTreeSet<String>) -> String {
+    names
+        .iter()
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// Reads a file that must be there.
+fn read(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
+}

@@ -1,0 +1,87 @@
+//! A scratch copy of the workspace that may be changed.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use cargo_metadata::{DependencyKind, MetadataCommand};
+
+use crate::workspace;
+
+/// The copy; removed when dropped. It is always in the same place, so that cargo can go on using
+/// what it built for the last one.
+pub(crate) struct Checkout {
+    root: PathBuf,
+}
+
+impl Checkout {
+    /// Copies the files that git would, with their times, to `root`.
+    pub(crate) fn copy(root: &Path) -> Result<Self> {
+        if root.exists() {
+            std::fs::remove_dir_all(root)
+                .with_context(|| format!("removing {}", root.display()))?;
+        }
+        let checkout = Self {
+            root: root.to_owned(),
+        };
+        for file in workspace::files()? {
+            let (from, to) = (workspace::root().join(&file), root.join(&file));
+            std::fs::create_dir_all(to.parent().unwrap_or(root))?;
+            std::fs::copy(&from, &to).with_context(|| format!("copying {}", file.display()))?;
+            let modified = from.metadata()?.modified()?;
+            std::fs::File::options()
+                .write(true)
+                .open(&to)?
+                .set_modified(modified)?;
+        }
+        Ok(checkout)
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Adds a function and its test to a source file.
+    pub(crate) fn change(&self, file: &str) -> Result<()> {
+        let path = self.root.join(file);
+        let text = super::read(&path)?;
+        let addition = "\n/// Added by the demo.\npub fn added_by_the_demo() -> u32 {\n    41 + 1\n}\n\n\
+             #[cfg(test)]\n#[test]\nfn the_demo_added_this() {\n    assert_eq!(added_by_the_demo(), 42);\n}\n";
+        std::fs::write(&path, text + addition).with_context(|| format!("changing {file}"))
+    }
+
+    /// A package of the workspace and all that depend on it, by name.
+    pub(crate) fn dependents(&self, leaf: &str) -> Result<BTreeSet<String>> {
+        let metadata = MetadataCommand::new()
+            .no_deps()
+            .current_dir(&self.root)
+            .exec()?;
+        let mut found = BTreeSet::from([leaf.to_owned()]);
+        loop {
+            let more: Vec<_> = metadata
+                .packages
+                .iter()
+                .filter(|package| !found.contains(package.name.as_str()))
+                .filter(|package| {
+                    package
+                        .dependencies
+                        .iter()
+                        .any(|it| it.kind != DependencyKind::Unknown && found.contains(&it.name))
+                })
+                .map(|package| package.name.to_string())
+                .collect();
+            if more.is_empty() {
+                return Ok(found);
+            }
+            found.extend(more);
+        }
+    }
+}
+
+impl Drop for Checkout {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.root) {
+            eprintln!("removing {}: {error}", self.root.display());
+        }
+    }
+}

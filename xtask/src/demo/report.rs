@@ -1,0 +1,192 @@
+//! What one run of the demo came to, read from `regatta test --message-format json`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+/// The lines of the NDJSON that the demo reads; it skips the others.
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+enum Line {
+    Test {
+        job: String,
+        status: String,
+        agent: Option<String>,
+    },
+    RunFinished {
+        verdict: String,
+        counts: Counts,
+        leases: u64,
+    },
+    Error {
+        message: String,
+    },
+    #[serde(other)]
+    Other,
+}
+
+#[derive(Deserialize, Default)]
+struct Counts {
+    planned: u64,
+    passed: u64,
+    flaky: u64,
+    failed: u64,
+    cached: u64,
+    skipped: u64,
+    not_run: u64,
+}
+
+/// A run's figures.
+pub(crate) struct Report {
+    pub(crate) verdict: String,
+    pub(crate) leases: u64,
+    counts: Counts,
+    /// How many tests each agent ran.
+    by_agent: BTreeMap<String, u64>,
+    /// The jobs of which a test ran.
+    jobs_run: BTreeSet<String>,
+    elapsed: Duration,
+}
+
+impl Report {
+    /// Reads the events of a run that took `elapsed`, building included.
+    pub(crate) fn read(events: &str, elapsed: Duration) -> Result<Self> {
+        let mut report = Self {
+            verdict: String::new(),
+            leases: 0,
+            counts: Counts::default(),
+            by_agent: BTreeMap::new(),
+            jobs_run: BTreeSet::new(),
+            elapsed,
+        };
+        for line in events.lines() {
+            let line = serde_json::from_str(line).with_context(|| format!("reading {line:?}"))?;
+            report.take(line)?;
+        }
+        ensure!(
+            !report.verdict.is_empty(),
+            "the run ended without a verdict"
+        );
+        report.adds_up()?;
+        Ok(report)
+    }
+
+    fn take(&mut self, line: Line) -> Result<()> {
+        match line {
+            Line::Test { job, status, agent } => {
+                if matches!(status.as_str(), "passed" | "flaky" | "failed") {
+                    self.jobs_run.insert(job);
+                    *self.by_agent.entry(agent.unwrap_or_default()).or_default() += 1;
+                }
+            }
+            Line::RunFinished {
+                verdict,
+                counts,
+                leases,
+            } => {
+                (self.verdict, self.counts, self.leases) = (verdict, counts, leases);
+            }
+            Line::Error { message } => anyhow::bail!(message),
+            Line::Other => {}
+        }
+        Ok(())
+    }
+
+    /// The counts add up, and every executed test was reported once.
+    fn adds_up(&self) -> Result<()> {
+        let it = &self.counts;
+        let parts = it.passed + it.flaky + it.failed + it.cached + it.skipped + it.not_run;
+        ensure!(
+            it.planned == parts,
+            "{} tests planned, {parts} accounted for",
+            it.planned
+        );
+        let reported: u64 = self.by_agent.values().sum();
+        ensure!(
+            reported == self.executed(),
+            "{} tests executed, {reported} reported",
+            self.executed()
+        );
+        Ok(())
+    }
+
+    /// How many tests the run had.
+    pub(crate) fn planned(&self) -> u64 {
+        self.counts.planned
+    }
+
+    /// How many tests ran.
+    pub(crate) fn executed(&self) -> u64 {
+        self.counts.passed + self.counts.flaky + self.counts.failed
+    }
+
+    /// The packages of which a test ran: what stands before `::` in a job's name.
+    pub(crate) fn packages_run(&self) -> BTreeSet<String> {
+        let package = |job: &String| job.split("::").next().unwrap_or(job).to_owned();
+        self.jobs_run.iter().map(package).collect()
+    }
+
+    /// The JUnit file has a test case for every planned test.
+    pub(crate) fn agrees_with_junit(&self, junit: &Path) -> Result<()> {
+        let cases = super::read(junit)?.matches("<testcase ").count() as u64;
+        ensure!(
+            cases == self.planned(),
+            "JUnit has {cases} test cases of {}",
+            self.planned()
+        );
+        Ok(())
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (executed, cached) = (self.executed(), self.counts.cached);
+        write!(formatter, "{} in {:.1?}: ", self.verdict, self.elapsed)?;
+        write!(
+            formatter,
+            "{executed} tests executed, {cached} from the cache"
+        )?;
+        let shares: Vec<_> = self
+            .by_agent
+            .iter()
+            .map(|(agent, tests)| format!("{agent}: {tests}"))
+            .collect();
+        if !shares.is_empty() {
+            write!(formatter, " ({})", shares.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RUN: &str = r#"{"type":"hello","version":1}
+{"type":"test","job":"a::x","test":"one","status":"passed","agent":"left"}
+{"type":"test","job":"b","test":"two","status":"cached"}
+"#;
+
+    fn finished(passed: u64) -> String {
+        format!(
+            r#"{RUN}{{"type":"run-finished","verdict":"RELEASABLE","leases":1,"counts":{{"planned":2,"passed":{passed},"flaky":0,"failed":0,"cached":1,"skipped":0,"not_run":0}}}}"#
+        )
+    }
+
+    #[test]
+    fn a_run_that_adds_up_is_read() {
+        let report = Report::read(&finished(1), Duration::ZERO).unwrap();
+        assert_eq!(report.packages_run(), BTreeSet::from(["a".to_owned()]));
+        assert_eq!((report.planned(), report.executed()), (2, 1));
+    }
+
+    #[test]
+    fn a_run_that_does_not_is_not() {
+        assert!(Report::read(&finished(2), Duration::ZERO).is_err());
+        assert!(Report::read(RUN, Duration::ZERO).is_err());
+    }
+}

@@ -1,0 +1,72 @@
+//! The project's own chores: `cargo xtask <demo | test | tidy | bench | images>`.
+//!
+//! Invariants:
+//! - Whatever a chore needs beyond Rust and Docker, it installs itself, at a pinned version.
+//! - Whatever a chore starts or creates, it stops or removes, Ctrl-C included.
+//! - It links none of the product: it runs the `regatta` command as a user would.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "chores talk to the terminal"
+)]
+
+mod bench;
+mod demo;
+mod docker;
+mod fleet;
+mod images;
+mod process;
+mod test;
+mod tidy;
+mod tools;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Regatta's own chores.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Run Regatta's own test suites on a fleet on this machine, three times over.
+    Demo(demo::Arguments),
+    /// Run every test, those against the real dockerd included.
+    Test(test::Arguments),
+    /// Check the house rules: format, lints, dependency directions, sizes, spelling.
+    Tidy,
+    /// Measure what the README states.
+    Bench(bench::Arguments),
+    /// Make sure there is an image to run jobs in, and print its name.
+    Images(images::Arguments),
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().chore) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(chore: Chore) -> anyhow::Result<()> {
+    match chore {
+        Chore::Demo(arguments) => demo::run(&arguments),
+        Chore::Test(arguments) => test::run(&arguments),
+        Chore::Tidy => tidy::run(),
+        Chore::Bench(arguments) => bench::run(&arguments),
+        Chore::Images(arguments) => {
+            println!("{}", images::ensure(&arguments)?);
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Where things are.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+/// The root of this workspace.
+pub(crate) fn root() -> PathBuf {
+    let xtask = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().map(PathBuf::from).unwrap_or(xtask)
+}
+
+/// Where cargo builds.
+pub(crate) fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// The cargo that runs this chore.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// The files of the checkout, tracked or not yet, but not the ignored ones; relative to the root.
+pub(crate) fn files() -> Result<Vec<PathBuf>> {
+    let listing = Command::new("git")
+        .args([
+            "ls-files",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+            "-z",
+        ])
+        .current_dir(root())
+        .output()
+        .context("listing the checkout's files with git")?;
+    ensure!(listing.status.success(), "git ls-files: {}", listing.status);
+    let names = String::from_utf8(listing.stdout).context("a file name that is not UTF-8")?;
+    let mut files: Vec<_> = names
+        .split_terminator('\0')
+        .map(PathBuf::from)
+        .filter(|file| root().join(file).symlink_metadata().is_ok())
+        .collect();
+    files.sort();
+    files.dedup();
+    Ok(files)
+}
