@@ -43,10 +43,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         "docker" => Some(image()?),
         _ => None,
     };
-    let program = build(&interrupt)?;
-    let state = tempfile::Builder::new().prefix("regatta-demo-").tempdir()?;
     let checkout = Checkout::copy(&workspace::target().join("demo/checkout"))?;
-    interrupt.check()?;
+    let state = tempfile::Builder::new().prefix("regatta-demo-").tempdir()?;
+    let program = build(&interrupt, &checkout, state.path())?;
     say("a coordinator and its agents, on free ports of this machine");
     let mut fleet = Fleet::start(&program, state.path(), image.as_deref())?;
     for number in 1..=arguments.agents {
@@ -85,11 +84,15 @@ fn image() -> Result<String> {
     Ok(image)
 }
 
-fn build(interrupt: &Interrupt) -> Result<PathBuf> {
+/// Builds the command from the scratch copy, so that its tests find everything built, and puts it
+/// where the last act's change does not reach it.
+fn build(interrupt: &Interrupt, checkout: &Checkout, state: &Path) -> Result<PathBuf> {
     say("building regatta");
-    let mut build = workspace::cargo();
+    let mut build = checkout.command(workspace::cargo());
     interrupt.run(build.args(["build", "--package", "regatta"]))?;
-    Ok(workspace::target().join("debug/regatta"))
+    let program = state.join("regatta");
+    std::fs::copy(checkout.target().join("debug/regatta"), &program).context("copying regatta")?;
+    Ok(program)
 }
 
 /// What the acts are played with.
@@ -178,9 +181,6 @@ impl Stage<'_> {
             ])
             .arg(&junit);
         command.args(["--coordinator", self.fleet.coordinator()]);
-        command
-            .current_dir(self.checkout.root())
-            .env("CARGO_TARGET_DIR", workspace::target());
         let started = Instant::now();
         let (status, events) = self.interrupt.capture(command.stdin(Stdio::null()))?;
         let elapsed = started.elapsed();

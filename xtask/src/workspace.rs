@@ -5,9 +5,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-/// The root of this workspace.
+/// The root of this workspace: where cargo found this chore, which may have been built elsewhere.
 pub(crate) fn root() -> PathBuf {
-    let xtask = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let xtask = std::env::var_os("CARGO_MANIFEST_DIR");
+    let xtask = PathBuf::from(xtask.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into()));
     xtask.parent().map(PathBuf::from).unwrap_or(xtask)
 }
 

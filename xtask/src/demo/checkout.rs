@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use cargo_metadata::{DependencyKind, MetadataCommand};
@@ -39,6 +40,20 @@ impl Checkout {
 
     pub(crate) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Where cargo builds the copy: not where it builds the original, since cargo takes equal packages
+    /// of different places for the same.
+    pub(crate) fn target(&self) -> PathBuf {
+        self.root.with_file_name("target")
+    }
+
+    /// The command, run in the copy.
+    pub(crate) fn command(&self, mut command: Command) -> Command {
+        command
+            .current_dir(&self.root)
+            .env("CARGO_TARGET_DIR", self.target());
+        command
     }
 
     /// Adds a function and its test to a source file.
