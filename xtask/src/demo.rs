@@ -169,7 +169,7 @@ impl Stage<'_> {
             .root()
             .join("target")
             .join(format!("junit-{name}.xml"));
-        let mut command = Command::new(&self.program);
+        let mut command = self.checkout.command(Command::new(&self.program));
         command
             .args([
                 "test",
