@@ -2,7 +2,6 @@
 //! cold, warm, and after a change of one leaf.
 
 mod checkout;
-mod interrupt;
 mod report;
 
 use std::collections::BTreeSet;
@@ -12,10 +11,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::fleet::Fleet;
-use crate::{docker, images, process, workspace};
+use crate::fleet::{EXIT_WITH_STDIN, Fleet};
+use crate::scratch::Scratch;
+use crate::{docker, images, interrupt, process, workspace};
 use checkout::Checkout;
-use interrupt::Interrupt;
 use report::Report;
 
 /// How to run the demo.
@@ -38,14 +37,13 @@ const LEAF_FILE: &str = "coordinator/scheduler/src/lib.rs";
 
 /// Runs the demo.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let interrupt = Interrupt::install()?;
     let image = match arguments.runtime.as_str() {
         "docker" => Some(image()?),
         _ => None,
     };
     let checkout = Checkout::copy(&workspace::target().join("demo/checkout"))?;
-    let state = tempfile::Builder::new().prefix("regatta-demo-").tempdir()?;
-    let program = build(&interrupt, &checkout, state.path())?;
+    let state = Scratch::new("regatta-demo-")?;
+    let program = build(&checkout, state.path())?;
     say("a coordinator and its agents, on free ports of this machine");
     let mut fleet = Fleet::start(&program, state.path(), image.as_deref())?;
     for number in 1..=arguments.agents {
@@ -59,7 +57,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         program,
         checkout,
         fleet: &fleet,
-        interrupt: &interrupt,
+        agents: arguments.agents.into(),
     };
     let outcome = stage.three_acts();
     fleet.stop();
@@ -86,10 +84,10 @@ fn image() -> Result<String> {
 
 /// Builds the command from the scratch copy, so that its tests find everything built, and puts it
 /// where the last act's change does not reach it.
-fn build(interrupt: &Interrupt, checkout: &Checkout, state: &Path) -> Result<PathBuf> {
+fn build(checkout: &Checkout, state: &Path) -> Result<PathBuf> {
     say("building regatta");
     let mut build = checkout.command(workspace::cargo());
-    interrupt.run(build.args(["build", "--package", "regatta"]))?;
+    process::run(build.args(["build", "--package", "regatta"]))?;
     let program = state.join("regatta");
     std::fs::copy(checkout.target().join("debug/regatta"), &program).context("copying regatta")?;
     Ok(program)
@@ -100,7 +98,7 @@ struct Stage<'a> {
     program: PathBuf,
     checkout: Checkout,
     fleet: &'a Fleet,
-    interrupt: &'a Interrupt,
+    agents: usize,
 }
 
 impl Stage<'_> {
@@ -108,13 +106,14 @@ impl Stage<'_> {
         say("act 1: every test of Regatta's own workspace, on the fleet");
         let cold = self.test("cold")?;
         ensure!(
-            cold.verdict == "RELEASABLE",
-            "the verdict is {}",
-            cold.verdict
-        );
-        ensure!(
             cold.executed() > 0,
             "nothing ran: is the state directory not new?"
+        );
+        ensure!(
+            cold.agents_used() == self.agents,
+            "{} of {} agents ran tests",
+            cold.agents_used(),
+            self.agents
         );
 
         say("act 2: the same again");
@@ -160,15 +159,19 @@ impl Stage<'_> {
             eprintln!("{name:>18}: {report}");
         }
         eprintln!("{:>18}: {}", "ran in act 3", join(&changed.packages_run()));
+        let reports = self.junit("*");
+        eprintln!("{:>18}: {}", "JUnit", reports.display());
         Ok(())
     }
 
+    /// Where an act's report stays for whoever wants to read it: beside the scratch copy.
+    fn junit(&self, name: &str) -> PathBuf {
+        let file = format!("junit-{name}.xml");
+        self.checkout.root().with_file_name(file)
+    }
+
     fn test(&self, name: &str) -> Result<Report> {
-        let junit = self
-            .checkout
-            .root()
-            .join("target")
-            .join(format!("junit-{name}.xml"));
+        let junit = self.junit(name);
         let mut command = self.checkout.command(Command::new(&self.program));
         command
             .args([
@@ -180,13 +183,18 @@ impl Stage<'_> {
                 "--junit",
             ])
             .arg(&junit);
-        command.args(["--coordinator", self.fleet.coordinator()]);
+        command.args(["--coordinator", self.fleet.coordinator(), EXIT_WITH_STDIN]);
         let started = Instant::now();
-        let (status, events) = self.interrupt.capture(command.stdin(Stdio::null()))?;
+        let (status, events) = interrupt::capture(command.stdin(Stdio::piped()))?;
         let elapsed = started.elapsed();
         let report = Report::read(&events, elapsed)
             .with_context(|| format!("`{}` ended with {status}", process::show(&command)))?;
         report.agrees_with_junit(&junit)?;
+        ensure!(
+            status.success() && report.verdict == "RELEASABLE",
+            "the verdict is {}, and `regatta test` ended with {status}",
+            report.verdict
+        );
         Ok(report)
     }
 }

@@ -1,5 +1,6 @@
 //! Asking the Docker daemon.
 
+use std::collections::BTreeMap;
 use std::process::Command;
 
 use crate::process;
@@ -20,18 +21,24 @@ pub(crate) fn trouble() -> Option<String> {
         .map(|error| format!("{error:#}"))
 }
 
-/// The containers that carry Regatta's label, running or not.
-pub(crate) fn containers() -> anyhow::Result<Vec<String>> {
+/// The label of the containers of Regatta's agents; its value is the agent.
+pub(crate) const AGENT_LABEL: &str = "dev.regatta.agent";
+/// The label of the containers that tests run other projects' clients in.
+pub(crate) const CLIENT_LABEL: &str = "dev.regatta.client";
+
+/// The containers that carry a label, running or not, with its values.
+pub(crate) fn containers(label: &str) -> anyhow::Result<BTreeMap<String, String>> {
     let mut list = Command::new("docker");
+    list.args(["ps", "--all"]);
+    list.args(["--filter", &format!("label={label}")]);
     list.args([
-        "ps",
-        "--all",
-        "--quiet",
-        "--filter",
-        "label=dev.regatta.agent",
+        "--format",
+        &format!("{{{{.ID}}}} {{{{.Label \"{label}\"}}}}"),
     ]);
-    Ok(process::output(&mut list)?
+    let listed = process::output(&mut list)?;
+    Ok(listed
         .lines()
-        .map(str::to_owned)
+        .map(|line| line.split_once(' ').unwrap_or((line, "")))
+        .map(|(id, value)| (id.to_owned(), value.to_owned()))
         .collect())
 }

@@ -8,8 +8,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::interrupt;
+
 /// How long a process may take to start or to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Makes `regatta` end once its standard input is closed, which it is when we are killed.
+pub(crate) const EXIT_WITH_STDIN: &str = "--exit-with-stdin";
 
 /// A running fleet. Dropping it stops every process in it.
 pub(crate) struct Fleet {
@@ -85,11 +89,13 @@ impl Fleet {
         std::fs::create_dir_all(&home)?;
         let log = std::fs::File::create(self.state.join(format!("{name}.log")))?;
         let mut command = Command::new(&self.program);
-        command.arg(subcommand).arg("--state-dir").arg(home);
+        command
+            .args([subcommand, EXIT_WITH_STDIN, "--state-dir"])
+            .arg(home);
         // A group of its own: Ctrl-C reaches the demo alone, which then stops things in order.
         command
             .process_group(0)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(log.try_clone()?)
             .stderr(log);
         Ok(command)
@@ -106,6 +112,7 @@ impl Fleet {
     fn await_announcement(&mut self, file: &Path) -> Result<String> {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
+            interrupt::check()?;
             if let Ok(text) = std::fs::read_to_string(file) {
                 return announced_url(&text);
             }

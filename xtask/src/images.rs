@@ -57,24 +57,58 @@ pub(crate) fn ensure(arguments: &Arguments) -> Result<String> {
 }
 
 fn from_debian() -> Result<String> {
-    let recipe = format!("mmdebstrap essential {SUITE} {EPOCH}");
-    if let Some(reference) = find(&recipe)? {
-        return Ok(reference);
+    let essentials = DebianImage {
+        name: "regatta-debian",
+        suite: SUITE,
+        packages: &[],
+        options: &["--dpkgopt=path-exclude=/usr/share/doc/*"],
+    };
+    essentials.ensure()
+}
+
+/// An image of Debian's essential packages and some more.
+#[derive(Debug)]
+pub(crate) struct DebianImage<'a> {
+    /// The image's repository.
+    pub(crate) name: &'a str,
+    /// Debian's suite, such as `bookworm`.
+    pub(crate) suite: &'a str,
+    /// What it has besides the essential packages.
+    pub(crate) packages: &'a [&'a str],
+    /// Further options of mmdebstrap.
+    pub(crate) options: &'a [&'a str],
+}
+
+impl DebianImage<'_> {
+    /// Makes the image unless it is there, and returns its reference.
+    pub(crate) fn ensure(&self) -> Result<String> {
+        let recipe = self.recipe();
+        if let Some(reference) = find(&recipe)? {
+            return Ok(reference);
+        }
+        tools::debian("mmdebstrap", "mmdebstrap")?;
+        let (name, suite) = (self.name, self.suite);
+        eprintln!("making the image {name} of Debian {suite} (once, a minute or two)");
+        let folder = tempfile::tempdir()?;
+        let archive = folder.path().join("root.tar");
+        let mut build = Command::new("mmdebstrap");
+        build.env("SOURCE_DATE_EPOCH", EPOCH);
+        build
+            .args(["--quiet", "--variant=essential"])
+            .args(self.options);
+        if !self.packages.is_empty() {
+            build.arg(format!("--include={}", self.packages.join(",")));
+        }
+        process::output(build.arg(suite).arg(&archive))?;
+        import(&archive, name, &recipe)
     }
-    tools::debian("mmdebstrap", "mmdebstrap")?;
-    eprintln!("making an image of Debian {SUITE} (once, about a minute)");
-    let folder = tempfile::tempdir()?;
-    let archive = folder.path().join("root.tar");
-    let mut build = Command::new("mmdebstrap");
-    build.env("SOURCE_DATE_EPOCH", EPOCH);
-    build.args([
-        "--quiet",
-        "--variant=essential",
-        "--dpkgopt=path-exclude=/usr/share/doc/*",
-    ]);
-    build.arg(SUITE).arg(&archive);
-    process::output(&mut build)?;
-    import(&archive, "regatta-debian", &recipe)
+
+    /// All that the image depends on.
+    fn recipe(&self) -> String {
+        let (suite, packages) = (self.suite, self.packages.join(","));
+        let options = self.options.join(" ");
+        format!("mmdebstrap essential {suite} {EPOCH} {packages} {options}")
+    }
 }
 
 fn from_host() -> Result<String> {

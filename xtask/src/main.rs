@@ -1,8 +1,9 @@
-//! The project's own chores: `cargo xtask <demo | test | tidy | bench | images>`.
+//! The project's own chores: `cargo xtask <demo | test | tidy | bench | fuzz | images | clients>`.
 //!
 //! Invariants:
 //! - Whatever a chore needs beyond Rust and Docker, it installs itself, at a pinned version.
-//! - Whatever a chore starts or creates, it stops or removes, Ctrl-C included.
+//! - Whatever a chore starts or creates, it stops or removes, Ctrl-C included. What a killed chore had
+//!   started ends by itself; the next one removes the files.
 //! - It links none of the product: it runs the `regatta` command as a user would.
 
 #![expect(
@@ -12,11 +13,15 @@
 )]
 
 mod bench;
+mod clients;
 mod demo;
 mod docker;
 mod fleet;
+mod fuzz;
 mod images;
+mod interrupt;
 mod process;
+mod scratch;
 mod test;
 mod tidy;
 mod tools;
@@ -44,12 +49,17 @@ enum Chore {
     Tidy,
     /// Measure what the README states.
     Bench(bench::Arguments),
+    /// Look for inputs that break what must hold, and keep those that reach new code.
+    Fuzz(fuzz::Arguments),
     /// Make sure there is an image to run jobs in, and print its name.
     Images(images::Arguments),
+    /// Make sure that the Remote Execution API's real clients are here, and print where.
+    Clients,
 }
 
 fn main() -> ExitCode {
-    match run(Arguments::parse().chore) {
+    let chore = Arguments::parse().chore;
+    match interrupt::install().and_then(|()| run(chore)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -64,8 +74,15 @@ fn run(chore: Chore) -> anyhow::Result<()> {
         Chore::Test(arguments) => test::run(&arguments),
         Chore::Tidy => tidy::run(),
         Chore::Bench(arguments) => bench::run(&arguments),
+        Chore::Fuzz(arguments) => fuzz::run(&arguments),
         Chore::Images(arguments) => {
             println!("{}", images::ensure(&arguments)?);
+            Ok(())
+        }
+        Chore::Clients => {
+            for (name, value) in clients::Clients::ensure()?.environment() {
+                println!("{name}={value}");
+            }
             Ok(())
         }
     }

@@ -1,33 +1,27 @@
-//! Running other programs.
+//! Running other programs. Ctrl-C reaches them, and makes whoever waits for them fail.
 
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
-/// Runs a command with this terminal and fails if it fails.
+use crate::interrupt;
+
+/// Runs a command with this terminal and fails if it fails, or if Ctrl-C is pressed.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let shown = show(command);
-    let status = command
-        .status()
-        .with_context(|| format!("starting `{shown}`"))?;
+    let status = interrupt::status(command)?;
     if !status.success() {
-        bail!("`{shown}` failed: {status}");
+        bail!("`{}` failed: {status}", show(command));
     }
     Ok(())
 }
 
 /// Runs a command and returns what it printed, or fails with what it complained of.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
-    let shown = show(command);
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("starting `{shown}`"))?;
-    if !output.status.success() {
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        bail!("`{shown}` failed: {}: {}", output.status, complaint.trim());
+    let (status, text, complaint) = interrupt::capture_both(command.stdin(Stdio::null()))?;
+    if !status.success() {
+        bail!("`{}` failed: {status}: {}", show(command), complaint.trim());
     }
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    Ok(text.trim().to_owned())
 }
 
 /// Whether a program of this name can be started.

@@ -3,9 +3,14 @@
 mod house;
 mod sources;
 
+use std::process::Command;
+
 use anyhow::{Result, bail};
 
 use crate::{process, tools, workspace};
+
+/// What is checked of dependencies without any network.
+const DENY_CHECKS: &[&str] = &["check", "licenses", "bans", "sources"];
 
 /// A broken rule, as one line for people.
 type Complaint = String;
@@ -33,7 +38,7 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-fn commands() -> Result<Vec<(&'static str, std::process::Command)>> {
+fn commands() -> Result<Vec<(&'static str, Command)>> {
     let mut format = workspace::cargo();
     format.args(["fmt", "--all", "--check"]);
     let mut clippy = workspace::cargo();
@@ -45,13 +50,32 @@ fn commands() -> Result<Vec<(&'static str, std::process::Command)>> {
         "--all-features",
     ]);
     clippy.args(["--", "--deny", "warnings"]);
-    let mut typos = std::process::Command::new(tools::typos()?);
-    typos
-        .current_dir(workspace::root())
-        .args(["--config", ".config/typos.toml"]);
-    Ok(vec![
+    let mut typos = Command::new(tools::TYPOS.get()?);
+    typos.args(["--config", ".config/typos.toml"]);
+    let mut machete = Command::new(tools::MACHETE.get()?);
+    machete.arg("--skip-target-dir");
+    let mut commands = vec![
         ("format", format),
         ("clippy", clippy),
         ("spelling", typos),
-    ])
+        ("unused dependencies", machete),
+        ("licences, bans and sources", deny(DENY_CHECKS)?),
+    ];
+    let mut fetch = deny(&["fetch", "db"])?;
+    match process::output(&mut fetch) {
+        Ok(_) => commands.push(("advisories", deny(&["check", "advisories"])?)),
+        Err(error) => eprintln!("tidy: NOT CHECKED: advisories cannot be reached: {error:#}"),
+    }
+    for (_, command) in &mut commands {
+        command.current_dir(workspace::root());
+    }
+    Ok(commands)
+}
+
+fn deny(arguments: &[&str]) -> Result<Command> {
+    let mut deny = Command::new(tools::DENY.get()?);
+    deny.current_dir(workspace::root());
+    deny.args(["--config", ".config/deny.toml", "--log-level", "error"]);
+    deny.args(arguments);
+    Ok(deny)
 }

@@ -7,30 +7,54 @@ use anyhow::{Context, Result};
 
 use crate::{process, workspace};
 
-const TYPOS_VERSION: &str = "1.52.0";
+/// A tool that cargo installs.
+pub(crate) struct Tool {
+    package: &'static str,
+    program: &'static str,
+    version: &'static str,
+}
 
 /// The spell checker.
-pub(crate) fn typos() -> Result<PathBuf> {
-    let home = workspace::target()
-        .join("tools")
-        .join(format!("typos-{TYPOS_VERSION}"));
-    let program = home.join("bin/typos");
-    if program.is_file() {
-        return Ok(program);
+pub(crate) const TYPOS: Tool = Tool {
+    package: "typos-cli",
+    program: "typos",
+    version: "1.52.0",
+};
+/// Finds dependencies that nothing uses.
+pub(crate) const MACHETE: Tool = Tool {
+    package: "cargo-machete",
+    program: "cargo-machete",
+    version: "0.9.2",
+};
+/// Checks what dependencies are allowed: licences, sources, advisories.
+pub(crate) const DENY: Tool = Tool {
+    package: "cargo-deny",
+    program: "cargo-deny",
+    version: "0.20.2",
+};
+/// Builds programs for libFuzzer.
+pub(crate) const FUZZ: Tool = Tool {
+    package: "cargo-fuzz",
+    program: "cargo-fuzz",
+    version: "0.13.1",
+};
+
+impl Tool {
+    /// Where its program is, installed if need be.
+    pub(crate) fn get(&self) -> Result<PathBuf> {
+        let name = format!("{}-{}", self.program, self.version);
+        let home = workspace::target().join("tools").join(&name);
+        let program = home.join("bin").join(self.program);
+        if program.is_file() {
+            return Ok(program);
+        }
+        eprintln!("installing {name}");
+        let mut install = workspace::cargo();
+        install.args(["install", "--quiet", "--locked", self.package]);
+        install.args(["--version", self.version, "--root"]);
+        process::run(install.arg(&home)).with_context(|| format!("installing {name}"))?;
+        Ok(program)
     }
-    eprintln!("installing typos {TYPOS_VERSION}");
-    let mut install = workspace::cargo();
-    install.args([
-        "install",
-        "--quiet",
-        "--locked",
-        "typos-cli",
-        "--version",
-        TYPOS_VERSION,
-        "--root",
-    ]);
-    process::run(install.arg(&home)).context("installing the spell checker")?;
-    Ok(program)
 }
 
 /// Makes sure that Debian packages' programs are there, installing them if this is Debian and root.

@@ -1,6 +1,8 @@
 //! What a lease asks of a container, and who may share one.
 
-use regatta_model::{ImageReference, Isolation, NetworkAccess, Resources, RunId, TenantId};
+use regatta_model::{
+    ImageReference, Isolation, NetworkAccess, Resources, RootDirectory, RunId, TenantId,
+};
 
 /// What containers must agree in to be interchangeable before they have run anything.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -9,6 +11,8 @@ pub struct Shape {
     pub image: Option<ImageReference>,
     /// Where the input tree appears; absolute.
     pub work_path: String,
+    /// What commands see at `/`.
+    pub root: RootDirectory,
     /// Limits; zero means no limit.
     pub resources: Resources,
     /// Whether there is a network beyond loopback.

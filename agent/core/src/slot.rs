@@ -16,7 +16,8 @@ pub(crate) struct Slot {
     pub(crate) index: SlotIndex,
     occupant: Option<Occupant>,
     held: Held,
-    /// What the slot was last used for: the best guess of what comes next.
+    /// What the slot last had a container for: the best guess of what comes next. One that could not be
+    /// had is never started ahead.
     last_shape: Option<Shape>,
     idle_since: Timestamp,
     /// No container is started ahead before this.
@@ -90,10 +91,17 @@ impl Slot {
         } else {
             ContainerPlan::Replace
         };
-        self.last_shape = Some(demand.key.shape.clone());
         self.held = Held::Nothing;
         self.occupant = Some(Occupant { lease, demand });
         plan
+    }
+
+    /// Notes that a lease has the container that it asked for.
+    pub(crate) fn note_container(&mut self, lease: LeaseKey) {
+        let occupant = self.occupant.as_ref();
+        if let Some(occupant) = occupant.filter(|occupant| occupant.lease == lease) {
+            self.last_shape = Some(occupant.demand.key.shape.clone());
+        }
     }
 
     /// Takes the lease out; tells whether its container must be ended.
@@ -139,5 +147,57 @@ impl Slot {
         self.held = Held::Unused(shape.clone());
         self.idle_since = now;
         Some(shape)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use regatta_model::{FencingToken, LeaseId, NetworkAccess, Resources, RootDirectory};
+
+    use super::*;
+    use crate::container::ShareKey;
+
+    fn shape(image: &str) -> Shape {
+        Shape {
+            image: image.parse().ok(),
+            work_path: "/work".to_owned(),
+            root: RootDirectory::Image,
+            resources: Resources::default(),
+            network: NetworkAccess::Off,
+        }
+    }
+
+    fn demand(image: &str) -> Demand {
+        let (tenant, run) = ("t".parse().ok(), "r".parse().ok());
+        let (Some(tenant), Some(run)) = (tenant, run) else {
+            panic!("these are ids");
+        };
+        let key = ShareKey {
+            tenant,
+            run,
+            shape: shape(image),
+        };
+        Demand {
+            key,
+            isolation: Isolation::Run,
+        }
+    }
+
+    #[test]
+    fn only_what_could_be_had_once_is_started_ahead() {
+        let lease = LeaseKey {
+            lease: LeaseId(1),
+            token: FencingToken(1),
+        };
+        let now = Timestamp::EPOCH;
+        let mut slots = Slots::new(1, Some(&shape("default:1")));
+        let slot = &mut slots.0[0];
+        slot.occupy(lease, demand("absent:1"));
+        slot.vacate(now, ContainerFate::Gone);
+        assert_eq!(slot.warm(now), Some(shape("default:1")));
+        slot.occupy(lease, demand("present:1"));
+        slot.note_container(lease);
+        slot.vacate(now, ContainerFate::Gone);
+        assert_eq!(slot.warm(now), Some(shape("present:1")));
     }
 }

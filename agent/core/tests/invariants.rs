@@ -14,7 +14,7 @@ use regatta_agent_core::{
     DesiredState, Effect, Event, LeaseKey, LeasePhase, Report, Shape, ShareKey, Work,
 };
 use regatta_model::{
-    FencingToken, Isolation, LeaseId, NetworkAccess, Resources, SlotIndex, Timestamp,
+    FencingToken, Isolation, LeaseId, NetworkAccess, Resources, RootDirectory, SlotIndex, Timestamp,
 };
 
 const SLOTS: u32 = 3;
@@ -123,6 +123,7 @@ fn shape(memory_bytes: u64) -> Shape {
     Shape {
         image: None,
         work_path: "/work".to_owned(),
+        root: RootDirectory::Image,
         resources: Resources {
             cpu_milli: 0,
             memory_bytes,

@@ -1,17 +1,19 @@
 //! An agent, put together.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use regatta_agent_core::{AgentCore, CoreConfig};
-use regatta_model::{AgentId, Platform, SlotIndex};
+use regatta_cas::{DiskCache, DiskCacheSettings};
+use regatta_model::{AgentId, SlotIndex};
 use regatta_runtime::ContainerRuntime;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 
-use crate::blobs::{BlobSettings, TenantStores};
+use crate::blobs::TenantStores;
 use crate::clock::Clock;
 use crate::config::AgentConfig;
 use crate::connection::{ConnectionSettings, Offer, keep_connected};
@@ -22,6 +24,7 @@ use crate::input_tree::InputTreeCache;
 use crate::lease_spec::LeaseDefaults;
 use crate::live_output::{live_queue, send_live_output};
 use crate::occurrence::{Occurrence, OccurrenceSender, occurrence_queue};
+use crate::offered_properties::offered_properties;
 use crate::slot::{SlotWorker, SpoolSettings, Workshop};
 use crate::state_directory::{StateDirectory, hostname};
 
@@ -33,6 +36,8 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEP_ALIVE_LIMIT: Duration = Duration::from_secs(10);
 /// How often the engine is asked for its images.
 const IMAGES_INTERVAL: Duration = Duration::from_secs(15);
+/// How often containers are looked for whose agents are gone.
+const REAP_INTERVAL: Duration = Duration::from_secs(60);
 /// The runtime that has no images.
 const IMAGELESS_RUNTIME: &str = "process";
 
@@ -69,6 +74,7 @@ impl Agent {
         };
         let defaults = LeaseDefaults {
             has_images: runtime.name() != IMAGELESS_RUNTIME,
+            can_change_root: runtime.can_change_root(),
             image: config.default_image.clone(),
             work_path: config.work_path.clone(),
             nobody: id.as_str().parse().map_err(invalid)?,
@@ -108,7 +114,22 @@ impl Agent {
         let (live, live_chunks) = live_queue();
         let ending = CancellationToken::new();
         let channel = self.endpoint.connect_lazy();
-        let workshop = self.workshop(&channel, live, driver_queue.clone(), ending.clone())?;
+        let caches = self.open_caches().await?;
+        let stores = TenantStores::new(channel.clone(), caches.blobs);
+        let workshop = Arc::new(Workshop {
+            agent: self.id.clone(),
+            runtime: Arc::clone(&self.runtime),
+            trees: Arc::new(caches.trees),
+            stores,
+            spool: SpoolSettings {
+                scratch: self.directory.scratch(),
+                max_bytes: self.config.max_stream_bytes,
+            },
+            max_output_bytes: self.config.max_output_bytes,
+            live,
+            driver: driver_queue.clone(),
+            ending: ending.clone(),
+        });
         let mut around = JoinSet::new();
         around.spawn(send_live_output(channel, live_chunks));
         around.spawn(keep_connected(
@@ -119,6 +140,7 @@ impl Agent {
             Arc::clone(&self.runtime),
             driver_queue.clone(),
         ));
+        around.spawn(reap_again(Arc::clone(&self.runtime)));
         around.spawn(self.disk_watch(&workshop, driver_queue).run());
         let mut workers = JoinSet::new();
         let driver = self.driver(&workshop, &mut workers);
@@ -132,49 +154,41 @@ impl Agent {
         {
             tracing::error!("slots did not end in time; their containers end with this process");
         }
-        self.directory.remove_scratch()?;
-        ended
+        // Why the agent ends matters more than that scratch space is left, which the next one removes.
+        let removed = self.directory.remove_scratch();
+        if let (Err(_), Err(error)) = (&ended, &removed) {
+            tracing::warn!(%error, "scratch space is left");
+        }
+        ended.and(removed)
     }
 
-    fn workshop(
-        &self,
-        channel: &Channel,
-        live: crate::live_output::LiveSender,
-        driver: OccurrenceSender,
-        ending: CancellationToken,
-    ) -> Result<Arc<Workshop>, AgentError> {
-        let trees_directory = self.directory.trees();
+    /// Opens the caches, which finds what an earlier process left and takes as long as that is much.
+    async fn open_caches(&self) -> Result<Caches, AgentError> {
+        let (blobs, trees) = (self.directory.blobs(), self.directory.trees());
         // Half for blobs, half for trees: a tree keeps its blobs even if the blob cache has let them go.
         let quota_bytes = self.config.cache_quota_bytes / 2;
-        let trees =
-            InputTreeCache::open(trees_directory.clone(), quota_bytes).map_err(|source| {
-                let operation = "opening the tree cache";
-                AgentError::StateDirectory {
-                    operation,
-                    path: trees_directory,
-                    source,
-                }
-            })?;
-        let stores = TenantStores::new(BlobSettings {
-            channel: channel.clone(),
-            directory: self.directory.blobs(),
-            quota_bytes,
-            minimum_free_bytes: self.config.minimum_free_bytes,
-        });
-        let spool = SpoolSettings {
-            scratch: self.directory.scratch(),
-            max_bytes: self.config.max_output_bytes,
+        let settings = DiskCacheSettings {
+            directory: blobs.clone(),
+            capacity_bytes: quota_bytes,
+            min_free_bytes: self.config.minimum_free_bytes,
         };
-        Ok(Arc::new(Workshop {
-            agent: self.id.clone(),
-            runtime: Arc::clone(&self.runtime),
-            trees: Arc::new(trees),
-            stores,
-            spool,
-            live,
-            driver,
-            ending,
-        }))
+        let opened = tokio::task::spawn_blocking(move || {
+            let failed = |operation, path, source| AgentError::StateDirectory {
+                operation,
+                path,
+                source,
+            };
+            let blobs = DiskCache::open(settings).map_err(|error| {
+                failed("opening the blob cache", blobs, io::Error::other(error))
+            })?;
+            let trees = InputTreeCache::open(trees.clone(), quota_bytes)
+                .map_err(|error| failed("opening the tree cache", trees, error))?;
+            Ok(Caches { blobs, trees })
+        });
+        match opened.await {
+            Ok(caches) => caches,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
     }
 
     fn connection_settings(&self) -> ConnectionSettings {
@@ -218,6 +232,7 @@ impl Agent {
             incarnation: uuid::Uuid::new_v4().to_string(),
             offer: self.offer(),
             trees: Arc::clone(&workshop.trees),
+            stores: workshop.stores.clone(),
             slots,
             outgoing: None,
         }
@@ -225,13 +240,7 @@ impl Agent {
 
     fn offer(&self) -> Offer {
         let hostname = hostname();
-        let mut properties = Platform::new(self.config.properties.iter().cloned());
-        properties.insert("OSFamily", "linux");
-        for name in architecture_names(std::env::consts::ARCH) {
-            properties.insert("Arch", name);
-        }
-        properties.insert("hostname", hostname.clone());
-        properties.insert("runtime", self.runtime.name());
+        let properties = offered_properties(&self.config, &*self.runtime, &hostname);
         Offer {
             hostname,
             runtime: self.runtime.name(),
@@ -242,6 +251,12 @@ impl Agent {
             trees: Vec::new(),
         }
     }
+}
+
+/// What is kept between leases.
+struct Caches {
+    blobs: DiskCache,
+    trees: InputTreeCache,
 }
 
 fn check(config: &AgentConfig) -> Result<(), AgentError> {
@@ -278,12 +293,15 @@ fn endpoint(uri: &str) -> Result<Endpoint, AgentError> {
         .keep_alive_while_idle(true))
 }
 
-/// The names by which tools ask for an architecture.
-fn architecture_names(architecture: &'static str) -> Vec<&'static str> {
-    match architecture {
-        "x86_64" => vec!["amd64", "x86_64"],
-        "aarch64" => vec!["aarch64", "arm64"],
-        other => vec![other],
+/// Removes what agents leave that are killed, as long as this one runs.
+async fn reap_again(runtime: Arc<dyn ContainerRuntime>) {
+    loop {
+        tokio::time::sleep(REAP_INTERVAL).await;
+        match runtime.reap().await {
+            Ok(0) => {}
+            Ok(reaped) => tracing::info!(reaped, "removed what agents left that are gone"),
+            Err(error) => tracing::warn!(%error, "cannot look for what agents left behind"),
+        }
     }
 }
 

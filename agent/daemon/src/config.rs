@@ -25,7 +25,7 @@ pub struct AgentConfig {
     pub resources: Resources,
     /// What actions may ask for besides the operating system, architecture, hostname and runtime.
     pub properties: Vec<(String, String)>,
-    /// How much the blobs and input trees of one tenant may take up, in bytes.
+    /// How much the blobs and input trees of all tenants together may take up, in bytes.
     pub cache_quota_bytes: u64,
     /// How much of the file system must stay free, in bytes; below it nothing new is taken.
     pub minimum_free_bytes: u64,
@@ -36,6 +36,9 @@ pub struct AgentConfig {
     /// How long a drain may take before what still runs is killed.
     pub drain_timeout: Duration,
     /// How much of each output stream of an execution is kept, in bytes.
+    pub max_stream_bytes: u64,
+    /// How large the outputs that one execution leaves behind may be together, in bytes, holes in sparse
+    /// files included: they are read whole.
     pub max_output_bytes: u64,
 }
 
@@ -62,7 +65,8 @@ impl AgentConfig {
             default_image: None,
             work_path: DEFAULT_WORK_PATH.to_owned(),
             drain_timeout: Duration::from_secs(300),
-            max_output_bytes: 64 << 20,
+            max_stream_bytes: 64 << 20,
+            max_output_bytes: 16 * GIB,
         }
     }
 }

@@ -7,6 +7,7 @@ use regatta_model::{AgentId, SlotIndex, Timestamp};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::blobs::TenantStores;
 use crate::clock::Clock;
 use crate::connection::{Offer, Outgoing, report_to_wire};
 use crate::error::AgentError;
@@ -31,6 +32,7 @@ pub(crate) struct Driver {
     pub(crate) incarnation: String,
     pub(crate) offer: Offer,
     pub(crate) trees: Arc<InputTreeCache>,
+    pub(crate) stores: TenantStores,
     pub(crate) slots: Vec<SlotHandle>,
     pub(crate) outgoing: Option<Outgoing>,
 }
@@ -225,6 +227,7 @@ impl Driver {
         metrics::gauge!("regatta_agent_slots", "state" => "warm")
             .set(self.core.warm_slots() as f64);
         metrics::gauge!("regatta_agent_tree_cache_bytes").set(self.trees.bytes() as f64);
+        metrics::gauge!("regatta_agent_blob_cache_bytes").set(self.stores.cached_bytes() as f64);
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use regatta_agent_core::{Demand, Shape, ShareKey, Work};
 use regatta_model::{
-    Digest, ImageReference, InvalidIdError, Isolation, NetworkAccess, Resources, RunId, TenantId,
-    UnitIndex,
+    Digest, ImageReference, InvalidIdError, Isolation, NetworkAccess, Resources, RootDirectory,
+    RunId, TaskId, TenantId, UnitIndex,
 };
 use regatta_runtime::ContainerShape;
 use regatta_wire::convert::{
@@ -17,10 +17,6 @@ use regatta_wire::convert::{
 use regatta_wire::{reapi, v1};
 
 use crate::view_path::{InvalidPathError, ViewPath};
-
-/// Where commands are looked for when their environment does not say.
-pub(crate) const DEFAULT_PATH: &str =
-    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What a slot is given.
 #[derive(Clone, PartialEq, Debug)]
@@ -41,6 +37,8 @@ pub(crate) enum Assignment {
 pub(crate) struct LeaseSpec {
     pub(crate) tenant: TenantId,
     pub(crate) run: RunId,
+    /// What the coordinator calls the work.
+    pub(crate) task: TaskId,
     pub(crate) description: String,
     pub(crate) shape: ContainerShape,
     pub(crate) isolation: Isolation,
@@ -62,6 +60,8 @@ pub(crate) struct DeclaredOutput {
     pub(crate) declared: String,
     /// Relative to the view.
     pub(crate) path: ViewPath,
+    /// Whether it is there, as an empty directory, before the command starts.
+    pub(crate) made_ahead: bool,
 }
 
 /// One run of the command.
@@ -76,6 +76,8 @@ pub(crate) struct Execution {
 pub(crate) struct LeaseDefaults {
     /// Whether the runtime has images at all.
     pub(crate) has_images: bool,
+    /// Whether the runtime can make an input root the root directory.
+    pub(crate) can_change_root: bool,
     pub(crate) image: Option<ImageReference>,
     pub(crate) work_path: String,
     /// The run that leases belong to which run nothing.
@@ -100,6 +102,11 @@ pub(crate) enum InvalidLeaseError {
     Timeout(#[from] InvalidDurationError),
     #[error("{field} is missing")]
     Missing { field: &'static str },
+    #[error(
+        "it asks for its input root as the root directory, which this agent cannot do: run the agent as root, \
+         on a kernel and a file system that have overlays"
+    )]
+    FixedRoot,
     #[error("mount path `{path}` is not absolute")]
     RelativeMountPath { path: String },
     #[error("it asks for image {image}, but this agent runs plain processes and has no images")]
@@ -117,6 +124,7 @@ impl LeaseDefaults {
         known.then(|| Shape {
             image: self.image.clone().filter(|_| self.has_images),
             work_path: self.work_path.clone(),
+            root: RootDirectory::Image,
             resources: Resources::default(),
             network: NetworkAccess::Off,
         })
@@ -143,6 +151,11 @@ impl LeaseDefaults {
         if !work_path.starts_with('/') {
             return Err(InvalidLeaseError::RelativeMountPath { path: work_path });
         }
+        let root = match (spec.chroot, self.can_change_root) {
+            (false, _) => RootDirectory::Image,
+            (true, true) => RootDirectory::InputRoot,
+            (true, false) => return Err(InvalidLeaseError::FixedRoot),
+        };
         let network = if spec.network {
             NetworkAccess::On
         } else {
@@ -151,6 +164,7 @@ impl LeaseDefaults {
         Ok(Shape {
             image: self.image_for(&spec.image)?,
             work_path,
+            root,
             resources: Resources {
                 cpu_milli: spec.cpu_milli,
                 memory_bytes: spec.memory_bytes,
@@ -186,6 +200,7 @@ impl LeaseDefaults {
         let shape = Shape {
             image: None,
             work_path: self.work_path.clone(),
+            root: RootDirectory::Image,
             resources: Resources::default(),
             network: NetworkAccess::Off,
         };
@@ -234,6 +249,7 @@ impl LeaseDefaults {
         let spec = LeaseSpec {
             tenant,
             run,
+            task: TaskId(spec.task_id),
             description: spec.description,
             shape: container_shape(&shape),
             isolation,
@@ -276,11 +292,19 @@ pub(crate) fn container_shape(shape: &Shape) -> ContainerShape {
     ContainerShape {
         image: shape.image.clone(),
         work_path: PathBuf::from(&shape.work_path),
+        root: shape.root,
         resources: shape.resources,
         network: shape.network,
     }
 }
 
+/// What a command declares. A client that fills in the legacy `output_directories`, such as Bazel 4, finds
+/// them there when its command starts, as it does in Bazel's own sandbox. The specification asks for
+/// their parents alone, and of `output_paths` nobody expects more.
+#[expect(
+    deprecated,
+    reason = "clients of versions before 2.1 set no other field"
+)]
 fn outputs(
     command: &reapi::Command,
     working_directory: &ViewPath,
@@ -295,18 +319,15 @@ fn outputs(
         Ok(DeclaredOutput {
             declared: declared.clone(),
             path,
+            made_ahead: command.output_directories.contains(declared),
         })
     };
     command.output_paths.iter().map(output).collect()
 }
 
 fn environment(variables: Vec<reapi::command::EnvironmentVariable>) -> BTreeMap<String, String> {
-    let mut environment: BTreeMap<_, _> = variables
+    variables
         .into_iter()
         .map(|variable| (variable.name, variable.value))
-        .collect();
-    environment
-        .entry("PATH".to_owned())
-        .or_insert_with(|| DEFAULT_PATH.to_owned());
-    environment
+        .collect()
 }

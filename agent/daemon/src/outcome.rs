@@ -41,6 +41,10 @@ pub(crate) enum Refusal {
     },
     /// This machine failed it.
     Infrastructure { message: String },
+    /// This machine has no image for it, and got none from whoever it asked; another may have one.
+    ImageAbsent { message: String },
+    /// This machine has no image for it, and could ask nobody.
+    RegistryUnreachable { message: String },
 }
 
 impl Refusal {
@@ -60,9 +64,10 @@ impl Refusal {
     /// What went wrong in a job's view: the doing of the input tree or the job, if the error is one of those
     /// that a tree of files can cause, and otherwise the machine's fault.
     pub(crate) fn in_view(error: &io::Error, message: impl Into<String>) -> Self {
-        match Errno::from_io_error(error) {
-            Some(errno) if CAUSED_BY_FILES.contains(&errno) => Self::rejected(message),
-            Some(_) | None => Self::infrastructure(message),
+        if is_caused_by_files(error) {
+            Self::rejected(message)
+        } else {
+            Self::infrastructure(message)
         }
     }
 
@@ -74,6 +79,10 @@ impl Refusal {
             } => (v1::OutcomeKind::Rejected, message, missing_blobs),
             Self::Infrastructure { message } => {
                 (v1::OutcomeKind::Infrastructure, message, Vec::new())
+            }
+            Self::ImageAbsent { message } => (v1::OutcomeKind::ImageAbsent, message, Vec::new()),
+            Self::RegistryUnreachable { message } => {
+                (v1::OutcomeKind::RegistryUnreachable, message, Vec::new())
             }
         };
         Arc::new(v1::ExecutionOutcome {
@@ -87,10 +96,21 @@ impl Refusal {
     }
 }
 
+/// Whether any machine would meet this error in the same view.
+pub(crate) fn is_caused_by_files(error: &io::Error) -> bool {
+    Errno::from_io_error(error).is_some_and(|errno| CAUSED_BY_FILES.contains(&errno))
+}
+
 impl From<&RuntimeError> for Refusal {
     fn from(error: &RuntimeError) -> Self {
         match error {
-            RuntimeError::ImageUnavailable { .. } => Self::rejected(error.to_string()),
+            RuntimeError::ImageUnavailable { .. } => Self::ImageAbsent {
+                message: error.to_string(),
+            },
+            RuntimeError::RegistryUnreachable { .. } => Self::RegistryUnreachable {
+                message: error.to_string(),
+            },
+            RuntimeError::UnfitTree { .. } => Self::rejected(error.to_string()),
             RuntimeError::Engine { .. } | RuntimeError::ContainerLost { .. } => {
                 Self::infrastructure(error.to_string())
             }

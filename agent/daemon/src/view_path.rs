@@ -5,25 +5,42 @@ use std::path::{Path, PathBuf};
 
 /// A path relative to a view's root, in its shortest form: no `.`, no `..`, empty for the root itself.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
-pub(crate) struct ViewPath(PathBuf);
+pub struct ViewPath(PathBuf);
 
-/// Why a path does not name something in a view.
+/// Why a path does not name something in a view. Its sender has to fix it.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub(crate) enum InvalidPathError {
+pub enum InvalidPathError {
+    /// It begins at the root of a file system.
     #[error("`{path}` is absolute; it must be relative")]
-    Absolute { path: String },
+    Absolute {
+        /// The path found.
+        path: String,
+    },
+    /// It has more `..` than directories to leave.
     #[error("`{path}` leads out of the input root")]
-    Escapes { path: String },
+    Escapes {
+        /// The path found.
+        path: String,
+    },
+    /// No path holds a NUL byte.
     #[error("the path holds a NUL byte")]
     Nul,
 }
 
 impl ViewPath {
-    pub(crate) fn parse(text: &str) -> Result<Self, InvalidPathError> {
+    /// A path from the root of the view.
+    ///
+    /// # Errors
+    /// It does not stay in the view.
+    pub fn parse(text: &str) -> Result<Self, InvalidPathError> {
         Self::default().join(text)
     }
 
-    pub(crate) fn join(&self, text: &str) -> Result<Self, InvalidPathError> {
+    /// A path from this one; `..` may lead up to the root of the view.
+    ///
+    /// # Errors
+    /// It does not stay in the view.
+    pub fn join(&self, text: &str) -> Result<Self, InvalidPathError> {
         if text.starts_with('/') {
             return Err(InvalidPathError::Absolute {
                 path: text.to_owned(),
@@ -49,12 +66,15 @@ impl ViewPath {
         Ok(Self(path))
     }
 
-    pub(crate) fn as_path(&self) -> &Path {
+    /// The path, relative to the root of the view.
+    #[must_use]
+    pub fn as_path(&self) -> &Path {
         &self.0
     }
 
     /// The directory that the path is in; the root for the root.
-    pub(crate) fn parent(&self) -> &Path {
+    #[must_use]
+    pub fn parent(&self) -> &Path {
         self.0.parent().unwrap_or(Path::new(""))
     }
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use regatta_model::{AgentId, ImageReference, NetworkAccess, Resources};
+use regatta_model::{AgentId, ImageReference, NetworkAccess, Resources, RootDirectory};
 use regatta_runtime::{
     Container, ContainerCommand, ContainerRuntime, ContainerShape, DockerOptions, DockerRuntime,
     ExitStatus, TESTEE_BINARY,
@@ -124,6 +124,7 @@ async fn measure_warm(
     let shape = ContainerShape {
         image: Some(image),
         work_path: "/regatta/work".into(),
+        root: RootDirectory::Image,
         resources: Resources {
             cpu_milli: 0,
             memory_bytes: 0,

@@ -38,7 +38,10 @@ macro_rules! conformance_suite {
             orphans_are_reaped
             dropping_a_container_kills_everything
             writes_stay_in_their_view
+            inputs_can_be_rewritten_and_cached_blobs_cannot
             views_show_trees_as_they_are
+            input_roots_can_be_root_directories
+            trees_that_no_root_directory_can_be_made_of_say_why
             a_hundred_executions_leave_nothing
             scratch_space_is_wiped
             the_root_is_read_only

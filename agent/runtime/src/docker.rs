@@ -3,6 +3,7 @@
 mod container;
 mod engine;
 mod options;
+mod owner;
 mod pull_failure;
 mod runtime;
 mod specification;

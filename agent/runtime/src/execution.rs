@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use regatta_init::{EncodeError, Ending, Execute, Exited, Request, Response};
+use regatta_model::RootDirectory;
 use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
 
@@ -30,14 +31,23 @@ pub(crate) enum Executed {
     Stuck(Exit),
 }
 
+/// Where commands run in a container.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    /// Where the view is.
+    pub(crate) work_path: &'a Path,
+    /// What is at `/`.
+    pub(crate) root: RootDirectory,
+}
+
 /// Runs a command.
 pub(crate) async fn execute(
     connection: &mut InitConnection,
-    work_path: &Path,
+    place: Place<'_>,
     command: ContainerCommand,
     cancel: &CancellationToken,
 ) -> Result<Executed, RuntimeError> {
-    let request = request(work_path, &command);
+    let request = request(place, &command);
     if let Err(EncodeError::TooLong) = request.encode() {
         return Ok(Executed::Ended(not_started(Errno::TOOBIG.raw_os_error())));
     }
@@ -102,12 +112,16 @@ pub(crate) async fn wipe(
     }
 }
 
-fn request(work_path: &Path, command: &ContainerCommand) -> Request {
+fn request(place: Place<'_>, command: &ContainerCommand) -> Request {
     let variable = |(name, value): (&String, &String)| format!("{name}={value}").into_bytes();
+    let (root, base) = match place.root {
+        RootDirectory::Image => (Path::new(""), place.work_path),
+        RootDirectory::InputRoot => (place.work_path, Path::new("/")),
+    };
     let directory = if command.working_directory.as_os_str().is_empty() {
-        work_path.to_path_buf()
+        base.to_path_buf()
     } else {
-        work_path.join(&command.working_directory)
+        base.join(&command.working_directory)
     };
     Request::Execute(Execute {
         arguments: command
@@ -117,6 +131,7 @@ fn request(work_path: &Path, command: &ContainerCommand) -> Request {
             .collect(),
         environment: command.environment.iter().map(variable).collect(),
         working_directory: directory.as_os_str().as_bytes().to_vec(),
+        root: root.as_os_str().as_bytes().to_vec(),
     })
 }
 

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::control::lost;
 use crate::engine_error::io_error;
+use crate::own_user::own_user;
 use crate::port::{
     Container, ContainerCommand, ContainerRuntime, ContainerShape, Exit, ExitStatus, RuntimeError,
     Usage,
@@ -79,6 +80,7 @@ struct State {
     directory: PathBuf,
     script: Box<Script>,
     images: Mutex<Vec<(ImageReference, String)>>,
+    search_path: Mutex<Option<String>>,
     calls: Mutex<Vec<FakeCall>>,
     started: AtomicUsize,
     live: AtomicUsize,
@@ -107,6 +109,7 @@ impl FakeRuntime {
             directory,
             script: Box::new(script),
             images: Mutex::default(),
+            search_path: Mutex::default(),
             calls: Mutex::default(),
             started: AtomicUsize::new(0),
             live: AtomicUsize::new(0),
@@ -119,6 +122,11 @@ impl FakeRuntime {
     /// Makes an image available.
     pub fn add_image(&self, image: ImageReference, id: &str) {
         locked(&self.0.images).push((image, id.to_owned()));
+    }
+
+    /// Gives every image this `PATH`.
+    pub fn set_search_path(&self, path: &str) {
+        *locked(&self.0.search_path) = Some(path.to_owned());
     }
 
     /// Makes the next `count` starts fail as the engine's fault.
@@ -182,6 +190,14 @@ impl ContainerRuntime for FakeRuntime {
         "fake"
     }
 
+    fn user(&self) -> (u32, u32) {
+        own_user()
+    }
+
+    fn can_change_root(&self) -> bool {
+        true
+    }
+
     async fn images(&self) -> Result<Vec<(ImageReference, String)>, RuntimeError> {
         Ok(locked(&self.0.images).clone())
     }
@@ -215,6 +231,7 @@ impl ContainerRuntime for FakeRuntime {
         Ok(Box::new(FakeContainer {
             state: Arc::clone(&self.0),
             image_id,
+            search_path: locked(&self.0.search_path).clone(),
             work_path,
             view,
         }))
@@ -229,6 +246,7 @@ impl ContainerRuntime for FakeRuntime {
 pub struct FakeContainer {
     state: Arc<State>,
     image_id: String,
+    search_path: Option<String>,
     work_path: PathBuf,
     view: PathBuf,
 }
@@ -283,6 +301,10 @@ impl Drop for FakeContainer {
 impl Container for FakeContainer {
     fn image_id(&self) -> &str {
         &self.image_id
+    }
+
+    fn search_path(&self) -> Option<&str> {
+        self.search_path.as_deref()
     }
 
     fn work_path(&self) -> &Path {

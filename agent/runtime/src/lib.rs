@@ -23,6 +23,7 @@ mod execution;
 pub mod fake;
 mod init_binary;
 mod memory_events;
+mod own_user;
 mod port;
 pub mod process;
 mod run_directory;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use regatta_model::{ImageReference, NetworkAccess, Resources};
+use regatta_model::{ImageReference, NetworkAccess, Resources, RootDirectory};
 use tokio_util::sync::CancellationToken;
 
 /// Makes containers ready to run commands.
@@ -16,6 +16,12 @@ use tokio_util::sync::CancellationToken;
 pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
     /// `docker` or `process`.
     fn name(&self) -> &'static str;
+
+    /// Whom commands run as: user and group, by number.
+    fn user(&self) -> (u32, u32);
+
+    /// Whether a container can have [`RootDirectory::InputRoot`] here.
+    fn can_change_root(&self) -> bool;
 
     /// The images that start without a pull, as (reference, content id).
     ///
@@ -26,7 +32,7 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
     /// Makes sure that an image is here, pulling it if it must, and tells its content id.
     ///
     /// # Errors
-    /// [`RuntimeError::ImageUnavailable`] if it cannot be had.
+    /// [`RuntimeError::ImageUnavailable`] or [`RuntimeError::RegistryUnreachable`] if it cannot be had.
     async fn ensure_image(&self, image: &ImageReference) -> Result<String, RuntimeError>;
 
     /// Starts a container whose init waits for commands.
@@ -35,7 +41,8 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
     /// [`RuntimeError::ImageUnavailable`], or the engine failed.
     async fn start(&self, shape: &ContainerShape) -> Result<Box<dyn Container>, RuntimeError>;
 
-    /// Removes whatever earlier processes of the same agent left behind.
+    /// Removes whatever earlier processes of the same agent left behind, and what agents of this machine
+    /// left that are gone; tells how many containers that were. What a live agent has is not touched.
     ///
     /// # Errors
     /// The engine does not answer.
@@ -48,6 +55,9 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
 pub trait Container: fmt::Debug + Send {
     /// The engine's content id of the image; empty without images.
     fn image_id(&self) -> &str;
+
+    /// The `PATH` that the image gives to what runs in it, if it gives one.
+    fn search_path(&self) -> Option<&str>;
 
     /// Where views appear inside: the shape's work path, or where a runtime without images has to put
     /// them instead.
@@ -90,6 +100,8 @@ pub struct ContainerShape {
     pub image: Option<ImageReference>,
     /// Where views of input trees appear in the container; absolute.
     pub work_path: PathBuf,
+    /// What commands see at `/`.
+    pub root: RootDirectory,
     /// Limits; zero means no limit.
     pub resources: Resources,
     /// Whether there is a network beyond loopback.
@@ -104,7 +116,7 @@ pub struct ContainerCommand {
     pub arguments: Vec<String>,
     /// The whole environment.
     pub environment: BTreeMap<String, String>,
-    /// Relative to the work path; empty for the work path itself. It exists.
+    /// Relative to the work path, or to `/` where that is the input root; empty for that itself. It exists.
     pub working_directory: PathBuf,
     /// Where standard output goes: a file or pipe, handed to the command as it is.
     pub stdout: OwnedFd,
@@ -159,12 +171,22 @@ pub struct Usage {
 /// What can go wrong between an agent and its runtime.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
-    /// The image is not here and cannot be pulled. Fix its name or provide it.
+    /// The image is not here, and whoever was asked for it says no. Fix its name or provide it; another
+    /// machine may have it.
     #[error("image {image} cannot be had: {detail}")]
     ImageUnavailable {
         /// The image asked for.
         image: String,
-        /// What the engine said.
+        /// What was said, and what to do.
+        detail: String,
+    },
+    /// The image is not here, and nobody could be asked for it. Trying again, or elsewhere, may help, and
+    /// so does providing it.
+    #[error("image {image} is not on this machine, and no registry gave it: {detail}")]
+    RegistryUnreachable {
+        /// The image asked for.
+        image: String,
+        /// What went wrong, and what to do.
         detail: String,
     },
     /// The engine does not answer or refuses. Trying again, or elsewhere, may help.
@@ -179,6 +201,12 @@ pub enum RuntimeError {
     #[error("the container is gone: {detail}")]
     ContainerLost {
         /// What was seen.
+        detail: String,
+    },
+    /// The input root cannot be a root directory: a file of it is in the way. Fix the tree.
+    #[error("the input root cannot be the root directory: {detail}")]
+    UnfitTree {
+        /// What is in the way.
         detail: String,
     },
     /// The kernel refused something that the probe had allowed.

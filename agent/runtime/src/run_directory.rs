@@ -65,6 +65,13 @@ impl RunDirectory {
         &self.instance
     }
 
+    /// Whether another instance began before this one. The name of an instance begins with its time.
+    pub(crate) fn is_earlier(&self, instance: &str) -> bool {
+        // What has no time was made by no release that has agents running.
+        began_at(instance).is_none_or(|began| began_at(&self.instance) > Some(began))
+            && instance != self.instance
+    }
+
     /// Where the init is.
     pub(crate) fn init(&self) -> PathBuf {
         self.path().join(INIT_NAME)
@@ -184,6 +191,13 @@ pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
     }
 }
 
+/// When an instance began, in microseconds since the epoch, with its number in its process.
+fn began_at(instance: &str) -> Option<(u128, u64)> {
+    let (time, rest) = instance.split_once('-')?;
+    let (_, number) = rest.split_once('-')?;
+    Some((u128::from_str_radix(time, 16).ok()?, number.parse().ok()?))
+}
+
 fn make_private(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().mode(0o700).create(path)
 }
@@ -191,6 +205,15 @@ fn make_private(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn instances_are_ordered_by_their_beginning() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let first = RunDirectory::create(&parent.path().join("run")).expect("created");
+        let second = RunDirectory::create(&parent.path().join("run")).expect("created");
+        assert!(second.is_earlier(first.instance()) && !first.is_earlier(second.instance()));
+        assert!(!first.is_earlier(first.instance()) && first.is_earlier("no instance"));
+    }
 
     #[test]
     fn stale_instances_go_and_the_own_one_stays() {

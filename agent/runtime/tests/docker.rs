@@ -2,13 +2,16 @@
 
 #![expect(clippy::print_stderr, reason = "a skipped test says so loudly")]
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
-use bollard::query_parameters::{CreateImageOptions, ListContainersOptions};
+use bollard::query_parameters::{
+    CreateContainerOptions, CreateImageOptions, ListContainersOptions,
+};
 use futures::StreamExt;
-use regatta_model::{AgentId, ImageReference, NetworkAccess, Resources};
+use regatta_model::{AgentId, ImageReference, NetworkAccess, Resources, RootDirectory};
 use regatta_runtime::conformance::{Claims, Subject};
 use regatta_runtime::{ContainerRuntime, ContainerShape, DockerOptions, DockerRuntime};
 use tempfile::TempDir;
@@ -79,12 +82,18 @@ async fn provide_image(runtime: &DockerRuntime) -> ImageReference {
     if known.iter().any(|(reference, _)| *reference == image) {
         return image;
     }
+    import(IMAGE, &[]).await
+}
+
+/// Imports the archive as an image, with changes as in a Dockerfile.
+async fn import((repository, tag): (&str, &str), changes: &[&str]) -> ImageReference {
     let docker = Docker::connect_with_unix_defaults().expect("an engine");
     let docker = docker.negotiate_version().await.expect("a version");
     let options = CreateImageOptions {
         from_src: Some("-".to_owned()),
-        repo: Some(IMAGE.0.to_owned()),
-        tag: Some(IMAGE.1.to_owned()),
+        repo: Some(repository.to_owned()),
+        tag: Some(tag.to_owned()),
+        changes: changes.iter().map(|change| (*change).to_owned()).collect(),
         ..CreateImageOptions::default()
     };
     let body = bollard::body_full(archive().into());
@@ -92,7 +101,7 @@ async fn provide_image(runtime: &DockerRuntime) -> ImageReference {
     while let Some(step) = steps.next().await {
         step.expect("an import");
     }
-    image
+    format!("{repository}:{tag}").parse().expect("a reference")
 }
 
 /// A tar archive with one empty file, as POSIX describes it.
@@ -138,6 +147,7 @@ fn shape(image: &ImageReference) -> ContainerShape {
     ContainerShape {
         image: Some(image.clone()),
         work_path: "/regatta/work".into(),
+        root: RootDirectory::Image,
         resources: Resources {
             cpu_milli: 500,
             memory_bytes: 64 << 20,
@@ -227,12 +237,22 @@ async fn a_killed_agent_leaves_no_container() {
     let Some(fleet) = fleet("kill").await else {
         return;
     };
-    let mut agent = std::process::Command::new(std::env::current_exe().expect("a path"))
+    let (mut agent, id) = agent_in_a_process(&fleet).await;
+    assert_eq!(containers_of(&id).await, 1);
+    agent.kill().expect("killed");
+    agent.wait().expect("reaped");
+    expect_none_left(&id).await;
+}
+
+/// An agent in a process of its own, which can be killed, and the container that it has started.
+async fn agent_in_a_process(fleet: &Fleet) -> (std::process::Child, AgentId) {
+    let directory = fleet.directory.path();
+    let agent = std::process::Command::new(std::env::current_exe().expect("a path"))
         .args(["--exact", "a_killed_agent_leaves_no_container"])
-        .env(PLAY_AGENT, fleet.directory.path())
+        .env(PLAY_AGENT, directory)
         .spawn()
         .expect("an agent");
-    let ready = fleet.directory.path().join("ready");
+    let ready = directory.join("ready");
     let deadline = Instant::now() + Duration::from_secs(60);
     while !ready.exists() {
         assert!(
@@ -245,10 +265,7 @@ async fn a_killed_agent_leaves_no_container() {
         .expect("an id")
         .parse()
         .expect("an id");
-    assert_eq!(containers_of(&id).await, 1);
-    agent.kill().expect("killed");
-    agent.wait().expect("reaped");
-    expect_none_left(&id).await;
+    (agent, id)
 }
 
 /// Starts a container with a command in it, and never ends.
@@ -268,6 +285,85 @@ async fn play_agent(directory: &std::path::Path) {
     std::future::pending().await
 }
 
+/// Creates a container with the labels of another, as an agent does that is killed before it starts it.
+async fn create_unstarted(labels: HashMap<String, String>, image: &ImageReference) -> String {
+    let docker = Docker::connect_with_unix_defaults().expect("an engine");
+    let docker = docker.negotiate_version().await.expect("a version");
+    let body = bollard::models::ContainerCreateBody {
+        image: Some(image.to_string()),
+        cmd: Some(vec!["/never".to_owned()]),
+        labels: Some(labels),
+        ..Default::default()
+    };
+    let created = docker.create_container(None::<CreateContainerOptions>, body);
+    created.await.expect("created").id
+}
+
+async fn labels_of(agent: &AgentId) -> HashMap<String, String> {
+    let docker = Docker::connect_with_unix_defaults().expect("an engine");
+    let docker = docker.negotiate_version().await.expect("a version");
+    let label = vec![format!("dev.regatta.agent={agent}")];
+    let options = ListContainersOptions {
+        filters: Some([("label".to_owned(), label)].into()),
+        ..ListContainersOptions::default()
+    };
+    let mut found = docker.list_containers(Some(options)).await.expect("a list");
+    let container = found.pop().expect("the container of the agent");
+    container.labels.expect("labels")
+}
+
+#[tokio::test]
+async fn what_a_killed_agent_never_started_is_reaped_by_any_other() {
+    let Some(other) = fleet("survivor").await else {
+        return;
+    };
+    let Some(living) = fleet("living").await else {
+        return;
+    };
+    let held = living.runtime.start(&shape(&living.image)).await;
+    let held = held.expect("a container");
+    create_unstarted(labels_of(&living.agent).await, &living.image).await;
+
+    let (mut killed, killed_agent) = agent_in_a_process(&other).await;
+    create_unstarted(labels_of(&killed_agent).await, &other.image).await;
+    other.runtime.reap().await.expect("reaped");
+    assert_eq!(containers_of(&killed_agent).await, 2, "it lives");
+    killed.kill().expect("killed");
+    killed.wait().expect("reaped");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while containers_of(&killed_agent).await > 0 {
+        assert!(Instant::now() < deadline, "a container is still there");
+        other.runtime.reap().await.expect("reaped");
+    }
+    assert_eq!(containers_of(&living.agent).await, 2, "it lives");
+    held.stop().await.expect("a stop");
+    let options = options(&living.agent, &living.directory);
+    let next = DockerRuntime::connect(options).await.expect("a runtime");
+    assert_eq!(next.reap().await.expect("reaped"), 1);
+    expect_none_left(&living.agent).await;
+}
+
+#[tokio::test]
+async fn the_path_of_an_image_is_told() {
+    let Some(fleet) = fleet("path").await else {
+        return;
+    };
+    let plain = fleet.runtime.start(&shape(&fleet.image)).await;
+    let plain = plain.expect("a container");
+    assert_eq!(plain.search_path(), None);
+    plain.stop().await.expect("a stop");
+
+    let with_path = import(
+        ("regatta-conformance-path", "1"),
+        &["ENV PATH=/opt/tools:/x"],
+    )
+    .await;
+    let container = fleet.runtime.start(&shape(&with_path)).await;
+    let container = container.expect("a container");
+    assert_eq!(container.search_path(), Some("/opt/tools:/x"));
+    container.stop().await.expect("a stop");
+}
+
 #[tokio::test]
 async fn what_an_earlier_life_left_is_reaped_and_the_own_is_not() {
     let Some(fleet) = fleet("reaping").await else {
@@ -284,8 +380,11 @@ async fn what_an_earlier_life_left_is_reaped_and_the_own_is_not() {
         .start(&shape(&fleet.image))
         .await
         .expect("a container");
-    assert_eq!(second.reap().await.expect("reaped"), 1);
-    assert_eq!(second.reap().await.expect("reaped"), 0);
+    assert_eq!(containers_of(&fleet.agent).await, 2);
+    // Other tests' agents may be gone as well, and what they left counts too.
+    assert!(second.reap().await.expect("reaped") >= 1);
+    assert_eq!(containers_of(&fleet.agent).await, 1);
+    second.reap().await.expect("reaped");
     assert_eq!(containers_of(&fleet.agent).await, 1);
     own.wipe().await.expect("the own one works");
     own.stop().await.expect("a stop");

@@ -14,6 +14,10 @@ use crate::exit_code::{ExitCode, Failure};
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a connection on which something is awaited is asked whether the coordinator is still there.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// How long the answer to that may take. A coordinator that is stopped or cut off is noticed after both.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How large a message may be: the results of many tests come in one.
 const MESSAGE_LIMIT_BYTES: usize = 64 << 20;
 
@@ -79,6 +83,8 @@ impl Client {
                 url: url.to_owned(),
             })?
             .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .tcp_nodelay(true);
         let channel = endpoint
             .connect()
@@ -166,12 +172,23 @@ fn innermost(error: &dyn std::error::Error) -> String {
     cause.to_string()
 }
 
+/// Whether a status tells of the connection rather than of what a coordinator answered: only what was
+/// made here has a cause.
+fn is_unreachable(status: &tonic::Status) -> bool {
+    std::error::Error::source(status).is_some()
+}
+
 /// What a refusal means for the process: `operation` completes "cannot".
 #[must_use]
 pub fn refused(operation: &str, status: &tonic::Status) -> Failure {
-    let message = format!("cannot {operation}: {}", status.message());
+    let mut message = format!("cannot {operation}: {}", status.message());
     let code = match status.code() {
-        Code::Unavailable => ExitCode::CoordinatorUnreachable,
+        Code::Unimplemented => {
+            message +=
+                "; what answers there is no coordinator, or another version: check --coordinator";
+            ExitCode::BadConfiguration
+        }
+        Code::Unavailable if is_unreachable(status) => ExitCode::CoordinatorUnreachable,
         Code::InvalidArgument | Code::NotFound | Code::OutOfRange => ExitCode::BadConfiguration,
         Code::Cancelled => ExitCode::Cancelled,
         _ => ExitCode::Infrastructure,
@@ -191,6 +208,16 @@ mod tests {
         for bad in ["h:1", "ftp://h", "grpc://", "grpcs://h:1"] {
             assert_eq!(url(bad), Err(ExitCode::BadConfiguration), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_stranger_is_told_from_a_coordinator() {
+        let failure = refused("list the runs", &tonic::Status::unimplemented("404"));
+        assert_eq!(failure.code, ExitCode::BadConfiguration);
+        assert!(
+            failure.to_string().ends_with("check --coordinator"),
+            "{failure}"
+        );
     }
 
     #[tokio::test]

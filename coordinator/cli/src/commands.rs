@@ -9,6 +9,7 @@ mod exec;
 mod logs;
 mod ps;
 mod run;
+mod run_id;
 mod table;
 mod test;
 
@@ -26,17 +27,29 @@ pub async fn execute(options: Options) -> Result<ExitCode, Failure> {
     logging::set_up(global, verbosity(&options.command));
     match options.command {
         Command::Up(up) => daemons::up(global, up).await,
-        Command::Coordinator(coordinator) => daemons::coordinator(coordinator).await,
+        Command::Coordinator(coordinator) => daemons::coordinator(global, coordinator).await,
         Command::Agent(agent) => daemons::agent(global, agent).await,
         Command::Run(run) => run::run(global, run).await,
         Command::Test(test) => Box::pin(test::test(global, *test)).await,
         Command::Exec(exec) => exec::exec(global, exec).await,
-        Command::Cancel { run } => cancel::cancel(&connect(global).await?, run).await,
+        Command::Cancel { run } => {
+            let client = connect(global).await?;
+            let run = run_id::complete(&client, run).await?;
+            cancel::cancel(&client, run).await
+        }
         Command::Ps { all, limit, format } => {
             ps::ps(&connect(global).await?, all, limit, format).await
         }
-        Command::Logs { run, job, test } => {
-            logs::logs(&connect(global).await?, run, job, test).await
+        Command::Logs {
+            run,
+            job,
+            test,
+            all,
+        } => {
+            let client = connect(global).await?;
+            let run = run_id::complete(&client, run).await?;
+            let request = logs::request(run, job, test, all);
+            logs::logs(&client, request, global.paint()).await
         }
         Command::Agents { format } => agents::agents(&connect(global).await?, format).await,
         Command::Drain { agent, undo } => {

@@ -260,6 +260,25 @@ fn agents_of(agents: &[v1::AgentStatus]) -> Check {
         let detail = "none is connected: nothing can run; start one with `regatta agent`";
         return Check::new(Level::Fail, NAME, detail);
     }
+    let refuses =
+        |agent: &&&v1::AgentStatus| agent.draining || !agent.unavailable_reason.is_empty();
+    let refusing: Vec<_> = connected.iter().filter(refuses).collect();
+    if let Some(first) = refusing.first() {
+        let name = &first.agent_id;
+        let why = match first.unavailable_reason.as_str() {
+            "" => format!("it is drained; `regatta drain {name} --undo` ends that"),
+            reason => reason.to_owned(),
+        };
+        let count = refusing.len();
+        return match count == connected.len() {
+            true => Check::new(Level::Fail, NAME, format!("none takes work: {name}: {why}")),
+            false => Check::new(
+                Level::Warn,
+                NAME,
+                format!("{count} of {} take no work: {name}: {why}", connected.len()),
+            ),
+        };
+    }
     if let Some(other) = connected.iter().find(|agent| version(agent) != ours) {
         let detail = format!(
             "{} is version {}, this is {ours}; upgrade the older one",
@@ -316,6 +335,16 @@ mod tests {
             Level::Ok
         );
         assert_eq!(agents_of(&[agent("0.0.0")]).level, Level::Warn);
+        let full = v1::AgentStatus {
+            unavailable_reason: "disk full".to_owned(),
+            ..agent(env!("CARGO_PKG_VERSION"))
+        };
+        let fit = agent(env!("CARGO_PKG_VERSION"));
+        let some = agents_of(&[full.clone(), fit]);
+        assert_eq!(some.level, Level::Warn);
+        let none = agents_of(&[full]);
+        assert_eq!(none.level, Level::Fail);
+        assert!(none.detail.ends_with("disk full"), "{}", none.detail);
     }
 
     #[tokio::test]

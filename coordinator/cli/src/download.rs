@@ -1,8 +1,9 @@
 //! Bringing the outputs of an action here.
 
+mod destination;
+
 use std::io::{self, Write};
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use futures::StreamExt as _;
 use prost::Message as _;
@@ -10,6 +11,8 @@ use regatta_cas::merkle::{Entry, LoadError, LoadLimits, Tree, TreeBuilder, load}
 use regatta_cas::{BlobRange, BlobStore, StoreError, checked_body, read_all};
 use regatta_model::Digest;
 use regatta_wire::reapi;
+
+use destination::Destination;
 
 /// How large the description of an output directory may be, in bytes.
 const TREE_LIMIT_BYTES: u64 = 64 << 20;
@@ -51,7 +54,8 @@ pub enum DownloadError {
     },
 }
 
-/// Puts every output of `result` below `directory`, each file whole or not at all.
+/// Puts every output of `result` below `directory`, each file whole or not at all. No symlink below it is
+/// followed.
 ///
 /// # Errors
 /// Something cannot be fetched or written; what came before stays.
@@ -60,33 +64,26 @@ pub async fn download(
     result: &reapi::ActionResult,
     directory: &Path,
 ) -> Result<(), DownloadError> {
+    let destination = Destination::open(directory)?;
     for file in &result.output_files {
         let digest = required(file.digest.as_ref(), &file.path)?;
-        fetch(
-            store,
-            &place(directory, &file.path)?,
-            &digest,
-            file.is_executable,
-            &file.path,
-        )
-        .await?;
-    }
-    for link in &result.output_symlinks {
-        write_symlink(&place(directory, &link.path)?, &link.target)?;
+        fetch(store, &destination, &file.path, &digest, file.is_executable).await?;
     }
     for output in &result.output_directories {
-        let target = place(directory, &output.path)?;
-        create(&target)?;
+        destination.create_directory(&output.path)?;
         for (path, entry) in tree_of(store, output).await?.entries() {
-            let target = place(&target, &path)?;
+            let path = format!("{}/{path}", output.path);
             match entry {
                 Entry::File { digest, executable } => {
-                    fetch(store, &target, &digest, executable, &path).await?;
+                    fetch(store, &destination, &path, &digest, executable).await?;
                 }
-                Entry::Symlink { target: to } => write_symlink(&target, &to)?,
-                Entry::Directory => create(&target)?,
+                Entry::Symlink { target } => destination.create_symlink(&path, &target)?,
+                Entry::Directory => destination.create_directory(&path)?,
             }
         }
+    }
+    for link in &result.output_symlinks {
+        destination.create_symlink(&link.path, &link.target)?;
     }
     Ok(())
 }
@@ -97,21 +94,6 @@ fn required(digest: Option<&reapi::Digest>, path: &str) -> Result<Digest, Downlo
         path: path.to_owned(),
         problem: "has no digest",
     })
-}
-
-/// Where an output goes; nothing leaves the directory.
-fn place(directory: &Path, path: &str) -> Result<PathBuf, DownloadError> {
-    let inside = Path::new(path)
-        .components()
-        .all(|part| matches!(part, Component::Normal(_)));
-    if !inside {
-        let problem = "is no path inside the working directory";
-        return Err(DownloadError::Invalid {
-            path: path.to_owned(),
-            problem,
-        });
-    }
-    Ok(directory.join(path))
 }
 
 async fn tree_of(
@@ -152,62 +134,29 @@ async fn tree_of(
 
 async fn fetch(
     store: &dyn BlobStore,
-    target: &Path,
+    destination: &Destination,
+    path: &str,
     digest: &Digest,
     executable: bool,
-    path: &str,
 ) -> Result<(), DownloadError> {
     let failed = |source| DownloadError::Fetch {
         path: path.to_owned(),
         source: Box::new(source),
     };
-    let unwritten = |source| DownloadError::Write {
-        path: target.to_owned(),
-        source,
-    };
-    let parent = target.parent().unwrap_or(Path::new("."));
-    create(parent)?;
-    let mut file = tempfile::Builder::new()
-        .prefix(".regatta-")
-        .permissions(std::fs::Permissions::from_mode(if executable {
-            0o755
-        } else {
-            0o644
-        }))
-        .tempfile_in(parent)
-        .map_err(unwritten)?;
+    let mut new = destination.create_file(path, executable)?;
     let body = store.get(digest, BlobRange::ALL).await.map_err(failed)?;
     let mut body = checked_body(*digest, body);
     while let Some(piece) = body.next().await {
-        file.write_all(&piece.map_err(failed)?).map_err(unwritten)?;
+        let written = new.file.write_all(&piece.map_err(failed)?);
+        written.map_err(|error| new.failed(error))?;
     }
-    file.persist(target)
-        .map_err(|error| unwritten(error.error))?;
-    Ok(())
-}
-
-fn create(directory: &Path) -> Result<(), DownloadError> {
-    std::fs::create_dir_all(directory).map_err(|source| DownloadError::Write {
-        path: directory.to_owned(),
-        source,
-    })
-}
-
-fn write_symlink(path: &Path, target: &str) -> Result<(), DownloadError> {
-    create(path.parent().unwrap_or(Path::new(".")))?;
-    let failed = |source| DownloadError::Write {
-        path: path.to_owned(),
-        source,
-    };
-    match std::fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_symlink() => std::fs::remove_file(path).map_err(failed)?,
-        Ok(_) | Err(_) => {}
-    }
-    symlink(target, path).map_err(failed)
+    new.keep()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
     use super::*;
     use regatta_cas::{MemoryBlobStore, stream_of};
 
@@ -265,12 +214,50 @@ mod tests {
                 output_files: vec![file],
                 ..reapi::ActionResult::default()
             };
-            let refused = download(&store, &result, Path::new("nowhere")).await;
+            let directory = tempfile::tempdir().expect("a temporary directory");
+            let deep = directory.path().join("deep");
+            let refused = download(&store, &result, &deep).await;
             assert!(
                 matches!(refused, Err(DownloadError::Invalid { .. })),
                 "{path}"
             );
+            assert!(!directory.path().join("x").exists(), "{path}");
         }
-        assert!(!Path::new("nowhere").exists());
+    }
+
+    #[tokio::test]
+    async fn a_symlink_that_is_there_already_leads_nowhere() {
+        let store = MemoryBlobStore::new();
+        let (here, elsewhere) = (tempfile::tempdir(), tempfile::tempdir());
+        let here = here.expect("a temporary directory");
+        let elsewhere = elsewhere.expect("a temporary directory");
+        symlink(elsewhere.path(), here.path().join("out")).expect("linked");
+        let precious = elsewhere.path().join("precious");
+        std::fs::write(&precious, "mine").expect("written");
+        symlink(&precious, here.path().join("file")).expect("linked");
+        let file = async |path: &str| reapi::OutputFile {
+            path: path.to_owned(),
+            digest: stored(&store, "theirs").await,
+            ..reapi::OutputFile::default()
+        };
+        let through = reapi::ActionResult {
+            output_files: vec![file("out/precious").await],
+            ..reapi::ActionResult::default()
+        };
+        let refused = download(&store, &through, here.path()).await;
+        let error = refused.expect_err("it leads out");
+        let shown = here.path().join("out").display().to_string();
+        assert!(error.to_string().contains(&shown), "{error}");
+        let over = reapi::ActionResult {
+            output_files: vec![file("file").await],
+            ..reapi::ActionResult::default()
+        };
+        download(&store, &over, here.path()).await.expect("written");
+        let mine = std::fs::read_to_string(&precious).expect("there");
+        assert_eq!(mine, "mine");
+        let theirs = std::fs::read_to_string(here.path().join("file")).expect("there");
+        assert_eq!(theirs, "theirs");
+        let left = std::fs::read_dir(here.path()).expect("there").count();
+        assert_eq!(left, 2, "nothing unfinished is left");
     }
 }

@@ -7,14 +7,14 @@
 //! | 4 | no test or job was selected |
 //! | 96 | bad configuration: `regatta.toml` or an option's value; nothing was started |
 //! | 97 | the coordinator cannot be reached |
-//! | 98 | infrastructure: no answer could be had (verdict UNKNOWN); nothing is known to be wrong with the code |
+//! | 98 | infrastructure: no answer could be had (verdict UNKNOWN), for want of the image, say; nothing is known to be wrong with the code |
 //! | 99 | something failed on this machine: a port in use, an unreadable file, a missing program |
-//! | 100 | a test or job failed |
-//! | 101 | the build failed |
+//! | 100 | a test failed, or a suite as a whole |
+//! | 101 | the build failed: cargo's here, or a build job of `regatta run` while no suite failed |
 //! | 130 | cancelled |
 //!
-//! `regatta exec` ends with the code of its command, 124 if that ran too long and 137 if it was killed for
-//! want of memory; the codes 96 to 99 and 130 mean the above.
+//! `regatta exec` ends with the code of its command, 124 if that ran too long, 137 if it was killed for
+//! want of memory and 100 if it made no such output; the codes 96 to 99 and 130 mean the above.
 
 use std::fmt;
 

@@ -25,6 +25,7 @@ pub mod git;
 pub mod interrupts;
 pub mod jobs;
 pub mod logging;
+mod memory;
 pub mod options;
 pub mod probe;
 pub mod session;
@@ -44,8 +45,14 @@ const WORKER_THREADS: usize = 2;
 /// Does what this process's command line says.
 #[must_use]
 pub fn main() -> ExitCode {
+    memory::share();
     let options = Options::parse();
-    let format = options.global.message_format;
+    let json = options.global.message_format == MessageFormat::Json;
+    let tells = json && options.command.tells_of_a_run();
+    if tells {
+        // Whoever does not read this will not read what follows, either.
+        let _unheard = watch::json::hello(std::io::stdout());
+    }
     let executed = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKER_THREADS)
         .enable_all()
@@ -57,19 +64,15 @@ pub fn main() -> ExitCode {
             runtime.shutdown_background();
             executed
         });
-    executed.unwrap_or_else(|failure| report(&failure, format))
+    executed.unwrap_or_else(|failure| report(&failure, tells))
 }
 
-fn report(failure: &Failure, format: MessageFormat) -> ExitCode {
+fn report(failure: &Failure, json: bool) -> ExitCode {
     // There is nobody left to tell if this cannot be written.
     let _unheard = writeln!(std::io::stderr(), "error: {failure}");
-    if format == MessageFormat::Json {
-        let line = serde_json::json!({
-            "type": "error",
-            "message": failure.to_string(),
-            "exit_code": failure.code.number(),
-        });
-        let _unheard = writeln!(std::io::stdout(), "{line}");
+    if json {
+        let (message, code) = (failure.to_string(), failure.code.number());
+        let _unheard = watch::json::error(std::io::stdout(), &message, code);
     }
     failure.code
 }

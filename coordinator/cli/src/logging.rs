@@ -32,7 +32,7 @@ pub fn set_up(options: &GlobalOptions, verbosity: Verbosity) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(options.paint() == crate::watch::Paint::Coloured);
+        .with_ansi(options.paint_errors() == crate::watch::Paint::Coloured);
     let set = match options.log_format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
         LogFormat::Text => builder.with_target(false).try_init(),

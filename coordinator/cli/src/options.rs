@@ -54,7 +54,7 @@ pub enum Command {
     Exec(ExecOptions),
     /// Stop a run
     Cancel {
-        /// The run, as `regatta ps` shows it
+        /// The run, as `regatta ps` shows it, or the beginning of its id
         run: String,
     },
     /// List the runs
@@ -69,17 +69,20 @@ pub enum Command {
         #[arg(long, value_enum, default_value_t)]
         format: ListFormat,
     },
-    /// Show the output of a run, a job or a test
+    /// Show what a run came to: its tests, and what jobs and failed tests printed
     #[command(
-        after_help = "Examples:\n  regatta logs RUN\n  regatta logs RUN build\n  regatta logs RUN my-crate tests::it_works"
+        after_help = "Examples:\n  regatta logs RUN\n  regatta logs RUN --all\n  regatta logs RUN build\n  regatta logs RUN my-crate tests::it_works"
     )]
     Logs {
-        /// The run, as `regatta ps` shows it
+        /// The run, as `regatta ps` shows it, or the beginning of its id
         run: String,
         /// One of its jobs
         job: Option<String>,
         /// One of the job's tests
         test: Option<String>,
+        /// Show what every test printed, not only those that failed
+        #[arg(short, long)]
+        all: bool,
     },
     /// List the agents
     Agents {
@@ -109,6 +112,14 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whether it has a run carried out, which `--message-format json` tells of.
+    #[must_use]
+    pub const fn tells_of_a_run(&self) -> bool {
+        matches!(self, Self::Run(_) | Self::Test(_) | Self::Exec(_))
+    }
+}
+
 /// How a list is printed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
 pub enum ListFormat {
@@ -133,14 +144,20 @@ mod tests {
     fn what_people_type_is_understood() {
         for line in [
             "regatta up --slots 2 --runtime process --listen 127.0.0.1:0",
+            "regatta coordinator --tenant-weight release=4 --tenant-weight =2",
+            "regatta coordinator --tenant-property a/b:cpu=2 --tenant-property :chroot-input-root=true",
             "regatta test -p a --workspace --exclude b --no-fail-fast --retries 2 my::test other",
             "regatta test --release --junit x.xml --status-level all --timeout 30s",
             "regatta run build test --file x.toml --progress plain",
             "regatta exec --image i --input . --output a --output b --env A=1 --timeout 5m -- sh -c x",
             "regatta --coordinator grpc://h:1 ps --all --format json",
             "regatta logs r job test",
+            "regatta logs r --all",
             "regatta drain a --undo",
             "regatta completions zsh",
+            "regatta agent --label pool=a --label disk=ssd=fast --cpus 2.5 --memory 4GiB",
+            "regatta agent --drain-timeout 10m --max-output-size 1GiB --max-log-size 1MiB",
+            "regatta agent --http-listen 127.0.0.1:0",
         ] {
             if let Err(error) = Options::try_parse_from(line.split(' ')) {
                 panic!("{line}: {error}");
@@ -157,6 +174,19 @@ mod tests {
             "regatta test --fail-fast --no-fail-fast",
             "regatta test --timeout 5",
             "regatta up --slots 0",
+            "regatta agent --label pool",
+            "regatta agent --label =x",
+            "regatta agent --label cpu=4",
+            "regatta agent --cpus 0",
+            "regatta agent --memory 0",
+            "regatta agent --memory much",
+            "regatta agent --drain-timeout 5",
+            "regatta agent --max-output-size 0",
+            "regatta coordinator --tenant-weight release",
+            "regatta coordinator --tenant-weight release=0",
+            "regatta coordinator --tenant-property cpu=2",
+            "regatta coordinator --tenant-property release:cpu",
+            "regatta coordinator --tenant-property release:=2",
         ] {
             assert!(Options::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

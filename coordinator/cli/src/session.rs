@@ -10,8 +10,8 @@ use crate::exit_code::{ExitCode, Failure, OrExit};
 use crate::interrupts::Interrupts;
 use crate::options::{GlobalOptions, MessageFormat, ReportArguments};
 use crate::watch::{
-    Ended, EventSink, HumanReport, JsonReport, JunitReport, PlainScreen, ReportOptions, Screen,
-    Tally, TtyScreen, WatchError, follow,
+    Ended, EventSink, GithubReport, HumanReport, JsonReport, JunitReport, PlainScreen,
+    ReportOptions, Screen, Tally, TtyScreen, WatchError, follow,
 };
 
 /// A run that the coordinator has accepted, and where its results go.
@@ -33,14 +33,17 @@ impl Session<'_> {
     /// # Errors
     /// The coordinator refuses it, goes away for long, or a report cannot be written.
     pub async fn run(&self, spec: v1::RunSpec) -> Result<(Ended, Tally), Failure> {
-        let mut interrupts = Interrupts::of_this_process().or_exit(ExitCode::Local)?;
-        let submitted = submit(self.client, spec).await?;
+        let mut interrupts =
+            Interrupts::of_this_process(self.global.exit_with_stdin).or_exit(ExitCode::Local)?;
+        let submitted = submit(self.client, spec, &mut interrupts).await?;
         let mut human = HumanReport::new(self.report_options(), self.screen());
         let mut json = self.json_report(&submitted).or_exit(ExitCode::Local)?;
         let mut junit = self.junit.clone().map(JunitReport::new);
+        let mut github = GithubReport::of_this_step();
         let mut sinks: Vec<&mut dyn EventSink> = vec![&mut human];
         sinks.extend(json.as_mut().map(|sink| sink as &mut dyn EventSink));
         sinks.extend(junit.as_mut().map(|sink| sink as &mut dyn EventSink));
+        sinks.extend(github.as_mut().map(|sink| sink as &mut dyn EventSink));
         let runs = self.client.runs();
         let ended = follow(runs, &submitted.run_id, &mut sinks, &mut interrupts)
             .await
@@ -72,7 +75,7 @@ impl Session<'_> {
         match self.global.message_format {
             MessageFormat::Human => Ok(None),
             MessageFormat::Json => {
-                let mut report = JsonReport::new(io::stdout())?;
+                let mut report = JsonReport::new(io::stdout());
                 report.submitted(&submitted.run_id, &submitted.warnings)?;
                 Ok(Some(report))
             }
@@ -83,11 +86,17 @@ impl Session<'_> {
 /// Submits a run; warnings go to the log.
 ///
 /// # Errors
-/// The coordinator refuses it.
-pub async fn submit(client: &Client, spec: v1::RunSpec) -> Result<v1::SubmitRunResponse, Failure> {
+/// The coordinator refuses it or does not answer, or an interrupt comes before its answer.
+pub async fn submit(
+    client: &Client,
+    spec: v1::RunSpec,
+    interrupts: &mut Interrupts,
+) -> Result<v1::SubmitRunResponse, Failure> {
     let request = v1::SubmitRunRequest { spec: Some(spec) };
-    let submitted = client.runs().submit_run(request).await;
+    let mut runs = client.runs();
+    let submitted = interrupts.unless(runs.submit_run(request)).await;
     let submitted = submitted
+        .ok_or_else(interrupted)?
         .map_err(|status| refused("submit the run", &status))?
         .into_inner();
     for warning in &submitted.warnings {
@@ -95,6 +104,12 @@ pub async fn submit(client: &Client, spec: v1::RunSpec) -> Result<v1::SubmitRunR
     }
     tracing::info!(run = submitted.run_id, "submitted");
     Ok(submitted)
+}
+
+fn interrupted() -> Failure {
+    let message = "interrupted before the coordinator had answered; if it accepted the run after all, \
+                   `regatta ps` shows it and `regatta cancel` stops it";
+    Failure::new(ExitCode::Cancelled, message)
 }
 
 /// What the end of watching means for the process.
@@ -108,5 +123,24 @@ pub fn watch_failure(run_id: &str, error: WatchError) -> Failure {
     Failure {
         code,
         error: anyhow::Error::new(error).context(format!("run {run_id} was left alone")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_interrupt_ends_waiting_for_a_coordinator_that_does_not_answer() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let client = Client::connect(&format!("grpc://{address}"), "").await;
+        let client = client.expect("somebody listens, who will never say anything");
+        let (interrupt, mut interrupts) = Interrupts::channel();
+        interrupt.send(()).await.expect("somebody listens");
+        let refused = submit(&client, v1::RunSpec::default(), &mut interrupts).await;
+        let failure = refused.expect_err("nobody answers");
+        assert_eq!(failure.code, ExitCode::Cancelled);
+        assert!(failure.to_string().contains("regatta ps"), "{failure}");
     }
 }

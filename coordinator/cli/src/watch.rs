@@ -6,10 +6,12 @@
 mod command_output;
 mod events;
 mod follow;
+mod github;
 mod human;
 pub mod json;
 mod junit;
 mod lines;
+mod live;
 mod screen;
 mod tally;
 
@@ -22,6 +24,7 @@ use regatta_wire::v1;
 pub use command_output::CommandOutput;
 pub use events::{RunEvents, WatchError};
 pub use follow::{Ended, follow};
+pub use github::GithubReport;
 pub use human::{HumanReport, ReportOptions, StatusLevel};
 pub use json::{JsonOutput, JsonReport};
 pub use junit::JunitReport;

@@ -5,7 +5,8 @@
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a program for the terminal"
+    clippy::disallowed_methods,
+    reason = "a program for the terminal, outside the core that it plays with"
 )]
 
 use std::process::ExitCode;

@@ -1,13 +1,19 @@
 //! Work arrives.
 
+use std::time::Duration;
+
 use regatta_model::TaskId;
 
 use crate::affinity::Wish;
-use crate::batch::WaitingUnits;
-use crate::queue::{Queued, RunKey};
+use crate::batch::{WaitingUnits, nanos};
+use crate::fleet::ClassKey;
+use crate::queue::{Lane, Place, Queued, RunKey};
 use crate::scheduler::Scheduler;
 use crate::task::{Submitter, Task, TaskKey};
 use crate::{AdmissionError, Effect, Submission};
+
+/// Windows shorter than this cannot be told apart.
+const SHORTEST_WINDOW: Duration = Duration::from_nanos(1);
 
 impl Scheduler {
     pub(crate) fn submit(&mut self, submission: Submission) {
@@ -25,7 +31,14 @@ impl Scheduler {
         } else {
             submission.units.len()
         };
-        if let Some(error) = self.too_many(more) {
+        let refusal = self
+            .too_many(more)
+            .or_else(|| self.too_many_of_tenant(&submission, more))
+            .or_else(|| {
+                self.too_many_requirements(&submission)
+                    .filter(|_| twin.is_none())
+            });
+        if let Some(error) = refusal {
             self.refuse(task, error);
             return;
         }
@@ -58,11 +71,50 @@ impl Scheduler {
         })
     }
 
+    fn too_many_of_tenant(&self, submission: &Submission, more: usize) -> Option<AdmissionError> {
+        let tenant = self.queue.tenant_key(&submission.tenant)?;
+        let tenant = self.queue.tenant(tenant);
+        let queued = tenant.queued_units.saturating_add(tenant.merged_submitters);
+        let limit = self.config.tenant_queue_limit_units();
+        let full = queued > 0 && queued.saturating_add(more) > limit;
+        full.then_some(AdmissionError::TenantQueueFull {
+            queued,
+            limit,
+            retry_after: self.config.queue_full_retry,
+        })
+    }
+
+    /// Every assignment pays for each requirement that waits, so they are bounded, for all tenants
+    /// together and for each.
+    fn too_many_requirements(&self, submission: &Submission) -> Option<AdmissionError> {
+        let limit = self.config.requirement_limit.max(1);
+        let known = self
+            .fleet
+            .known_class(&submission.platform, submission.resources);
+        let busy = known.filter(|class| self.fleet.classes[*class].tasks > 0);
+        let too_many_classes = busy.is_none() && self.fleet.busy_classes() >= limit;
+        let too_many_lanes = || {
+            let tenant = self.queue.tenant_key(&submission.tenant)?;
+            let is_open = known.is_some_and(|class| {
+                let lane = Lane::new(class, submission.priority);
+                self.queue.waits_in(tenant, lane)
+            });
+            Some(!is_open && self.queue.tenant(tenant).lanes() >= limit)
+        };
+        let full = too_many_classes || too_many_lanes() == Some(true);
+        full.then_some(AdmissionError::TooManyRequirements {
+            limit,
+            retry_after: self.config.queue_full_retry,
+        })
+    }
+
     fn admit(&mut self, submission: Submission, run: RunKey) {
         let id = submission.task;
         let class = self
             .fleet
-            .join_class(submission.platform, submission.resources);
+            .join_class(&submission.platform, submission.resources);
+        let window = self.config.longest_first_window.max(SHORTEST_WINDOW);
+        let window = self.now.as_nanos() / nanos(window);
         self.arrivals += 1;
         let units = Task::units_of(&submission.units);
         let count = units.len();
@@ -74,6 +126,7 @@ impl Scheduler {
             wish: Wish::new(submission.image.as_ref(), submission.tree.as_ref()),
             priority: submission.priority,
             arrival: self.arrivals,
+            window,
             overhead: submission.batch_overhead,
             units,
             waiting: WaitingUnits::new(&submission.units),
@@ -91,20 +144,25 @@ impl Scheduler {
         self.offer_for_merging(key);
         self.begin_waiting(key, count);
         self.file(key);
+        self.refuse_unknown_properties(key);
     }
 
     /// Counts units of a task that wait from now on.
     pub(crate) fn begin_waiting(&mut self, key: TaskKey, units: usize) {
         self.queued_units += units;
-        let run = self.tasks[key].run;
-        self.queue.run_mut(run).queued_units += units;
+        let run = self.queue.run_mut(self.tasks[key].run);
+        run.queued_units += units;
+        let tenant = run.tenant;
+        self.queue.tenant_mut(tenant).queued_units += units;
     }
 
     /// Counts units of a task that wait no longer.
     pub(crate) fn end_waiting(&mut self, key: TaskKey, units: usize) {
         self.queued_units -= units;
-        let run = self.tasks[key].run;
-        self.queue.run_mut(run).queued_units -= units;
+        let run = self.queue.run_mut(self.tasks[key].run);
+        run.queued_units -= units;
+        let tenant = run.tenant;
+        self.queue.tenant_mut(tenant).queued_units -= units;
     }
 
     /// Brings a task to where it belongs in the queue, after its waiting units have changed.
@@ -117,9 +175,10 @@ impl Scheduler {
         }
         let (class, run) = (task.class, task.run);
         if let Some(place) = old {
-            self.queue.remove(class, run, place);
+            self.unfile(class, run, place);
         }
         if let Some(place) = new {
+            self.fleet.classes[class].waiting += 1;
             let wish = self.tasks[key].wish;
             self.queue
                 .insert(Queued { task: key, wish }, class, run, place);
@@ -132,10 +191,19 @@ impl Scheduler {
                 self.classes_to_place.insert(class);
             }
         }
-        let queued = self.queue.has(class);
+        let queued = self.fleet.classes[class].waiting > 0;
         if queued != self.fleet.classes[class].queued {
             self.fleet.set_queued(class, queued);
             self.fleet.mark_changed(class);
+            if !queued {
+                self.end_reservations(class);
+            }
         }
+    }
+
+    /// Takes a task out of the queue.
+    pub(crate) fn unfile(&mut self, class: ClassKey, run: RunKey, place: Place) {
+        self.queue.remove(class, run, place);
+        self.fleet.classes[class].waiting -= 1;
     }
 }

@@ -1,7 +1,5 @@
 //! Agents come, fall silent, drain and go.
 
-use std::collections::BTreeSet;
-
 use regatta_model::AgentId;
 
 use crate::fleet::AgentKey;
@@ -26,6 +24,7 @@ impl Scheduler {
     pub(crate) fn disconnected(&mut self, id: &AgentId) {
         if let Some(key) = self.fleet.agent_key(id) {
             self.fleet.agents[key].connected = false;
+            self.end_reservation(key);
             self.fleet.relist(key);
         }
     }
@@ -50,18 +49,17 @@ impl Scheduler {
         agent.lost = true;
         agent.connected = false;
         agent.foreign.clear();
-        agent.foreign_running = false;
+        agent.foreign_since = None;
+        agent.stuck.foreign = false;
         let silent_timer = Timer::AgentSilent(key);
         self.timers.set(silent_timer, &mut agent.silent_at, None);
         let id = agent.id.clone();
         self.remember_lost(key);
+        self.end_reservation(key);
         self.fleet.relist(key);
         self.effect(Effect::AgentLost(id));
         let reason = format!("the agent was silent for {} s", silent.as_secs());
-        // A machine that goes away loses all its leases at once; that is one failure, not many.
-        let losses = self.fleet.agents[key].consecutive_losses;
         for lease in self.fleet.agents[key].leases.clone() {
-            self.fleet.agents[key].consecutive_losses = losses;
             self.lose_lease(lease, &reason);
             self.forget_lease(lease);
         }
@@ -80,6 +78,9 @@ impl Scheduler {
         let (forget, cooled) = (Timer::ForgetAgent(key), Timer::CooledOff(key));
         self.timers.set(forget, &mut agent.forget_at, None);
         self.timers.set(cooled, &mut agent.cooling_off_until, None);
+        let overdue = Timer::Overdue(key);
+        self.timers.set(overdue, &mut agent.overdue_at, None);
+        self.end_reservation(key);
         self.agents_to_fill.remove(&key);
         self.agents_to_tell.remove(&key);
         self.fleet.forget(key);
@@ -96,38 +97,40 @@ impl Scheduler {
     /// Tells each agent concerned what it should hold from now on. One that cannot hear is told as soon as
     /// it reports again, be it on its next connection or on this one.
     pub(crate) fn tell_agents(&mut self) {
-        let concerned = std::mem::take(&mut self.agents_to_tell);
-        let (hearing, absent) = concerned
-            .into_iter()
-            .partition::<BTreeSet<_>, _>(|key| self.fleet.agents[*key].connected);
-        self.agents_to_tell = absent;
-        for key in hearing {
-            let agent = &mut self.fleet.agents[key];
-            agent.version = agent.version.saturating_add(1);
-            agent.answered_sequence = Some(agent.sequence);
-            let version = agent.version;
-            let mut leases = Vec::with_capacity(agent.leases.len());
-            for id in &agent.leases {
-                let Some(lease) = self.leases.get_mut(id).filter(|lease| lease.task.is_some())
-                else {
-                    continue;
-                };
-                lease.first_version.get_or_insert(version);
-                leases.push(DesiredLease {
-                    lease: lease.id,
-                    token: lease.token,
-                    acknowledged_outcomes: lease.acknowledged,
-                    known_to_agent: lease.first_reported.is_some(),
-                });
+        for key in std::mem::take(&mut self.agents_to_tell) {
+            if self.fleet.agents[key].connected {
+                self.tell_agent(key);
+            } else {
+                self.fleet.agents[key].missed_state = true;
             }
-            let desired = DesiredAgent {
-                agent: agent.id.clone(),
-                version,
-                observed_sequence: agent.sequence,
-                leases,
-                drain: agent.draining,
-            };
-            self.step.effects.push(Effect::Desire(desired));
         }
+    }
+
+    fn tell_agent(&mut self, key: AgentKey) {
+        let agent = &mut self.fleet.agents[key];
+        agent.version = agent.version.saturating_add(1);
+        agent.answered_sequence = Some(agent.sequence);
+        let version = agent.version;
+        let mut leases = Vec::with_capacity(agent.leases.len());
+        for id in &agent.leases {
+            let Some(lease) = self.leases.get_mut(id).filter(|lease| lease.task.is_some()) else {
+                continue;
+            };
+            lease.first_version.get_or_insert(version);
+            leases.push(DesiredLease {
+                lease: lease.id,
+                token: lease.token,
+                acknowledged_outcomes: lease.acknowledged,
+                known_to_agent: lease.first_reported.is_some(),
+            });
+        }
+        let desired = DesiredAgent {
+            agent: agent.id.clone(),
+            version,
+            observed_sequence: agent.sequence,
+            leases,
+            drain: agent.draining,
+        };
+        self.step.effects.push(Effect::Desire(desired));
     }
 }

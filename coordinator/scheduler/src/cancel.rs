@@ -27,7 +27,7 @@ impl Scheduler {
         if task.submitters.is_empty() {
             self.stop(key);
         } else {
-            self.merged_submitters -= 1;
+            self.uncount_merged(run, 1);
             self.rehome(key);
             self.queue.leave(run);
         }
@@ -56,7 +56,7 @@ impl Scheduler {
         let place = task.place.take();
         let (class, run) = (task.class, task.run);
         if let Some(place) = place {
-            self.queue.remove(class, run, place);
+            self.unfile(class, run, place);
         }
         self.end_waiting(key, waiting);
         self.tasks[key].run = heir;

@@ -1,30 +1,30 @@
 //! Requirements, each kept once however many tasks have them.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
-use regatta_model::{Platform, Resources, Timestamp};
+use regatta_model::{Resources, Timestamp};
 
-use crate::fleet::KindKey;
+use crate::fleet::{AgentKey, AskedKey};
 use crate::task::TaskKey;
 
 /// All tasks that ask the same of an agent.
 #[derive(Debug)]
 pub(crate) struct Class {
-    pub(crate) platform: Platform,
+    pub(crate) asked: AskedKey,
     pub(crate) resources: Resources,
     /// How many tasks there are of it, leased ones included.
     pub(crate) tasks: usize,
-    /// The kinds of agents that can run it, and how many leases of it each agent can have at once.
-    pub(crate) kinds: BTreeMap<KindKey, u32>,
-    /// Those that have an agent with something free.
-    pub(crate) ready_kinds: BTreeSet<KindKey>,
+    /// Its place among those without tasks, while it has none.
+    pub(crate) idle_since: Option<u64>,
     /// How many agents that are not lost could run it.
     pub(crate) live: usize,
-    /// How many of them take new work.
+    /// How many of them take new work, and can be counted on to have room for it again.
     pub(crate) willing: usize,
     /// How many leases of it those could have at once.
     pub(crate) slots: u64,
-    /// Whether tasks of it wait.
+    /// How many of its tasks wait.
+    pub(crate) waiting: usize,
+    /// Whether it is listed as one of which tasks wait.
     pub(crate) queued: bool,
     /// Tasks that wait for an agent that can run them to appear, and since when; empty while there
     /// is one. Tasks that were cancelled are recognised by their arrival number.
@@ -35,6 +35,12 @@ pub(crate) struct Class {
     pub(crate) give_up_at: Option<Timestamp>,
     /// When lost tasks may go back to the agent that lost them, if there are any.
     pub(crate) retry_anywhere_at: Option<Timestamp>,
+    /// Since when tasks that were due later are granted what is too little for one of it.
+    pub(crate) passed_over_since: Option<Timestamp>,
+    /// Agents that take nothing else until there is enough.
+    pub(crate) reserved: BTreeSet<AgentKey>,
+    /// The last agent that was reserved in vain.
+    pub(crate) reserved_in_vain: Option<AgentKey>,
 }
 
 /// A task that no agent can run now.
@@ -55,21 +61,24 @@ pub(crate) enum Grace {
 }
 
 impl Class {
-    pub(crate) fn new(platform: Platform, resources: Resources) -> Self {
+    pub(crate) fn new(asked: AskedKey, resources: Resources) -> Self {
         Self {
-            platform,
+            asked,
             resources,
             tasks: 0,
-            kinds: BTreeMap::new(),
-            ready_kinds: BTreeSet::new(),
+            idle_since: None,
             live: 0,
             willing: 0,
             slots: 0,
+            waiting: 0,
             queued: false,
             unsatisfiable: VecDeque::new(),
             grace: None,
             give_up_at: None,
             retry_anywhere_at: None,
+            passed_over_since: None,
+            reserved: BTreeSet::new(),
+            reserved_in_vain: None,
         }
     }
 }

@@ -23,14 +23,21 @@ pub struct SchedulerConfig {
     /// How long a lost unit waits for an agent other than the one that lost it, as long as another
     /// could run it. Default: 30 s.
     pub retry_elsewhere: Duration,
-    /// An agent that loses so many leases in a row to its own infrastructure gets a pause.
-    /// Default: 5.
+    /// An agent that loses leases to its own infrastructure so many times in a row gets a pause. What it
+    /// loses at once counts once. Default: 5.
     pub max_consecutive_losses: u32,
     /// How long that pause lasts. Default: 60 s.
     pub cooling_off: Duration,
     /// How many units, and merged submitters, may wait at once. A single task beyond it is still
     /// taken when nothing else waits, because no later time would be better. Default: 2,000,000.
     pub queue_limit_units: usize,
+    /// How many percent of that one tenant may take up, so that it fills the queue for itself alone.
+    /// Default: 50.
+    pub tenant_queue_percent: u8,
+    /// How many different requirements may have work at once, and in how many lanes, each of one
+    /// requirement and one priority, a tenant may wait. What an assignment costs is linear in them.
+    /// Default: 512.
+    pub requirement_limit: usize,
     /// What a refused submitter is told to wait. Default: 5 s.
     pub queue_full_retry: Duration,
     /// How long work that none of the fleet's agents can run waits for one that can. Default: 10 s.
@@ -38,6 +45,17 @@ pub struct SchedulerConfig {
     /// The same while the fleet has no agent at all, or while every agent that could run the work
     /// takes none (it drains, or its disk is full). Default: 60 s.
     pub no_agent_grace: Duration,
+    /// How long work may be passed over, because what is free is too little for it, before an agent is
+    /// kept free until there is enough. Default: 30 s.
+    pub reserve_after: Duration,
+    /// How long an agent is kept free for such work before another is tried. Default: 5 min.
+    pub reservation_limit: Duration,
+    /// How long an agent may take to let go of a lease that it need not hold any more; then what the lease
+    /// occupies is not counted on until it does. Default: 2 min.
+    pub let_go_limit: Duration,
+    /// Of the tasks of one run that arrive within so long, the longest go first; those that arrive later
+    /// go later. Default: 60 s.
+    pub longest_first_window: Duration,
     /// The shares of tenants in the fleet; a tenant that is not named has a share of 1. Default: empty.
     pub tenant_weights: BTreeMap<TenantId, NonZeroU32>,
     /// The first fencing token to grant: one more than the last token of the last
@@ -69,9 +87,15 @@ impl Default for SchedulerConfig {
             max_consecutive_losses: 5,
             cooling_off: Duration::from_secs(60),
             queue_limit_units: 2_000_000,
+            tenant_queue_percent: 50,
+            requirement_limit: 512,
             queue_full_retry: Duration::from_secs(5),
             unsatisfiable_grace: Duration::from_secs(10),
             no_agent_grace: Duration::from_secs(60),
+            reserve_after: Duration::from_secs(30),
+            reservation_limit: Duration::from_secs(300),
+            let_go_limit: Duration::from_secs(120),
+            longest_first_window: Duration::from_secs(60),
             tenant_weights: BTreeMap::new(),
             first_token: FencingToken(1),
             token_block: 4096,
@@ -89,5 +113,13 @@ impl SchedulerConfig {
     pub fn agent_timeout(&self) -> Duration {
         self.heartbeat_interval
             .saturating_mul(self.missed_heartbeats.max(1))
+    }
+
+    /// How many units, and merged submitters, of one tenant may wait at once.
+    #[must_use]
+    pub fn tenant_queue_limit_units(&self) -> usize {
+        let percent = usize::from(self.tenant_queue_percent.min(100));
+        let (whole, rest) = (self.queue_limit_units / 100, self.queue_limit_units % 100);
+        (whole * percent + rest * percent / 100).max(1)
     }
 }

@@ -2,7 +2,7 @@
 
 use regatta_model::{LeaseId, UnitIndex};
 
-use crate::fleet::AgentKey;
+use crate::fleet::{AgentKey, ClassKey};
 use crate::scheduler::Scheduler;
 use crate::task::{Answer, Ended, TaskKey};
 use crate::timers::Timer;
@@ -81,7 +81,7 @@ impl Scheduler {
     }
 
     /// Lets lost tasks go back to the agent that lost them, if no other took them.
-    pub(crate) fn retry_anywhere(&mut self, class_key: crate::fleet::ClassKey) {
+    pub(crate) fn retry_anywhere(&mut self, class_key: ClassKey) {
         let class = &mut self.fleet.classes[class_key];
         let timer = Timer::RetryAnywhere(class_key);
         self.timers.set(timer, &mut class.retry_anywhere_at, None);
@@ -115,17 +115,25 @@ impl Scheduler {
         let Some(task) = self.tasks.remove(key) else {
             return;
         };
-        self.merged_submitters -= task.submitters.len().saturating_sub(1);
+        self.uncount_merged(task.run, task.submitters.len().saturating_sub(1));
         for submitter in &task.submitters {
             self.queue.leave(submitter.run);
         }
         self.queue.leave(task.run);
-        if let Some(mut class) = self.fleet.leave_class(task.class) {
-            let give_up = Timer::Unsatisfiable(task.class);
-            self.timers.set(give_up, &mut class.give_up_at, None);
-            let retry = Timer::RetryAnywhere(task.class);
-            self.timers.set(retry, &mut class.retry_anywhere_at, None);
+        if self.fleet.leave_class(task.class) {
+            self.calm(task.class);
         }
+    }
+
+    /// Takes away what a class without tasks has set up.
+    fn calm(&mut self, key: ClassKey) {
+        self.end_reservations(key);
+        let class = &mut self.fleet.classes[key];
+        class.unsatisfiable.clear();
+        class.grace = None;
+        let (give_up, retry) = (Timer::Unsatisfiable(key), Timer::RetryAnywhere(key));
+        self.timers.set(give_up, &mut class.give_up_at, None);
+        self.timers.set(retry, &mut class.retry_anywhere_at, None);
     }
 
     /// Ends a lease's claim to its task: from now on it is not desired.
@@ -134,6 +142,7 @@ impl Scheduler {
             return;
         };
         lease.task = None;
+        lease.released_at = Some(self.now);
         let pending = std::mem::take(&mut lease.pending).len();
         self.leased_units -= pending;
         self.queue.run_mut(lease.run).leased_units -= pending;

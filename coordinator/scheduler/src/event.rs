@@ -35,7 +35,8 @@ pub struct Submission {
     pub tenant: TenantId,
     /// On behalf of what: the second level of fair sharing.
     pub run: RunId,
-    /// Lower runs sooner (REAPI `ExecutionPolicy.priority`); compared within a run.
+    /// Lower runs sooner (REAPI `ExecutionPolicy.priority`): compared with the other work of its tenant,
+    /// across runs as if it were at most 20 and at least -20. It gains nothing on other tenants.
     pub priority: i32,
     /// What the agent must offer.
     pub platform: Platform,
@@ -66,8 +67,8 @@ pub struct AgentState {
     pub offer: Option<Offer>,
     /// What it holds.
     pub leases: Vec<HeldLease>,
-    /// Whether it takes new work.
-    pub accepts_work: bool,
+    /// Why it takes no new work, for people; `None` if it does.
+    pub refusal: Option<String>,
 }
 
 /// What an agent has to give.
@@ -118,6 +119,10 @@ pub enum OutcomeKind {
     Answered,
     /// The machine failed it.
     Infrastructure(String),
+    /// The agent lacks what it takes and another may have it: an answer, unless another can be tried.
+    Unsuitable(String),
+    /// Something that it takes could not be reached from the agent: it is lost, and no machine is to blame.
+    Unreachable(String),
     /// It was stopped because it was no longer desired.
     Cancelled,
 }
@@ -265,13 +270,16 @@ pub enum UnitError {
     /// No agent, connected or expected back, can ever run it.
     #[error("no agent can run it: the nearest, {nearest}, lacks {mismatch}")]
     Unsatisfiable {
-        /// The agent that comes nearest, or a phrase saying that there is none.
+        /// The agent that comes nearest.
         nearest: String,
         /// What it lacks.
         mismatch: String,
     },
-    /// It was lost with too many machines.
-    #[error("lost with the machine {attempts} times, last: {last_reason}")]
+    /// There was none for too long. Start one.
+    #[error("no agent is connected; start one with `regatta agent`")]
+    NoAgent,
+    /// It was lost with too many machines, or what it takes could not be reached from them.
+    #[error("lost {attempts} times, last: {last_reason}")]
     AttemptsExhausted {
         /// How often.
         attempts: u32,
@@ -292,6 +300,27 @@ pub enum AdmissionError {
         /// How much is waiting, in units.
         queued: usize,
         /// How much may wait.
+        limit: usize,
+        /// When it may be worth trying again.
+        retry_after: Duration,
+    },
+    /// Too much of one tenant is waiting; others are not concerned. Come back later.
+    #[error("this tenant's part of the queue is full: {queued} of {limit} units are waiting")]
+    TenantQueueFull {
+        /// How much of the tenant is waiting, in units.
+        queued: usize,
+        /// How much of it may wait.
+        limit: usize,
+        /// When it may be worth trying again.
+        retry_after: Duration,
+    },
+    /// Work with too many different requirements is waiting. Come back later, or ask for less variety.
+    #[error(
+        "work with more than {limit} different platforms, resources and priorities is under way: \
+         use fewer of them, or wait"
+    )]
+    TooManyRequirements {
+        /// How many there may be.
         limit: usize,
         /// When it may be worth trying again.
         retry_after: Duration,

@@ -22,6 +22,8 @@ pub(crate) struct Lease {
     pub(crate) pending: Vec<UnitIndex>,
     pub(crate) resources: Resources,
     pub(crate) granted_at: Timestamp,
+    /// Since when it is not desired.
+    pub(crate) released_at: Option<Timestamp>,
     /// What its run was charged for it, in nanoseconds of a slot.
     pub(crate) charged_nanos: u64,
     /// How many of its outcomes are taken.

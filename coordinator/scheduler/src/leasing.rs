@@ -34,6 +34,7 @@ impl Scheduler {
         };
         self.agents_to_tell.insert(lease.agent);
         if let Some(task) = lease.task.take() {
+            lease.released_at = Some(self.now);
             self.tasks[task].leases.retain(|other| *other != id);
         }
     }
@@ -50,6 +51,7 @@ impl Scheduler {
         self.queue
             .settle(lease.run, lease.charged_nanos, taken_nanos);
         self.fleet.agents[lease.agent].vacate(&lease.resources);
+        self.recover(id);
     }
 
     /// Forgets a lease that its agent does not hold.
@@ -60,7 +62,9 @@ impl Scheduler {
         }
     }
 
-    /// Counts a lease that its agent has lost, once, and gives an agent a pause that has lost too many.
+    /// Counts a lease that its agent has lost, once, and gives an agent a pause that has lost leases too
+    /// many times in a row. Whatever is lost in one event, all that the machine held perhaps, is one
+    /// failure of it.
     pub(crate) fn blame(&mut self, id: LeaseId) {
         let Some(lease) = self.leases.get_mut(&id) else {
             return;
@@ -70,6 +74,9 @@ impl Scheduler {
         }
         let key = lease.agent;
         let agent = &mut self.fleet.agents[key];
+        if std::mem::replace(&mut agent.blamed_for, self.events) == self.events {
+            return;
+        }
         agent.consecutive_losses = agent.consecutive_losses.saturating_add(1);
         if agent.consecutive_losses < self.config.max_consecutive_losses.max(1) {
             return;

@@ -12,14 +12,19 @@
 //! - A unit has at most one lease whose token is valid. Tokens grow, across restarts too.
 //! - An agent is never granted more than it offers; what it gives back counts only once it says that
 //!   nothing of it runs any more.
-//! - Nothing waits for ever: every wait ends with a [`Step::wake_at`].
+//! - Nothing waits for ever: work that no agent can run is given up in time ([`Step::wake_at`]), work
+//!   that needs more than ever becomes free gets an agent reserved, and capacity that an agent does not
+//!   give back is counted on no more.
 //! - The cost of an assignment grows with the logarithm of the tasks and of the agents. It is linear
-//!   only in the number of *different* requirements that wait.
+//!   only in what is bounded by name: the *different* requirements that wait, the kinds of agents that
+//!   these tell apart, and the different amounts of CPU that those agents have free. A requirement that
+//!   was not met for long costs one look at every agent that meets its platform.
 
 mod admission;
 mod affinity;
 mod agent;
 mod agents;
+mod asked;
 mod batch;
 mod cancel;
 mod class;
@@ -27,14 +32,18 @@ mod config;
 mod ending;
 mod event;
 mod fleet;
+mod free_index;
 mod kind;
 mod lease;
 mod leasing;
 mod lookup;
 mod merge;
+mod nearest;
+mod overdue;
 mod placement;
 mod queue;
 mod report;
+mod reservation;
 mod satisfiability;
 mod scheduler;
 #[cfg(any(test, feature = "testing"))]

@@ -2,11 +2,18 @@
 
 use regatta_model::{TaskId, UnitIndex};
 
+use crate::queue::RunKey;
 use crate::scheduler::Scheduler;
 use crate::task::{Ended, Submitter, TaskKey};
 use crate::{Effect, Submission};
 
 impl Scheduler {
+    /// Whether a submission would be merged with earlier work, if it came now.
+    #[must_use]
+    pub fn would_merge(&self, submission: &Submission) -> bool {
+        self.mergeable(submission).is_some()
+    }
+
     /// The task that does the same as a submission asks for, if there is one.
     pub(crate) fn mergeable(&self, submission: &Submission) -> Option<TaskKey> {
         let tenant = self.queue.tenant_key(&submission.tenant)?;
@@ -15,7 +22,7 @@ impl Scheduler {
         let class = &self.fleet.classes[task.class];
         let same = task.units.len() == submission.units.len()
             && class.resources == submission.resources
-            && class.platform == submission.platform;
+            && *self.fleet.platform_of(class) == submission.platform;
         same.then_some(key)
     }
 
@@ -42,17 +49,17 @@ impl Scheduler {
         }
     }
 
-    /// Adds a submitter to a task; the more urgent of their priorities counts within a run.
+    /// Adds a submitter to a task; the more urgent of their priorities counts.
     pub(crate) fn merge(&mut self, key: TaskKey, submitter: Submitter, priority: i32) {
         self.submitted.insert(submitter.task, (key, submitter.run));
-        self.merged_submitters += 1;
+        self.count_merged(submitter.run, 1);
         let task = &mut self.tasks[key];
         let into = task
             .submitters
             .first()
             .map_or(submitter.task, |first| first.task);
         task.submitters.push(submitter);
-        if submitter.run == task.run && priority < task.priority {
+        if priority < task.priority {
             task.priority = priority;
             self.file(key);
         }
@@ -61,6 +68,19 @@ impl Scheduler {
         for (unit, ended) in self.tasks[key].ended.clone() {
             self.effect(ended_effect(task, unit, &ended));
         }
+    }
+
+    fn count_merged(&mut self, run: RunKey, more: usize) {
+        self.merged_submitters += more;
+        let tenant = self.queue.run(run).tenant;
+        self.queue.tenant_mut(tenant).merged_submitters += more;
+    }
+
+    /// Counts submitters of the tenant of a run that wait no longer for what another one submitted.
+    pub(crate) fn uncount_merged(&mut self, run: RunKey, fewer: usize) {
+        self.merged_submitters -= fewer;
+        let tenant = self.queue.run(run).tenant;
+        self.queue.tenant_mut(tenant).merged_submitters -= fewer;
     }
 
     /// Tells every submitter how a unit ended, those who will come later too.

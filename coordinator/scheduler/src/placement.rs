@@ -3,6 +3,7 @@
 use crate::batch::BatchRule;
 use crate::fleet::{AgentKey, ClassKey};
 use crate::lease::Lease;
+use crate::queue::{Lane, Queued, Turn};
 use crate::scheduler::Scheduler;
 use crate::task::TaskKey;
 use crate::{Effect, Grant};
@@ -20,31 +21,57 @@ impl Scheduler {
     /// Fills what has become free and places what has become due.
     ///
     /// Nothing else needs to be looked at, because at the end of each step no agent has room for a task
-    /// that waits. Agents come first: they choose among all classes by fairness.
+    /// that waits, unless it is reserved for others. Agents come first: they choose among all classes by
+    /// fairness.
     pub(crate) fn place(&mut self) {
-        for agent in std::mem::take(&mut self.agents_to_fill) {
-            while let Some(task) = self.task_for(agent) {
-                self.pass_over(task);
-                self.grant(task, agent);
+        loop {
+            if let Some(agent) = self.agents_to_fill.pop_first() {
+                self.fill(agent);
+            } else if let Some(class) = self.classes_to_place.pop_first() {
+                self.place_class(class);
+            } else {
+                return;
             }
         }
-        for class in std::mem::take(&mut self.classes_to_place) {
-            while let Some((task, agent)) = self.placement_in(class) {
+    }
+
+    fn fill(&mut self, agent: AgentKey) {
+        self.review_reservation(agent);
+        while let Some((turn, task)) = self.task_for(agent) {
+            if self.reserves(agent, &turn) {
+                return;
+            }
+            self.pass_over(task);
+            self.grant(task, agent);
+        }
+    }
+
+    fn place_class(&mut self, class: ClassKey) {
+        while let Some((turn, task, agent)) = self.placement_in(class) {
+            if !self.reserves(agent, &turn) {
                 self.grant(task, agent);
             }
         }
     }
 
-    /// One of the first tasks of a class that has an agent, and that agent.
-    fn placement_in(&self, class: ClassKey) -> Option<(TaskKey, AgentKey)> {
-        if self.fleet.classes.get(class)?.ready_kinds.is_empty() {
+    /// The first task of a class that has an agent, and that agent.
+    ///
+    /// Tasks of a class are alike but for the agents that they avoid, so that one which avoids none
+    /// speaks for all behind it.
+    fn placement_in(&self, class: ClassKey) -> Option<(Turn, TaskKey, AgentKey)> {
+        if !self.fleet.is_ready() {
             return None;
         }
-        let due = self.queue.due(class).take(TASK_LOOK_AHEAD);
-        due.map(|(_, queued)| queued.task).find_map(|task| {
-            let agent = self.fleet.best_agent(&self.tasks[task], self.now)?;
-            Some((task, agent))
-        })
+        for (turn, queued) in self.queue.due(class) {
+            let task = &self.tasks[queued.task];
+            if let Some(agent) = self.fleet.best_agent(task, self.now) {
+                return Some((turn, queued.task, agent));
+            }
+            if !self.fleet.avoids_any(task, self.now) {
+                return None;
+            }
+        }
+        None
     }
 
     /// An agent that could be granted a task now, which at the end of a step there must not be.
@@ -57,56 +84,83 @@ impl Scheduler {
         Some(self.fleet.agents[idle].id.clone())
     }
 
-    /// The task that an agent's next slot is for.
-    fn task_for(&self, agent: AgentKey) -> Option<TaskKey> {
-        let mut classes: Vec<_> = self
-            .fleet
-            .queued_classes_for(agent)
-            .filter_map(|class| Some((self.queue.due(class).next()?.0, class)))
-            .collect();
-        classes.sort_unstable();
-        classes
-            .into_iter()
-            .find_map(|(_, class)| self.task_in(class, agent))
+    /// The task that an agent's next slot is for, and the turn that it takes.
+    fn task_for(&self, key: AgentKey) -> Option<(Turn, TaskKey)> {
+        let agent = &self.fleet.agents[key];
+        let free = agent.free()?;
+        let is_open = |class: &ClassKey| {
+            let fits = self.fleet.classes[*class]
+                .resources
+                .fits_in(&free.resources);
+            fits && agent.reserved_for.is_none_or(|only| only == *class)
+        };
+        let classes = self.fleet.queued_classes_for(key).filter(is_open);
+        let firsts = classes.filter_map(|class| self.first_for(class, key));
+        let (turn, first) = firsts.min_by_key(|(turn, _)| *turn)?;
+        Some((turn, self.warmest_near(&turn, &first, key)))
     }
 
-    /// Of the first few tasks of a class, the one for an agent: the first, unless one of the same run
-    /// and priority finds more of what it needs there.
-    fn task_in(&self, class: ClassKey, agent: AgentKey) -> Option<TaskKey> {
+    /// The first task of a class that need not avoid an agent.
+    ///
+    /// No more are passed over than the agent has lost of late, which is a few: for more it gets a pause.
+    pub(crate) fn first_for(&self, class: ClassKey, agent: AgentKey) -> Option<(Turn, Queued)> {
+        self.queue.due(class).find(self.may_take(class, agent))
+    }
+
+    fn may_take(&self, class: ClassKey, agent: AgentKey) -> impl Fn(&(Turn, Queued)) -> bool {
         let any_to_avoid = self.fleet.classes[class].retry_anywhere_at.is_some();
-        let may_take = |task: TaskKey| {
-            !any_to_avoid || !self.fleet.must_avoid(&self.tasks[task], agent, self.now)
-        };
-        let due = self.queue.due(class).take(TASK_LOOK_AHEAD);
-        let mut due = due.filter(|(_, queued)| may_take(queued.task));
-        let (turn, first) = due.next()?;
+        move |(_, queued)| {
+            !any_to_avoid
+                || !self
+                    .fleet
+                    .must_avoid(&self.tasks[queued.task], agent, self.now)
+        }
+    }
+
+    /// The task for an agent whose turn has come: the first, unless one of the next few of the same run
+    /// and priority finds more of what it needs there.
+    fn warmest_near(&self, turn: &Turn, first: &Queued, agent: AgentKey) -> TaskKey {
         let warmth = &self.fleet.agents[agent].warmth;
         let first_coldness = warmth.coldness(first.wish);
-        if first_coldness == 0 || self.tasks[first.task].passed_over >= PASS_OVER_LIMIT {
-            return Some(first.task);
+        let task = &self.tasks[first.task];
+        if first_coldness == 0 || task.passed_over >= PASS_OVER_LIMIT {
+            return first.task;
         }
-        let near = due.take_while(|(other, _)| {
+        let due = self.queue.due(task.class);
+        let due = due.filter(self.may_take(task.class, agent));
+        let near = due.take(TASK_LOOK_AHEAD).take_while(|(other, _)| {
             other.run == turn.run && other.place.priority == turn.place.priority
         });
-        let warmest = near
-            .map(|(_, queued)| (warmth.coldness(queued.wish), queued.task))
-            .reduce(|best, next| if next.0 < best.0 { next } else { best })
-            .filter(|(coldness, _)| *coldness < first_coldness);
-        Some(warmest.map_or(first.task, |(_, warmest)| warmest))
+        let warmest = near.min_by_key(|(_, queued)| warmth.coldness(queued.wish));
+        warmest.map_or(first.task, |(_, warmest)| warmest.task)
     }
 
     /// Notes that a task goes before the first of its run, if it does.
     fn pass_over(&mut self, taken: TaskKey) {
         let task = &self.tasks[taken];
-        let first = self.queue.first_of_run(task.class, task.run);
+        let lane = Lane::new(task.class, task.priority);
+        let first = self.queue.first_of_run(lane, task.run);
         if let Some(first) = first.filter(|first| *first != taken) {
             let passed_over = &mut self.tasks[first].passed_over;
             *passed_over = passed_over.saturating_add(1);
         }
     }
 
+    /// Notes that a class is granted something: it is passed over no longer, unless it took a reservation
+    /// to bring it about.
+    fn end_passing_over(&mut self, class: ClassKey, agent: AgentKey) {
+        if self.fleet.agents[agent].reserved_for == Some(class) {
+            self.end_reservation(agent);
+            return;
+        }
+        let class = &mut self.fleet.classes[class];
+        class.passed_over_since = None;
+        class.reserved_in_vain = None;
+    }
+
     /// Leases the next batch of a task to an agent.
     fn grant(&mut self, key: TaskKey, agent_key: AgentKey) {
+        self.end_passing_over(self.tasks[key].class, agent_key);
         let task = &mut self.tasks[key];
         let class = &self.fleet.classes[task.class];
         let rule = BatchRule::new(&self.config, class.slots, task.overhead);
@@ -160,6 +214,7 @@ impl Scheduler {
                 pending: batch,
                 resources,
                 granted_at: self.now,
+                released_at: None,
                 charged_nanos,
                 acknowledged: 0,
                 first_version: None,

@@ -1,10 +1,14 @@
 //! Fair queues: tenants, then runs, then tasks.
 //!
 //! Both upper levels are start-time fair queueing (Goyal, Vin and Cheng, 1996): whoever has had the
-//! least slot time for its weight goes next, and whoever comes back from having nothing to do starts
-//! level with the others, so that idleness earns no credit.
+//! least slot time for its weight goes next, of equals whoever came first, and whoever comes back from
+//! having nothing to do starts level with the others, so that idleness earns no credit.
+//!
+//! Priority orders the work of one tenant, across its runs: what is more urgent goes first, and only
+//! among what is equally urgent do runs take turns. No tenant gains on another by it.
 
-use std::cmp::Reverse;
+mod place;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use regatta_model::{RunId, TaskId, TenantId};
@@ -17,29 +21,16 @@ use crate::task::TaskKey;
 pub(crate) type TenantKey = Key<Tenant>;
 pub(crate) type RunKey = Key<Run>;
 
+pub(crate) use place::{Lane, Place};
+
 /// Slot time received, for a weight of one, in nanoseconds times [`VIRTUAL_SCALE`].
 type VirtualTime = u128;
 
 /// Keeps the fractions that dividing by a weight would lose.
 const VIRTUAL_SCALE: u128 = 1 << 20;
 
-/// A task's rank among those of its run: priority, then the longest, then the first to arrive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
-    pub(crate) priority: i32,
-    longest_nanos: Reverse<u64>,
-    arrival: u64,
-}
-
-impl Place {
-    pub(crate) fn new(priority: i32, longest_nanos: u64, arrival: u64) -> Self {
-        Self {
-            priority,
-            longest_nanos: Reverse(longest_nanos),
-            arrival,
-        }
-    }
-}
+/// Where a tenant or a run stands among the others: what it has received, and then when it came.
+type Standing<Of> = (VirtualTime, u64, Key<Of>);
 
 /// A task that waits, and what decides where it goes.
 #[derive(Debug, Clone, Copy)]
@@ -51,8 +42,9 @@ pub(crate) struct Queued {
 /// A task's rank among all tasks of its class; less goes first, in other classes too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Turn {
-    tenant: (VirtualTime, TenantKey),
-    pub(crate) run: (VirtualTime, RunKey),
+    tenant: Standing<Tenant>,
+    urgency: i8,
+    pub(crate) run: Standing<Run>,
     pub(crate) place: Place,
 }
 
@@ -61,12 +53,16 @@ pub(crate) struct Turn {
 pub(crate) struct Tenant {
     pub(crate) id: TenantId,
     pub(crate) weight: u32,
+    arrival: u64,
     received: VirtualTime,
     /// Where a run starts that finds no other waiting.
     run_floor: VirtualTime,
-    /// Its runs with tasks that wait, by class, those that are due first in front.
-    queued: BTreeMap<ClassKey, BTreeSet<(VirtualTime, RunKey)>>,
+    /// Its runs with tasks that wait, by lane, those that are due first in front.
+    queued: BTreeMap<Lane, BTreeSet<Standing<Run>>>,
     runs: BTreeMap<RunId, RunKey>,
+    pub(crate) queued_units: usize,
+    /// How many of its submitters wait for what another one submitted.
+    pub(crate) merged_submitters: usize,
 }
 
 /// One on whose behalf.
@@ -74,8 +70,9 @@ pub(crate) struct Tenant {
 pub(crate) struct Run {
     pub(crate) id: RunId,
     pub(crate) tenant: TenantKey,
+    arrival: u64,
     received: VirtualTime,
-    queued: BTreeMap<ClassKey, BTreeMap<Place, Queued>>,
+    queued: BTreeMap<Lane, BTreeMap<Place, Queued>>,
     /// What it wants.
     pub(crate) tasks: BTreeSet<TaskId>,
     /// How many leases are on its account.
@@ -84,16 +81,29 @@ pub(crate) struct Run {
     pub(crate) leased_units: usize,
 }
 
+impl Tenant {
+    /// How many lanes it waits in.
+    pub(crate) fn lanes(&self) -> usize {
+        self.queued.len()
+    }
+
+    fn waits_for(&self, class: ClassKey) -> bool {
+        self.queued.range(Lane::all_of(class)).next().is_some()
+    }
+}
+
 /// Everything that waits, in the order in which it is due.
 #[derive(Debug, Default)]
 pub(crate) struct FairQueue {
     tenants: Slab<Tenant>,
     runs: Slab<Run>,
     tenant_keys: BTreeMap<TenantId, TenantKey>,
+    /// Counts the tenants and runs of all time; breaks ties.
+    arrivals: u64,
     /// Tenants with tasks that wait, by class, those that are due first in front.
-    queued: BTreeMap<ClassKey, BTreeSet<(VirtualTime, TenantKey)>>,
+    queued: BTreeMap<ClassKey, BTreeSet<Standing<Tenant>>>,
     /// Tenants with tasks that wait, of any class.
-    waiting_tenants: BTreeSet<(VirtualTime, TenantKey)>,
+    waiting_tenants: BTreeSet<Standing<Tenant>>,
     /// Where a tenant starts that finds no other waiting.
     floor: VirtualTime,
 }
@@ -101,6 +111,10 @@ pub(crate) struct FairQueue {
 impl FairQueue {
     pub(crate) fn tenant(&self, key: TenantKey) -> &Tenant {
         &self.tenants[key]
+    }
+
+    pub(crate) fn tenant_mut(&mut self, key: TenantKey) -> &mut Tenant {
+        &mut self.tenants[key]
     }
 
     pub(crate) fn run(&self, key: RunKey) -> &Run {
@@ -122,28 +136,16 @@ impl FairQueue {
 
     /// Finds a run, or begins to remember it.
     pub(crate) fn enter(&mut self, tenant: &TenantId, weight: u32, run: &RunId) -> RunKey {
-        let tenant_key = match self.tenant_keys.get(tenant) {
-            Some(key) => *key,
-            None => {
-                let key = self.tenants.insert(Tenant {
-                    id: tenant.clone(),
-                    weight: weight.max(1),
-                    received: 0,
-                    run_floor: 0,
-                    queued: BTreeMap::new(),
-                    runs: BTreeMap::new(),
-                });
-                self.tenant_keys.insert(tenant.clone(), key);
-                key
-            }
-        };
+        let tenant_key = self.enter_tenant(tenant, weight);
         let known = &mut self.tenants[tenant_key].runs;
         if let Some(key) = known.get(run) {
             return *key;
         }
+        self.arrivals += 1;
         let key = self.runs.insert(Run {
             id: run.clone(),
             tenant: tenant_key,
+            arrival: self.arrivals,
             received: 0,
             queued: BTreeMap::new(),
             tasks: BTreeSet::new(),
@@ -152,6 +154,26 @@ impl FairQueue {
             leased_units: 0,
         });
         known.insert(run.clone(), key);
+        key
+    }
+
+    fn enter_tenant(&mut self, tenant: &TenantId, weight: u32) -> TenantKey {
+        if let Some(key) = self.tenant_keys.get(tenant) {
+            return *key;
+        }
+        self.arrivals += 1;
+        let key = self.tenants.insert(Tenant {
+            id: tenant.clone(),
+            weight: weight.max(1),
+            arrival: self.arrivals,
+            received: 0,
+            run_floor: 0,
+            queued: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            queued_units: 0,
+            merged_submitters: 0,
+        });
+        self.tenant_keys.insert(tenant.clone(), key);
         key
     }
 
@@ -175,30 +197,35 @@ impl FairQueue {
         }
     }
 
-    /// Whether a task of the class waits.
-    pub(crate) fn has(&self, class: ClassKey) -> bool {
-        self.queued.contains_key(&class)
+    fn standing_of(&self, run: RunKey) -> (Standing<Tenant>, Standing<Run>) {
+        let (key, run) = (run, &self.runs[run]);
+        let tenant = &self.tenants[run.tenant];
+        (
+            (tenant.received, tenant.arrival, run.tenant),
+            (run.received, run.arrival, key),
+        )
     }
 
     /// Adds a task that waits.
     pub(crate) fn insert(&mut self, task: Queued, class: ClassKey, run_key: RunKey, place: Place) {
+        let lane = Lane::new(class, place.priority);
         let run = &mut self.runs[run_key];
-        if let Some(tasks) = run.queued.get_mut(&class) {
+        if let Some(tasks) = run.queued.get_mut(&lane) {
             tasks.insert(place, task);
             return;
         }
         self.raise_tenant(run_key, class);
-        self.raise_run(run_key, class);
+        self.raise_run(run_key, lane);
+        let (tenant_standing, run_standing) = self.standing_of(run_key);
         let run = &mut self.runs[run_key];
-        run.queued.insert(class, BTreeMap::from([(place, task)]));
+        run.queued.insert(lane, BTreeMap::from([(place, task)]));
         let tenant = &mut self.tenants[run.tenant];
-        let runs = tenant.queued.entry(class).or_default();
-        let is_first = runs.is_empty();
-        runs.insert((run.received, run_key));
+        let is_first = !tenant.waits_for(class);
+        tenant.queued.entry(lane).or_default().insert(run_standing);
         if is_first {
-            let entry = (tenant.received, run.tenant);
-            self.queued.entry(class).or_default().insert(entry);
-            self.waiting_tenants.insert(entry);
+            let tenants = self.queued.entry(class).or_default();
+            tenants.insert(tenant_standing);
+            self.waiting_tenants.insert(tenant_standing);
         }
     }
 
@@ -210,48 +237,52 @@ impl FairQueue {
         }
         let of_class = self.queued.get(&class).and_then(BTreeSet::first);
         let due_first = of_class.or_else(|| self.waiting_tenants.first());
-        let start = due_first.map_or(self.floor, |(received, _)| *received);
+        let start = due_first.map_or(self.floor, |(received, ..)| *received);
         tenant.received = tenant.received.max(start);
     }
 
     /// A run that had nothing waiting starts no earlier than the others of its tenant.
-    fn raise_run(&mut self, run: RunKey, class: ClassKey) {
+    fn raise_run(&mut self, run: RunKey, lane: Lane) {
         let run = &mut self.runs[run];
         if !run.queued.is_empty() {
             return;
         }
         let tenant = &self.tenants[run.tenant];
-        let due_first = tenant.queued.get(&class).and_then(BTreeSet::first);
-        let start = due_first.map_or(tenant.run_floor, |(received, _)| *received);
+        let due_first = tenant.queued.get(&lane).and_then(BTreeSet::first);
+        let start = due_first.map_or(tenant.run_floor, |(received, ..)| *received);
         run.received = run.received.max(start);
     }
 
     /// Takes out a task that waits.
     pub(crate) fn remove(&mut self, class: ClassKey, run_key: RunKey, place: Place) {
+        let lane = Lane::new(class, place.priority);
+        let (tenant_standing, run_standing) = self.standing_of(run_key);
         let run = &mut self.runs[run_key];
-        let Some(tasks) = run.queued.get_mut(&class) else {
+        let Some(tasks) = run.queued.get_mut(&lane) else {
             return;
         };
         tasks.remove(&place);
         if !tasks.is_empty() {
             return;
         }
-        run.queued.remove(&class);
+        run.queued.remove(&lane);
         let tenant = &mut self.tenants[run.tenant];
-        let Some(runs) = tenant.queued.get_mut(&class) else {
+        let Some(runs) = tenant.queued.get_mut(&lane) else {
             return;
         };
-        runs.remove(&(run.received, run_key));
+        runs.remove(&run_standing);
         if !runs.is_empty() {
             return;
         }
-        tenant.queued.remove(&class);
-        let entry = (tenant.received, run.tenant);
+        tenant.queued.remove(&lane);
         if tenant.queued.is_empty() {
-            self.waiting_tenants.remove(&entry);
+            self.waiting_tenants.remove(&tenant_standing);
+        }
+        if tenant.waits_for(class) {
+            return;
         }
         if let Some(tenants) = self.queued.get_mut(&class) {
-            tenants.remove(&entry);
+            tenants.remove(&tenant_standing);
             if tenants.is_empty() {
                 self.queued.remove(&class);
             }
@@ -278,26 +309,28 @@ impl FairQueue {
 
     /// Moves a run and its tenant to where `more - less` nanoseconds put them.
     fn receive(&mut self, run_key: RunKey, more: u64, less: u64) {
+        let (old_tenant, old_run) = self.standing_of(run_key);
         let run = &mut self.runs[run_key];
-        let tenant_key = run.tenant;
-        let tenant = &mut self.tenants[tenant_key];
-        let (old_run, old_tenant) = (run.received, tenant.received);
-        run.received = moved(old_run, more, less, 1);
-        tenant.received = moved(old_tenant, more, less, tenant.weight);
-        for class in run.queued.keys() {
-            if let Some(runs) = tenant.queued.get_mut(class) {
-                runs.remove(&(old_run, run_key));
-                runs.insert((run.received, run_key));
+        let tenant = &mut self.tenants[run.tenant];
+        run.received = moved(run.received, more, less, 1);
+        tenant.received = moved(tenant.received, more, less, tenant.weight);
+        let (new_tenant, new_run) = self.standing_of(run_key);
+        let run = &self.runs[run_key];
+        let tenant = &mut self.tenants[run.tenant];
+        for lane in run.queued.keys() {
+            if let Some(runs) = tenant.queued.get_mut(lane) {
+                runs.remove(&old_run);
+                runs.insert(new_run);
             }
         }
-        let (old, new) = ((old_tenant, tenant_key), (tenant.received, tenant_key));
-        if self.waiting_tenants.remove(&old) {
-            self.waiting_tenants.insert(new);
+        if self.waiting_tenants.remove(&old_tenant) {
+            self.waiting_tenants.insert(new_tenant);
         }
-        for class in tenant.queued.keys() {
-            if let Some(tenants) = self.queued.get_mut(class) {
-                tenants.remove(&old);
-                tenants.insert(new);
+        for lane in tenant.queued.keys() {
+            if let Some(tenants) = self.queued.get_mut(&lane.class)
+                && tenants.remove(&old_tenant)
+            {
+                tenants.insert(new_tenant);
             }
         }
     }
@@ -305,14 +338,17 @@ impl FairQueue {
     /// The tasks of a class that wait, in the order in which they are due.
     pub(crate) fn due(&self, class: ClassKey) -> impl Iterator<Item = (Turn, Queued)> {
         let tenants = self.queued.get(&class).into_iter().flatten();
-        let runs = tenants.flat_map(move |tenant| {
-            let runs = self.tenants[tenant.1].queued.get(&class);
-            runs.into_iter().flatten().map(move |run| (*tenant, *run))
+        let lanes = tenants.flat_map(move |tenant| {
+            let lanes = self.tenants[tenant.2].queued.range(Lane::all_of(class));
+            lanes.map(move |(lane, runs)| (*tenant, *lane, runs))
         });
-        runs.flat_map(move |(tenant, run)| {
-            let tasks = self.runs[run.1].queued.get(&class);
+        let runs =
+            lanes.flat_map(|(tenant, lane, runs)| runs.iter().map(move |run| (tenant, lane, *run)));
+        runs.flat_map(move |(tenant, lane, run)| {
+            let tasks = self.runs[run.2].queued.get(&lane);
             let turn = move |place: &Place| Turn {
                 tenant,
+                urgency: lane.urgency,
                 run,
                 place: *place,
             };
@@ -323,10 +359,15 @@ impl FairQueue {
         })
     }
 
-    /// The first task of a class that a run waits for.
-    pub(crate) fn first_of_run(&self, class: ClassKey, run: RunKey) -> Option<TaskKey> {
-        let tasks = self.runs[run].queued.get(&class)?;
+    /// The first task of a lane that a run waits for.
+    pub(crate) fn first_of_run(&self, lane: Lane, run: RunKey) -> Option<TaskKey> {
+        let tasks = self.runs[run].queued.get(&lane)?;
         tasks.first_key_value().map(|(_, queued)| queued.task)
+    }
+
+    /// Whether a tenant already waits in a lane.
+    pub(crate) fn waits_in(&self, tenant: TenantKey, lane: Lane) -> bool {
+        self.tenants[tenant].queued.contains_key(&lane)
     }
 
     /// Every tenant that has work, by id, with its runs, by id.

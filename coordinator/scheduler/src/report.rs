@@ -1,12 +1,10 @@
 //! What an agent says it holds, against what it should hold.
 
-use std::collections::BTreeMap;
-
-use regatta_model::{AttemptNumber, LeaseId};
+use regatta_model::{AttemptNumber, LeaseId, UnitIndex};
 
 use crate::fleet::AgentKey;
 use crate::scheduler::Scheduler;
-use crate::task::Answer;
+use crate::task::{Answer, TaskKey};
 use crate::{AgentState, Effect, HeldLease, OutcomeKind, UnitOutcome};
 
 impl Scheduler {
@@ -23,17 +21,22 @@ impl Scheduler {
         agent.observed = state.observed_version;
         // Versions keep growing when the coordinator restarts and the agents do not.
         agent.version = agent.version.max(state.observed_version);
-        agent.accepts_work = state.accepts_work;
+        agent.refusal.clone_from(&state.refusal);
+        if std::mem::take(&mut agent.missed_state) {
+            self.agents_to_tell.insert(key);
+        }
         self.heard_from(key);
         if let Some(offer) = &state.offer {
-            self.fleet.offer(key, Some(offer));
+            self.fleet.offer(key, offer);
         }
         if is_first {
             self.begin_connection(key);
         }
         self.reconcile(key, state, is_first);
         self.fleet.relist(key);
-        if self.fleet.agents[key].listed.free.is_some() {
+        self.watch_release(key);
+        let agent = &self.fleet.agents[key];
+        if agent.listed.free.is_some() || agent.reserved_for.is_some() {
             self.agents_to_fill.insert(key);
         }
     }
@@ -51,35 +54,32 @@ impl Scheduler {
         self.agents_to_tell.insert(key);
     }
 
-    fn reconcile(&mut self, key: AgentKey, state: AgentState, is_first: bool) {
-        let mut held = BTreeMap::new();
-        for lease in state.leases {
-            held.entry(lease.lease).or_insert(lease);
-        }
+    fn reconcile(&mut self, key: AgentKey, mut state: AgentState, is_first: bool) {
+        // In order, so that equal reports lead to equal steps; of a lease that is named twice the first
+        // counts.
+        state.leases.sort_by_key(|lease| lease.lease);
+        state.leases.dedup_by_key(|lease| lease.lease);
         let is_own = |lease: &HeldLease| {
             let known = self.leases.get(&lease.lease);
             known.is_some_and(|known| known.agent == key && known.token == lease.token)
         };
-        let (own, foreign): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            held.into_iter().partition(|(_, lease)| is_own(lease));
-        let is_gone = |id: &&LeaseId| {
-            let lease = self.leases.get(*id);
-            lease.is_some_and(|lease| lease.is_gone(state.observed_version, is_first))
+        let (own, foreign): (Vec<_>, Vec<_>) = state.leases.into_iter().partition(is_own);
+        let is_missing = |id: &LeaseId| {
+            let is_held = own.binary_search_by_key(id, |lease| lease.lease).is_ok();
+            let is_gone =
+                |lease: &crate::lease::Lease| lease.is_gone(state.observed_version, is_first);
+            !is_held && self.leases.get(id).is_some_and(is_gone)
         };
-        let leases = &self.fleet.agents[key].leases;
-        let missing = leases
-            .iter()
-            .filter(|id| !own.contains_key(id))
-            .filter(is_gone);
-        let missing: Vec<_> = missing.copied().collect();
-        for lease in own.into_values() {
+        let leases = self.fleet.agents[key].leases.iter().copied();
+        let missing: Vec<_> = leases.filter(is_missing).collect();
+        for lease in own {
             self.holds(key, lease, state.sequence);
         }
         for lease in missing {
             self.lose_lease(lease, "the agent no longer has it");
             self.forget_lease(lease);
         }
-        self.fence(key, foreign.into_values(), state.sequence);
+        self.fence(key, foreign, state.sequence);
     }
 
     /// Takes in what an agent says of a lease of its own.
@@ -136,20 +136,13 @@ impl Scheduler {
         self.leased_units -= 1;
         self.queue.run_mut(run).leased_units -= 1;
         match &outcome.kind {
-            OutcomeKind::Answered => {
-                self.fleet.agents[agent].consecutive_losses = 0;
-                let attempts = self.tasks[task]
-                    .unit(outcome.unit)
-                    .map(|unit| unit.attempts);
-                let answer = Answer {
-                    lease: id,
-                    index: outcome.index,
-                    agent: self.fleet.agents[agent].id.clone(),
-                    slot: outcome.slot,
-                    attempt: AttemptNumber(attempts.unwrap_or(1)),
-                };
-                self.answer_unit(task, outcome.unit, answer);
+            OutcomeKind::Unsuitable(reason) if self.may_suit_another(task, outcome.unit) => {
+                self.lose_unit(task, outcome.unit, agent, reason);
             }
+            OutcomeKind::Answered | OutcomeKind::Unsuitable(_) => {
+                self.take_answer(id, task, agent, &outcome);
+            }
+            OutcomeKind::Unreachable(reason) => self.lose_unit(task, outcome.unit, agent, reason),
             OutcomeKind::Infrastructure(reason) => {
                 self.blame(id);
                 self.lose_unit(task, outcome.unit, agent, reason);
@@ -165,10 +158,39 @@ impl Scheduler {
         self.conclude(task);
     }
 
+    fn take_answer(
+        &mut self,
+        lease: LeaseId,
+        task: TaskKey,
+        agent: AgentKey,
+        outcome: &UnitOutcome,
+    ) {
+        self.fleet.agents[agent].consecutive_losses = 0;
+        let unit = self.tasks[task].unit(outcome.unit);
+        let answer = Answer {
+            lease,
+            index: outcome.index,
+            agent: self.fleet.agents[agent].id.clone(),
+            slot: outcome.slot,
+            attempt: AttemptNumber(unit.map_or(1, |unit| unit.attempts)),
+        };
+        self.answer_unit(task, outcome.unit, answer);
+    }
+
+    /// Whether a unit that one agent lacks something for can be tried on another.
+    fn may_suit_another(&self, task: TaskKey, unit: UnitIndex) -> bool {
+        let task = &self.tasks[task];
+        let attempts = task.unit(unit).map_or(u32::MAX, |unit| unit.attempts);
+        attempts < self.config.max_attempts && self.fleet.classes[task.class].willing > 1
+    }
+
     /// Says that an outcome of a lease without a task, or of a unit without a need, is void.
     fn fence_outcome(&mut self, lease: LeaseId, agent: AgentKey, kind: &OutcomeKind) {
         match kind {
-            OutcomeKind::Answered | OutcomeKind::Infrastructure(_) => {
+            OutcomeKind::Answered
+            | OutcomeKind::Infrastructure(_)
+            | OutcomeKind::Unsuitable(_)
+            | OutcomeKind::Unreachable(_) => {
                 let agent = self.fleet.agents[agent].id.clone();
                 self.effect(Effect::Fenced { lease, agent });
             }
@@ -178,16 +200,16 @@ impl Scheduler {
 
     /// Takes in what an agent holds that is not its own: nothing of it counts, and nothing new is
     /// granted while it may be running.
-    fn fence(&mut self, key: AgentKey, foreign: impl Iterator<Item = HeldLease>, sequence: u64) {
+    fn fence(&mut self, key: AgentKey, foreign: Vec<HeldLease>, sequence: u64) {
         let agent = &mut self.fleet.agents[key];
         let known = std::mem::take(&mut agent.foreign);
-        agent.foreign_running = false;
+        let mut any_running = false;
         for lease in foreign {
             let before = known.iter().find(|(id, _)| *id == lease.lease);
             let first_reported = before.map_or(sequence, |(_, first)| *first);
             let agent = &mut self.fleet.agents[key];
             agent.foreign.push((lease.lease, first_reported));
-            agent.foreign_running |= !lease.finished;
+            any_running |= !lease.finished;
             if agent
                 .answered_sequence
                 .is_none_or(|answered| answered < first_reported)
@@ -198,5 +220,9 @@ impl Scheduler {
                 self.fence_outcome(lease.lease, key, &outcome.kind);
             }
         }
+        let agent = &mut self.fleet.agents[key];
+        let since = agent.foreign_since.unwrap_or(self.now);
+        agent.foreign_since = any_running.then_some(since);
+        agent.stuck.foreign &= any_running;
     }
 }

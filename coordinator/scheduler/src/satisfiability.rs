@@ -122,27 +122,17 @@ impl Scheduler {
         self.timers.set(timer, &mut class.give_up_at, deadline);
     }
 
-    /// Says which agent comes nearest to what a class asks for, and what it lacks.
-    fn nearest_mismatch(&self, key: ClassKey) -> UnitError {
-        let class = &self.fleet.classes[key];
-        let candidates = self.fleet.live_kinds().filter_map(|kind| {
-            let lacks = kind.mismatch(class);
-            let agent = kind.live.first()?;
-            Some((lacks.len(), agent, lacks))
-        });
-        match candidates.min() {
-            Some((0, agent, _)) => UnitError::Unsatisfiable {
-                nearest: agent.to_string(),
-                mismatch: "readiness: it drains or takes no new work".to_owned(),
-            },
-            Some((_, agent, lacks)) => UnitError::Unsatisfiable {
-                nearest: agent.to_string(),
-                mismatch: lacks.join(" and "),
-            },
-            None => UnitError::Unsatisfiable {
-                nearest: "of none".to_owned(),
-                mismatch: "everything: no agent is connected".to_owned(),
-            },
+    /// Gives a task up at once that asks for a property of which no agent offers any value: that is a
+    /// wrong name, and waiting mends it no more than an answer now. What waited before the fleet changed
+    /// keeps its time.
+    pub(crate) fn refuse_unknown_properties(&mut self, key: TaskKey) {
+        let class = self.tasks[key].class;
+        let is_hopeless = self.fleet.has_live_agents()
+            && self.fleet.classes[class].live == 0
+            && self.fleet.unknown_property(class).is_some();
+        if is_hopeless {
+            let error = self.nearest_mismatch(class);
+            self.fail_waiting(key, &error);
         }
     }
 }

@@ -22,6 +22,8 @@ use crate::{Effect, Event, SchedulerConfig, Step};
 pub struct Scheduler {
     pub(crate) config: SchedulerConfig,
     pub(crate) now: Timestamp,
+    /// Counts the events of all time.
+    pub(crate) events: u64,
     pub(crate) arrivals: u64,
     pub(crate) queued_units: usize,
     pub(crate) leased_units: usize,
@@ -55,6 +57,7 @@ impl Scheduler {
             tokens: TokenSource::new(&config),
             config,
             now: Timestamp::EPOCH,
+            events: 0,
             arrivals: 0,
             queued_units: 0,
             leased_units: 0,
@@ -81,13 +84,16 @@ impl Scheduler {
     /// as a task id that is in use or the cancellation of an unknown one, is passed over.
     pub fn step(&mut self, now: Timestamp, event: Event) -> Step {
         self.now = self.now.max(now);
+        self.events += 1;
         self.handle(event);
         while let Some(timer) = self.timers.due(self.now) {
+            self.events += 1;
             self.ring(timer);
         }
         self.review_satisfiability();
         self.place();
         self.tell_agents();
+        self.fleet.forget_idle_classes();
         self.step.wake_at = self.timers.next();
         std::mem::take(&mut self.step)
     }
@@ -111,6 +117,8 @@ impl Scheduler {
             Timer::ForgetAgent(agent) => self.forget_agent(agent),
             Timer::Unsatisfiable(class) => self.give_up(class),
             Timer::RetryAnywhere(class) => self.retry_anywhere(class),
+            Timer::Overdue(agent) => self.review_overdue(agent),
+            Timer::Reserved(agent) => self.end_reservation_in_vain(agent),
         }
     }
 

@@ -11,6 +11,14 @@ pub(crate) struct Key<Value> {
     value: PhantomData<fn() -> Value>,
 }
 
+impl<Value> Key<Value> {
+    /// The least key, for the beginning of a range.
+    pub(crate) const FIRST: Self = Self {
+        index: 0,
+        value: PhantomData,
+    };
+}
+
 impl<Value> Clone for Key<Value> {
     fn clone(&self) -> Self {
         *self
@@ -85,12 +93,27 @@ impl<Value> Slab<Value> {
         self.values.get(key.index as usize)?.as_ref()
     }
 
+    pub(crate) fn get_mut(&mut self, key: Key<Value>) -> Option<&mut Value> {
+        self.values.get_mut(key.index as usize)?.as_mut()
+    }
+
     pub(crate) fn remove(&mut self, key: Key<Value>) -> Option<Value> {
         let value = self.values.get_mut(key.index as usize)?.take();
         if value.is_some() {
             self.free.push(key.index);
         }
         value
+    }
+
+    /// A key that may or may not have a value, another one for each number, spread over all of them.
+    pub(crate) fn scattered(&self, number: u64) -> Key<Value> {
+        // Knuth's multiplicative hashing: neighbours land far apart.
+        let hash = (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize;
+        let index = hash.checked_rem(self.values.len()).unwrap_or_default();
+        Key {
+            index: u32::try_from(index).unwrap_or_default(),
+            value: PhantomData,
+        }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Key<Value>, &Value)> {

@@ -54,8 +54,12 @@ pub struct AgentSnapshot {
     pub lost: bool,
     /// Whether an operator drains it.
     pub draining: bool,
-    /// Whether it says that it takes new work.
-    pub accepts_work: bool,
+    /// Why it says that it takes no new work; `None` if it takes some.
+    pub refusal: Option<String>,
+    /// Whether it holds leases that are not its own, for which it gets nothing new.
+    pub holds_foreign: bool,
+    /// Whether it is kept free for work that needs much of it.
+    pub reserved: bool,
     /// When it reported last.
     pub last_report: Timestamp,
     /// Until when it gets nothing because it lost too many leases in a row.
@@ -111,7 +115,9 @@ impl Scheduler {
             connected: agent.connected,
             lost: agent.lost,
             draining: agent.draining,
-            accepts_work: agent.accepts_work,
+            refusal: agent.refusal.clone(),
+            holds_foreign: agent.foreign_since.is_some(),
+            reserved: agent.reserved_for.is_some(),
             last_report: agent.last_report,
             cooling_off_until: agent.cooling_off_until,
             slots: agent.slots,

@@ -1,5 +1,6 @@
 //! A piece of work and its units.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use regatta_model::{
@@ -28,6 +29,8 @@ pub(crate) struct Task {
     pub(crate) priority: i32,
     /// Counts the tasks of all time; breaks ties.
     pub(crate) arrival: u64,
+    /// Counts the windows of time within which the longest go first.
+    pub(crate) window: u64,
     pub(crate) overhead: Duration,
     pub(crate) units: Box<[Unit]>,
     pub(crate) waiting: WaitingUnits,
@@ -94,7 +97,12 @@ impl Task {
 
     /// Its rank in the queue of its run.
     pub(crate) fn rank(&self) -> Place {
-        Place::new(self.priority, self.waiting.longest_nanos(), self.arrival)
+        Place {
+            priority: self.priority,
+            window: self.window,
+            longest_nanos: Reverse(self.waiting.longest_nanos()),
+            arrival: self.arrival,
+        }
     }
 
     pub(crate) fn unit(&self, unit: UnitIndex) -> Option<&Unit> {

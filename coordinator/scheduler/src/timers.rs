@@ -19,6 +19,10 @@ pub(crate) enum Timer {
     Unsatisfiable(ClassKey),
     /// Lost work of this class may go back to the agent that lost it.
     RetryAnywhere(ClassKey),
+    /// The agent may hold something for too long that it was to let go of.
+    Overdue(AgentKey),
+    /// The agent has been kept free for a class for long enough.
+    Reserved(AgentKey),
 }
 
 /// Deadlines, soonest first. Each timer is set at most once at a time, by whoever remembers when.

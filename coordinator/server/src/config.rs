@@ -1,10 +1,12 @@
 //! What whoever runs a coordinator may choose.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use regatta_model::{ImageReference, Resources};
+use regatta_model::{ImageReference, Platform, Resources, TenantId};
 
 /// The port that REAPI servers commonly listen on.
 pub const DEFAULT_GRPC_PORT: u16 = 8980;
@@ -20,7 +22,7 @@ pub struct CoordinatorConfig {
     pub http_listen: Option<SocketAddr>,
     /// Where everything is kept that must outlive the process. One coordinator at a time uses it.
     pub state_directory: PathBuf,
-    /// The URL below which blobs (`cas`) and action results (`ac`) are stored: `file:///directory`,
+    /// The URL below which blobs (`cas`), action results (`ac`) and `assets` are stored: `file:///directory`,
     /// `s3://bucket/prefix`, `memory://`. Default: the state directory.
     pub storage: Option<String>,
     /// The image for work that names none. Default: none, which leaves it to the agent.
@@ -36,15 +38,21 @@ pub struct CoordinatorConfig {
     /// How often agents report when nothing changes; silent for three times that, they are lost.
     /// Default: 5 s.
     pub heartbeat_interval: Duration,
-    /// How many units of work may wait. Default: 2,000,000.
+    /// How many units of work may wait. One tenant may take up half of it. Default: 2,000,000.
     pub queue_limit_units: usize,
+    /// The shares of tenants in the fleet, relative to each other; a tenant that is not named has a share
+    /// of 1. Default: empty.
+    pub tenant_weights: BTreeMap<TenantId, NonZeroU32>,
+    /// Platform properties that the actions of a tenant's clients have as well, except for names that an
+    /// action has itself. Results of before a change stay. Default: empty.
+    pub tenant_properties: BTreeMap<TenantId, Platform>,
     /// How long work that no agent of the fleet can run waits for one that can. Default: 10 s.
     pub unsatisfiable_grace: Duration,
     /// How long work waits while there is no agent at all. Default: 60 s.
     pub no_agent_grace: Duration,
-    /// Whether clients may write action results, which makes whoever reaches the coordinator as
-    /// trusted as an agent. Default: no.
-    pub clients_may_write_action_results: bool,
+    /// The tenants whose clients may write action results, which makes them as trusted as agents: what one
+    /// of them writes, all of the tenant are served. Default: none.
+    pub clients_may_write: BTreeSet<TenantId>,
 }
 
 impl CoordinatorConfig {
@@ -67,9 +75,26 @@ impl CoordinatorConfig {
             unwatched_grace: Duration::from_secs(30),
             heartbeat_interval: Duration::from_secs(5),
             queue_limit_units: 2_000_000,
+            tenant_weights: BTreeMap::new(),
+            tenant_properties: BTreeMap::new(),
             unsatisfiable_grace: Duration::from_secs(10),
             no_agent_grace: Duration::from_secs(60),
-            clients_may_write_action_results: false,
+            clients_may_write: BTreeSet::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_those_that_clients_count_on() {
+        let config = CoordinatorConfig::new("state");
+        assert_eq!(config.unwatched_grace, Duration::from_secs(30));
+        assert_eq!(config.listen.port(), 8980);
+        assert!(config.listen.ip().is_loopback());
+        assert!(config.clients_may_write.is_empty(), "only agents write");
+        assert!(config.default_timeout <= config.maximum_timeout);
     }
 }

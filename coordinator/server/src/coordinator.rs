@@ -5,33 +5,33 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt as _, TryFutureExt as _};
+use futures::TryFutureExt as _;
 use regatta_cas::OpenStoreError;
 use regatta_ledger::{Ledger, OpenLedgerError, SqliteLedger};
+use regatta_model::TenantId;
 use regatta_scheduler::SchedulerConfig;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::service::Routes;
-use tonic::transport::Server;
 
 use crate::action_cache::ActionCache;
-use crate::action_plan::PlanDefaults;
+use crate::action_plan::{InvalidPropertyError, PlanDefaults};
+use crate::assets::AssetStore;
 use crate::cas::{InputTrees, UploadRegistry, UploadSettings};
-use crate::closing_stream::ClosingStream;
 use crate::config::CoordinatorConfig;
 use crate::dispatch::{self, DispatchConfig, Dispatcher};
 use crate::execution::ExecutionParts;
+use crate::grpc_server::serve_grpc;
 use crate::http::{self, HttpParts};
 use crate::metrics_recorder::recorder;
 use crate::operations::{OperationSettings, Operations};
 use crate::runs::{RunRegistry, RunServices, StartRunsError};
 use crate::services::{self, ServiceParts};
 use crate::state_directory::{StateDirectory, StateDirectoryError};
-use crate::storage::{Storage, url_of};
+use crate::storage::{Storage, Writers, url_of};
 
 /// How many uploads may be under way at once.
 const MAX_UPLOADS: usize = 1024;
@@ -45,18 +45,6 @@ const COMPLETED_RETENTION: Duration = Duration::from_secs(10 * 60);
 const COMPLETED_BYTES: usize = 8 << 20;
 /// How long calls under way may go on once the coordinator is told to stop. Streams last for ever.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
-/// How much of a stream, and of a connection, may be on its way unread, in bytes: enough for full speed
-/// at a few milliseconds of distance, little enough for a thousand agents.
-const STREAM_WINDOW_BYTES: u32 = 2 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
-/// The size of one HTTP/2 frame, in bytes.
-const FRAME_SIZE_BYTES: u32 = 256 << 10;
-/// How often a silent connection is asked whether it is still there, and how long it may take to answer.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long to wait before accepting again when the system would not give another connection.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
 /// Why a coordinator cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -82,6 +70,14 @@ pub enum StartError {
         address: SocketAddr,
         /// What came back.
         source: io::Error,
+    },
+    /// What a tenant's actions are to ask for cannot be understood. Fix it.
+    #[error("the properties of tenant `{tenant}` cannot be understood")]
+    TenantProperties {
+        /// The tenant.
+        tenant: TenantId,
+        /// What is wrong.
+        source: InvalidPropertyError,
     },
     /// The state directory cannot be used.
     #[error(transparent)]
@@ -114,10 +110,11 @@ pub struct Coordinator {
     stopping: DropGuard,
 }
 
+/// An address that is listened on.
 #[derive(Debug)]
-struct Bound {
-    listener: TcpListener,
-    address: SocketAddr,
+pub(crate) struct Bound {
+    pub(crate) listener: TcpListener,
+    pub(crate) address: SocketAddr,
 }
 
 impl Coordinator {
@@ -127,6 +124,8 @@ impl Coordinator {
     /// # Errors
     /// [`StartError`] says what to do; nothing is left behind.
     pub async fn start(config: CoordinatorConfig) -> Result<Self, StartError> {
+        let checked = plan_defaults(&config).check_tenant_properties();
+        checked.map_err(|(tenant, source)| StartError::TenantProperties { tenant, source })?;
         let grpc = bind(config.listen).await?;
         let http = match config.http_listen {
             Some(address) => Some(bind(address).await?),
@@ -135,11 +134,12 @@ impl Coordinator {
         // Before anything asks for a counter: those that exist earlier count nowhere.
         recorder();
         let state = StateDirectory::take(&config.state_directory)?;
-        let url = config
-            .storage
-            .clone()
-            .unwrap_or_else(|| url_of(state.path()));
-        let storage = Storage::open(&url)?;
+        // Nobody else writes to the state directory, which is taken; any other store may have many writers.
+        let (url, writers) = match &config.storage {
+            Some(url) => (url.clone(), Writers::Many),
+            None => (url_of(state.path()), Writers::This),
+        };
+        let storage = Storage::open(&url, writers)?;
         let ledger: Arc<dyn Ledger> =
             Arc::new(SqliteLedger::open(&state.path().join("ledger.sqlite"))?);
         let dispatcher = Dispatcher::start(dispatch_config(&config), Arc::clone(&ledger)).await?;
@@ -149,26 +149,34 @@ impl Coordinator {
             idle_timeout: UPLOAD_IDLE_TIMEOUT,
         }));
         let serving = watch::Sender::new(true);
-        let http_parts = HttpParts {
-            serving: serving.subscribe(),
-            blobs: Arc::clone(&storage.blobs),
-            dispatcher: Arc::clone(&dispatcher),
-        };
         let stopping = CancellationToken::new();
         let execution = Arc::new(execution_parts(
             &config,
             &storage,
-            dispatcher,
+            Arc::clone(&dispatcher),
             stopping.clone(),
         ));
         let runs = RunRegistry::start(run_services(&execution, Arc::clone(&ledger))).await?;
+        let http_parts = HttpParts {
+            serving: serving.subscribe(),
+            blobs: Arc::clone(&storage.blobs),
+            dispatcher,
+            runs: Arc::clone(&runs),
+            state_directory: state.path().to_owned(),
+        };
+        let assets = Arc::new(AssetStore::new(
+            Arc::clone(&storage.assets),
+            Arc::clone(&storage.blobs),
+            Arc::clone(&execution.inputs),
+        ));
         let routes = services::routes(ServiceParts {
             execution,
             uploads: Arc::clone(&uploads),
+            assets,
             ledger,
             runs,
             serving: serving.subscribe(),
-            clients_may_write_action_results: config.clients_may_write_action_results,
+            clients_may_write: Arc::new(config.clients_may_write),
         });
         tracing::info!(address = %grpc.address, storage = url, "the coordinator has started");
         let stopping = stopping.drop_guard();
@@ -239,7 +247,7 @@ pub enum ServeError {
     Http(#[source] io::Error),
 }
 
-async fn bind(address: SocketAddr) -> Result<Bound, StartError> {
+pub(crate) async fn bind(address: SocketAddr) -> Result<Bound, StartError> {
     if !address.ip().is_loopback() {
         return Err(StartError::NotLoopback { address });
     }
@@ -257,10 +265,12 @@ fn dispatch_config(config: &CoordinatorConfig) -> DispatchConfig {
         scheduler: SchedulerConfig {
             heartbeat_interval: config.heartbeat_interval,
             queue_limit_units: config.queue_limit_units,
+            tenant_weights: config.tenant_weights.clone(),
             unsatisfiable_grace: config.unsatisfiable_grace,
             no_agent_grace: config.no_agent_grace,
             ..SchedulerConfig::default()
         },
+        ..DispatchConfig::default()
     }
 }
 
@@ -270,6 +280,7 @@ fn plan_defaults(config: &CoordinatorConfig) -> PlanDefaults {
         resources: config.default_resources,
         timeout: config.default_timeout.min(config.maximum_timeout),
         maximum_timeout: config.maximum_timeout,
+        tenant_properties: config.tenant_properties.clone(),
     }
 }
 
@@ -285,6 +296,7 @@ fn execution_parts(
             Arc::clone(&storage.results),
             Arc::clone(&blobs),
         )),
+        publications: Arc::default(),
         inputs: Arc::new(InputTrees::new(Arc::clone(&blobs))),
         blobs,
         dispatcher,
@@ -311,49 +323,6 @@ fn operations(config: &CoordinatorConfig) -> Arc<Operations> {
         completed_retention: COMPLETED_RETENTION,
         completed_bytes: COMPLETED_BYTES,
     })
-}
-
-async fn serve_grpc(
-    listener: TcpListener,
-    routes: Routes,
-    shutdown: CancellationToken,
-    close: CancellationToken,
-) -> Result<(), tonic::transport::Error> {
-    Server::builder()
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .http2_adaptive_window(Some(false))
-        .max_frame_size(FRAME_SIZE_BYTES)
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(connections(listener, close), shutdown.cancelled_owned())
-        .await
-}
-
-/// Every connection, ready to be served. That one could not be accepted concerns no other.
-fn connections(
-    listener: TcpListener,
-    close: CancellationToken,
-) -> impl Stream<Item = Result<ClosingStream, io::Error>> {
-    TcpListenerStream::new(listener).filter_map(move |accepted| {
-        let close = close.clone();
-        async move {
-            match accepted.and_then(without_delay) {
-                Ok(stream) => Some(Ok(ClosingStream::new(stream, close))),
-                Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    None
-                }
-            }
-        }
-    })
-}
-
-fn without_delay(stream: TcpStream) -> io::Result<TcpStream> {
-    stream.set_nodelay(true)?;
-    Ok(stream)
 }
 
 async fn serve_http(

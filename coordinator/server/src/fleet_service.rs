@@ -78,7 +78,8 @@ impl Fleet for FleetService {
         request: Request<Streaming<v1::OutputChunk>>,
     ) -> Result<Response<v1::StreamOutputResponse>, Status> {
         let mut chunks = request.into_inner();
-        while let Some(chunk) = chunks.message().await? {
+        let broken = |status| Status::from(status::broken_stream(&status));
+        while let Some(chunk) = chunks.message().await.map_err(broken)? {
             let chunk = ValidChunk::try_from(chunk)
                 .map_err(|error| Status::from(status::invalid_argument("stream", error)))?;
             self.dispatcher.output(chunk);

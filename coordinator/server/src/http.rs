@@ -1,5 +1,6 @@
 //! Health and metrics over HTTP.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::Router;
@@ -13,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::dispatch::Dispatcher;
 use crate::metrics_recorder::recorder;
+use crate::runs::RunRegistry;
 
 /// The type of Prometheus' text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -24,9 +26,16 @@ pub(crate) struct HttpParts {
     pub(crate) serving: watch::Receiver<bool>,
     /// The store that must answer for the coordinator to be ready.
     pub(crate) blobs: Arc<dyn BlobStore>,
-    /// Where the gauges come from.
+    /// Where the gauges come from; it must be able to lease.
     pub(crate) dispatcher: Arc<Dispatcher>,
+    /// The runs, whose events must find room.
+    pub(crate) runs: Arc<RunRegistry>,
+    /// Where the ledger and uploads are, which need room.
+    pub(crate) state_directory: PathBuf,
 }
+
+/// How much room the state directory must have for the coordinator to be ready, in bytes.
+const MINIMUM_FREE_BYTES: u64 = 4 << 20;
 
 /// `/healthz`, `/readyz` and `/metrics`.
 pub(crate) fn routes(parts: HttpParts) -> Router {
@@ -37,25 +46,55 @@ pub(crate) fn routes(parts: HttpParts) -> Router {
         .with_state(parts)
 }
 
-/// Ready means: it takes calls, and its store answers.
+/// Ready means: it takes calls, its store answers, and what it must remember finds room.
 async fn ready(State(parts): State<HttpParts>) -> Response {
+    match unready(&parts).await {
+        None => "ready\n".into_response(),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+    }
+}
+
+/// Why the coordinator is not ready.
+async fn unready(parts: &HttpParts) -> Option<String> {
     if !*parts.serving.borrow() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response();
+        return Some("stopping".to_owned());
+    }
+    if let Some(error) = parts.dispatcher.trouble().or_else(|| parts.runs.trouble()) {
+        return Some(error.to_string());
+    }
+    if let Some(reason) = lack_of_room(&parts.state_directory) {
+        return Some(reason);
     }
     // A digest that is nobody's: no index can answer for the store.
     let probe = Digest::new([0; 32], u64::MAX >> 1);
-    match parts.blobs.find_missing(&[probe]).await {
-        Ok(_) => "ready\n".into_response(),
-        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
+    let probed = parts.blobs.find_missing(&[probe]).await;
+    probed.err().map(|error| error.to_string())
+}
+
+fn lack_of_room(directory: &Path) -> Option<String> {
+    let directory_shown = directory.display();
+    match rustix::fs::statvfs(directory) {
+        Ok(stat) => {
+            let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+            (free < MINIMUM_FREE_BYTES).then(|| {
+                format!("only {free} bytes are free in {directory_shown}; make room there")
+            })
+        }
+        Err(error) => Some(format!("the state directory {directory_shown}: {error}")),
     }
 }
 
 async fn render_metrics(State(parts): State<HttpParts>) -> Response {
+    set_gauges(&parts.dispatcher);
+    metrics_page()
+}
+
+/// Everything that this process records.
+pub(crate) fn metrics_page() -> Response {
     let Some(recorder) = recorder() else {
         let message = "this process records its metrics elsewhere\n";
         return (StatusCode::NOT_IMPLEMENTED, message).into_response();
     };
-    set_gauges(&parts.dispatcher);
     recorder.run_upkeep();
     ([(header::CONTENT_TYPE, METRICS_TYPE)], recorder.render()).into_response()
 }

@@ -12,6 +12,7 @@
 
 pub mod action_cache;
 pub mod action_plan;
+mod assets;
 mod capabilities;
 pub mod cas;
 mod closing_stream;
@@ -20,13 +21,16 @@ mod coordinator;
 pub mod dispatch;
 mod execution;
 pub mod fleet_service;
+mod grpc_server;
 mod health;
 mod http;
 mod metrics_recorder;
+mod metrics_server;
 mod operations;
 mod recently_used;
 mod request_metrics;
 pub mod runs;
+mod sealed;
 mod services;
 mod state_directory;
 mod status;
@@ -35,4 +39,5 @@ pub mod suites;
 
 pub use config::{CoordinatorConfig, DEFAULT_GRPC_PORT, DEFAULT_HTTP_PORT};
 pub use coordinator::{Coordinator, ServeError, StartError};
+pub use metrics_server::MetricsServer;
 pub use state_directory::StateDirectoryError;

@@ -34,6 +34,68 @@ fn install() -> Option<PrometheusHandle> {
     }
 }
 
+const COUNTERS: &[(&str, &str)] = &[
+    (
+        "regatta_action_cache_hits_total",
+        "action results that were served",
+    ),
+    (
+        "regatta_action_cache_misses_total",
+        "action results that were not there",
+    ),
+    (
+        "regatta_grpc_requests_total",
+        "calls by method, as they begin",
+    ),
+    (
+        "regatta_grpc_refusals_total",
+        "calls by method that failed at once",
+    ),
+    (
+        "regatta_leases_granted_total",
+        "leases that agents were given",
+    ),
+    (
+        "regatta_units_answered_total",
+        "units of work with an accepted outcome",
+    ),
+    (
+        "regatta_units_retried_total",
+        "attempts at units of work that machines lost",
+    ),
+    (
+        "regatta_units_failed_total",
+        "units of work without an outcome: cancelled, lost too often, or fit for no agent",
+    ),
+    (
+        "regatta_outcomes_fenced_total",
+        "outcomes of leases that were no longer valid",
+    ),
+    (
+        "regatta_agents_lost_total",
+        "agents that were not heard of for too long",
+    ),
+    (
+        "regatta_live_output_dropped_bytes_total",
+        "live output that its reader could not take in time; results have it all",
+    ),
+    ("regatta_runs_finished_total", "runs by verdict"),
+    (
+        "regatta_tests_finished_total",
+        "tests that ended, from the cache or not",
+    ),
+];
+
+const GAUGES: &[(&str, &str)] = &[
+    ("regatta_agents_connected", "agents that are connected"),
+    (
+        "regatta_slots",
+        "slots of connected agents, by whether they are free",
+    ),
+    ("regatta_queued_units", "units of work that wait"),
+    ("regatta_leased_units", "units of work that are leased"),
+];
+
 fn describe() {
     use metrics::{describe_counter, describe_gauge, describe_histogram};
     describe_histogram!(
@@ -47,28 +109,43 @@ fn describe() {
     describe_histogram!("regatta_exec_seconds", "from a command's start to its end");
     describe_histogram!(
         "regatta_publish_seconds",
-        "from an accepted outcome to its publication"
+        "from a command's end until its result is accepted"
     );
-    describe_counter!(
-        "regatta_action_cache_hits_total",
-        "action results that were served"
-    );
-    describe_counter!(
-        "regatta_action_cache_misses_total",
-        "action results that were not there"
-    );
-    describe_counter!(
-        "regatta_grpc_requests_total",
-        "calls by method, as they begin"
-    );
-    describe_counter!(
-        "regatta_grpc_refusals_total",
-        "calls by method that failed at once"
+    for (name, help) in COUNTERS {
+        describe_counter!(*name, *help);
+    }
+    for (name, help) in GAUGES {
+        describe_gauge!(*name, *help);
+    }
+    describe_agent();
+}
+
+/// What an agent records, in the process that it may share with a coordinator.
+fn describe_agent() {
+    use metrics::{describe_counter, describe_gauge, describe_histogram};
+    describe_gauge!("regatta_agent_slots", "slots of the agent, by their state");
+    describe_gauge!(
+        "regatta_agent_tree_cache_bytes",
+        "the size of the input trees laid out"
     );
     describe_gauge!(
-        "regatta_slots",
-        "slots of connected agents, by whether they are free"
+        "regatta_agent_blob_cache_bytes",
+        "the disk space of the cached blobs of all tenants"
     );
-    describe_gauge!("regatta_queued_units", "units of work that wait");
-    describe_gauge!("regatta_leased_units", "units of work that are leased");
+    describe_histogram!(
+        "regatta_agent_lease_to_exec_seconds",
+        "from a lease to the start of its first command"
+    );
+    describe_histogram!(
+        "regatta_agent_exec_seconds",
+        "from a command's start to its end"
+    );
+    describe_histogram!(
+        "regatta_agent_publish_seconds",
+        "from a command's end to the storing of its result"
+    );
+    describe_counter!(
+        "regatta_agent_live_chunks_dropped_total",
+        "pieces of live output that nobody could take in time"
+    );
 }

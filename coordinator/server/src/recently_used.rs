@@ -1,13 +1,13 @@
 //! A map that forgets.
 
 use std::borrow::Borrow;
-use std::collections::{BTreeMap, HashMap};
-use std::hash::Hash;
+use std::collections::BTreeMap;
+use std::ops::RangeBounds;
 
 /// Keeps the entries that were used last, up to a total weight.
 #[derive(Debug)]
 pub(crate) struct RecentlyUsed<Key, Value> {
-    entries: HashMap<Key, Entry<Value>>,
+    entries: BTreeMap<Key, Entry<Value>>,
     /// Keys by the moment of their last use, oldest first.
     order: BTreeMap<u64, Key>,
     next_use: u64,
@@ -22,11 +22,11 @@ struct Entry<Value> {
     used: u64,
 }
 
-impl<Key: Clone + Eq + Hash, Value> RecentlyUsed<Key, Value> {
+impl<Key: Clone + Ord, Value> RecentlyUsed<Key, Value> {
     /// An empty map that holds entries of `limit` weight together.
     pub(crate) fn new(limit: usize) -> Self {
         Self {
-            entries: HashMap::new(),
+            entries: BTreeMap::new(),
             order: BTreeMap::new(),
             next_use: 0,
             weight: 0,
@@ -38,7 +38,7 @@ impl<Key: Clone + Eq + Hash, Value> RecentlyUsed<Key, Value> {
     pub(crate) fn get<Query>(&mut self, key: &Query) -> Option<&Value>
     where
         Key: Borrow<Query>,
-        Query: Eq + Hash + ?Sized,
+        Query: Ord + ?Sized,
     {
         let entry = self.entries.get_mut(key)?;
         let key = self.order.remove(&entry.used)?;
@@ -79,22 +79,28 @@ impl<Key: Clone + Eq + Hash, Value> RecentlyUsed<Key, Value> {
     pub(crate) fn remove<Query>(&mut self, key: &Query) -> Option<Value>
     where
         Key: Borrow<Query>,
-        Query: Eq + Hash + ?Sized,
+        Query: Ord + ?Sized,
     {
         let entry = self.forget(key)?;
         self.order.remove(&entry.used);
         Some(entry.value)
     }
 
-    /// Every value, in no order that means anything.
-    pub(crate) fn values(&self) -> impl Iterator<Item = &Value> {
-        self.entries.values().map(|entry| &entry.value)
+    /// The entries whose keys lie in a range, in their order. None of them counts as used.
+    pub(crate) fn range<Query, Range>(&self, range: Range) -> impl Iterator<Item = (&Key, &Value)>
+    where
+        Key: Borrow<Query>,
+        Query: Ord + ?Sized,
+        Range: RangeBounds<Query>,
+    {
+        let entries = self.entries.range(range);
+        entries.map(|(key, entry)| (key, &entry.value))
     }
 
     fn forget<Query>(&mut self, key: &Query) -> Option<Entry<Value>>
     where
         Key: Borrow<Query>,
-        Query: Eq + Hash + ?Sized,
+        Query: Ord + ?Sized,
     {
         let entry = self.entries.remove(key)?;
         self.weight -= entry.weight;
@@ -132,7 +138,7 @@ mod tests {
         assert_eq!(map.remove("a"), Some(2));
         map.insert("c", 4, 1);
         assert_eq!(map.get("b"), Some(&3));
-        assert_eq!(map.values().count(), 2);
+        assert_eq!(map.range::<&str, _>("b".."c").count(), 1);
         map.insert("heavy", 5, 3);
         assert_eq!(map.get("heavy"), None);
     }

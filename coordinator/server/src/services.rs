@@ -1,8 +1,12 @@
 //! Every gRPC service, put together.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use regatta_ledger::Ledger;
+use regatta_model::TenantId;
+use regatta_wire::asset::fetch_server::FetchServer;
+use regatta_wire::asset::push_server::PushServer;
 use regatta_wire::bytestream::byte_stream_server::ByteStreamServer;
 use regatta_wire::health::health_server::HealthServer;
 use regatta_wire::longrunning::operations_server::OperationsServer;
@@ -17,8 +21,11 @@ use tokio::sync::watch;
 use tonic::service::Routes;
 
 use crate::action_cache::ActionCacheService;
+use crate::assets::{AssetStore, FetchService, PushService};
 use crate::capabilities::CapabilitiesService;
-use crate::cas::{ByteStreamService, ContentAddressableStorageService, UploadRegistry};
+use crate::cas::{
+    ByteStreamService, CompressedBlobs, ContentAddressableStorageService, UploadRegistry,
+};
 use crate::execution::{ExecutionParts, ExecutionService};
 use crate::fleet_service::FleetService;
 use crate::health::HealthService;
@@ -41,10 +48,11 @@ const MAX_DESIRED_STATE_SIZE_BYTES: usize = 64 << 20;
 pub(crate) struct ServiceParts {
     pub(crate) execution: Arc<ExecutionParts>,
     pub(crate) uploads: Arc<UploadRegistry>,
+    pub(crate) assets: Arc<AssetStore>,
     pub(crate) ledger: Arc<dyn Ledger>,
     pub(crate) runs: Arc<RunRegistry>,
     pub(crate) serving: watch::Receiver<bool>,
-    pub(crate) clients_may_write_action_results: bool,
+    pub(crate) clients_may_write: Arc<BTreeSet<TenantId>>,
 }
 
 /// All services behind one router.
@@ -52,17 +60,19 @@ pub(crate) fn routes(parts: ServiceParts) -> Routes {
     let ServiceParts {
         execution,
         uploads,
+        assets,
         ledger,
         runs,
         serving,
-        clients_may_write_action_results,
+        clients_may_write,
     } = parts;
     let blobs = Arc::clone(&execution.blobs);
-    let storage = ContentAddressableStorageService::new(Arc::clone(&blobs));
-    let streams = ByteStreamService::new(Arc::clone(&blobs), uploads);
+    let compressed = CompressedBlobs::new(Arc::clone(&blobs));
+    let storage = ContentAddressableStorageService::new(Arc::clone(&blobs), compressed.clone());
+    let streams = ByteStreamService::new(Arc::clone(&blobs), compressed, uploads);
     let cache = Arc::clone(&execution.cache);
-    let cache = ActionCacheService::new(cache, blobs, clients_may_write_action_results);
-    let capabilities = CapabilitiesService::new(clients_may_write_action_results);
+    let cache = ActionCacheService::new(cache, blobs, Arc::clone(&clients_may_write));
+    let capabilities = CapabilitiesService::new(clients_may_write);
     let operations = OperationsService::new(Arc::clone(&execution.operations));
     let fleet = FleetService::new(Arc::clone(&execution.dispatcher));
     let mut routes = Routes::builder();
@@ -78,6 +88,11 @@ pub(crate) fn routes(parts: ServiceParts) -> Routes {
             ActionCacheServer::new(cache).max_decoding_message_size(MAX_MESSAGE_SIZE_BYTES),
         )
         .add_service(CapabilitiesServer::new(capabilities))
+        .add_service(FetchServer::new(FetchService::new(Arc::clone(&assets))))
+        .add_service(
+            PushServer::new(PushService::new(assets))
+                .max_decoding_message_size(MAX_MESSAGE_SIZE_BYTES),
+        )
         .add_service(OperationsServer::new(operations))
         .add_service(ExecutionServer::new(ExecutionService::new(Arc::clone(
             &execution,

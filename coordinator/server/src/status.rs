@@ -3,6 +3,13 @@
 //! A failure is a `google.rpc.Status` in the making. As the end of a call it travels in the trailer
 //! `grpc-status-details-bin`, which peers limit to a few KiB, so details that do not fit are left out
 //! there; inside a message (one blob of a batch, an `ExecuteResponse`) it is never cut.
+//!
+//! Whatever has the code UNAVAILABLE or RESOURCE_EXHAUSTED says when to come back, wherever it travels and
+//! however long it is (REAPI, `Execution.Execute`): no such failure can be made without.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this is the module that statuses come out of"
+)]
 
 use std::fmt;
 use std::time::Duration;
@@ -24,6 +31,13 @@ use tonic::{Code, Status};
 /// headers altogether, and base64 adds a third.
 pub(crate) const MAX_TRAILER_DETAILS_BYTES: usize = 5 * 1024;
 
+/// How much of an error's message is sent as a trailer, in bytes, so that both fit.
+const MAX_TRAILER_MESSAGE_BYTES: usize = 1024;
+
+/// How many missing blobs are named at once: with these, some 2 MiB, an answer fits into the message that
+/// every peer takes. Whoever uploads them and tries again hears of the next ones.
+pub(crate) const MAX_MISSING_BLOBS: usize = 20_000;
+
 /// When to come back if nothing better is known.
 pub(crate) const DEFAULT_RETRY_DELAY: Duration = Duration::from_secs(1);
 
@@ -35,31 +49,36 @@ const MISSING_BLOB: &str = "MISSING";
 pub(crate) struct Failure {
     code: Code,
     message: String,
+    /// When to come back; there is such a time for some codes, and for no others.
+    retry_after: Option<Duration>,
     details: Vec<Any>,
 }
 
 impl Failure {
     fn new(code: Code, message: impl Into<String>) -> Self {
+        let comes_back = matches!(code, Code::Unavailable | Code::ResourceExhausted);
         Self {
             code,
             message: message.into(),
+            retry_after: comes_back.then_some(DEFAULT_RETRY_DELAY),
             details: Vec::new(),
         }
     }
 
     fn with_detail<Detail: Name>(mut self, detail: &Detail) -> Self {
-        let value = detail.encode_to_vec();
-        self.details.push(Any {
-            type_url: Detail::type_url(),
-            value,
-        });
+        self.details.push(to_any(detail));
         self
     }
 
-    fn with_retry_after(self, delay: Duration) -> Self {
-        self.with_detail(&rpc::RetryInfo {
-            retry_delay: Some(duration_to_wire(delay)),
-        })
+    /// Sets when to come back, if there is such a time.
+    fn with_retry_after(mut self, delay: Duration) -> Self {
+        self.retry_after = self.retry_after.map(|_| delay);
+        self
+    }
+
+    fn retry_info(&self) -> Option<Any> {
+        let retry_delay = Some(duration_to_wire(self.retry_after?));
+        Some(to_any(&rpc::RetryInfo { retry_delay }))
     }
 
     /// For people: what is wrong.
@@ -77,18 +96,51 @@ impl Failure {
         rpc::Status {
             code: i32::from(self.code),
             message: self.message.clone(),
-            details: self.details.clone(),
+            details: self
+                .retry_info()
+                .into_iter()
+                .chain(self.details.iter().cloned())
+                .collect(),
+        }
+    }
+
+    /// What of the failure fits into a trailer: when to come back always does.
+    fn to_trailer(&self) -> rpc::Status {
+        let whole = self.to_rpc();
+        if whole.encoded_len() <= MAX_TRAILER_DETAILS_BYTES {
+            return whole;
+        }
+        rpc::Status {
+            message: String::new(),
+            details: self.retry_info().into_iter().collect(),
+            ..whole
         }
     }
 }
 
 impl From<Failure> for Status {
     fn from(failure: Failure) -> Self {
-        if failure.details.is_empty() || failure.outgrows_trailer() {
-            return Self::new(failure.code, failure.message);
+        let trailer = failure.to_trailer();
+        let message = shortened(failure.message);
+        if trailer.details.is_empty() {
+            return Self::new(failure.code, message);
         }
-        let details = failure.to_rpc().encode_to_vec();
-        Self::with_details(failure.code, failure.message, details.into())
+        Self::with_details(failure.code, message, trailer.encode_to_vec().into())
+    }
+}
+
+fn shortened(mut message: String) -> String {
+    if message.len() > MAX_TRAILER_MESSAGE_BYTES {
+        message.truncate(message.floor_char_boundary(MAX_TRAILER_MESSAGE_BYTES));
+        message.push('\u{2026}');
+    }
+    message
+}
+
+fn to_any<Detail: Name>(detail: &Detail) -> Any {
+    Any {
+        type_url: Detail::type_url(),
+        value: detail.encode_to_vec(),
     }
 }
 
@@ -104,6 +156,16 @@ pub(crate) fn ok() -> rpc::Status {
         code: i32::from(Code::Ok),
         ..rpc::Status::default()
     }
+}
+
+/// Takes out of a part's status what it says in words, where those of many parts take too much room. When
+/// to come back stays.
+pub(crate) fn without_words(status: &mut rpc::Status) {
+    let retry_info = rpc::RetryInfo::type_url();
+    status.message.clear();
+    status
+        .details
+        .retain(|detail| detail.type_url == retry_info);
 }
 
 /// A field of the request is wrong, whatever the state of the system. Fix it.
@@ -139,17 +201,21 @@ pub(crate) fn failed_precondition(message: impl Into<String>) -> Failure {
     Failure::new(Code::FailedPrecondition, message)
 }
 
-/// Blobs have to be uploaded first; each is named in a `PreconditionFailure`.
+/// Blobs have to be uploaded first; the first [`MAX_MISSING_BLOBS`] are named in a `PreconditionFailure`.
 pub(crate) fn missing_blobs(what: impl fmt::Display, missing: &[Digest]) -> Failure {
     let violations = missing
         .iter()
+        .take(MAX_MISSING_BLOBS)
         .map(|digest| rpc::precondition_failure::Violation {
             r#type: MISSING_BLOB.to_owned(),
             subject: missing_blob_subject(digest),
             description: String::new(),
         })
         .collect();
-    let count = missing.len();
+    let count = match missing.len() {
+        count if count < MAX_MISSING_BLOBS => count.to_string(),
+        count => format!("{count} or more"),
+    };
     let first = missing
         .first()
         .map(|digest| format!(", {digest} first"))
@@ -224,6 +290,7 @@ pub(crate) fn of_read(error: &StoreError) -> Failure {
         StoreError::Corrupt { expected, .. } => {
             data_loss(format!("{error}; upload {expected} again to replace it"))
         }
+        StoreError::Undecodable { .. } => data_loss(error.to_string()),
         StoreError::Full { .. } => resource_exhausted(error.to_string(), DEFAULT_RETRY_DELAY),
         StoreError::Unavailable { .. } => unavailable(error.to_string(), DEFAULT_RETRY_DELAY),
     }
@@ -232,7 +299,9 @@ pub(crate) fn of_read(error: &StoreError) -> Failure {
 /// A store's error for somebody who writes: bytes that do not fit their digest are the sender's fault.
 pub(crate) fn of_write(error: &StoreError) -> Failure {
     match error {
-        StoreError::Corrupt { .. } => invalid_argument("data", error),
+        StoreError::Corrupt { .. } | StoreError::Undecodable { .. } => {
+            invalid_argument("data", error)
+        }
         StoreError::NotFound { .. }
         | StoreError::OutOfRange { .. }
         | StoreError::Full { .. }
@@ -243,7 +312,9 @@ pub(crate) fn of_write(error: &StoreError) -> Failure {
 /// Why the scheduler did not take work.
 pub(crate) fn of_admission(error: &AdmissionError) -> Failure {
     match error {
-        AdmissionError::QueueFull { retry_after, .. } => {
+        AdmissionError::QueueFull { retry_after, .. }
+        | AdmissionError::TenantQueueFull { retry_after, .. }
+        | AdmissionError::TooManyRequirements { retry_after, .. } => {
             resource_exhausted(error.to_string(), *retry_after)
         }
         AdmissionError::Empty => invalid_argument("", error),
@@ -253,7 +324,9 @@ pub(crate) fn of_admission(error: &AdmissionError) -> Failure {
 /// Why a unit of work has no answer.
 pub(crate) fn of_unit(error: &UnitError) -> Failure {
     match error {
-        UnitError::Unsatisfiable { .. } => failed_precondition(error.to_string()),
+        UnitError::Unsatisfiable { .. } | UnitError::NoAgent => {
+            failed_precondition(error.to_string())
+        }
         UnitError::AttemptsExhausted { .. } => unavailable(error.to_string(), DEFAULT_RETRY_DELAY),
         UnitError::Cancelled => cancelled(error.to_string()),
     }
@@ -329,6 +402,69 @@ mod tests {
     }
 
     #[test]
+    fn a_list_of_missing_blobs_is_bounded() {
+        let missing: Vec<_> = (0..50_000u32)
+            .map(|n| Digest::of(&n.to_le_bytes()))
+            .collect();
+        let sent = missing_blobs("inputs", &missing).to_rpc();
+        let failure: rpc::PreconditionFailure = sent.details[0].to_msg().expect("a failure");
+        assert_eq!(failure.violations.len(), MAX_MISSING_BLOBS);
+        assert!(sent.encoded_len() < 3 << 20, "it fits into a message");
+        assert!(sent.message.contains("50000 or more"), "{}", sent.message);
+    }
+
+    fn retry_delay(status: &rpc::Status) -> Option<prost_types::Duration> {
+        let infos = status.details.iter().map(|detail| detail.to_msg());
+        let infos: Vec<rpc::RetryInfo> = infos.filter_map(Result::ok).collect();
+        assert!(infos.len() <= 1, "{status:?}");
+        infos.into_iter().next()?.retry_delay
+    }
+
+    /// Expects both ways of a failure to its receiver to say when to come back, or neither.
+    #[track_caller]
+    fn check_retry(failure: Failure, expected: Option<Duration>) {
+        let expected = expected.map(duration_to_wire);
+        assert_eq!(retry_delay(&failure.to_rpc()), expected, "{failure:?}");
+        let trailer = match Status::from(failure.clone()).details() {
+            [] => rpc::Status::default(),
+            bytes => rpc::Status::decode(bytes).expect("details are a google.rpc.Status"),
+        };
+        assert_eq!(retry_delay(&trailer), expected, "{failure:?}");
+    }
+
+    #[test]
+    fn every_code_that_asks_to_come_back_says_when() {
+        for number in 0..=16 {
+            let code = Code::from_i32(number);
+            let comes_back = matches!(code, Code::Unavailable | Code::ResourceExhausted);
+            let expected = comes_back.then_some(DEFAULT_RETRY_DELAY);
+            check_retry(Failure::new(code, "why"), expected);
+            check_retry(broken_stream(&Status::new(code, "why")), expected);
+            // However long it is.
+            let failure = Failure::new(code, "\u{e9}".repeat(20_000));
+            check_retry(failure.clone(), expected);
+            let status = Status::from(failure.with_detail(&rpc::Help::default()));
+            assert!(status.message().len() < 2 * MAX_TRAILER_MESSAGE_BYTES);
+            assert!(status.details().len() <= MAX_TRAILER_DETAILS_BYTES);
+        }
+    }
+
+    #[test]
+    fn a_status_without_words_has_its_code_and_the_time_to_come_back() {
+        let mut busy = unavailable("away", DEFAULT_RETRY_DELAY).to_rpc();
+        without_words(&mut busy);
+        let expected = Some(duration_to_wire(DEFAULT_RETRY_DELAY));
+        assert_eq!((&busy.message[..], retry_delay(&busy)), ("", expected));
+        let mut wrong = invalid_argument("field", "is wrong").to_rpc();
+        without_words(&mut wrong);
+        let expected = rpc::Status {
+            code: i32::from(Code::InvalidArgument),
+            ..Default::default()
+        };
+        assert_eq!(wrong, expected);
+    }
+
+    #[test]
     fn whoever_should_come_back_is_told_when() {
         let delay = Duration::from_millis(1500);
         for failure in [
@@ -339,10 +475,13 @@ mod tests {
                 limit: 2,
                 retry_after: delay,
             }),
+            of_admission(&AdmissionError::TenantQueueFull {
+                queued: 1,
+                limit: 1,
+                retry_after: delay,
+            }),
         ] {
-            let sent = details(&failure.into());
-            let retry: rpc::RetryInfo = sent.details[0].to_msg().expect("retry info");
-            assert_eq!(retry.retry_delay, Some(duration_to_wire(delay)));
+            check_retry(failure, Some(delay));
         }
     }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use regatta_cas::{
-    BlobStore, EmptyBlobStore, ExistenceIndex, MemoryTier, ObjectStoreBlobStore, OpenStoreError,
-    VerifyingBlobStore,
+    AbsenceIndex, BlobStore, EmptyBlobStore, ExistenceIndex, MemoryTier, ObjectStoreBlobStore,
+    OpenStoreError, VerifyingBlobStore,
 };
 
 /// How much memory blobs that were read lately may take, in bytes.
@@ -19,6 +19,18 @@ const INDEX_CAPACITY: usize = 1 << 17;
 /// keep them for longer than this after their last use.
 const INDEX_EXPIRY: Duration = Duration::from_secs(10 * 60);
 
+/// How many blobs may be there before their absence is not known without asking, at 10 to 20 bytes each.
+const ABSENCE_CAPACITY: usize = 1 << 21;
+
+/// Who writes to a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Writers {
+    /// This process alone.
+    This,
+    /// Others too.
+    Many,
+}
+
 /// Where everything is stored.
 #[derive(Debug, Clone)]
 pub(crate) struct Storage {
@@ -26,17 +38,36 @@ pub(crate) struct Storage {
     pub(crate) blobs: Arc<dyn BlobStore>,
     /// Action results, under keys that the action cache makes.
     pub(crate) results: Arc<dyn BlobStore>,
+    /// What is known of URIs, under keys that the asset store makes.
+    pub(crate) assets: Arc<dyn BlobStore>,
 }
 
 impl Storage {
     /// Opens the stores below a URL.
-    pub(crate) fn open(url: &str) -> Result<Self, OpenStoreError> {
-        let cas = ObjectStoreBlobStore::open(&below(url, "cas"))?;
+    pub(crate) fn open(url: &str, writers: Writers) -> Result<Self, OpenStoreError> {
+        let cas = ObjectStoreBlobStore::open(&below(url, "cas"))?.with_sizes_checked();
         let results = ObjectStoreBlobStore::open(&below(url, "ac"))?;
+        let assets = ObjectStoreBlobStore::open(&below(url, "assets"))?;
         Ok(Self {
-            blobs: content_addressed(Arc::new(cas)),
+            assets: Arc::new(assets),
+            blobs: content_addressed(indexed(cas, writers)),
             results: Arc::new(results),
         })
+    }
+}
+
+/// A store that this process alone writes to need not be asked about absent blobs.
+fn indexed(store: ObjectStoreBlobStore, writers: Writers) -> Arc<dyn BlobStore> {
+    match writers {
+        Writers::This => {
+            let listing = store.list();
+            Arc::new(AbsenceIndex::new(
+                Arc::new(store),
+                listing,
+                ABSENCE_CAPACITY,
+            ))
+        }
+        Writers::Many => Arc::new(store),
     }
 }
 
@@ -78,7 +109,90 @@ pub(crate) fn url_of(directory: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+    use bytes::Bytes;
+    use regatta_cas::{BlobRange, BlobStream, MemoryBlobStore, StoreError, put_bytes};
+    use regatta_model::Digest;
+    use tokio::time::Instant;
+
     use super::*;
+
+    /// Forgets a blob that was not used for a while, as a bucket that is swept does.
+    #[derive(Debug)]
+    struct ForgettingStore {
+        blobs: MemoryBlobStore,
+        retention: Duration,
+        used: Mutex<HashMap<Digest, Instant>>,
+    }
+
+    impl ForgettingStore {
+        fn new(retention: Duration) -> Arc<Self> {
+            Arc::new(Self {
+                blobs: MemoryBlobStore::new(),
+                retention,
+                used: Mutex::default(),
+            })
+        }
+
+        fn use_now(&self, digest: &Digest) {
+            self.used.lock().unwrap().insert(*digest, Instant::now());
+        }
+
+        async fn forget_unused(&self, digest: &Digest) -> Result<(), StoreError> {
+            let used = self.used.lock().unwrap().get(digest).copied();
+            match used.is_some_and(|used| used.elapsed() < self.retention) {
+                true => Ok(()),
+                false => self.blobs.delete(digest).await,
+            }
+        }
+    }
+
+    #[async_trait]
+    impl BlobStore for ForgettingStore {
+        async fn get(&self, digest: &Digest, range: BlobRange) -> Result<BlobStream, StoreError> {
+            self.forget_unused(digest).await?;
+            self.use_now(digest);
+            self.blobs.get(digest, range).await
+        }
+
+        async fn put(&self, digest: &Digest, body: BlobStream) -> Result<(), StoreError> {
+            self.use_now(digest);
+            self.blobs.put(digest, body).await
+        }
+
+        async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
+            for digest in digests {
+                self.forget_unused(digest).await?;
+            }
+            let missing = self.blobs.find_missing(digests).await?;
+            let present = digests.iter().filter(|digest| !missing.contains(digest));
+            present.for_each(|digest| self.use_now(digest));
+            Ok(missing)
+        }
+
+        async fn delete(&self, digest: &Digest) -> Result<(), StoreError> {
+            self.blobs.delete(digest).await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_for_a_blob_again_and_again_keeps_it_alive() {
+        let below = ForgettingStore::new(INDEX_EXPIRY * 2);
+        let store = content_addressed(below.clone());
+        let asked = put_bytes(store.as_ref(), Bytes::from_static(b"asked")).await;
+        let left = put_bytes(store.as_ref(), Bytes::from_static(b"left")).await;
+        let (asked, left) = (asked.unwrap(), left.unwrap());
+        for _ in 0..200 {
+            tokio::time::advance(INDEX_EXPIRY / 20).await;
+            assert_eq!(store.find_missing(&[asked]).await.unwrap(), []);
+        }
+        let kept = below.find_missing(&[asked, left]).await.unwrap();
+        assert_eq!(kept, [left], "what is answered is what is there");
+        assert_eq!(store.find_missing(&[left]).await.unwrap(), [left]);
+    }
 
     #[test]
     fn directories_become_urls() {

@@ -1,4 +1,4 @@
-//! Measures what blobs cost: throughput next to a plain file copy, presence, and digesting a tree again.
+//! Measures what blobs cost: throughput next to a plain file copy, and presence.
 //!
 //! `cargo run --release -p regatta-cas --example blob_costs`
 #![expect(clippy::print_stdout, reason = "it prints its measurements")]
@@ -11,9 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::TryStreamExt as _;
-use regatta_cas::merkle::{FileDigestCache, ScanOptions, scan};
 use regatta_cas::{
-    BlobRange, BlobStore, DiskTier, DiskTierSettings, ExistenceIndex, MemoryBlobStore,
+    BlobRange, BlobStore, DiskCache, DiskCacheSettings, ExistenceIndex, MemoryBlobStore,
     ObjectStoreBlobStore, VerifyingBlobStore, file_body,
 };
 use regatta_model::{Digest, DigestHasher};
@@ -21,16 +20,13 @@ use regatta_model::{Digest, DigestHasher};
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
 const LARGE_BYTES: u64 = 1 << 30;
-const TREE_DIRECTORIES: usize = 500;
-const FILES_PER_DIRECTORY: usize = 100;
 const DIGESTS: u64 = 10_000;
 
 #[tokio::main]
 async fn main() -> Outcome {
     let directory = tempfile::tempdir()?;
     measure_large_blob(directory.path()).await?;
-    measure_presence().await?;
-    measure_rescan(&directory.path().join("tree"))
+    measure_presence().await
 }
 
 fn report(what: &str, took: Duration) {
@@ -69,12 +65,12 @@ async fn measure_large_blob(directory: &Path) -> Outcome {
             started.elapsed(),
         );
     }
-    let settings = DiskTierSettings {
+    let settings = DiskCacheSettings {
         directory: directory.join("tier"),
         capacity_bytes: 2 * LARGE_BYTES,
         min_free_bytes: 0,
     };
-    let tier = DiskTier::open(plain, settings)?;
+    let tier = DiskCache::open(settings)?.tier(plain, &Digest::EMPTY);
     let started = Instant::now();
     tier.file(&digest, false).await?;
     report(
@@ -113,31 +109,5 @@ async fn measure_presence() -> Outcome {
     let started = Instant::now();
     index.find_missing(&digests).await?;
     report("10,000 digests: presence from the index", started.elapsed());
-    Ok(())
-}
-
-fn measure_rescan(root: &Path) -> Outcome {
-    for directory in 0..TREE_DIRECTORIES {
-        let directory = root.join(format!("directory-{directory}"));
-        fs::create_dir_all(&directory)?;
-        for file in 0..FILES_PER_DIRECTORY {
-            fs::write(
-                directory.join(format!("file-{file}.rs")),
-                file.to_le_bytes(),
-            )?;
-        }
-    }
-    let path = root.with_extension("cache");
-    for what in ["50,000 files: first scan", "50,000 files: unchanged"] {
-        let started = Instant::now();
-        let mut cache = FileDigestCache::open(&path).with_racy_window(Duration::ZERO);
-        let found = scan(root, &ScanOptions::default(), Some(&mut cache))?;
-        drop(found.builder.build());
-        cache.save()?;
-        report(
-            &format!("{what}, {} read", found.hashed_count),
-            started.elapsed(),
-        );
-    }
     Ok(())
 }

@@ -93,6 +93,14 @@ pub enum StoreError {
         /// The digest they have.
         actual: Digest,
     },
+    /// Bytes that were sent in a compressed form which cannot be undone. Send the right ones.
+    #[error("what was sent as blob {digest} cannot be decompressed: {detail}")]
+    Undecodable {
+        /// The blob they should be.
+        digest: Digest,
+        /// What is wrong with them.
+        detail: String,
+    },
     /// No room. Make room, then try again.
     #[error("the store is full: {detail}")]
     Full {

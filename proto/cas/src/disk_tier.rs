@@ -1,7 +1,9 @@
 //! Blobs as files close by.
 
 mod fill;
+mod find;
 mod local_file;
+mod parts;
 mod pinned_file;
 mod residents;
 mod shared;
@@ -15,27 +17,27 @@ use regatta_model::Digest;
 
 pub use pinned_file::PinnedFile;
 
-use self::local_file::LocalFile;
+use self::local_file::{LocalFile, Part};
 use self::pinned_file::Pin;
 use self::shared::Shared;
 use crate::single_flight::SingleFlight;
 use crate::whole_blob::{bounds_of, is_whole};
 use crate::{BlobRange, BlobStore, BlobStream, StoreError, checked_body, file_body};
 
-/// Where a [`DiskTier`] keeps its files, and how many.
+/// Where a [`DiskCache`] keeps its files, and how many.
 #[derive(Debug, Clone)]
-pub struct DiskTierSettings {
+pub struct DiskCacheSettings {
     /// The directory; made if it is absent. Nothing else may be in it, and one process at a time uses it.
     pub directory: PathBuf,
-    /// How much disk space the files may take together, in bytes.
+    /// How much disk space the files of all parts may take together, in bytes.
     pub capacity_bytes: u64,
     /// How much disk space is left free for others, in bytes: files go until there is as much.
     pub min_free_bytes: u64,
 }
 
-/// How much a [`DiskTier`] holds.
+/// How much a [`DiskCache`] holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct DiskTierUsage {
+pub struct DiskCacheUsage {
     /// How many files there are.
     pub files: usize,
     /// The disk space of all files, those being fetched included, in bytes.
@@ -44,47 +46,53 @@ pub struct DiskTierUsage {
     pub pinned_files: usize,
 }
 
-/// Keeps the blobs that were read from a content-addressed store as files, the least recently used ones
-/// going first; and hands out the files themselves, to be linked or mapped.
+/// A directory of files with one quota, shared by the tiers in front of several stores. Each has a part of
+/// its own, and what is in one part says nothing about another; the least recently used file goes first,
+/// whatever its part.
 ///
-/// - Only verified bytes become files. A file that has another size or modification time than it was given
-///   was tampered with: it is discarded and fetched again.
-/// - A blob has up to two files, one of them executable, because a mode belongs to the inode that all links
-///   share. Both count.
-/// - Writes and questions are passed on to the store below.
-/// - It survives a restart: what is in the directory is found again, in the order of its last use.
+/// It survives a restart: what is in the directory is found again, in the order of its last use, and counts
+/// whether or not a tier asks for its part. Clones share everything.
 #[derive(Clone)]
-pub struct DiskTier {
-    store: Arc<dyn BlobStore>,
+pub struct DiskCache {
     shared: Arc<Shared>,
     fills: Arc<SingleFlight<LocalFile, Arc<Pin>>>,
 }
 
-impl DiskTier {
+/// Keeps the blobs that were read from a content-addressed store as files of a [`DiskCache`], and hands out
+/// the files themselves, to be linked or mapped.
+///
+/// - Only verified bytes become files. A file that has another size, mode or modification time than it was
+///   given was tampered with: it is discarded and fetched again.
+/// - A blob has up to two files, one of them executable, because a mode belongs to the inode that all links
+///   share. Both count.
+/// - Writes and questions are passed on to the store below.
+#[derive(Clone)]
+pub struct DiskTier {
+    store: Arc<dyn BlobStore>,
+    cache: DiskCache,
+    part: Part,
+}
+
+impl DiskCache {
     /// Opens the directory and finds the files in it. It blocks for as long as that takes.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]: the directory cannot be used, or another process uses it.
-    pub fn open(store: Arc<dyn BlobStore>, settings: DiskTierSettings) -> Result<Self, StoreError> {
-        let shared = Arc::new(Shared::open(settings)?);
+    pub fn open(settings: DiskCacheSettings) -> Result<Self, StoreError> {
         Ok(Self {
-            store,
-            shared,
+            shared: Arc::new(Shared::open(settings)?),
             fills: Arc::new(SingleFlight::new()),
         })
     }
 
-    /// The blob as a file, read-only, which stays where it is until the guard is dropped. It may be linked,
-    /// never written.
-    ///
-    /// # Errors
-    /// [`StoreError::Full`] if it does not fit beside what is in use, and those of [`BlobStore::get`].
-    pub async fn file(&self, digest: &Digest, executable: bool) -> Result<PinnedFile, StoreError> {
-        self.pinned(LocalFile {
-            digest: *digest,
-            executable,
-        })
-        .await
+    /// A tier in front of `store`. Its part belongs to whatever `owner` is the digest of.
+    #[must_use]
+    pub fn tier(&self, store: Arc<dyn BlobStore>, owner: &Digest) -> DiskTier {
+        DiskTier {
+            store,
+            cache: self.clone(),
+            part: self.shared.part(&owner.hash_hex()),
+        }
     }
 
     /// Removes files that nobody uses until the disk has as much free space as the settings ask for. It
@@ -98,7 +106,7 @@ impl DiskTier {
 
     /// How much there is.
     #[must_use]
-    pub fn usage(&self) -> DiskTierUsage {
+    pub fn usage(&self) -> DiskCacheUsage {
         self.shared.residents().usage()
     }
 
@@ -107,13 +115,40 @@ impl DiskTier {
     pub fn directory(&self) -> &std::path::Path {
         self.shared.directory()
     }
+}
+
+impl DiskTier {
+    /// The blob as a file, which stays where it is until the guard is dropped. It may be linked, never
+    /// written: whoever shows it to others shows it below a copy-on-write view, or as a copy.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] if it does not fit beside what is in use, and those of [`BlobStore::get`].
+    pub async fn file(&self, digest: &Digest, executable: bool) -> Result<PinnedFile, StoreError> {
+        self.pinned(self.local_file(digest, executable)).await
+    }
+
+    /// The cache that it is a part of.
+    #[must_use]
+    pub fn cache(&self) -> &DiskCache {
+        &self.cache
+    }
+
+    fn local_file(&self, digest: &Digest, executable: bool) -> LocalFile {
+        LocalFile {
+            part: self.part,
+            digest: *digest,
+            executable,
+        }
+    }
 
     async fn pinned(&self, file: LocalFile) -> Result<PinnedFile, StoreError> {
-        let pin = match Pin::of_intact(&self.shared, file) {
+        let cache = &self.cache;
+        let pin = match Pin::of_intact(&cache.shared, file) {
             Some(pin) => pin,
             None => {
-                let (store, shared) = (Arc::clone(&self.store), Arc::clone(&self.shared));
-                self.fills
+                let (store, shared) = (Arc::clone(&self.store), Arc::clone(&cache.shared));
+                cache
+                    .fills
                     .run(file, || fill::fill(store, shared, file).boxed())
                     .await?
             }
@@ -128,11 +163,8 @@ impl DiskTier {
         range: BlobRange,
     ) -> Result<Option<PinnedFile>, StoreError> {
         for executable in [false, true] {
-            let file = LocalFile {
-                digest: *digest,
-                executable,
-            };
-            if let Some(pin) = Pin::of_intact(&self.shared, file) {
+            let file = self.local_file(digest, executable);
+            if let Some(pin) = Pin::of_intact(&self.cache.shared, file) {
                 return Ok(Some(PinnedFile::new(pin)));
             }
         }
@@ -183,6 +215,15 @@ impl std::fmt::Debug for DiskTier {
         formatter
             .debug_struct("DiskTier")
             .field("store", &self.store)
+            .field("cache", &self.cache)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for DiskCache {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("DiskCache")
             .field("directory", &self.directory())
             .field("usage", &self.usage())
             .finish_non_exhaustive()
@@ -208,10 +249,8 @@ impl BlobStore for DiskTier {
 
     async fn delete(&self, digest: &Digest) -> Result<(), StoreError> {
         for executable in [false, true] {
-            self.shared.discard(LocalFile {
-                digest: *digest,
-                executable,
-            });
+            let file = self.local_file(digest, executable);
+            self.cache.shared.discard(file);
         }
         self.store.delete(digest).await
     }

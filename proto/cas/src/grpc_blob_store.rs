@@ -1,6 +1,7 @@
 //! The blobs of another process.
 
 mod batches;
+mod chunked;
 mod coalescer;
 mod reading;
 mod retry;
@@ -15,10 +16,12 @@ use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use regatta_model::Digest;
 use regatta_wire::bytestream::byte_stream_client::ByteStreamClient;
+use regatta_wire::reapi::capabilities_client::CapabilitiesClient;
 use regatta_wire::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
 use regatta_wire::reapi::{self, digest_function};
 use tonic::transport::Channel;
 
+use self::chunked::Chunking;
 use self::coalescer::Coalescer;
 use self::retry::with_retries;
 use crate::whole_blob::{Collected, collect_up_to, is_whole};
@@ -37,7 +40,8 @@ const MAX_MESSAGE_BYTES: usize = 16 << 20;
 /// The content-addressable storage of a REAPI server (REAPI, `ContentAddressableStorage`; ByteStream).
 ///
 /// Small blobs that are put or got at the same time share requests; an idle store sends at once. Large ones
-/// stream, and go on where they were when a connection breaks. Requests that fail for a passing reason are
+/// stream, and go on where they were when a connection breaks; of still larger ones, only the chunks travel that
+/// the server lacks, if it offers to put chunks together. Requests that fail for a passing reason are
 /// repeated a bounded number of times.
 ///
 /// What is sent is verified before the server is told that it is complete. REAPI has no way to delete a
@@ -47,6 +51,7 @@ pub struct GrpcBlobStore {
     remote: Remote,
     puts: Arc<Coalescer<Bytes, ()>>,
     gets: Arc<Coalescer<(), Bytes>>,
+    chunking: Arc<Chunking>,
 }
 
 /// The services of the server and how to name things to it.
@@ -54,6 +59,7 @@ pub struct GrpcBlobStore {
 struct Remote {
     storage: ContentAddressableStorageClient<Channel>,
     bytes: ByteStreamClient<Channel>,
+    capabilities: CapabilitiesClient<Channel>,
     instance_name: Arc<str>,
 }
 
@@ -65,7 +71,9 @@ impl GrpcBlobStore {
         let remote = Remote {
             storage: ContentAddressableStorageClient::new(channel.clone())
                 .max_decoding_message_size(MAX_MESSAGE_BYTES),
-            bytes: ByteStreamClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES),
+            bytes: ByteStreamClient::new(channel.clone())
+                .max_decoding_message_size(MAX_MESSAGE_BYTES),
+            capabilities: CapabilitiesClient::new(channel),
             instance_name: instance_name.into().into(),
         };
         let (putting, getting) = (remote.clone(), remote.clone());
@@ -75,6 +83,7 @@ impl GrpcBlobStore {
             remote,
             puts: Arc::new(puts),
             gets: Arc::new(gets),
+            chunking: Arc::new(Chunking::new()),
         }
     }
 
@@ -162,7 +171,10 @@ impl BlobStore for GrpcBlobStore {
         if digest.size_bytes() < BATCHED_BELOW_BYTES {
             return self.put_small(digest, body).await;
         }
-        writing::write(&self.remote, digest, body).await
+        match self.chunking.params_for(&self.remote, digest).await {
+            Some(params) => chunked::put(self, params, digest, body).await,
+            None => writing::write(&self.remote, digest, body).await,
+        }
     }
 
     async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {

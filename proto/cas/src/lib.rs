@@ -3,8 +3,9 @@
 //!
 //! Adapters put bytes somewhere: [`MemoryBlobStore`], [`ObjectStoreBlobStore`] (a directory or a bucket)
 //! and [`GrpcBlobStore`] (the CAS of another process). Decorators add one concern each:
-//! [`VerifyingBlobStore`], [`EmptyBlobStore`], [`MemoryTier`], [`DiskTier`], [`ExistenceIndex`]. All of
-//! them pass the suite in `conformance` (feature `testing`).
+//! [`VerifyingBlobStore`], [`EmptyBlobStore`], [`MemoryTier`], [`DiskTier`], [`ExistenceIndex`],
+//! [`AbsenceIndex`]. All of them pass the suite in `conformance` (feature `testing`).
+//! [`Chunker`] and what goes with it cut large blobs by content, on both ends of a connection alike.
 //!
 //! Invariants:
 //! - A blob is visible whole or not at all.
@@ -14,8 +15,10 @@
 //! - gRPC status codes are read in one module, object_store is named in one directory.
 //! - This crate knows no tenants, no actions and no permissions: who may read what is decided above it.
 
+mod absence_index;
 mod blob_store;
 mod checked_body;
+mod chunking;
 mod disk_tier;
 mod empty_blob_store;
 mod existence_index;
@@ -29,14 +32,17 @@ mod single_flight;
 mod upload;
 mod verifying_blob_store;
 mod whole_blob;
+mod zstd;
 
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 pub mod merkle;
 
+pub use absence_index::AbsenceIndex;
 pub use blob_store::{BlobRange, BlobStore, BlobStream, StoreError};
 pub use checked_body::checked_body;
-pub use disk_tier::{DiskTier, DiskTierSettings, DiskTierUsage, PinnedFile};
+pub use chunking::{Chunker, ChunkingParams, MAX_CHUNKS, concatenated, put_chunks};
+pub use disk_tier::{DiskCache, DiskCacheSettings, DiskCacheUsage, DiskTier, PinnedFile};
 pub use empty_blob_store::EmptyBlobStore;
 pub use existence_index::ExistenceIndex;
 pub use file_body::file_body;
@@ -47,3 +53,6 @@ pub use object_store_blob_store::{ObjectStoreBlobStore, OpenStoreError};
 pub use upload::{UploadError, UploadSummary, upload};
 pub use verifying_blob_store::VerifyingBlobStore;
 pub use whole_blob::{MAX_PIECE_BYTES, put_bytes, read_all, stream_of};
+pub use zstd::{
+    compressed, compressed_body, decompressed_body, is_worth_compressing, largest_compressed,
+};

@@ -10,14 +10,16 @@
 
 mod directory;
 mod file_digest_cache;
+mod file_digests;
 mod load;
-mod scan;
 mod tree;
 mod tree_builder;
+mod walk;
 
 pub use directory::{InvalidDirectoryError, validate_directory};
 pub use file_digest_cache::{CacheFileError, FileDigestCache};
+pub use file_digests::{FileDigests, FileDigestsError, digest_files};
 pub use load::{LoadError, LoadLimits, fetch, load};
-pub use scan::{Scan, ScanError, ScanOptions, digest_paths, scan};
 pub use tree::Tree;
 pub use tree_builder::{BuildError, Entry, TreeBuilder};
+pub use walk::{Found, FoundKind, Ignored, Unfit, WalkError, WalkOptions, walk};

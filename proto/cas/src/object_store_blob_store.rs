@@ -8,6 +8,7 @@ mod writing;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
 use object_store::{
@@ -39,6 +40,8 @@ pub struct ObjectStoreBlobStore {
     objects: Arc<dyn ObjectStore>,
     prefix: Path,
     shape: UploadShape,
+    /// Whether each key tells the size of its value.
+    checks_size: bool,
 }
 
 impl ObjectStoreBlobStore {
@@ -49,6 +52,18 @@ impl ObjectStoreBlobStore {
             objects,
             prefix: Path::from(prefix),
             shape: UploadShape::BUCKET,
+            checks_size: false,
+        }
+    }
+
+    /// Counts an object that has another size than its key says as absent: a machine that loses power may
+    /// leave a file cut off that had been renamed to its place. For stores whose keys are their values'
+    /// digests.
+    #[must_use]
+    pub fn with_sizes_checked(self) -> Self {
+        Self {
+            checks_size: true,
+            ..self
         }
     }
 
@@ -64,7 +79,28 @@ impl ObjectStoreBlobStore {
             objects: opened.objects,
             prefix: opened.prefix,
             shape: opened.shape,
+            checks_size: false,
         })
+    }
+
+    /// The blobs that are stored now, in no order. What is written while it is read may be in it or not.
+    /// Objects whose names are no blob's are passed over.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: the rest cannot be listed. The stream ends with it.
+    #[must_use]
+    pub fn list(&self) -> BoxStream<'static, Result<Digest, StoreError>> {
+        let objects = self.objects.list(Some(&self.prefix));
+        let digests = objects.map(|object| object.map(|meta| digest_of(&meta.location)));
+        let digests = digests.map_err(failure::read_error);
+        let digests = digests.try_filter_map(|digest| std::future::ready(Ok(digest)));
+        // Nothing after the first error: what follows it would seem to be all.
+        digests
+            .scan(false, |failed, listed| {
+                let ended = std::mem::replace(failed, listed.is_err());
+                std::future::ready((!ended).then_some(listed))
+            })
+            .boxed()
     }
 
     fn path_of(&self, digest: &Digest) -> Path {
@@ -111,11 +147,21 @@ impl ObjectStoreBlobStore {
     /// The digest itself if it is absent.
     async fn missing(&self, digest: Digest) -> Result<Option<Digest>, StoreError> {
         match self.objects.head(&self.path_of(&digest)).await {
+            Ok(found) if self.checks_size && found.size != digest.size_bytes() => {
+                tracing::error!(%digest, found = found.size, "a stored blob has the wrong size");
+                Ok(Some(digest))
+            }
             Ok(_) => Ok(None),
             Err(object_store::Error::NotFound { .. }) => Ok(Some(digest)),
             Err(error) => Err(store_error(&digest, error)),
         }
     }
+}
+
+/// The blob whose object has this name, if there is one.
+fn digest_of(path: &Path) -> Option<Digest> {
+    let (hash, size) = path.filename()?.split_once('-')?;
+    Digest::parse_hash(hash, size.parse().ok()?).ok()
 }
 
 fn wanted(range: BlobRange) -> Option<GetRange> {

@@ -163,21 +163,29 @@ async fn open(path: &Path) -> io::Result<(File, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::merkle::{LoadLimits, ScanOptions, TreeBuilder, load, scan};
+    use crate::merkle::{LoadLimits, TreeBuilder, load};
     use crate::{MemoryBlobStore, read_all};
 
-    fn sample() -> (tempfile::TempDir, crate::merkle::Scan) {
+    struct Sample {
+        builder: TreeBuilder,
+        files: HashMap<Digest, PathBuf>,
+    }
+
+    fn sample() -> (tempfile::TempDir, Sample) {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join("a")).unwrap();
-        for (path, content) in [
+        let (mut builder, mut files) = (TreeBuilder::new(), HashMap::new());
+        for (name, content) in [
             ("a/x", "x"),
             ("a/same", "x"),
             ("large", &"l".repeat(2 << 20)),
         ] {
-            std::fs::write(root.path().join(path), content).unwrap();
+            let (path, digest) = (root.path().join(name), Digest::of(content.as_bytes()));
+            std::fs::write(&path, content).unwrap();
+            builder.insert_file(name, digest, false).unwrap();
+            files.insert(digest, path);
         }
-        let found = scan(root.path(), &ScanOptions::default(), None).unwrap();
-        (root, found)
+        (root, Sample { builder, files })
     }
 
     #[tokio::test]

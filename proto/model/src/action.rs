@@ -23,6 +23,16 @@ pub enum NetworkAccess {
     On,
 }
 
+/// What a command sees at `/`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub enum RootDirectory {
+    /// The root file system of its image, with the input root at the work path.
+    #[default]
+    Image,
+    /// The input root itself, with the container's `/proc`, `/dev` and `/tmp` on top.
+    InputRoot,
+}
+
 /// The text is neither `run` nor `fresh`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("isolation is `run` or `fresh`, not `{text}`")]

@@ -12,7 +12,7 @@ mod outcome;
 mod platform;
 mod time;
 
-pub use action::{Isolation, NetworkAccess, ParseIsolationError};
+pub use action::{Isolation, NetworkAccess, ParseIsolationError, RootDirectory};
 pub use digest::{Digest, DigestHasher, ParseDigestError};
 pub use ids::{
     AgentId, AttemptNumber, FencingToken, ImageReference, InvalidIdError, JobName, LeaseId, RunId,

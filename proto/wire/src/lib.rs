@@ -15,6 +15,8 @@ pub mod convert;
 mod generated;
 pub mod resource_name;
 
+/// Package `build.bazel.remote.asset.v1`: the Remote Asset API.
+pub use generated::build::bazel::remote::asset::v1 as asset;
 /// Package `build.bazel.remote.execution.v2`: the Remote Execution API (REAPI).
 pub use generated::build::bazel::remote::execution::v2 as reapi;
 /// Package `build.bazel.semver`: the version numbers in REAPI capabilities.

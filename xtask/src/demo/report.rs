@@ -14,6 +14,7 @@ use serde::Deserialize;
 enum Line {
     Test {
         job: String,
+        test: String,
         status: String,
         agent: Option<String>,
     },
@@ -47,6 +48,8 @@ pub(crate) struct Report {
     counts: Counts,
     /// How many tests each agent ran.
     by_agent: BTreeMap<String, u64>,
+    /// The tests whose result was told, each with its job.
+    told: BTreeSet<(String, String)>,
     /// The jobs of which a test ran.
     jobs_run: BTreeSet<String>,
     elapsed: Duration,
@@ -60,6 +63,7 @@ impl Report {
             leases: 0,
             counts: Counts::default(),
             by_agent: BTreeMap::new(),
+            told: BTreeSet::new(),
             jobs_run: BTreeSet::new(),
             elapsed,
         };
@@ -77,7 +81,14 @@ impl Report {
 
     fn take(&mut self, line: Line) -> Result<()> {
         match line {
-            Line::Test { job, status, agent } => {
+            Line::Test {
+                job,
+                test,
+                status,
+                agent,
+            } => {
+                let is_new = self.told.insert((job.clone(), test.clone()));
+                ensure!(is_new, "{job} {test} was counted twice");
                 if matches!(status.as_str(), "passed" | "flaky" | "failed") {
                     self.jobs_run.insert(job);
                     *self.by_agent.entry(agent.unwrap_or_default()).or_default() += 1;
@@ -105,6 +116,12 @@ impl Report {
             "{} tests planned, {parts} accounted for",
             it.planned
         );
+        let told = self.told.len() as u64;
+        ensure!(
+            it.planned == told,
+            "{} tests planned, {told} told",
+            it.planned
+        );
         let reported: u64 = self.by_agent.values().sum();
         ensure!(
             reported == self.executed(),
@@ -122,6 +139,11 @@ impl Report {
     /// How many tests ran.
     pub(crate) fn executed(&self) -> u64 {
         self.counts.passed + self.counts.flaky + self.counts.failed
+    }
+
+    /// How many agents ran a test.
+    pub(crate) fn agents_used(&self) -> usize {
+        self.by_agent.len()
     }
 
     /// The packages of which a test ran: what stands before `::` in a job's name.
@@ -186,6 +208,10 @@ mod tests {
 
     #[test]
     fn a_run_that_does_not_is_not() {
+        let twice = finished(1)
+            .replacen("two", "one", 1)
+            .replacen(r#""b""#, r#""a::x""#, 1);
+        assert!(Report::read(&twice, Duration::ZERO).is_err());
         assert!(Report::read(&finished(2), Duration::ZERO).is_err());
         assert!(Report::read(RUN, Duration::ZERO).is_err());
     }

@@ -3,25 +3,35 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use prost::Message as _;
-use regatta_model::{Digest, DigestHasher};
+use regatta_model::Digest;
 use regatta_wire::reapi;
 use regatta_wire::reapi::command::OutputDirectoryFormat;
 use rustix::fs::Dir;
+use tokio_util::sync::CancellationToken;
 
-use super::view::{Found, find, find_in};
+use super::output_digest::{DigestError, digest_of};
+use super::view::{Found, View, find, find_in};
 use crate::lease_spec::DeclaredOutput;
 
 /// How deep an output directory may be.
 const MAX_DEPTH: usize = 200;
 /// How many files, directories and links the outputs of an execution may have.
 const MAX_ENTRIES: usize = 1_000_000;
-const READ_BYTES: usize = 128 << 10;
+
+/// How far collecting may go.
+#[derive(Clone, Debug)]
+pub(crate) struct CollectLimits {
+    /// How many bytes the files of an execution may have together.
+    pub(crate) max_bytes: u64,
+    /// Ends it early.
+    pub(crate) cancel: CancellationToken,
+}
 
 /// What was found, and where the bytes are that its digests name.
 #[derive(Debug, Default)]
@@ -51,29 +61,42 @@ pub(crate) enum CollectError {
     TooMany,
     #[error("output `{path}` holds a name or a link that is not UTF-8")]
     NotUtf8 { path: String },
+    #[error(
+        "the outputs have more than {max_bytes} bytes, holes included, with those of `{path}`: write less, \
+         or start the agent with a larger --max-output-size"
+    )]
+    TooLarge { path: String, max_bytes: u64 },
+    #[error("collecting the outputs was cancelled")]
+    Cancelled,
     #[error("reading output `{path}` failed")]
     Io { path: String, source: io::Error },
 }
 
 /// Collects outputs. What was declared and is not there is left out (REAPI, `Command.output_paths`).
 pub(crate) fn collect(
-    root: &OwnedFd,
+    view: &View,
     outputs: &[DeclaredOutput],
     format: OutputDirectoryFormat,
+    limits: CollectLimits,
 ) -> Result<Collected, CollectError> {
     let mut collector = Collector {
         format,
+        left_bytes: limits.max_bytes,
+        limits,
         collected: Collected::default(),
         entries: 0,
     };
     for output in outputs {
-        collector.output(root, output)?;
+        collector.output(view, output)?;
     }
     Ok(collector.collected)
 }
 
 struct Collector {
     format: OutputDirectoryFormat,
+    limits: CollectLimits,
+    /// How much of the limit is left.
+    left_bytes: u64,
     collected: Collected,
     entries: usize,
 }
@@ -93,10 +116,10 @@ struct Visit<'a> {
 }
 
 impl Collector {
-    fn output(&mut self, root: &OwnedFd, output: &DeclaredOutput) -> Result<(), CollectError> {
+    fn output(&mut self, view: &View, output: &DeclaredOutput) -> Result<(), CollectError> {
         let path = output.declared.clone();
         let view_path = output.path.as_path();
-        match find(root, view_path).map_err(failed(&path))? {
+        match find(view, view_path).map_err(failed(&path))? {
             Found::Nothing | Found::Special => {}
             Found::Symlink { target } => {
                 let target = utf8(&target, &path)?;
@@ -172,10 +195,9 @@ impl Collector {
             });
         }
         let mut message = reapi::Directory::default();
-        for name in names(directory).map_err(failed(visit.output))? {
-            self.entries += 1;
-            if self.entries > MAX_ENTRIES {
-                return Err(CollectError::TooMany);
+        for name in self.names(directory, visit.output)? {
+            if self.limits.cancel.is_cancelled() {
+                return Err(CollectError::Cancelled);
             }
             let name = utf8(&name, visit.output)?;
             let found = find_in(directory, OsStr::new(&name)).map_err(failed(visit.output))?;
@@ -215,12 +237,40 @@ impl Collector {
     }
 
     fn file(&mut self, file: File, view_path: &Path, output: &str) -> Result<Digest, CollectError> {
-        let digest = digest_of(file).map_err(failed(output))?;
+        let hashed = digest_of(file, self.left_bytes, &self.limits.cancel);
+        let digest = hashed.map_err(|error| match error {
+            DigestError::Io(source) => failed(output)(source),
+            DigestError::Cancelled => CollectError::Cancelled,
+            DigestError::TooLarge => CollectError::TooLarge {
+                path: output.to_owned(),
+                max_bytes: self.limits.max_bytes,
+            },
+        })?;
+        self.left_bytes -= digest.size_bytes();
         let source = || BlobSource::View {
             path: view_path.to_owned(),
         };
         self.collected.blobs.entry(digest).or_insert_with(source);
         Ok(digest)
+    }
+
+    /// The names in a directory, in the order that canonical `Directory` messages have.
+    fn names(&mut self, directory: &OwnedFd, output: &str) -> Result<Vec<Vec<u8>>, CollectError> {
+        let mut names = Vec::new();
+        for entry in Dir::read_from(directory).map_err(|error| failed(output)(error.into()))? {
+            let entry = entry.map_err(|error| failed(output)(error.into()))?;
+            let name = entry.file_name().to_bytes();
+            if name == b"." || name == b".." {
+                continue;
+            }
+            self.entries += 1;
+            if self.entries > MAX_ENTRIES {
+                return Err(CollectError::TooMany);
+            }
+            names.push(name.to_vec());
+        }
+        names.sort();
+        Ok(names)
     }
 
     fn memory(&mut self, bytes: Vec<u8>) -> Digest {
@@ -247,20 +297,6 @@ fn failed(path: &str) -> impl FnOnce(io::Error) -> CollectError {
     move |source| CollectError::Io { path, source }
 }
 
-/// The names in a directory, in the order that canonical `Directory` messages have.
-fn names(directory: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
-    let mut names = Vec::new();
-    for entry in Dir::read_from(directory)? {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            names.push(name.to_vec());
-        }
-    }
-    names.sort();
-    Ok(names)
-}
-
 fn utf8(bytes: &[u8], path: &str) -> Result<String, CollectError> {
     let text = std::str::from_utf8(bytes);
     text.map(str::to_owned).map_err(|_| CollectError::NotUtf8 {
@@ -268,21 +304,13 @@ fn utf8(bytes: &[u8], path: &str) -> Result<String, CollectError> {
     })
 }
 
-fn digest_of(mut file: File) -> io::Result<Digest> {
-    let mut hasher = DigestHasher::new();
-    let mut buffer = vec![0; READ_BYTES];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hasher.finish()),
-            read => hasher.update(&buffer[..read]),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::sync::Arc;
+
+    use regatta_model::RootDirectory;
 
     use super::*;
     use crate::view_path::ViewPath;
@@ -291,13 +319,68 @@ mod tests {
         DeclaredOutput {
             declared: path.to_owned(),
             path: ViewPath::parse(path).unwrap(),
+            made_ahead: false,
         }
     }
 
     fn collected(view: &Path, outputs: &[&str]) -> Collected {
+        let limits = CollectLimits {
+            max_bytes: u64::MAX,
+            cancel: CancellationToken::new(),
+        };
+        limited(view, outputs, limits).unwrap()
+    }
+
+    fn limited(
+        view: &Path,
+        outputs: &[&str],
+        limits: CollectLimits,
+    ) -> Result<Collected, CollectError> {
         let outputs: Vec<_> = outputs.iter().map(|path| declared(path)).collect();
-        let root = OwnedFd::from(File::open(view).unwrap());
-        collect(&root, &outputs, OutputDirectoryFormat::TreeAndDirectory).unwrap()
+        let root = Arc::new(OwnedFd::from(File::open(view).unwrap()));
+        let view = View::new(root, RootDirectory::Image);
+        let format = OutputDirectoryFormat::TreeAndDirectory;
+        collect(&view, &outputs, format, limits)
+    }
+
+    #[test]
+    fn the_outputs_have_a_bound_together_and_holes_count() {
+        let view = tempfile::tempdir().unwrap();
+        let limits = |max_bytes| CollectLimits {
+            max_bytes,
+            cancel: CancellationToken::new(),
+        };
+        fs::create_dir(view.path().join("out")).unwrap();
+        fs::write(view.path().join("out/a"), [0; 60]).unwrap();
+        fs::write(view.path().join("b"), [0; 40]).unwrap();
+        let outputs = ["out", "b"];
+        limited(view.path(), &outputs, limits(100)).unwrap();
+        let error = limited(view.path(), &outputs, limits(99)).unwrap_err();
+        assert!(matches!(error, CollectError::TooLarge { .. }), "{error}");
+        let sparse = File::create(view.path().join("b")).unwrap();
+        sparse.set_len(1 << 43).unwrap();
+        let error = limited(view.path(), &outputs, limits(16 << 30)).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("`b`") && text.contains("--max-output-size"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn collecting_ends_when_nobody_wants_the_outputs() {
+        let view = tempfile::tempdir().unwrap();
+        let sparse = File::create(view.path().join("large")).unwrap();
+        // Reading this takes longer than anybody waits.
+        sparse.set_len(1 << 43).unwrap();
+        let cancel = CancellationToken::new();
+        cancel.cancel();
+        let limits = CollectLimits {
+            max_bytes: u64::MAX,
+            cancel,
+        };
+        let error = limited(view.path(), &["large"], limits).unwrap_err();
+        assert!(matches!(error, CollectError::Cancelled), "{error}");
     }
 
     #[test]
@@ -327,6 +410,37 @@ mod tests {
         let tree = reapi::Tree::decode(tree.clone()).unwrap();
         assert_eq!(tree.children.len(), 2, "equal directories are there once");
         assert_eq!(tree.children[1].files[0].name, "file");
+    }
+
+    #[test]
+    fn a_tree_has_its_root_once_and_parents_before_children() {
+        let view = tempfile::tempdir().unwrap();
+        fs::create_dir_all(view.path().join("out/a/b/c")).unwrap();
+        fs::write(view.path().join("out/a/b/c/file"), "1").unwrap();
+        let collected = collected(view.path(), &["out"]);
+        let directory = &collected.directories[0];
+        let message = |digest: &Option<reapi::Digest>| {
+            let digest = Digest::try_from(digest.as_ref().unwrap()).unwrap();
+            let Some(BlobSource::Memory(bytes)) = collected.blobs.get(&digest) else {
+                panic!("{digest} is not among the blobs");
+            };
+            bytes.clone()
+        };
+        let tree = reapi::Tree::decode(message(&directory.tree_digest)).unwrap();
+        let root = tree.root.unwrap();
+        assert_eq!(
+            root.encode_to_vec(),
+            message(&directory.root_directory_digest)
+        );
+        assert!(!tree.children.contains(&root));
+        assert_eq!(tree.children.len(), 3);
+        assert!(directory.is_topologically_sorted);
+        let mut parent = root;
+        for child in tree.children {
+            let named = Some(Digest::of(&child.encode_to_vec()).into());
+            assert_eq!(parent.directories[0].digest, named);
+            parent = child;
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use regatta_agent_core::ContainerPlan;
+use regatta_model::RootDirectory;
 use regatta_runtime::{
     Container, ContainerCommand, ContainerRuntime, ContainerShape, Exit, RuntimeError,
 };
@@ -47,6 +48,15 @@ impl ContainerHolder {
         self.held
             .as_ref()
             .map_or("", |(_, container)| container.image_id())
+    }
+
+    /// The `PATH` that the image gives, if that is what commands see.
+    pub(crate) fn search_path(&self) -> Option<&str> {
+        match self.held.as_ref()? {
+            (shape, container) if shape.root == RootDirectory::Image => container.search_path(),
+            // There is nothing of the image where the command runs.
+            _ => None,
+        }
     }
 
     /// Has a container of the shape: the one that is there, if the plan allows it, or else a new one.
@@ -95,6 +105,8 @@ impl ContainerHolder {
         self.prepare(shape, ContainerPlan::Reuse).await?;
         match self.try_mount(lower).await {
             Ok(view) => Ok(view),
+            // Another container would not change the tree.
+            Err(error @ RuntimeError::UnfitTree { .. }) => Err(error),
             Err(error) => {
                 tracing::info!(%error, "the container is of no use; starting another");
                 self.prepare(shape, ContainerPlan::Replace).await?;

@@ -1,7 +1,7 @@
 //! One execution in a slot's container, from the view to the result.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,22 +14,25 @@ use regatta_wire::{reapi, v1};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
-use super::collect::{CollectError, Collected, collect};
+use super::collect::{CollectError, CollectLimits, Collected, collect};
 use super::container_holder::ContainerHolder;
 use super::output_spool::{Captured, CapturedBody, LiveStream, output_pipe, spool};
 use super::program_message::{Sought, exit_code as exit_code_of_exec};
 use super::publish::{publish_captured, publish_outputs};
-use super::view::make_directories;
+use super::view::{View, make_directories};
 use super::worker::Workshop;
 use crate::lease_spec::{Execution, LeaseSpec};
-use crate::outcome::{Outcome, Refusal, usage_to_wire};
+use crate::outcome::{Outcome, Refusal, is_caused_by_files, usage_to_wire};
 use crate::timestamps::{Moments, now};
 
 /// How long an execution lasts before its output is sent as it comes.
 pub(crate) const LIVE_OUTPUT_AFTER: Duration = Duration::from_millis(200);
 /// How long output may still come after the last process has ended.
 const OUTPUT_END_LIMIT: Duration = Duration::from_secs(5);
+/// Where programs are looked for when neither the command nor the image says.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// How much of each stream is in the result itself, so that nobody has to fetch it.
 const INLINE_BYTES: usize = 4 << 10;
 /// What a shell says of a process that a signal ended.
@@ -54,9 +57,19 @@ pub(crate) struct Executed {
     ended_at: Instant,
     stdout: Captured,
     stderr: Captured,
-    outputs: Collected,
+    outputs: Outputs,
     image_id: String,
     moments: Moments,
+}
+
+/// What an execution left behind.
+#[derive(Debug)]
+enum Outputs {
+    /// Everything that was declared and is there; it is stored.
+    Stored(Collected),
+    /// They are such that they cannot be had, and why. How the command ended and what it wrote counts all
+    /// the same.
+    Unusable { reason: String },
 }
 
 impl ExecutionContext<'_> {
@@ -77,10 +90,11 @@ impl ExecutionContext<'_> {
             holder.discard().await;
             return Ok(None);
         };
-        let view = mounted.map_err(|error| Refusal::from(&error))?;
+        let mounted = mounted.map_err(|error| Refusal::from(&error))?;
+        let view = View::new(mounted, shape.root);
         self.prepare(&view).await?;
-        let (command, output) = self.command(execution)?;
-        let sought = Sought::new(&command, shape.image.as_ref().map(|image| image.as_str()));
+        let (command, output) = self.command(execution, holder.search_path())?;
+        let sought = Sought::new(&command, shape);
         let exit = holder.execute(command, self.cancel.clone()).await;
         let ended_at = Instant::now();
         let exit = exit.map_err(|error| Refusal::from(&error))?;
@@ -97,7 +111,9 @@ impl ExecutionContext<'_> {
             | ExitStatus::TimedOut
             | ExitStatus::OutOfMemory => {}
         }
-        let outputs = self.outputs(&view).await?;
+        let Some(outputs) = self.outputs(&view).await? else {
+            return Ok(None);
+        };
         let image_id = holder.image_id().to_owned();
         Ok(Some(Executed {
             exit,
@@ -111,9 +127,13 @@ impl ExecutionContext<'_> {
     }
 
     /// The directories that a command may count on: its own, and those that its outputs go to.
-    async fn prepare(&self, view: &Arc<OwnedFd>) -> Result<(), Refusal> {
-        let parents = self.spec.outputs.iter().map(|output| output.path.parent());
-        let mut needed: Vec<_> = parents.map(Path::to_owned).collect();
+    async fn prepare(&self, view: &View) -> Result<(), Refusal> {
+        let outputs = self.spec.outputs.iter();
+        let directories = outputs.map(|output| match output.made_ahead {
+            true => output.path.as_path(),
+            false => output.path.parent(),
+        });
+        let mut needed: Vec<_> = directories.map(Path::to_owned).collect();
         needed.push(self.spec.working_directory.as_path().to_owned());
         needed.retain(|path| !path.as_os_str().is_empty());
         needed.sort();
@@ -121,10 +141,10 @@ impl ExecutionContext<'_> {
         if needed.is_empty() {
             return Ok(());
         }
-        let view = Arc::clone(view);
+        let view = view.clone();
         let made = tokio::task::spawn_blocking(move || {
             needed.iter().try_for_each(|path| {
-                make_directories(&*view, path).map_err(|error| (path.clone(), error))
+                make_directories(&view, path).map_err(|error| (path.clone(), error))
             })
         });
         match made.await {
@@ -139,7 +159,11 @@ impl ExecutionContext<'_> {
         }
     }
 
-    fn command(&self, execution: &Execution) -> Result<(ContainerCommand, Output), Refusal> {
+    fn command(
+        &self,
+        execution: &Execution,
+        search_path: Option<&str>,
+    ) -> Result<(ContainerCommand, Output), Refusal> {
         let opened = |error: io::Error| Refusal::infrastructure(format!("no pipe: {error}"));
         let (stdout, stdout_reader) = output_pipe().map_err(opened)?;
         let (stderr, stderr_reader) = output_pipe().map_err(opened)?;
@@ -154,7 +178,8 @@ impl ExecutionContext<'_> {
                 begins_at,
             });
             let settings = self.workshop.spool.clone();
-            tokio::spawn(async move { spool(reader, &settings, live).await })
+            let keep = async move { spool(reader, &settings, live).await };
+            tokio::spawn(keep.in_current_span())
         };
         let output = Output {
             stdout: keep(stdout_reader, v1::OutputStream::Stdout),
@@ -162,7 +187,7 @@ impl ExecutionContext<'_> {
         };
         let command = ContainerCommand {
             arguments: self.spec.arguments_of(execution),
-            environment: self.spec.environment.clone(),
+            environment: self.environment(search_path),
             working_directory: self.spec.working_directory.as_path().to_owned(),
             stdout,
             stderr,
@@ -171,26 +196,46 @@ impl ExecutionContext<'_> {
         Ok((command, output))
     }
 
-    /// Collects and stores what only the view has.
-    async fn outputs(&self, view: &Arc<OwnedFd>) -> Result<Collected, Refusal> {
+    /// What the command asks for, with the image's `PATH` if it names none itself.
+    fn environment(&self, search_path: Option<&str>) -> BTreeMap<String, String> {
+        let mut environment = self.spec.environment.clone();
+        environment
+            .entry("PATH".to_owned())
+            .or_insert_with(|| search_path.unwrap_or(DEFAULT_PATH).to_owned());
+        environment
+    }
+
+    /// Collects and stores what only the view has; `None` if that was cancelled.
+    async fn outputs(&self, view: &View) -> Result<Option<Outputs>, Refusal> {
         if self.spec.outputs.is_empty() {
-            return Ok(Collected::default());
+            return Ok(Some(Outputs::Stored(Collected::default())));
         }
-        let (root, declared) = (Arc::clone(view), self.spec.outputs.clone());
-        let format = self.spec.directory_format;
-        let collected = tokio::task::spawn_blocking(move || collect(&root, &declared, format));
-        let collected = match collected.await {
-            Ok(Ok(collected)) => collected,
-            Ok(Err(error)) => return Err(not_collected(&error)),
-            Err(panic) => return Err(Refusal::infrastructure(panic.to_string())),
+        let collected = match self.collect(view).await? {
+            Ok(collected) => collected,
+            Err(CollectError::Cancelled) => return Ok(None),
+            Err(error) => return unusable(&error).map(Some),
         };
         tokio::select! {
-            stored = publish_outputs(self.store, view, &collected) => {
-                stored.map_err(|error| not_stored(&error))?;
-            }
-            () = self.cancel.cancelled() => {}
+            stored = publish_outputs(self.store, view, &collected) => match stored {
+                Ok(()) => Ok(Some(Outputs::Stored(collected))),
+                Err(error) => Err(not_stored(&error)),
+            },
+            () = self.cancel.cancelled() => Ok(None),
         }
-        Ok(collected)
+    }
+
+    async fn collect(&self, view: &View) -> Result<Result<Collected, CollectError>, Refusal> {
+        let (root, declared) = (view.clone(), self.spec.outputs.clone());
+        let format = self.spec.directory_format;
+        let limits = CollectLimits {
+            max_bytes: self.workshop.max_output_bytes,
+            cancel: self.cancel.clone(),
+        };
+        let collected =
+            tokio::task::spawn_blocking(move || collect(&root, &declared, format, limits));
+        collected
+            .await
+            .map_err(|panic| Refusal::infrastructure(panic.to_string()))
     }
 }
 
@@ -237,7 +282,8 @@ impl Executed {
             return not_stored(&error).outcome(execution.unit, slot);
         }
         metrics::histogram!("regatta_agent_publish_seconds").record(self.ended_at.elapsed());
-        let (kind, exit_code, message) = verdict(&self.exit.status, spec_timeout);
+        tracing::debug!(unit = %execution.unit, status = ?self.exit.status, "a result is stored");
+        let (kind, exit_code, message) = self.verdict(spec_timeout);
         let usage = Some(usage_to_wire(&self.exit.usage));
         let image_id = self.image_id.clone();
         Arc::new(v1::ExecutionOutcome {
@@ -252,11 +298,30 @@ impl Executed {
         })
     }
 
+    /// As [`verdict`], with what is wrong with the outputs. A command that failed has failed whatever it
+    /// left; one that succeeded has not, for nobody gets what it made.
+    fn verdict(&self, timeout: Duration) -> (v1::OutcomeKind, i32, String) {
+        let (kind, exit_code, message) = verdict(&self.exit.status, timeout);
+        let Outputs::Unusable { reason } = &self.outputs else {
+            return (kind, exit_code, message);
+        };
+        let kind = match kind {
+            v1::OutcomeKind::Completed if exit_code == 0 => v1::OutcomeKind::Rejected,
+            other => other,
+        };
+        let separator = if message.is_empty() { "" } else { "; " };
+        (kind, exit_code, format!("{message}{separator}{reason}"))
+    }
+
     fn result(self, exit_code: i32, worker: &str) -> reapi::ActionResult {
+        let outputs = match self.outputs {
+            Outputs::Stored(collected) => collected,
+            Outputs::Unusable { .. } => Collected::default(),
+        };
         reapi::ActionResult {
-            output_files: self.outputs.files,
-            output_symlinks: self.outputs.symlinks,
-            output_directories: self.outputs.directories,
+            output_files: outputs.files,
+            output_symlinks: outputs.symlinks,
+            output_directories: outputs.directories,
             exit_code,
             stdout_raw: inline(&self.stdout),
             stdout_digest: Some(self.stdout.digest.into()),
@@ -311,13 +376,18 @@ fn not_stored(error: &StoreError) -> Refusal {
 }
 
 /// What a job has left behind is its own fault; that it cannot be read may be the machine's.
-fn not_collected(error: &CollectError) -> Refusal {
-    let message = with_source(error);
+fn unusable(error: &CollectError) -> Result<Outputs, Refusal> {
+    let reason = format!("the outputs cannot be used: {}", with_source(error));
     match error {
-        CollectError::Io { source, .. } => Refusal::in_view(source, message),
-        CollectError::TooDeep { .. } | CollectError::TooMany | CollectError::NotUtf8 { .. } => {
-            Refusal::rejected(message)
+        CollectError::Io { source, .. } if !is_caused_by_files(source) => {
+            Err(Refusal::infrastructure(reason))
         }
+        CollectError::Io { .. }
+        | CollectError::TooDeep { .. }
+        | CollectError::TooMany
+        | CollectError::NotUtf8 { .. }
+        | CollectError::TooLarge { .. }
+        | CollectError::Cancelled => Ok(Outputs::Unusable { reason }),
     }
 }
 

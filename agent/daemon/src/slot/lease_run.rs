@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::container_holder::ContainerHolder;
 use super::execution::{Executed, ExecutionContext};
@@ -61,9 +62,24 @@ impl LeaseRun<'_> {
     /// Runs the lease until all its outcomes are reported or it is cancelled.
     pub(crate) async fn run(&self, holder: &mut ContainerHolder, plan: ContainerPlan) {
         let granted_at = Instant::now();
+        tracing::info!(executions = self.spec.executions.len(), "the lease starts");
+        self.stage_and_execute(holder, plan, granted_at).await;
+        let seconds = granted_at.elapsed().as_secs_f64();
+        tracing::info!(seconds, "the lease has ended");
+    }
+
+    async fn stage_and_execute(
+        &self,
+        holder: &mut ContainerHolder,
+        plan: ContainerPlan,
+        granted_at: Instant,
+    ) {
         let staged = match self.stage(holder, plan).boxed().await {
             Some(Ok(staged)) => staged,
-            Some(Err(refusal)) => return self.refuse(&self.spec.executions, &refusal).await,
+            Some(Err(refusal)) => {
+                tracing::info!(?refusal, "the lease cannot start");
+                return self.refuse(&self.spec.executions, &refusal).await;
+            }
             None => return,
         };
         metrics::histogram!("regatta_agent_lease_to_exec_seconds").record(granted_at.elapsed());
@@ -89,11 +105,7 @@ impl LeaseRun<'_> {
         plan: ContainerPlan,
     ) -> Option<Result<Staged, Refusal>> {
         let start = now();
-        let store = self.workshop.stores.of(&self.spec.tenant).await;
-        let store = match store {
-            Ok(store) => store,
-            Err(error) => return Some(Err(Refusal::infrastructure(error.to_string()))),
-        };
+        let store = self.workshop.stores.of(&self.spec.tenant);
         let key = TreeKey {
             tenant: self.spec.tenant.clone(),
             root: self.spec.input_root,
@@ -201,11 +213,12 @@ impl LeaseRun<'_> {
         let (store, execution) = (Arc::clone(store), execution.clone());
         let timeout = self.spec.timeout;
         let unit = execution.unit;
-        let outcome = tokio::spawn(async move {
+        let publish = async move {
             executed
                 .publish(store, &execution, timeout, slot, workshop.agent.as_str())
                 .await
-        });
+        };
+        let outcome = tokio::spawn(publish.in_current_span());
         Some(Publishing { unit, outcome })
     }
 

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use regatta_runtime::ContainerCommand;
+use regatta_model::RootDirectory;
+use regatta_runtime::{ContainerCommand, ContainerShape};
 use rustix::io::Errno;
 
 /// The shell's exit code for a program that is not there.
@@ -20,14 +21,19 @@ pub(crate) struct Sought {
 }
 
 impl Sought {
-    pub(crate) fn new(command: &ContainerCommand, image: Option<&str>) -> Self {
+    pub(crate) fn new(command: &ContainerCommand, shape: &ContainerShape) -> Self {
+        let place = match (shape.root, &shape.image) {
+            (RootDirectory::InputRoot, _) => {
+                "in the input root, which is the root directory".to_owned()
+            }
+            (RootDirectory::Image, Some(image)) => format!("in image {image}"),
+            (RootDirectory::Image, None) => "on this machine".to_owned(),
+        };
         Self {
             program: command.arguments.first().cloned().unwrap_or_default(),
             path: command.environment.get("PATH").cloned().unwrap_or_default(),
             working_directory: command.working_directory.display().to_string(),
-            place: image.map_or("on this machine".to_owned(), |image| {
-                format!("in image {image}")
-            }),
+            place,
         }
     }
 

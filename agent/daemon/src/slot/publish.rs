@@ -1,7 +1,6 @@
 //! The way of results into the store.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +10,7 @@ use regatta_model::Digest;
 
 use super::collect::{BlobSource, Collected};
 use super::output_spool::{Captured, CapturedBody};
-use super::view::{Found, find};
+use super::view::{Found, View, find};
 use crate::retry::{STORE_RETRY_LIMIT, patiently};
 
 /// How many blobs of an execution are stored at once.
@@ -22,7 +21,7 @@ const PRESENCE_BATCH: usize = 1000;
 /// Stores the blobs of outputs that the store does not have.
 pub(crate) async fn publish_outputs(
     store: &Arc<dyn BlobStore>,
-    view: &Arc<OwnedFd>,
+    view: &View,
     collected: &Collected,
 ) -> Result<(), StoreError> {
     let digests: Vec<Digest> = collected.blobs.keys().copied().collect();
@@ -39,7 +38,7 @@ pub(crate) async fn publish_outputs(
 
 async fn publish_blob(
     store: &Arc<dyn BlobStore>,
-    view: &Arc<OwnedFd>,
+    view: &View,
     collected: &Collected,
     digest: Digest,
 ) -> Result<(), StoreError> {
@@ -56,15 +55,15 @@ async fn publish_blob(
 
 async fn body_of(
     source: &BlobSource,
-    view: &Arc<OwnedFd>,
+    view: &View,
     digest: Digest,
 ) -> Result<BlobStream, StoreError> {
     let path = match source {
         BlobSource::Memory(bytes) => return Ok(stream_of(bytes.clone())),
         BlobSource::View { path } => path.clone(),
     };
-    let view = Arc::clone(view);
-    let opened = tokio::task::spawn_blocking(move || match find(&*view, &path)? {
+    let view = view.clone();
+    let opened = tokio::task::spawn_blocking(move || match find(&view, &path)? {
         Found::File { file, .. } => Ok(file),
         Found::Nothing | Found::Directory(_) | Found::Symlink { .. } | Found::Special => {
             Err(io::Error::from(io::ErrorKind::NotFound))

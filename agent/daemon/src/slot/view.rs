@@ -1,17 +1,46 @@
-//! What the agent does inside the view of a job: with nothing but paths resolved beneath the view's root,
-//! so that no symbolic link that a job planted leads out of it.
+//! What the agent does inside the view of a job: with nothing but paths resolved beneath the view's root, or
+//! as if it were the root directory, so that no symbolic link that a job planted leads out of it.
 
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
+use regatta_model::RootDirectory;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, mkdirat, openat2, statat};
 
-/// Beneath the root, and through nothing that the kernel makes up.
-const RESOLVE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS);
+/// Through nothing that the kernel makes up, and through nothing that is mounted in a view.
+const RESOLVE: ResolveFlags = ResolveFlags::NO_MAGICLINKS.union(ResolveFlags::NO_XDEV);
 const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o755);
+
+/// The root of a view, and where links in it lead. Clones are of the same view.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    root: Arc<OwnedFd>,
+    resolve: ResolveFlags,
+}
+
+impl View {
+    /// A view whose root the command sees at its work path, or as its root directory: then absolute links
+    /// begin there, and otherwise they lead out of it.
+    pub(crate) fn new(root: Arc<OwnedFd>, seen_as: RootDirectory) -> Self {
+        let scope = match seen_as {
+            RootDirectory::Image => ResolveFlags::BENEATH,
+            RootDirectory::InputRoot => ResolveFlags::IN_ROOT,
+        };
+        Self {
+            root,
+            resolve: RESOLVE | scope,
+        }
+    }
+
+    fn open_directory(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        openat2(&self.root, or_dot(path), flags, Mode::empty(), self.resolve)
+    }
+}
 
 /// Something in a view.
 #[derive(Debug)]
@@ -30,22 +59,17 @@ pub(crate) enum Found {
 }
 
 /// Makes a directory with all its parents, as far as they are missing.
-pub(crate) fn make_directories(root: &impl AsFd, path: &Path) -> rustix::io::Result<()> {
+pub(crate) fn make_directories(view: &View, path: &Path) -> rustix::io::Result<()> {
     let mut made = std::path::PathBuf::new();
     for name in path {
-        let parent = open_directory(root, &made)?;
+        let parent = view.open_directory(&made)?;
         match mkdirat(&parent, name, DIRECTORY_MODE) {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
             Err(error) => return Err(error),
         }
         made.push(name);
     }
-    open_directory(root, &made).map(drop)
-}
-
-fn open_directory(root: &impl AsFd, path: &Path) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    openat2(root, or_dot(path), flags, Mode::empty(), RESOLVE)
+    view.open_directory(&made).map(drop)
 }
 
 fn or_dot(path: &Path) -> &Path {
@@ -57,11 +81,11 @@ fn or_dot(path: &Path) -> &Path {
 }
 
 /// Looks something up; its last component is not followed if it is a symbolic link.
-pub(crate) fn find(root: &impl AsFd, path: &Path) -> io::Result<Found> {
+pub(crate) fn find(view: &View, path: &Path) -> io::Result<Found> {
     let Some(name) = path.file_name() else {
-        return Ok(Found::Directory(open_directory(root, path)?));
+        return Ok(Found::Directory(view.open_directory(path)?));
     };
-    let parent = match open_directory(root, path.parent().unwrap_or(Path::new(""))) {
+    let parent = match view.open_directory(path.parent().unwrap_or(Path::new(""))) {
         Ok(parent) => parent,
         Err(error) if is_absence(error) => return Ok(Found::Nothing),
         Err(error) => return Err(error.into()),
@@ -78,14 +102,24 @@ pub(crate) fn find_in(parent: &impl AsFd, name: &OsStr) -> io::Result<Found> {
     };
     let open = |flags| {
         let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        openat2(parent, name, flags, Mode::empty(), RESOLVE)
+        openat2(
+            parent,
+            name,
+            flags,
+            Mode::empty(),
+            RESOLVE | ResolveFlags::BENEATH,
+        )
     };
     Ok(match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => Found::File {
             file: File::from(open(OFlags::NONBLOCK)?),
             executable: stat.st_mode & 0o111 != 0,
         },
-        FileType::Directory => Found::Directory(open(OFlags::DIRECTORY)?),
+        FileType::Directory => match open(OFlags::DIRECTORY) {
+            // What is mounted there is the container's.
+            Err(rustix::io::Errno::XDEV) => Found::Nothing,
+            opened => Found::Directory(opened?),
+        },
         FileType::Symlink => Found::Symlink {
             target: rustix::fs::readlinkat(parent, name, Vec::new())?.into_bytes(),
         },
@@ -110,10 +144,29 @@ mod tests {
 
     use super::*;
 
-    fn view() -> (tempfile::TempDir, File) {
+    fn view() -> (tempfile::TempDir, View) {
+        view_as(RootDirectory::Image)
+    }
+
+    fn view_as(seen_as: RootDirectory) -> (tempfile::TempDir, View) {
         let directory = tempfile::tempdir().unwrap();
-        let root = File::open(directory.path()).unwrap();
-        (directory, root)
+        let root = OwnedFd::from(File::open(directory.path()).unwrap());
+        (directory, View::new(Arc::new(root), seen_as))
+    }
+
+    #[test]
+    fn absolute_links_begin_at_a_view_that_is_the_root_directory() {
+        let (directory, root) = view_as(RootDirectory::InputRoot);
+        std::fs::create_dir_all(directory.path().join("usr/lib")).unwrap();
+        std::fs::write(directory.path().join("usr/lib/file"), "x").unwrap();
+        symlink("/usr/lib", directory.path().join("lib")).unwrap();
+        symlink("/../../etc", directory.path().join("etc")).unwrap();
+        make_directories(&root, Path::new("lib/made")).unwrap();
+        assert!(directory.path().join("usr/lib/made").is_dir());
+        let found = find(&root, Path::new("lib/file")).unwrap();
+        assert!(matches!(found, Found::File { .. }), "{found:?}");
+        let found = find(&root, Path::new("etc/passwd")).unwrap();
+        assert!(matches!(found, Found::Nothing), "{found:?}");
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub(crate) struct Workshop {
     pub(crate) trees: Arc<InputTreeCache>,
     pub(crate) stores: TenantStores,
     pub(crate) spool: SpoolSettings,
+    /// How large the outputs of one execution may be together.
+    pub(crate) max_output_bytes: u64,
     pub(crate) live: LiveSender,
     pub(crate) driver: OccurrenceSender,
     /// Ends every wait when the agent ends.
@@ -51,6 +53,24 @@ pub(crate) enum SlotCommand {
     Evict,
 }
 
+impl SlotCommand {
+    /// If it is a lease that a container of this shape is being started for: what ends its wait.
+    fn waits_for(&self, shape: &ContainerShape) -> Option<&CancellationToken> {
+        match self {
+            Self::Start {
+                assignment,
+                plan: ContainerPlan::Reuse,
+                cancel,
+                ..
+            } => match &**assignment {
+                Assignment::Valid(spec) if spec.shape == *shape => Some(cancel),
+                Assignment::Valid(_) | Assignment::Invalid { .. } => None,
+            },
+            Self::Start { .. } | Self::Warm(_) | Self::Evict => None,
+        }
+    }
+}
+
 /// The worker of one slot.
 #[derive(Debug)]
 pub(crate) struct SlotWorker {
@@ -71,8 +91,9 @@ impl SlotWorker {
 
     /// Does what it is told until nobody is left to tell it anything; then ends the container.
     pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<SlotCommand>) {
-        while let Some(command) = commands.recv().await {
-            match command {
+        let mut next = commands.recv().await;
+        while let Some(command) = next {
+            next = match command {
                 SlotCommand::Start {
                     key,
                     assignment,
@@ -80,10 +101,14 @@ impl SlotWorker {
                     cancel,
                 } => {
                     self.start(key, &assignment, plan, &cancel).await;
+                    commands.recv().await
                 }
-                SlotCommand::Warm(shape) => self.warm(&shape).await,
-                SlotCommand::Evict => self.holder.discard().await,
-            }
+                SlotCommand::Warm(shape) => self.warm(&shape, &mut commands).await,
+                SlotCommand::Evict => {
+                    self.holder.discard().await;
+                    commands.recv().await
+                }
+            };
         }
         self.holder.discard().await;
     }
@@ -149,6 +174,7 @@ impl SlotWorker {
             slot = %self.slot,
             lease = %key.lease,
             run = %spec.run,
+            task = %spec.task,
             description = spec.description,
         );
         let run = LeaseRun {
@@ -161,10 +187,33 @@ impl SlotWorker {
         run.run(&mut self.holder, plan).instrument(span).await;
     }
 
-    async fn warm(&mut self, shape: &ContainerShape) {
-        if let Err(error) = self.holder.prepare(shape, ContainerPlan::Replace).await {
+    /// Starts a container ahead, and waits for the next command. Nothing waits for a container that it has
+    /// no use for: the start, which may be a pull of many minutes, is given up.
+    async fn warm(
+        &mut self,
+        shape: &ContainerShape,
+        commands: &mut mpsc::Receiver<SlotCommand>,
+    ) -> Option<SlotCommand> {
+        let warming = self.holder.prepare(shape, ContainerPlan::Replace);
+        let mut warming = std::pin::pin!(warming);
+        let (warmed, next) = tokio::select! {
+            biased;
+            warmed = &mut warming => (Some(warmed), None),
+            next = commands.recv() => match next.as_ref().and_then(|next| next.waits_for(shape)) {
+                Some(cancel) => tokio::select! {
+                    warmed = &mut warming => (Some(warmed), Some(next)),
+                    () = cancel.cancelled() => (None, Some(next)),
+                },
+                None => (None, Some(next)),
+            },
+        };
+        if let Some(Err(error)) = warmed {
             tracing::warn!(%error, slot = %self.slot, "no container could be started ahead");
             self.workshop.tell(Event::ContainerLost(self.slot)).await;
+        }
+        match next {
+            Some(next) => next,
+            None => commands.recv().await,
         }
     }
 }

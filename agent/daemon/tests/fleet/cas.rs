@@ -23,21 +23,36 @@ use regatta_wire::reapi::{
 };
 use regatta_wire::resource_name::{ReadResource, WriteResource};
 use regatta_wire::rpc;
+use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
 /// The service.
 #[derive(Clone, Debug)]
-pub(crate) struct MemoryCas(pub(crate) Arc<MemoryBlobStore>);
+pub(crate) struct MemoryCas {
+    pub(crate) blobs: Arc<MemoryBlobStore>,
+    pub(crate) gate: watch::Sender<Gate>,
+}
+
+/// Whether blobs can be read.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    pub(crate) is_closed: bool,
+    /// How many reads have met it.
+    pub(crate) reads: usize,
+}
 
 type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl MemoryCas {
     async fn read(&self, digest: &Digest, offset: u64) -> Result<Bytes, Status> {
+        self.gate.send_modify(|gate| gate.reads += 1);
+        let mut gate = self.gate.subscribe();
+        gate.wait_for(|gate| !gate.is_closed).await.unwrap();
         let range = BlobRange {
             offset,
             length: None,
         };
-        let mut body = self.0.get(digest, range).await.map_err(not_found)?;
+        let mut body = self.blobs.get(digest, range).await.map_err(not_found)?;
         let mut bytes = BytesMut::new();
         while let Some(piece) = body.next().await {
             bytes.extend_from_slice(&piece.map_err(not_found)?);
@@ -64,7 +79,7 @@ impl ContentAddressableStorage for MemoryCas {
         request: Request<FindMissingBlobsRequest>,
     ) -> Result<Response<FindMissingBlobsResponse>, Status> {
         let asked = digests(&request.into_inner().blob_digests)?;
-        let missing = self.0.find_missing(&asked).await.map_err(not_found)?;
+        let missing = self.blobs.find_missing(&asked).await.map_err(not_found)?;
         let missing_blob_digests = missing.into_iter().map(Into::into).collect();
         Ok(Response::new(FindMissingBlobsResponse {
             missing_blob_digests,
@@ -77,7 +92,9 @@ impl ContentAddressableStorage for MemoryCas {
     ) -> Result<Response<BatchUpdateBlobsResponse>, Status> {
         let mut responses = Vec::new();
         for blob in request.into_inner().requests {
-            put_bytes(&*self.0, blob.data).await.map_err(not_found)?;
+            put_bytes(&*self.blobs, blob.data)
+                .await
+                .map_err(not_found)?;
             responses.push(batch_update_blobs_response::Response {
                 digest: blob.digest,
                 status: Some(rpc::Status::default()),
@@ -195,7 +212,7 @@ impl ByteStream for MemoryCas {
             }
         }
         let resource: WriteResource = name.parse().unwrap();
-        let stored = put_bytes(&*self.0, bytes.freeze())
+        let stored = put_bytes(&*self.blobs, bytes.freeze())
             .await
             .map_err(not_found)?;
         assert_eq!(stored, resource.digest());

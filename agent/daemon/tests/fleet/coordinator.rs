@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::cas::MemoryCas;
+use crate::cas::{Gate, MemoryCas};
 
 /// Longer than anything here takes on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
@@ -45,6 +45,7 @@ pub(crate) struct Known {
 pub(crate) struct Coordinator {
     pub(crate) store: Arc<MemoryBlobStore>,
     pub(crate) address: SocketAddr,
+    gate: watch::Sender<Gate>,
     known: watch::Sender<Known>,
     server: Option<Runtime>,
 }
@@ -56,6 +57,7 @@ impl Coordinator {
         let mut coordinator = Self {
             store: Arc::new(MemoryBlobStore::new()),
             address,
+            gate: watch::Sender::default(),
             known: watch::channel(Known::default()).0,
             server: None,
         };
@@ -70,7 +72,10 @@ impl Coordinator {
             .enable_all()
             .build()
             .unwrap();
-        let cas = MemoryCas(Arc::clone(&self.store));
+        let cas = MemoryCas {
+            blobs: Arc::clone(&self.store),
+            gate: self.gate.clone(),
+        };
         let fleet = Service {
             known: self.known.clone(),
         };
@@ -109,6 +114,25 @@ impl Coordinator {
         self.known.send_modify(|known| known.refusal = Some(status));
     }
 
+    /// Lets nobody read a blob from now on.
+    pub(crate) fn hold_reads(&self) {
+        let closed = Gate {
+            is_closed: true,
+            reads: 0,
+        };
+        self.gate.send_replace(closed);
+    }
+
+    /// Lets reads go on, once there is one and it has waited for `time`.
+    pub(crate) async fn release_reads_after(&self, time: Duration) {
+        let mut gate = self.gate.subscribe();
+        let read = tokio::time::timeout(DEADLINE, gate.wait_for(|gate| gate.reads > 0));
+        drop(read.await.unwrap().unwrap());
+        // Nothing is waited for here but time itself.
+        tokio::time::sleep(time).await;
+        self.gate.send_modify(|gate| gate.is_closed = false);
+    }
+
     pub(crate) fn grant(&self, lease: u64, spec: v1::LeaseSpec) {
         self.known.send_modify(|known| {
             known.leases.insert(lease, spec);
@@ -116,7 +140,15 @@ impl Coordinator {
         });
     }
 
-    pub(crate) fn cancel(&self, lease: u64) {
+    /// Leaves a lease out of the desired state, once it was reported: before that, an agent takes it for
+    /// one that the coordinator has not heard of.
+    pub(crate) async fn cancel(&self, lease: u64) {
+        self.wait_for("the lease in a report", |known| {
+            let leases = &known.reports.last()?.leases;
+            let held = leases.iter().any(|held| held.lease_id == lease);
+            held.then_some(())
+        })
+        .await;
         self.known.send_modify(|known| {
             known.leases.remove(&lease);
             known.speak();

@@ -142,6 +142,16 @@ fn pass(gate: &Mutex<Receiver<()>>) {
     gate.lock().unwrap().recv_timeout(DEADLINE).unwrap();
 }
 
+/// For what the runtime under the agent shows and no message tells.
+async fn wait_until(happened: impl Fn() -> bool) {
+    let waiting = async {
+        while !happened() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, waiting).await.unwrap();
+}
+
 fn units(count: u32) -> Vec<v1::Execution> {
     let unit = |unit| v1::Execution {
         unit,
@@ -209,6 +219,31 @@ async fn a_lease_runs_each_execution_on_a_fresh_view_and_reports_them_in_order()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_command_without_a_path_gets_that_of_its_image() {
+    let fleet = Fleet::join(
+        Coordinator::start().await,
+        |config| config.default_image = None,
+        |call| printing(&call.environment["PATH"]),
+    );
+    fleet.runtime.set_search_path("/opt/tools");
+    let bare = fleet.spec(&[]).await;
+    let mut own = bare.clone();
+    own.command.as_mut().unwrap().environment_variables =
+        vec![reapi::command::EnvironmentVariable {
+            name: "PATH".to_owned(),
+            value: "/own".to_owned(),
+        }];
+    for (lease, spec, path) in [(1, bare, "/opt/tools"), (2, own, "/own")] {
+        fleet.coordinator.grant(lease, spec);
+        let outcomes = fleet.coordinator.outcomes(lease).await;
+        let result = outcomes[0].result.as_ref().unwrap();
+        let stdout = fleet.stored(result.stdout_digest.as_ref()).await;
+        assert_eq!(stdout, path.as_bytes());
+    }
+    fleet.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn outputs_are_collected_and_nothing_outside_the_view_is() {
     let fleet = Fleet::start(|call| {
         std::fs::write(call.view.join("out/file"), "result").unwrap();
@@ -243,6 +278,47 @@ async fn outputs_are_collected_and_nothing_outside_the_view_is() {
             .await,
         b"a"
     );
+    fleet.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn legacy_output_directories_are_there_before_the_command() {
+    let fleet = Fleet::start(|call| {
+        std::fs::write(call.view.join("old/tree/file"), "made").unwrap();
+        FakeRun::exit(i32::from(call.view.join("new/tree").exists()))
+    })
+    .await;
+    let mut spec = fleet.spec(&[]).await;
+    let command = spec.command.as_mut().unwrap();
+    command.output_paths = vec!["new/tree".to_owned(), "old/tree".to_owned()];
+    #[expect(deprecated, reason = "what old clients send")]
+    {
+        command.output_directories = vec!["old/tree".to_owned()];
+    }
+    let outcomes = fleet.run(spec).await;
+    let result = outcomes[0].result.as_ref().unwrap();
+    assert_eq!(result.exit_code, 0, "{result:?}");
+    assert_eq!(result.output_directories[0].path, "old/tree");
+    fleet.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn outputs_behind_absolute_links_are_collected_if_the_input_root_is_the_root() {
+    let fleet = Fleet::start(|call| {
+        std::fs::create_dir_all(call.view.join("usr/out")).unwrap();
+        std::fs::write(call.view.join("usr/out/file"), "result").unwrap();
+        // The agent has made the parent of the output; the command puts a link in its place.
+        std::fs::remove_dir(call.view.join("link")).unwrap();
+        std::os::unix::fs::symlink("/usr/out", call.view.join("link")).unwrap();
+        FakeRun::exit(0)
+    })
+    .await;
+    let mut spec = fleet.spec(&[]).await;
+    spec.chroot = true;
+    spec.command.as_mut().unwrap().output_paths = vec!["link/file".to_owned()];
+    let outcomes = fleet.run(spec).await;
+    let result = outcomes[0].result.as_ref().unwrap();
+    assert_eq!(result.output_files.len(), 1, "{outcomes:?}");
     fleet.end().await.unwrap();
 }
 
@@ -322,7 +398,7 @@ async fn what_is_no_longer_desired_is_killed_and_the_slot_is_free_again() {
                 .then_some(())
         })
         .await;
-    fleet.coordinator.cancel(7);
+    fleet.coordinator.cancel(7).await;
     let outcomes = fleet
         .run(v1::LeaseSpec {
             executions: units(1),
@@ -385,7 +461,7 @@ async fn missing_blobs_are_named() {
 async fn output_is_cut_off_at_its_limit() {
     let fleet = Fleet::join(
         Coordinator::start().await,
-        |config| config.max_output_bytes = 1000,
+        |config| config.max_stream_bytes = 1000,
         |_| printing(&"x".repeat(500_000)),
     );
     let outcomes = fleet.run(fleet.spec(&[]).await).await;
@@ -396,6 +472,104 @@ async fn output_is_cut_off_at_its_limit() {
             .unwrap()
             .contains("the first 1000 of 500000 bytes")
     );
+    fleet.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn outputs_that_cannot_be_used_cost_neither_the_exit_code_nor_the_log() {
+    let fleet = Fleet::start(|call| {
+        use std::os::unix::ffi::OsStrExt as _;
+        let out = call.view.join("out");
+        std::fs::create_dir_all(&out).unwrap();
+        let unit = call.arguments[1].as_str();
+        if unit == "--unit=0" || unit == "--unit=1" {
+            let name = std::ffi::OsStr::from_bytes(b"not-utf8-\xff");
+            std::fs::write(out.join(name), "x").unwrap();
+        } else {
+            let deep = (0..250).fold(out, |path, _| path.join("d"));
+            std::fs::create_dir_all(deep).unwrap();
+        }
+        let status = ExitStatus::Code(i32::from(unit != "--unit=1"));
+        FakeRun::End {
+            stdout: b"log".to_vec(),
+            stderr: b"complaint".to_vec(),
+            files: Vec::new(),
+            status,
+        }
+    })
+    .await;
+    let mut spec = fleet.spec(&[]).await;
+    spec.command.as_mut().unwrap().output_paths = vec!["out".to_owned()];
+    spec.executions = units(3);
+    let outcomes = fleet.run(spec).await;
+    let expected = [
+        (v1::OutcomeKind::Completed, 1, "not UTF-8"),
+        (v1::OutcomeKind::Rejected, 0, "not UTF-8"),
+        (v1::OutcomeKind::Completed, 1, "200 directories deep"),
+    ];
+    assert_eq!(outcomes.len(), expected.len());
+    for (outcome, (kind, exit_code, words)) in outcomes.iter().zip(expected) {
+        let result = outcome.result.as_ref().unwrap();
+        assert_eq!((outcome.kind(), result.exit_code), (kind, exit_code));
+        assert!(outcome.message.contains(words), "{}", outcome.message);
+        let stdout = fleet.stored(result.stdout_digest.as_ref()).await;
+        let stderr = fleet.stored(result.stderr_digest.as_ref()).await;
+        assert_eq!((&stdout[..], &stderr[..]), (&b"log"[..], &b"complaint"[..]));
+        assert!(result.output_directories.is_empty());
+    }
+    fleet.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_huge_output_is_refused_at_once_and_the_slot_goes_on() {
+    let fleet = Fleet::join(
+        Coordinator::start().await,
+        |config| config.slots = 1,
+        |call| {
+            let out = std::fs::File::create(call.view.join("out")).unwrap();
+            let huge = call.arguments[1] == "--unit=0";
+            out.set_len(if huge { 1 << 42 } else { 1 << 20 }).unwrap();
+            FakeRun::exit(0)
+        },
+    );
+    let mut spec = fleet.spec(&[]).await;
+    spec.command.as_mut().unwrap().output_paths = vec!["out".to_owned()];
+    spec.executions = units(2);
+    let outcomes = fleet.run(spec).await;
+    assert_eq!(outcomes[0].kind(), v1::OutcomeKind::Rejected);
+    assert!(
+        outcomes[0].message.contains("--max-output-size"),
+        "{}",
+        outcomes[0].message
+    );
+    assert_eq!(outcomes[1].kind(), v1::OutcomeKind::Completed);
+    assert_eq!(outcomes[1].result.as_ref().unwrap().output_files.len(), 1);
+    fleet.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_lease_that_is_cancelled_while_its_outputs_are_read_frees_its_slot() {
+    let fleet = Fleet::join(
+        Coordinator::start().await,
+        |config| {
+            config.slots = 1;
+            config.max_output_bytes = u64::MAX;
+        },
+        |call| {
+            let out = std::fs::File::create(call.view.join("out")).unwrap();
+            let huge = call.arguments.len() == 1;
+            out.set_len(if huge { 1 << 42 } else { 1 }).unwrap();
+            FakeRun::exit(0)
+        },
+    );
+    let mut spec = fleet.spec(&[]).await;
+    spec.command.as_mut().unwrap().output_paths = vec!["out".to_owned()];
+    fleet.coordinator.grant(7, spec.clone());
+    wait_until(|| !fleet.runtime.calls().is_empty()).await;
+    fleet.coordinator.cancel(7).await;
+    spec.executions = units(1);
+    let outcomes = fleet.run(spec).await;
+    assert_eq!(outcomes[0].kind(), v1::OutcomeKind::Completed);
     fleet.end().await.unwrap();
 }
 
@@ -463,10 +637,13 @@ async fn what_cannot_be_had_or_read_is_rejected_with_the_reason() {
         }),
         ..good
     };
-    for (lease, spec, part) in [(1, absent, "absent:1"), (2, outside, "leads out")] {
+    for (lease, spec, kind, part) in [
+        (1, absent, v1::OutcomeKind::ImageAbsent, "absent:1"),
+        (2, outside, v1::OutcomeKind::Rejected, "leads out"),
+    ] {
         fleet.coordinator.grant(lease, spec);
         let outcomes = fleet.coordinator.outcomes(lease).await;
-        assert_eq!(outcomes[0].kind(), v1::OutcomeKind::Rejected);
+        assert_eq!(outcomes[0].kind(), kind);
         assert!(
             outcomes[0].message.contains(part),
             "{}",
@@ -498,6 +675,83 @@ async fn a_timeout_says_which_limit_it_was() {
     fleet.end().await.unwrap();
 }
 
+fn length_of(
+    start: &Option<prost_types::Timestamp>,
+    end: &Option<prost_types::Timestamp>,
+) -> Duration {
+    let nanos = |time: &prost_types::Timestamp| {
+        i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos)
+    };
+    let length = nanos(end.as_ref().unwrap()) - nanos(start.as_ref().unwrap());
+    Duration::from_nanos(u64::try_from(length).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_time_that_inputs_take_is_not_the_commands() {
+    let timeout = Duration::from_millis(300);
+    let fleet = Fleet::start(|call| match call.arguments[1].as_str() {
+        "--unit=0" => FakeRun::exit(0),
+        _ => FakeRun::Hang,
+    })
+    .await;
+    let mut spec = fleet.spec(&[("input", "content")]).await;
+    spec.executions = units(2);
+    spec.timeout = Some(timeout.try_into().unwrap());
+    fleet.coordinator.hold_reads();
+    fleet.coordinator.grant(1, spec);
+    fleet.coordinator.release_reads_after(timeout * 2).await;
+    let outcomes = fleet.coordinator.outcomes(1).await;
+    let kinds: Vec<_> = outcomes.iter().map(v1::ExecutionOutcome::kind).collect();
+    assert_eq!(
+        kinds,
+        [v1::OutcomeKind::Completed, v1::OutcomeKind::TimedOut]
+    );
+    let times = outcomes[0].result.as_ref().unwrap();
+    let times = times.execution_metadata.as_ref().unwrap();
+    let fetch = length_of(
+        &times.input_fetch_start_timestamp,
+        &times.input_fetch_completed_timestamp,
+    );
+    assert!(fetch > timeout, "the inputs took only {fetch:?}");
+    // It had all of its time.
+    let times = outcomes[1].result.as_ref().unwrap();
+    let times = times.execution_metadata.as_ref().unwrap();
+    let ran = length_of(
+        &times.execution_start_timestamp,
+        &times.execution_completed_timestamp,
+    );
+    assert!(ran >= timeout, "it was stopped after {ran:?}");
+    fleet.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_ran_too_long_leaves_what_it_made() {
+    let fleet = Fleet::start(|call| {
+        std::fs::write(call.view.join("out/file"), "made").unwrap();
+        FakeRun::End {
+            stdout: b"so far".to_vec(),
+            stderr: b"slow".to_vec(),
+            files: Vec::new(),
+            status: ExitStatus::TimedOut,
+        }
+    })
+    .await;
+    let mut spec = fleet.spec(&[]).await;
+    spec.command.as_mut().unwrap().output_paths = vec!["out/file".to_owned()];
+    let outcomes = fleet.run(spec).await;
+    assert_eq!(outcomes[0].kind(), v1::OutcomeKind::TimedOut);
+    let result = outcomes[0].result.as_ref().unwrap();
+    for (digest, content) in [
+        (&result.stdout_digest, "so far"),
+        (&result.stderr_digest, "slow"),
+        (&result.output_files[0].digest, "made"),
+    ] {
+        let stored = fleet.stored(digest.as_ref()).await;
+        assert_eq!(stored, content.as_bytes());
+    }
+    fleet.end().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_full_disk_refuses_new_work_and_says_why() {
     let fleet = Fleet::join(
@@ -524,6 +778,23 @@ async fn another_protocol_version_ends_the_agent_with_a_clear_error() {
     let error = fleet.ended().await.unwrap_err();
     assert!(matches!(error, AgentError::Refused { .. }), "{error}");
     assert!(error.to_string().contains("version 2"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_reason_to_end_is_told_even_if_scratch_space_cannot_be_removed() {
+    let fleet = Fleet::start(|_| FakeRun::exit(0)).await;
+    let connected = |known: &coordinator::Known| (!known.reports.is_empty()).then_some(());
+    fleet.coordinator.wait_for("a connection", connected).await;
+    let scratch = fleet.directory.path().join("state/scratch");
+    std::fs::remove_dir_all(&scratch).unwrap();
+    std::fs::write(&scratch, "in the way of its removal").unwrap();
+    fleet
+        .coordinator
+        .refuse(Status::failed_precondition("no longer welcome"));
+    fleet.coordinator.disconnect();
+    let ended = tokio::time::timeout(DEADLINE, fleet.running).await.unwrap();
+    let error = ended.unwrap().unwrap_err();
+    assert!(matches!(error, AgentError::Refused { .. }), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -566,15 +837,44 @@ async fn a_cancelled_lease_does_not_wait_for_its_container() {
         ..spec
     };
     fleet.coordinator.grant(7, spec.clone());
-    let hangs = async {
-        while fleet.runtime.hanging() == 0 {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, hangs).await.unwrap();
-    fleet.coordinator.cancel(7);
+    wait_until(|| fleet.runtime.hanging() > 0).await;
+    fleet.coordinator.cancel(7).await;
     let outcomes = fleet.run(spec).await;
     assert_eq!(outcomes[0].kind(), v1::OutcomeKind::Completed);
+    assert_eq!(fleet.runtime.hanging(), 0, "the start was given up");
+    fleet.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_lease_does_not_wait_for_a_container_of_another_image() {
+    let fleet = Fleet::join(
+        Coordinator::start().await,
+        |config| {
+            config.slots = 1;
+            config.default_image = None;
+        },
+        |_| FakeRun::exit(0),
+    );
+    fleet
+        .runtime
+        .add_image("img:2".parse().unwrap(), "sha256:def");
+    let mut spec = fleet.spec(&[]).await;
+    // So that the slot has no container afterwards, and starts one ahead, which never comes.
+    spec.set_isolation(v1::Isolation::Fresh);
+    assert_eq!(
+        fleet.run(spec.clone()).await[0].kind(),
+        v1::OutcomeKind::Completed
+    );
+    wait_until(|| fleet.runtime.started() == 2).await;
+    fleet.runtime.hang_starts(1);
+    fleet.coordinator.grant(2, spec.clone());
+    let outcomes = fleet.coordinator.outcomes(2).await;
+    assert_eq!(outcomes[0].kind(), v1::OutcomeKind::Completed);
+    wait_until(|| fleet.runtime.hanging() > 0).await;
+    spec.image = "img:2".to_owned();
+    fleet.coordinator.grant(3, spec);
+    let outcomes = fleet.coordinator.outcomes(3).await;
+    assert_eq!(outcomes[0].image_id, "sha256:def");
     assert_eq!(fleet.runtime.hanging(), 0, "the start was given up");
     fleet.end().await.unwrap();
 }

@@ -43,6 +43,7 @@ struct Image {
     arguments: Strings,
     environment: Strings,
     working_directory: CString,
+    root: Option<CString>,
 }
 
 struct Strings {
@@ -72,7 +73,9 @@ impl Strings {
 impl Image {
     fn new(execute: &Execute) -> Result<Self, i32> {
         let program = execute.arguments.first().ok_or(libc::EINVAL)?;
+        let root = Some(&execute.root).filter(|root| !root.is_empty());
         Ok(Self {
+            root: root.map(|root| c_string(root)).transpose()?,
             candidates: candidates(program, &execute.environment)?,
             arguments: Strings::new(&execute.arguments)?,
             environment: Strings::new(&execute.environment)?,
@@ -154,7 +157,13 @@ unsafe fn prepare(image: &Image, descriptors: &[RawFd; 3], drop_capabilities: bo
         }
         restore_signals();
         libc::umask(0o022);
-        if drop_capabilities && forget_capabilities() == -1 {
+        if let Some(root) = &image.root
+            && libc::chroot(root.as_ptr()) == -1
+        {
+            return last_errno();
+        }
+        // What changing the root took could undo it.
+        if (drop_capabilities || image.root.is_some()) && forget_capabilities() == -1 {
             return last_errno();
         }
         if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == -1 {

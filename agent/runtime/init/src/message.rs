@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::codec::{DecodeError, EncodeError, Reader, Writer};
 
 /// The protocol's version. Agent and init come from one build, so unequal versions mean a mix-up.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// From the agent to the init.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,8 +33,11 @@ pub struct Execute {
     pub arguments: Vec<Vec<u8>>,
     /// The whole environment, as `NAME=value`.
     pub environment: Vec<Vec<u8>>,
-    /// Absolute.
+    /// Absolute, seen from `root`.
     pub working_directory: Vec<u8>,
+    /// What becomes the command's root directory, absolute; empty to leave it the container's. It costs the
+    /// command every capability.
+    pub root: Vec<u8>,
 }
 
 /// From the init to the agent.
@@ -108,6 +111,7 @@ impl Request {
                 writer.list(&execute.arguments);
                 writer.list(&execute.environment);
                 writer.bytes(&execute.working_directory);
+                writer.bytes(&execute.root);
                 writer.finish()
             }
             Self::Kill => Writer::new(2).finish(),
@@ -131,6 +135,7 @@ impl Request {
                 arguments: reader.list()?,
                 environment: reader.list()?,
                 working_directory: reader.bytes()?,
+                root: reader.bytes()?,
             }),
             2 => Self::Kill,
             3 => Self::Wipe {
@@ -260,6 +265,7 @@ mod tests {
         fn requests_survive_the_wire(arguments in list(), environment in list(), directory in list()) {
             let execute = Execute {
                 arguments, environment, working_directory: directory.concat(),
+                root: directory.concat(),
             };
             for request in [
                 Request::Execute(execute),
@@ -318,6 +324,7 @@ mod tests {
             arguments: vec![b"a".to_vec(), b"bc".to_vec()],
             environment: vec![b"A=b".to_vec()],
             working_directory: b"/work".to_vec(),
+            root: b"/root".to_vec(),
         });
         let frame = request.encode().expect("short");
         let payload = &frame[FRAME_HEADER_BYTES..];

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use regatta_model::{ImageReference, NetworkAccess, Resources};
+use regatta_model::{ImageReference, NetworkAccess, Resources, RootDirectory};
 use tokio_util::sync::CancellationToken;
 
 use crate::init_binary::{TESTEE_BINARY, install};
@@ -120,6 +120,7 @@ impl Subject {
         ContainerShape {
             image: self.image.clone(),
             work_path: PathBuf::from("/regatta/work"),
+            root: RootDirectory::Image,
             resources: Resources {
                 cpu_milli: 0,
                 memory_bytes: 0,

@@ -5,15 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use regatta_model::RootDirectory;
 use rustix::process::{Gid, Uid};
 use tokio_util::sync::CancellationToken;
 
 use super::engine::Engine;
 use crate::control::InitConnection;
-use crate::engine_error::io_error;
-use crate::execution::{self, Executed};
+use crate::engine_error::{io_error, view_error};
+use crate::execution::{self, Executed, Place};
 use crate::memory_events::MemoryEvents;
-use crate::port::{Container, ContainerCommand, Exit, ExitStatus, RuntimeError, Usage};
+use crate::port::{
+    Container, ContainerCommand, ContainerShape, Exit, ExitStatus, RuntimeError, Usage,
+};
 use crate::run_directory::ContainerDirectory;
 use crate::view::{SlotPaths, ViewSlot, Views};
 
@@ -23,8 +26,10 @@ pub struct DockerContainer {
     engine: Engine,
     id: String,
     image_id: String,
+    search_path: Option<String>,
     connection: InitConnection,
     work_path: PathBuf,
+    root: RootDirectory,
     scratch: Vec<PathBuf>,
     view: ViewSlot,
     memory_events: MemoryEvents,
@@ -37,6 +42,7 @@ pub(super) struct Launched {
     pub(super) engine: Engine,
     pub(super) id: String,
     pub(super) image_id: String,
+    pub(super) search_path: Option<String>,
     pub(super) connection: InitConnection,
     pub(super) directory: ContainerDirectory,
 }
@@ -46,7 +52,7 @@ impl DockerContainer {
     pub(super) async fn adopt(
         launched: Launched,
         views: &Views,
-        work_path: PathBuf,
+        shape: &ContainerShape,
         scratch: Vec<PathBuf>,
         user: (u32, u32),
     ) -> Result<Self, RuntimeError> {
@@ -54,6 +60,7 @@ impl DockerContainer {
             engine,
             id,
             image_id,
+            search_path,
             connection,
             directory,
         } = launched;
@@ -62,9 +69,10 @@ impl DockerContainer {
             MemoryEvents::of_process(process.pid)
         });
         let paths = SlotPaths {
-            target: work_path.clone(),
+            target: shape.work_path.clone(),
             layers: directory.views(),
             shown: directory.work(),
+            root: shape.root,
         };
         let owner = (Uid::from_raw(user.0), Gid::from_raw(user.1));
         let handle = process.map(|process| Arc::clone(&process.handle));
@@ -76,8 +84,10 @@ impl DockerContainer {
             engine,
             id,
             image_id,
+            search_path,
             connection,
-            work_path,
+            work_path: shape.work_path.clone(),
+            root: shape.root,
             scratch,
             view,
             memory_events,
@@ -119,15 +129,16 @@ impl Container for DockerContainer {
         &self.image_id
     }
 
+    fn search_path(&self) -> Option<&str> {
+        self.search_path.as_deref()
+    }
+
     fn work_path(&self) -> &Path {
         &self.work_path
     }
 
     async fn mount(&mut self, lower: &Path) -> Result<Arc<OwnedFd>, RuntimeError> {
-        self.view
-            .mount(lower)
-            .await
-            .map_err(io_error("make a view"))
+        self.view.mount(lower).await.map_err(view_error)
     }
 
     async fn execute(
@@ -135,8 +146,11 @@ impl Container for DockerContainer {
         command: ContainerCommand,
         cancel: CancellationToken,
     ) -> Result<Exit, RuntimeError> {
-        let work_path = self.work_path.clone();
-        match execution::execute(&mut self.connection, &work_path, command, &cancel).await {
+        let place = Place {
+            work_path: &self.work_path,
+            root: self.root,
+        };
+        match execution::execute(&mut self.connection, place, command, &cancel).await {
             Ok(Executed::Ended(exit)) => Ok(self.judge(exit)),
             Ok(Executed::Stuck(exit)) => {
                 tracing::warn!(container = %self.id, "the init did not confirm a kill");

@@ -1,5 +1,6 @@
 //! The runtime of Docker containers.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -9,11 +10,13 @@ use regatta_model::ImageReference;
 use super::container::{DockerContainer, Launched};
 use super::engine::{ConnectError, Engine};
 use super::options::DockerOptions;
+use super::owner::Owner;
 use super::pull_failure::unavailable;
-use super::specification::{AGENT_LABEL, INSTANCE_LABEL, Specification};
+use super::specification::{AGENT_LABEL, INSTANCE_LABEL, OWNER_LABEL, Specification};
 use super::unclaimed::Unclaimed;
 use crate::control::{ControlListener, InitConnection, lost};
 use crate::engine_error::io_error;
+use crate::own_user::own_user;
 use crate::port::{Container, ContainerRuntime, ContainerShape, RuntimeError};
 use crate::run_directory::{ContainerDirectory, RunDirectory};
 use crate::view::{ViewStrategy, Views, probe};
@@ -23,6 +26,7 @@ use crate::view::{ViewStrategy, Views, probe};
 pub struct DockerRuntime {
     engine: Engine,
     options: DockerOptions,
+    owner: Option<Owner>,
     run_directory: Arc<RunDirectory>,
     views: Views,
 }
@@ -39,9 +43,15 @@ impl DockerRuntime {
             ConnectError::RunDirectory { directory, source }
         })?;
         let views = probe(&run_directory.path());
+        let owner = Owner::this_process()
+            .inspect_err(|error| {
+                tracing::warn!(%error, "other agents cannot tell when this one is gone");
+            })
+            .ok();
         Ok(Self {
             engine,
             options,
+            owner,
             run_directory,
             views,
         })
@@ -92,15 +102,6 @@ impl DockerRuntime {
         }
     }
 
-    fn user(&self) -> (u32, u32) {
-        self.options.user.unwrap_or_else(|| {
-            (
-                rustix::process::geteuid().as_raw(),
-                rustix::process::getegid().as_raw(),
-            )
-        })
-    }
-
     fn directory(&self) -> Result<(ContainerDirectory, ControlListener), RuntimeError> {
         let directory = self
             .run_directory
@@ -111,27 +112,55 @@ impl DockerRuntime {
         Ok((directory, listener))
     }
 
+    /// A container that is killed between its creation and its start stays for ever; one that has started
+    /// ends by itself when its agent does.
     async fn remove_strangers(&self) -> Result<usize, RuntimeError> {
-        let label = format!("{AGENT_LABEL}={}", self.options.agent);
         let mut removed = 0;
-        for container in self.engine.labelled(label).await? {
+        for container in self.engine.labelled(AGENT_LABEL.to_owned()).await? {
             let labels = container.labels.unwrap_or_default();
-            let own = labels
-                .get(INSTANCE_LABEL)
-                .is_some_and(|i| i == self.run_directory.instance());
-            if let (false, Some(id)) = (own, container.id) {
+            if let (true, Some(id)) = (self.is_abandoned(&labels), container.id) {
                 self.engine.remove(&id).await?;
                 removed += 1;
             }
         }
         Ok(removed)
     }
+
+    /// Whether a container belongs to an earlier life of this agent, or to an agent that is gone.
+    fn is_abandoned(&self, labels: &HashMap<String, String>) -> bool {
+        let label = |name| labels.get(name).map(String::as_str);
+        let is_this_agents = label(AGENT_LABEL) == Some(self.options.agent.as_str());
+        let instance = label(INSTANCE_LABEL).unwrap_or_default();
+        if is_this_agents && self.run_directory.is_earlier(instance) {
+            return true;
+        }
+        let owner = label(OWNER_LABEL).and_then(Owner::from_label);
+        let both = owner.as_ref().zip(self.owner.as_ref());
+        both.is_some_and(|(owner, observer)| owner.is_gone(observer))
+    }
+}
+
+/// The `PATH` in an image's environment.
+fn search_path(environment: &[String]) -> Option<String> {
+    let path = environment
+        .iter()
+        .find_map(|variable| variable.strip_prefix("PATH="));
+    path.map(str::to_owned)
 }
 
 #[async_trait]
 impl ContainerRuntime for DockerRuntime {
     fn name(&self) -> &'static str {
         "docker"
+    }
+
+    fn user(&self) -> (u32, u32) {
+        self.options.user.unwrap_or_else(own_user)
+    }
+
+    /// Docker gives capabilities to root alone, and mounts need an overlay's namespace.
+    fn can_change_root(&self) -> bool {
+        matches!(self.views, Views::Overlay(_)) && self.user().0 == 0
     }
 
     async fn images(&self) -> Result<Vec<(ImageReference, String)>, RuntimeError> {
@@ -159,11 +188,9 @@ impl ContainerRuntime for DockerRuntime {
             })?;
         let inspected = self.image(image).await?;
         let image_id = inspected.id.unwrap_or_default();
-        let volumes = inspected
-            .config
-            .and_then(|config| config.volumes)
-            .unwrap_or_default();
-        let volumes: Vec<String> = volumes.into_iter().collect();
+        let config = inspected.config.unwrap_or_default();
+        let search_path = search_path(config.env.as_deref().unwrap_or_default());
+        let volumes: Vec<String> = config.volumes.unwrap_or_default().into_iter().collect();
         let (directory, listener) = self.directory()?;
         let specification = Specification {
             options: &self.options,
@@ -172,6 +199,7 @@ impl ContainerRuntime for DockerRuntime {
             volumes: &volumes,
             directory: &directory,
             instance: self.run_directory.instance(),
+            owner: self.owner.as_ref(),
             user: self.user(),
         };
         let scratch = specification.scratch();
@@ -181,13 +209,13 @@ impl ContainerRuntime for DockerRuntime {
             engine,
             id,
             image_id,
+            search_path,
             connection,
             directory,
         };
-        let path = shape.work_path.clone();
         let user = self.user();
         Ok(Box::new(
-            DockerContainer::adopt(launched, &self.views, path, scratch, user).await?,
+            DockerContainer::adopt(launched, &self.views, shape, scratch, user).await?,
         ))
     }
 

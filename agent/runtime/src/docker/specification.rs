@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use bollard::models::{
     ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType,
 };
-use regatta_model::NetworkAccess;
+use regatta_model::{NetworkAccess, RootDirectory};
 
 use super::options::DockerOptions;
+use super::owner::Owner;
 use crate::port::ContainerShape;
 use crate::run_directory::ContainerDirectory;
 
@@ -21,6 +22,9 @@ pub(crate) const AGENT_LABEL: &str = "dev.regatta.agent";
 
 /// The label that names one life of the runtime.
 pub(crate) const INSTANCE_LABEL: &str = "dev.regatta.instance";
+
+/// The label that names the process, so that other agents can tell when it is gone.
+pub(crate) const OWNER_LABEL: &str = "dev.regatta.owner";
 
 /// Where the control directory is in a container.
 const CONTROL_PATH: &str = "/.regatta";
@@ -43,6 +47,8 @@ pub(crate) struct Specification<'a> {
     pub(crate) volumes: &'a [String],
     pub(crate) directory: &'a ContainerDirectory,
     pub(crate) instance: &'a str,
+    /// The agent's process, if it could be made out.
+    pub(crate) owner: Option<&'a Owner>,
     /// Who runs the init and the commands.
     pub(crate) user: (u32, u32),
 }
@@ -50,6 +56,9 @@ pub(crate) struct Specification<'a> {
 impl Specification<'_> {
     /// What Docker is asked for.
     pub(crate) fn body(&self) -> ContainerCreateBody {
+        let owner = self
+            .owner
+            .map(|owner| (OWNER_LABEL.to_owned(), owner.label()));
         let labels = [
             (AGENT_LABEL.to_owned(), self.options.agent.to_string()),
             (INSTANCE_LABEL.to_owned(), self.instance.to_owned()),
@@ -66,7 +75,7 @@ impl Specification<'_> {
                 test: Some(vec!["NONE".to_owned()]),
                 ..HealthConfig::default()
             }),
-            labels: Some(labels.into()),
+            labels: Some(labels.into_iter().chain(owner).collect()),
             host_config: Some(self.host_config()),
             ..ContainerCreateBody::default()
         }
@@ -105,6 +114,7 @@ impl Specification<'_> {
             auto_remove: Some(true),
             readonly_rootfs: Some(true),
             cap_drop: Some(vec!["ALL".to_owned()]),
+            cap_add: self.capabilities(),
             security_opt: Some(vec!["no-new-privileges".to_owned()]),
             network_mode: Some(network(self.shape.network).to_owned()),
             ipc_mode: Some("private".to_owned()),
@@ -113,6 +123,14 @@ impl Specification<'_> {
                 ..HostConfigLogConfig::default()
             }),
             ..HostConfig::default()
+        }
+    }
+
+    /// The init changes the root directory of commands, and takes the capability for it from them.
+    fn capabilities(&self) -> Option<Vec<String>> {
+        match self.shape.root {
+            RootDirectory::Image => None,
+            RootDirectory::InputRoot => Some(vec!["SYS_CHROOT".to_owned()]),
         }
     }
 

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use regatta_model::RootDirectory;
 use tokio::process::Child;
 use tokio_util::sync::CancellationToken;
 
 use super::runtime::Launched;
 use crate::control::{InitConnection, lost};
-use crate::engine_error::io_error;
-use crate::execution::{self, Executed};
+use crate::engine_error::{io_error, view_error};
+use crate::execution::{self, Executed, Place};
 use crate::port::{Container, ContainerCommand, Exit, RuntimeError};
 use crate::run_directory::ContainerDirectory;
 use crate::view::{SlotPaths, ViewSlot, Views};
@@ -29,6 +30,7 @@ pub struct ProcessContainer {
     connection: InitConnection,
     init: Child,
     work_path: PathBuf,
+    root: RootDirectory,
     scratch: Vec<PathBuf>,
     view: ViewSlot,
     /// Goes last: the connection must be closed when the files go.
@@ -36,7 +38,12 @@ pub struct ProcessContainer {
 }
 
 impl ProcessContainer {
-    pub(super) fn new(launched: Launched, views: &Views, namespaces: bool) -> Self {
+    pub(super) fn new(
+        launched: Launched,
+        views: &Views,
+        root: RootDirectory,
+        namespaces: bool,
+    ) -> Self {
         let Launched {
             directory,
             init,
@@ -47,6 +54,7 @@ impl ProcessContainer {
             target: work_path.clone(),
             layers: directory.views(),
             shown: work_path.clone(),
+            root,
         };
         let process = connection.process().filter(|_| namespaces);
         let view = ViewSlot::new(
@@ -65,6 +73,7 @@ impl ProcessContainer {
             connection,
             init,
             work_path,
+            root,
             scratch,
             view,
             directory,
@@ -91,15 +100,16 @@ impl Container for ProcessContainer {
         ""
     }
 
+    fn search_path(&self) -> Option<&str> {
+        None
+    }
+
     fn work_path(&self) -> &Path {
         &self.work_path
     }
 
     async fn mount(&mut self, lower: &Path) -> Result<Arc<OwnedFd>, RuntimeError> {
-        self.view
-            .mount(lower)
-            .await
-            .map_err(io_error("make a view"))
+        self.view.mount(lower).await.map_err(view_error)
     }
 
     async fn execute(
@@ -107,8 +117,11 @@ impl Container for ProcessContainer {
         command: ContainerCommand,
         cancel: CancellationToken,
     ) -> Result<Exit, RuntimeError> {
-        let path = &self.work_path;
-        match execution::execute(&mut self.connection, path, command, &cancel).await? {
+        let place = Place {
+            work_path: &self.work_path,
+            root: self.root,
+        };
+        match execution::execute(&mut self.connection, place, command, &cancel).await? {
             Executed::Ended(exit) => Ok(exit),
             Executed::Stuck(exit) => {
                 self.kill().await?;

@@ -13,6 +13,7 @@ use tokio::process::{Child, Command};
 use super::container::ProcessContainer;
 use crate::control::{ControlListener, InitConnection, lost};
 use crate::engine_error::io_error;
+use crate::own_user::own_user;
 use crate::port::{Container, ContainerRuntime, ContainerShape, RuntimeError};
 use crate::run_directory::{ContainerDirectory, RunDirectory};
 use crate::view::{ViewStrategy, Views, probe};
@@ -214,6 +215,14 @@ impl ContainerRuntime for ProcessRuntime {
         "process"
     }
 
+    fn user(&self) -> (u32, u32) {
+        own_user()
+    }
+
+    fn can_change_root(&self) -> bool {
+        matches!(self.views, Views::Overlay(_)) && self.isolation == ProcessIsolation::Namespaces
+    }
+
     async fn images(&self) -> Result<Vec<(ImageReference, String)>, RuntimeError> {
         Ok(Vec::new())
     }
@@ -237,6 +246,7 @@ impl ContainerRuntime for ProcessRuntime {
         Ok(Box::new(ProcessContainer::new(
             launched,
             &self.views,
+            shape.root,
             namespaces,
         )))
     }

@@ -7,12 +7,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use regatta_model::RootDirectory;
 use rustix::fs::{AtFlags, unlinkat};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 use tokio::sync::oneshot;
 
 use super::copy::copy_tree;
+use super::furnish::furnish;
 use super::namespace::{attach, detach, enter, make_read_only, on_thread, on_thread_and_after};
 use super::overlay::{Layers, OverlayFlavour, make_overlay};
 use super::strategy::{Views, open};
@@ -35,6 +37,7 @@ enum Place {
         layers: PathBuf,
         flavour: OverlayFlavour,
         owner: Option<(Uid, Gid)>,
+        root: RootDirectory,
     },
     /// Copies go into a directory of the host that the container shows.
     Directory(PathBuf),
@@ -48,6 +51,8 @@ pub(crate) struct SlotPaths {
     pub(crate) layers: PathBuf,
     /// The directory of the host that the container shows at its work path.
     pub(crate) shown: PathBuf,
+    /// Whether views become root directories.
+    pub(crate) root: RootDirectory,
 }
 
 impl ViewSlot {
@@ -62,6 +67,7 @@ impl ViewSlot {
             target,
             layers,
             shown,
+            root,
         } = paths;
         let place = match (views, process) {
             (Views::Overlay(flavour), Some(process)) => Place::Namespace {
@@ -70,6 +76,7 @@ impl ViewSlot {
                 layers,
                 flavour: *flavour,
                 owner,
+                root,
             },
             (Views::Overlay(_), None) | (Views::Copy { .. }, _) => Place::Directory(shown),
         };
@@ -145,6 +152,7 @@ impl Place {
                 layers,
                 flavour,
                 owner,
+                root: root_directory,
             } => {
                 let own = layers.join(serial.to_string());
                 let (upper, work) = (own.join("upper"), own.join("work"));
@@ -164,6 +172,10 @@ impl Place {
                 let root = make_overlay(&layers, *flavour)?;
                 enter(process.as_fd())?;
                 attach(&root, target)?;
+                match root_directory {
+                    RootDirectory::InputRoot => furnish(&root)?,
+                    RootDirectory::Image => {}
+                }
                 Ok(root)
             }
             Self::Directory(directory) => {

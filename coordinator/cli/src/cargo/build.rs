@@ -184,9 +184,9 @@ pub fn build(selection: &Selection) -> Result<Build, BuildError> {
         let messages = run_cargo(selection);
         (metadata.join(), messages)
     });
-    let messages = messages?;
+    // First: where there is no package, nothing can be built either.
     let metadata = metadata.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    Ok(collect(metadata, messages))
+    Ok(collect(metadata, messages?))
 }
 
 /// The cargo that runs us, if one does, or the one in the PATH.

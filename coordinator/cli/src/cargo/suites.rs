@@ -8,7 +8,7 @@ use cargo_metadata::PackageId;
 use super::build::{Build, TestBinary};
 use super::libraries::{FindLibrariesError, Libraries, LibraryFinder};
 use super::package_files::PackageFilesError;
-use crate::tree::{Entries, Source, WalkError, walk};
+use crate::tree::{Entries, Source, WalkError, walk_everything};
 
 /// Why a build is no run.
 #[derive(Debug, thiserror::Error)]
@@ -169,7 +169,7 @@ fn package_entries(build: &Build, package: &PackageId) -> Result<Entries, Suites
         return Ok(entries);
     };
     insert(&mut entries, &place, Source::Directory)?;
-    for (path, source) in walk(made, made, &[])?.by_path {
+    for (path, source) in walk_everything(made, made)?.by_path {
         insert(&mut entries, &place.join(path), source)?;
     }
     Ok(entries)

@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use regatta_agent::{Agent, AgentConfig, AgentError};
-use regatta_model::{AgentId, Digest};
+use regatta_model::{AgentId, Digest, Resources};
 use regatta_runtime::docker::ConnectError;
 use regatta_runtime::{
     ContainerRuntime, DockerOptions, DockerRuntime, ProcessIsolation, ProcessOptions,
     ProcessRuntime, RuntimeError,
 };
-use regatta_server::{Coordinator, CoordinatorConfig};
+use regatta_server::{Coordinator, CoordinatorConfig, MetricsServer, StartError};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::client::http_url;
 use crate::directories;
@@ -34,12 +35,12 @@ pub(super) async fn up(global: &GlobalOptions, options: UpOptions) -> Result<Exi
     let mut config = CoordinatorConfig::new(directory.join("coordinator"));
     listen_on(&mut config, &options.listen);
     config.default_image.clone_from(&options.work.image);
-    let coordinator = Coordinator::start(config).await.or_exit(ExitCode::Local)?;
+    let coordinator = Coordinator::start(config).await.map_err(start_failure)?;
     let url = format!("http://{}", coordinator.grpc_address());
     let agent = make_agent(&url, &directory.join("agent"), None, &options.work).await?;
     announce(&options.listen, &coordinator)?;
     greet(global, &coordinator).or_exit(ExitCode::Local)?;
-    let stop = Stop::on_interrupt()?;
+    let stop = Stop::on_interrupt(global)?;
     let coordinator_ends = CancellationToken::new();
     let serving = coordinator.serve_until(coordinator_ends.clone());
     let serving = async {
@@ -57,7 +58,10 @@ pub(super) async fn up(global: &GlobalOptions, options: UpOptions) -> Result<Exi
     served.and(worked).map(|()| ExitCode::Good)
 }
 
-pub(super) async fn coordinator(options: CoordinatorOptions) -> Result<ExitCode, Failure> {
+pub(super) async fn coordinator(
+    global: &GlobalOptions,
+    options: CoordinatorOptions,
+) -> Result<ExitCode, Failure> {
     let directory = match options.state_dir {
         Some(directory) => directory,
         None => directories::state("coordinator").or_exit(ExitCode::Local)?,
@@ -65,10 +69,18 @@ pub(super) async fn coordinator(options: CoordinatorOptions) -> Result<ExitCode,
     let mut config = CoordinatorConfig::new(directory);
     listen_on(&mut config, &options.listen);
     config.storage = options.storage;
+    config.clients_may_write = options.clients_may_write.into_iter().collect();
+    config.unwatched_grace = options.abandoned_grace.unwrap_or(config.unwatched_grace);
+    config.maximum_timeout = options.maximum_timeout.unwrap_or(config.maximum_timeout);
     config.default_image = options.image;
-    let coordinator = Coordinator::start(config).await.or_exit(ExitCode::Local)?;
+    config.tenant_weights = options.tenant_weights.into_iter().collect();
+    for (tenant, name, value) in options.tenant_properties {
+        let properties = config.tenant_properties.entry(tenant).or_default();
+        properties.insert(name, value);
+    }
+    let coordinator = Coordinator::start(config).await.map_err(start_failure)?;
     announce(&options.listen, &coordinator)?;
-    let stop = Stop::on_interrupt()?;
+    let stop = Stop::on_interrupt(global)?;
     let served = until_killed(coordinator.serve_until(stop.drain.clone()), &stop.kill).await;
     served.unwrap_or(Ok(())).or_exit(ExitCode::Infrastructure)?;
     Ok(ExitCode::Good)
@@ -83,11 +95,33 @@ pub(super) async fn agent(
         None => directories::state("agent").or_exit(ExitCode::Local)?,
     };
     let url = http_url(&global.coordinator)?;
+    // Before anything is measured: what is recorded earlier counts nowhere.
+    let http = serve_metrics(options.http_listen).await?;
     let agent = make_agent(&url, &directory, options.name, &options.work).await?;
-    let stop = Stop::on_interrupt()?;
+    let stop = Stop::on_interrupt(global)?;
     let ran = agent.run(stop.drain.clone(), stop.kill.clone()).await;
+    drop(http);
     ran.map_err(agent_failure)?;
     Ok(ExitCode::Good)
+}
+
+/// Serves an agent's metrics until what it answers is dropped.
+async fn serve_metrics(
+    address: Option<SocketAddr>,
+) -> Result<Option<AbortOnDropHandle<()>>, Failure> {
+    let Some(address) = address else {
+        return Ok(None);
+    };
+    let server = MetricsServer::bind(address)
+        .await
+        .or_exit(ExitCode::Local)?;
+    tracing::info!(address = %server.address(), "serving /metrics and /healthz");
+    let serving = tokio::spawn(async move {
+        if let Err(error) = server.serve_until(CancellationToken::new()).await {
+            tracing::error!(%error, "metrics are no longer served");
+        }
+    });
+    Ok(Some(AbortOnDropHandle::new(serving)))
 }
 
 fn listen_on(config: &mut CoordinatorConfig, options: &ListenOptions) {
@@ -149,8 +183,9 @@ struct Stop {
 
 impl Stop {
     /// The first interrupt drains, the second kills.
-    fn on_interrupt() -> Result<Self, Failure> {
-        let mut interrupts = Interrupts::of_this_process().or_exit(ExitCode::Local)?;
+    fn on_interrupt(global: &GlobalOptions) -> Result<Self, Failure> {
+        let interrupts = Interrupts::of_this_process(global.exit_with_stdin);
+        let mut interrupts = interrupts.or_exit(ExitCode::Local)?;
         let stop = Self {
             drain: CancellationToken::new(),
             kill: CancellationToken::new(),
@@ -187,19 +222,30 @@ async fn make_agent(
         None => default_name(&directory)?,
     };
     let runtime = runtime(options.runtime, &directory, &name).await?;
-    let mut config = AgentConfig::new(url, &directory);
-    config.agent_id = Some(name);
-    config.default_image.clone_from(&options.image);
-    if let Some(slots) = options.slots {
-        config.slots = slots;
-    }
-    if let Some(quota) = options.cache_quota {
-        config.cache_quota_bytes = quota;
-    }
-    if let Some(minimum) = options.minimum_free {
-        config.minimum_free_bytes = minimum;
-    }
+    let config = agent_config(url, &directory, name, options);
     Agent::new(config, runtime).map_err(agent_failure)
+}
+
+/// The defaults of this machine, but for what the command line says.
+fn agent_config(url: &str, directory: &Path, name: AgentId, options: &WorkOptions) -> AgentConfig {
+    let defaults = AgentConfig::new(url, directory);
+    let resources = Resources {
+        cpu_milli: options.cpus.unwrap_or(defaults.resources.cpu_milli),
+        memory_bytes: options.memory.unwrap_or(defaults.resources.memory_bytes),
+    };
+    AgentConfig {
+        agent_id: Some(name),
+        default_image: options.image.clone(),
+        slots: options.slots.unwrap_or(defaults.slots),
+        resources,
+        properties: options.labels.clone(),
+        cache_quota_bytes: options.cache_quota.unwrap_or(defaults.cache_quota_bytes),
+        minimum_free_bytes: options.minimum_free.unwrap_or(defaults.minimum_free_bytes),
+        drain_timeout: options.drain_timeout.unwrap_or(defaults.drain_timeout),
+        max_output_bytes: options.max_output_size.unwrap_or(defaults.max_output_bytes),
+        max_stream_bytes: options.max_log_size.unwrap_or(defaults.max_stream_bytes),
+        ..defaults
+    }
 }
 
 /// The same for the life of a state directory, and another for every other on this machine: it labels the
@@ -274,6 +320,19 @@ fn no_docker(error: ConnectError) -> Failure {
     }
 }
 
+fn start_failure(error: StartError) -> Failure {
+    let code = match error {
+        StartError::NotLoopback { .. } | StartError::TenantProperties { .. } => {
+            ExitCode::BadConfiguration
+        }
+        _ => ExitCode::Local,
+    };
+    Failure {
+        code,
+        error: error.into(),
+    }
+}
+
 fn agent_failure(error: AgentError) -> Failure {
     let code = match error {
         AgentError::InvalidCoordinator { .. } | AgentError::InvalidSetting { .. } => {
@@ -297,6 +356,43 @@ mod tests {
         assert_eq!(
             announcement(address, None),
             "{\"grpc\":\"grpc://127.0.0.1:8980\",\"http\":null,\"version\":1}\n"
+        );
+    }
+
+    #[test]
+    fn what_the_command_line_says_of_an_agent_goes_into_its_settings() {
+        use clap::Parser as _;
+        let config = |line: &str| {
+            let options = crate::options::Options::try_parse_from(line.split(' '));
+            let Ok(crate::options::Command::Agent(options)) = options.map(|it| it.command) else {
+                panic!("{line} is no agent's");
+            };
+            let name = "a".parse().expect("a name");
+            agent_config("http://h:1", Path::new("/state"), name, &options.work)
+        };
+        let plain = config("regatta agent");
+        let all = config(
+            "regatta agent --label pool=large --label pool=fast --cpus 1.5 --memory 2GiB \
+             --drain-timeout 90s --max-output-size 1GiB --max-log-size 1MiB --slots 3",
+        );
+        let labels = [("pool", "large"), ("pool", "fast")];
+        assert_eq!(
+            all.properties,
+            labels.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        );
+        assert_eq!(
+            (all.resources.cpu_milli, all.resources.memory_bytes),
+            (1500, 2 << 30)
+        );
+        assert_eq!(all.drain_timeout.as_secs(), 90);
+        assert_eq!(
+            (all.max_output_bytes, all.max_stream_bytes),
+            (1 << 30, 1 << 20)
+        );
+        assert_eq!((all.slots, plain.drain_timeout.as_secs()), (3, 300));
+        assert_eq!(
+            (plain.max_output_bytes, plain.max_stream_bytes),
+            (16 << 30, 64 << 20)
         );
     }
 

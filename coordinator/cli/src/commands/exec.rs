@@ -18,7 +18,7 @@ use crate::interrupts::Interrupts;
 use crate::options::{ExecOptions, GlobalOptions, MessageFormat};
 use crate::session::{submit, watch_failure};
 use crate::tree::{Entries, Staging, walk};
-use crate::watch::{CommandOutput, Ended, EventSink, JsonOutput, JsonReport, follow};
+use crate::watch::{CommandOutput, Ended, EventSink, JsonOutput, JsonReport, Tally, follow};
 use crate::{directories, jobs};
 
 /// The name of the run's only job.
@@ -32,8 +32,9 @@ pub(super) async fn exec(
 ) -> Result<ExitCode, Failure> {
     let client = connect(global).await?;
     let input_root = stage(&client, options.input.as_deref()).await?;
-    let mut interrupts = Interrupts::of_this_process().or_exit(ExitCode::Local)?;
-    let submitted = submit(&client, spec(global, &options, input_root)).await?;
+    let mut interrupts =
+        Interrupts::of_this_process(global.exit_with_stdin).or_exit(ExitCode::Local)?;
+    let submitted = submit(&client, spec(global, &options, input_root), &mut interrupts).await?;
     let mut output = output(global);
     let mut json = json_report(global, &submitted).or_exit(ExitCode::Local)?;
     let mut sinks: Vec<&mut dyn EventSink> = vec![&mut output];
@@ -50,17 +51,10 @@ pub(super) async fn exec(
         return Ok(without_result(&ended));
     };
     if let Some(result) = &finished.result {
-        let whole_stdout =
-            whole(&client, &result.stdout_raw, result.stdout_digest.as_ref()).await?;
-        let whole_stderr =
-            whole(&client, &result.stderr_raw, result.stderr_digest.as_ref()).await?;
-        output
-            .complete(&whole_stdout, &whole_stderr)
-            .or_exit(ExitCode::Local)?;
-        if let Some(directory) = &options.download {
-            download(&client.blobs(), result, directory)
-                .await
-                .or_exit(ExitCode::Infrastructure)?;
+        let brought = bring(&client, result, &mut output, options.download.as_deref());
+        match interrupts.unless(brought).await {
+            Some(brought) => brought?,
+            None => return Ok(ExitCode::Cancelled),
         }
     }
     // A command that ran and failed has said so itself.
@@ -73,6 +67,24 @@ pub(super) async fn exec(
         writeln!(stderr(), "regatta: {}", finished.message).or_exit(ExitCode::Local)?;
     }
     Ok(exit_code(&finished))
+}
+
+/// Brings what of the output was not seen live, and the files.
+async fn bring(
+    client: &Client,
+    result: &reapi::ActionResult,
+    output: &mut CommandOutput<Box<dyn Write>, Box<dyn Write>>,
+    directory: Option<&Path>,
+) -> Result<(), Failure> {
+    let stdout = whole(client, &result.stdout_raw, result.stdout_digest.as_ref()).await?;
+    let stderr = whole(client, &result.stderr_raw, result.stderr_digest.as_ref()).await?;
+    output.complete(&stdout, &stderr).or_exit(ExitCode::Local)?;
+    if let Some(directory) = directory {
+        download(&client.blobs(), result, directory)
+            .await
+            .or_exit(ExitCode::Infrastructure)?;
+    }
+    Ok(())
 }
 
 /// Where the command's output goes: as it is, or as lines of JSON.
@@ -94,7 +106,7 @@ fn json_report(
     match global.message_format {
         MessageFormat::Human => Ok(None),
         MessageFormat::Json => {
-            let mut report = JsonReport::new(stdout())?.without_output();
+            let mut report = JsonReport::new(stdout()).without_output();
             report.submitted(&submitted.run_id, &submitted.warnings)?;
             Ok(Some(report))
         }
@@ -114,7 +126,7 @@ async fn stage(client: &Client, input: Option<&Path>) -> Result<Digest, Failure>
             (staging, roots) = blocking(move || -> Result<_, Failure> {
                 let entries = walk(&directory, &directory, &[]).or_exit(ExitCode::Local)?;
                 let mut staging = Staging::new(&cache_file);
-                let roots = staging.add(&[&entries]).or_exit(ExitCode::Local)?;
+                let roots = staging.add(&[&entries])?;
                 staging.save_cache();
                 Ok((staging, roots))
             })
@@ -122,15 +134,10 @@ async fn stage(client: &Client, input: Option<&Path>) -> Result<Digest, Failure>
         }
         None => {
             staging = Staging::new(Path::new(""));
-            roots = staging
-                .add(&[&Entries::default()])
-                .or_exit(ExitCode::Local)?;
+            roots = staging.add(&[&Entries::default()])?;
         }
     }
-    staging
-        .upload(&client.blobs())
-        .await
-        .or_exit(ExitCode::Infrastructure)?;
+    staging.upload(&client.blobs()).await?;
     Ok(roots.first().copied().unwrap_or(Digest::EMPTY))
 }
 
@@ -178,7 +185,7 @@ async fn whole(
 
 /// The run ended without an end of its job, which only a cancelled or broken one does.
 fn without_result(ended: &Ended) -> ExitCode {
-    match ended.exit_code() {
+    match ended.exit_code(&Tally::default()) {
         ExitCode::Good => ExitCode::Infrastructure,
         code => code,
     }

@@ -15,6 +15,9 @@ use crate::session::Session;
 use crate::tree::{Entries, ExpandError, Staging, expand, walk};
 use crate::{directories, git, jobs};
 
+/// In the working directory.
+const JUNIT_OF_CI: &str = "regatta-junit.xml";
+
 pub(super) async fn run(global: &GlobalOptions, options: RunOptions) -> Result<ExitCode, Failure> {
     let pipeline = load(options.file.as_deref())?;
     let chosen: Vec<JobConfig> = pipeline
@@ -35,14 +38,9 @@ pub(super) async fn run(global: &GlobalOptions, options: RunOptions) -> Result<E
     let commit = blocking(move || git::commit_of(&root)).await?;
     let cache_file = directories::digest_cache(&pipeline.root).or_exit(ExitCode::Local)?;
     let mut staging = Staging::new(&cache_file);
-    let roots = staging
-        .add(&inputs.iter().collect::<Vec<_>>())
-        .or_exit(ExitCode::Local)?;
+    let roots = staging.add(&inputs.iter().collect::<Vec<_>>())?;
     staging.save_cache();
-    staging
-        .upload(&client.blobs())
-        .await
-        .or_exit(ExitCode::Infrastructure)?;
+    staging.upload(&client.blobs()).await?;
     let spec = v1::RunSpec {
         instance_name: global.instance.clone(),
         commit: commit.id,
@@ -51,16 +49,24 @@ pub(super) async fn run(global: &GlobalOptions, options: RunOptions) -> Result<E
         jobs: configured_jobs(&chosen, &pipeline, &roots),
         fail_fast: options.fail_fast,
         skip_cache_lookup: options.report.no_cache,
+        stream_tests: options.report.live_output,
         description: description("regatta run", &options.jobs),
     };
     let session = Session {
         global,
         client: &client,
         report: &options.report,
-        junit: options.junit,
+        junit: options.junit.or_else(junit_of_ci),
     };
-    let (ended, _) = session.run(spec).await?;
-    Ok(ended.exit_code())
+    let (ended, tally) = session.run(spec).await?;
+    Ok(ended.exit_code(&tally))
+}
+
+/// Where the report goes that CI systems pick up, if this is one and nobody said where.
+fn junit_of_ci() -> Option<PathBuf> {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| value == "true");
+    let is_ci = is_set("GITHUB_ACTIONS") || is_set("GITLAB_CI");
+    is_ci.then(|| JUNIT_OF_CI.into())
 }
 
 fn load(file: Option<&Path>) -> Result<Pipeline, Failure> {

@@ -18,7 +18,7 @@ use crate::options::{GlobalOptions, TestOptions};
 use crate::probe::lacking;
 use crate::session::Session;
 use crate::tree::{Entries, Staging};
-use crate::watch::Ended;
+use crate::watch::{Ended, Tally};
 
 /// Below the target directory.
 const JUNIT: &str = "regatta/junit.xml";
@@ -45,10 +45,7 @@ pub(super) async fn test(
         move || stage(&build, &libraries, &lacking, &settings, digests)
     })
     .await??;
-    let uploaded = staging
-        .upload(&client.blobs())
-        .await
-        .or_exit(ExitCode::Infrastructure)?;
+    let uploaded = staging.upload(&client.blobs()).await?;
     tracing::info!(
         blobs = uploaded.uploaded_blobs,
         bytes = uploaded.uploaded_bytes,
@@ -64,6 +61,7 @@ pub(super) async fn test(
         jobs,
         fail_fast: !options.no_fail_fast,
         skip_cache_lookup: options.report.no_cache,
+        stream_tests: options.report.live_output,
         description: description("regatta test", &options.filters),
     };
     let junit = Some(options.junit.unwrap_or_else(|| target.join(JUNIT)));
@@ -74,7 +72,7 @@ pub(super) async fn test(
         junit,
     };
     let (ended, tally) = session.run(spec).await?;
-    end(&ended, tally.trouble)
+    end(&ended, &tally)
 }
 
 async fn build_here(selection: Selection) -> Result<(Build, Commit), Failure> {
@@ -146,7 +144,7 @@ fn stage(
     let suites = suites(build, libraries, lacking).map_err(suites_failure)?;
     let mut staging = Staging::new(&digests);
     let entries: Vec<&Entries> = suites.iter().map(|suite| &suite.entries).collect();
-    let roots = staging.add(&entries).or_exit(ExitCode::Local)?;
+    let roots = staging.add(&entries)?;
     staging.save_cache();
     let job =
         |(suite, root): (&CargoSuite, _)| cargo_job(suite, root, build.layout.root(), settings);
@@ -166,16 +164,16 @@ fn suites_failure(error: SuitesError) -> Failure {
 
 /// What the process ends with: a run without trouble in which no test ran is most probably a misspelt
 /// filter, and the coordinator gives no verdict on it.
-fn end(ended: &Ended, trouble: bool) -> Result<ExitCode, Failure> {
+fn end(ended: &Ended, tally: &Tally) -> Result<ExitCode, Failure> {
     let selected = match ended {
         Ended::Finished(finished) => {
             let counts = finished.counts.unwrap_or_default();
-            finished.cancelled || trouble || counts.planned > counts.skipped
+            finished.cancelled || tally.trouble || counts.planned > counts.skipped
         }
         Ended::Left => true,
     };
     match selected {
-        true => Ok(ended.exit_code()),
+        true => Ok(ended.exit_code(tally)),
         false => Err(Failure::new(
             ExitCode::NothingSelected,
             "no test ran: none was selected",
@@ -201,9 +199,10 @@ mod tests {
 
     #[test]
     fn a_run_of_nothing_is_not_good() {
-        let with = |ended: &Ended, trouble| match end(ended, trouble) {
-            Ok(code) => code,
-            Err(failure) => failure.code,
+        let with = |ended: &Ended, trouble| {
+            let mut tally = Tally::default();
+            tally.trouble = trouble;
+            end(ended, &tally).unwrap_or_else(|failure| failure.code)
         };
         let code = |ended: &Ended| with(ended, false);
         assert_eq!(

@@ -48,16 +48,20 @@ fn command(section: &Section<'_>, key: &str) -> Result<Vec<String>, ConfigError>
         DeValue::String(script) if script.trim().is_empty() => {
             Err(section.bad_value(key, &value.span(), "the command is empty"))
         }
-        DeValue::String(script) => Ok(SHELL
-            .iter()
-            .map(|word| (*word).to_owned())
-            .chain([script.to_string()])
-            .collect()),
+        DeValue::String(_) => {
+            let script = section.text(key)?.map(Spanned::into_inner);
+            let shell = SHELL.iter().map(|word| (*word).to_owned());
+            Ok(shell.chain(script).collect())
+        }
         DeValue::Array(words) if words.is_empty() => {
             Err(section.bad_value(key, &value.span(), "the command is empty"))
         }
         DeValue::Array(_) => {
             let words = section.texts(key)?.unwrap_or_default();
+            if let Some(program) = words.first().filter(|word| word.get_ref().is_empty()) {
+                let detail = "the first word is the program to run, and it is empty";
+                return Err(section.bad_value(key, &program.span(), detail));
+            }
             Ok(words.into_iter().map(Spanned::into_inner).collect())
         }
         _ => Err(section.wrong_type(key, value, "a shell script or a list of arguments")),

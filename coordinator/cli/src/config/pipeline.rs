@@ -1,6 +1,6 @@
 //! The jobs of a configuration.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -145,38 +145,48 @@ impl Pipeline {
 pub(super) fn in_order(jobs: Vec<JobConfig>) -> Result<Vec<JobConfig>, Vec<String>> {
     let by_name: BTreeMap<&str, &JobConfig> =
         jobs.iter().map(|job| (job.name.as_str(), job)).collect();
-    let mut order: Vec<&str> = Vec::new();
+    let mut ranks: BTreeMap<&str, usize> = BTreeMap::new();
     for job in &jobs {
-        visit(job.name.as_str(), &by_name, &mut Vec::new(), &mut order)?;
+        visit(job, &by_name, &mut ranks)?;
     }
-    let ranks: BTreeMap<String, usize> = order
-        .iter()
-        .enumerate()
-        .map(|(rank, name)| ((*name).to_owned(), rank))
+    let ranks: BTreeMap<String, usize> = ranks
+        .into_iter()
+        .map(|(name, rank)| (name.to_owned(), rank))
         .collect();
     let mut sorted = jobs;
     sorted.sort_by_key(|job| ranks.get(job.name.as_str()).copied());
     Ok(sorted)
 }
 
+/// Ranks a job behind all that it needs. It does not recur: how deep needs go is for the file to say.
 fn visit<'a>(
-    name: &'a str,
+    job: &'a JobConfig,
     jobs: &BTreeMap<&'a str, &'a JobConfig>,
-    path: &mut Vec<&'a str>,
-    order: &mut Vec<&'a str>,
+    ranks: &mut BTreeMap<&'a str, usize>,
 ) -> Result<(), Vec<String>> {
-    if order.contains(&name) {
+    if ranks.contains_key(job.name.as_str()) {
         return Ok(());
     }
-    if let Some(start) = path.iter().position(|earlier| *earlier == name) {
-        let circle = path[start..].iter().chain([&name]);
-        return Err(circle.map(|name| (*name).to_owned()).collect());
+    let mut path = vec![(job.name.as_str(), job.needs.as_slice())];
+    let mut on_path = BTreeSet::from([job.name.as_str()]);
+    while let Some((name, needs)) = path.last_mut() {
+        let Some((need, rest)) = needs.split_first() else {
+            on_path.remove(name);
+            ranks.insert(name, ranks.len());
+            path.pop();
+            continue;
+        };
+        *needs = rest;
+        if ranks.contains_key(need.as_str()) {
+            continue;
+        }
+        if !on_path.insert(need) {
+            let circle = path.iter().map(|(name, _)| *name);
+            let circle = circle.skip_while(|name| *name != need);
+            return Err(circle.chain([need.as_str()]).map(str::to_owned).collect());
+        }
+        let needs = jobs.get(need.as_str()).map_or(&[][..], |job| &job.needs);
+        path.push((need, needs));
     }
-    path.push(name);
-    for need in jobs.get(name).map_or(&[][..], |job| &job.needs) {
-        visit(need, jobs, path, order)?;
-    }
-    path.pop();
-    order.push(name);
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! From the text of a configuration to its jobs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -118,8 +118,14 @@ pub fn parse(text: &str, file: &Path, root: &Path) -> Result<Pipeline, ConfigErr
         None => Vec::new(),
     };
     check_needs(&top.source, &jobs)?;
-    let jobs = in_order(jobs)
-        .map_err(|path| ConfigError::new(file.to_owned(), None, ConfigProblem::Cycle { path }))?;
+    let places: BTreeMap<String, _> = jobs
+        .iter()
+        .map(|job| (job.name.to_string(), job.position))
+        .collect();
+    let jobs = in_order(jobs).map_err(|path| {
+        let position = path.first().and_then(|name| places.get(name)).copied();
+        ConfigError::new(file.to_owned(), position, ConfigProblem::Cycle { path })
+    })?;
     Ok(Pipeline {
         file: file.to_owned(),
         root: root.to_owned(),
@@ -142,11 +148,10 @@ struct Settings {
 
 impl Settings {
     fn read(section: &Section<'_>) -> Result<Self, ConfigError> {
-        let parsed = |text: &Spanned<String>| text.get_ref().parse::<ImageReference>();
         let image = match section.text("image")? {
             Some(text) => {
-                let image = parsed(&text);
-                Some(image.map_err(|error| section.bad_value("image", &text.span(), error))?)
+                let image = read_image(text.get_ref());
+                Some(image.map_err(|problem| section.bad_value("image", &text.span(), problem))?)
             }
             None => None,
         };
@@ -190,6 +195,27 @@ impl Settings {
             isolation: self.isolation.or(defaults.isolation),
         }
     }
+}
+
+/// An image that Docker could have: what its grammar of references allows, roughly.
+fn read_image(text: &str) -> Result<ImageReference, String> {
+    let is_allowed = |character: char| {
+        character.is_ascii_alphanumeric() || matches!(character, '.' | '_' | '-' | ':' | '/' | '@')
+    };
+    if let Some(character) = text.chars().find(|character| !is_allowed(*character)) {
+        return Err(format!(
+            "`{text}` holds {character:?}; images are called like debian:12 or host:5000/name@sha256:..."
+        ));
+    }
+    let name = text.split('@').next().unwrap_or_default();
+    // What stands before a slash may be a host, and what stands after a colon a tag.
+    let path = name.split_once('/').map_or(name, |(_, path)| path);
+    let path = path.split(':').next().unwrap_or_default();
+    if path.contains(|character: char| character.is_ascii_uppercase()) {
+        return Err(format!("the name in `{text}` must be in lower case"));
+    }
+    text.parse()
+        .map_err(|error: regatta_model::InvalidIdError| error.to_string())
 }
 
 fn read_resources(section: &Section<'_>) -> Result<(Option<u64>, Option<u64>), ConfigError> {
@@ -293,10 +319,10 @@ pub(super) fn relative_path(
 }
 
 fn check_needs(source: &Source<'_>, jobs: &[JobConfig]) -> Result<(), ConfigError> {
-    let names = || jobs.iter().map(|job| job.name.as_str());
+    let names: BTreeSet<&str> = jobs.iter().map(|job| job.name.as_str()).collect();
     for job in jobs {
         for need in &job.needs {
-            if names().any(|name| name == need) {
+            if names.contains(need.as_str()) {
                 continue;
             }
             return Err(ConfigError::new(
@@ -305,7 +331,7 @@ fn check_needs(source: &Source<'_>, jobs: &[JobConfig]) -> Result<(), ConfigErro
                 ConfigProblem::UnknownNeed {
                     place: format!("[jobs.{}]", job.name),
                     name: need.clone(),
-                    nearest: nearest(need, names()),
+                    nearest: nearest(need, names),
                 },
             ));
         }

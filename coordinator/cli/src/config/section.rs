@@ -125,10 +125,23 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A text without NUL: it becomes a path, an argument or a name, and none of them can have one.
+    fn whole(
+        &self,
+        key: &str,
+        span: Range<usize>,
+        text: &str,
+    ) -> Result<Spanned<String>, ConfigError> {
+        if text.contains('\0') {
+            return Err(self.bad_value(key, &span, "a text cannot hold a NUL character"));
+        }
+        Ok(Spanned::new(span, text.to_owned()))
+    }
+
     pub(super) fn text(&self, key: &str) -> Result<Option<Spanned<String>>, ConfigError> {
         self.value(key)
             .map(|value| match value.get_ref() {
-                DeValue::String(text) => Ok(Spanned::new(value.span(), text.to_string())),
+                DeValue::String(text) => self.whole(key, value.span(), text),
                 _ => Err(self.wrong_type(key, value, "a string")),
             })
             .transpose()
@@ -145,7 +158,7 @@ impl<'a> Section<'a> {
         elements
             .iter()
             .map(|element| match element.get_ref() {
-                DeValue::String(text) => Ok(Spanned::new(element.span(), text.to_string())),
+                DeValue::String(text) => self.whole(key, element.span(), text),
                 _ => Err(self.wrong_type(key, element, EXPECTED)),
             })
             .collect::<Result<_, _>>()

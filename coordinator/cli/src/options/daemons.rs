@@ -1,10 +1,12 @@
 //! Options of the commands that stay.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use regatta_model::ImageReference;
+use regatta_model::{ImageReference, TenantId};
 
 /// Options of `regatta up`.
 #[derive(Clone, Debug, Args)]
@@ -35,9 +37,26 @@ pub struct CoordinatorOptions {
     /// The image for work that names none
     #[arg(long)]
     pub image: Option<ImageReference>,
+    /// A tenant (REAPI instance name) whose clients may write action results, and so are trusted as agents
+    /// are (may be repeated)
+    #[arg(long, value_name = "TENANT")]
+    pub clients_may_write: Vec<regatta_model::TenantId>,
+    /// How long an action goes on that nobody watches [default: 30s]
+    #[arg(long, value_name = "DURATION", value_parser = crate::config::parse_duration)]
+    pub abandoned_grace: Option<Duration>,
+    /// The longest timeout that an action may ask for [default: 24h]
+    #[arg(long, value_name = "DURATION", value_parser = crate::config::parse_duration)]
+    pub maximum_timeout: Option<Duration>,
     /// Where blobs and action results are stored: file:///DIR, s3://BUCKET/PREFIX, memory://
     #[arg(long, value_name = "URL")]
     pub storage: Option<String>,
+    /// A tenant's share of the fleet, relative to the others', who have 1; may be given for each tenant
+    #[arg(long = "tenant-weight", value_name = "NAME=N", value_parser = parse_tenant_weight)]
+    pub tenant_weights: Vec<(TenantId, NonZeroU32)>,
+    /// A platform property for those of a tenant's actions that do not name it, for clients that cannot say
+    /// such a thing: `buildstream:chroot-input-root=true` (may be repeated)
+    #[arg(long = "tenant-property", value_name = "TENANT:NAME=VALUE", value_parser = parse_tenant_property)]
+    pub tenant_properties: Vec<(TenantId, String, String)>,
     /// Where everything is kept; by default below the user's state directory
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
@@ -46,7 +65,9 @@ pub struct CoordinatorOptions {
 /// Options of `regatta agent`.
 #[derive(Clone, Debug, Args)]
 #[command(
-    after_help = "Examples:\n  regatta agent --coordinator grpc://build-host:8980\n  regatta agent --slots 2 --runtime process"
+    after_help = "Examples:\n  regatta agent --coordinator grpc://build-host:8980\n  regatta agent --slots 2 --runtime process\n  regatta agent --label pool=large --cpus 8 --memory 16GiB\n\n\
+    Ctrl-C and SIGTERM drain the agent: what runs is finished, for at most --drain-timeout, and nothing new\n\
+    is taken. A second one ends it at once. Either way no container is left."
 )]
 pub struct AgentOptions {
     /// What it works with.
@@ -55,6 +76,9 @@ pub struct AgentOptions {
     /// Its name; by default one that is made once and kept
     #[arg(long, value_name = "NAME")]
     pub name: Option<regatta_model::AgentId>,
+    /// The address for metrics and health, such as 127.0.0.1:8982; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS")]
+    pub http_listen: Option<SocketAddr>,
     /// Where everything is kept; by default below the user's state directory
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
@@ -86,12 +110,30 @@ pub struct WorkOptions {
     /// What runs commands
     #[arg(long, value_enum, default_value_t)]
     pub runtime: RuntimeChoice,
-    /// How much the blobs and input trees of one tenant may take up, such as 20GiB
+    /// How much all cached blobs and input trees together may take up, such as 20GiB
     #[arg(long, value_name = "SIZE", value_parser = crate::config::parse_size)]
     pub cache_quota: Option<u64>,
     /// How much of the file system must stay free, such as 1GiB
     #[arg(long, value_name = "SIZE", value_parser = crate::config::parse_size)]
     pub minimum_free: Option<u64>,
+    /// What actions may ask for by a platform property of this name and value (may be repeated)
+    #[arg(long = "label", value_name = "NAME=VALUE", value_parser = parse_label)]
+    pub labels: Vec<(String, String)>,
+    /// How many CPUs commands may ask for together, such as 8 or 2.5; by default all of them
+    #[arg(long, value_name = "COUNT", value_parser = crate::config::parse_cpus)]
+    pub cpus: Option<u64>,
+    /// How much memory commands may ask for together, such as 16GiB; by default all of it
+    #[arg(long, value_name = "SIZE", value_parser = parse_some_size)]
+    pub memory: Option<u64>,
+    /// How long a drain may take before what still runs is killed [default: 5m]
+    #[arg(long, value_name = "DURATION", value_parser = crate::config::parse_duration)]
+    pub drain_timeout: Option<Duration>,
+    /// How large the outputs of one command may be together [default: 16GiB]
+    #[arg(long, value_name = "SIZE", value_parser = parse_some_size)]
+    pub max_output_size: Option<u64>,
+    /// How much of each of a command's stdout and stderr is kept [default: 64MiB]
+    #[arg(long, value_name = "SIZE", value_parser = parse_some_size)]
+    pub max_log_size: Option<u64>,
 }
 
 /// What runs commands.
@@ -104,4 +146,65 @@ pub enum RuntimeChoice {
     Docker,
     /// Plain processes of this machine: nothing isolates them, images mean nothing.
     Process,
+}
+
+/// Names that say how to run an action, or what every agent says of itself: a label of that name would be
+/// asked for by nobody, or would be a lie.
+const TAKEN_LABELS: [&str; 9] = [
+    "chroot-input-root",
+    "container-image",
+    "cpu",
+    "dockerChrootPath",
+    "dockerNetwork",
+    "isolation",
+    "memory",
+    "network",
+    "runtime",
+];
+
+fn parse_label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, _)) if TAKEN_LABELS.contains(&name) => Err(format!(
+            "`{name}` has a meaning of its own as a platform property; choose another name"
+        )),
+        Some((name, value)) if !name.is_empty() && !value.is_empty() => {
+            Ok((name.to_owned(), value.to_owned()))
+        }
+        Some(_) | None => Err("write it as NAME=VALUE, like pool=large".to_owned()),
+    }
+}
+
+fn parse_some_size(text: &str) -> Result<u64, String> {
+    match crate::config::parse_size(text) {
+        Ok(0) => Err("it must be more than nothing, such as 1GiB".to_owned()),
+        Ok(size) => Ok(size),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// `NAME=N`; the name may be empty, as that of the default tenant is.
+fn parse_tenant_weight(text: &str) -> Result<(TenantId, NonZeroU32), String> {
+    let (name, weight) = text
+        .rsplit_once('=')
+        .ok_or("write the tenant's name, `=` and a number, such as `release=4`")?;
+    let tenant = name.parse().map_err(|error| format!("{error}"))?;
+    let weight = weight
+        .parse()
+        .map_err(|_| format!("`{weight}` is no share: write a whole number from 1"))?;
+    Ok((tenant, weight))
+}
+
+/// `TENANT:NAME=VALUE`; the tenant may be empty, as the default one is.
+fn parse_tenant_property(text: &str) -> Result<(TenantId, String, String), String> {
+    let parts = text
+        .split_once('=')
+        .and_then(|(head, value)| Some((head.rsplit_once(':')?, value)));
+    let Some(((tenant, name), value)) = parts.filter(|((_, name), _)| !name.is_empty()) else {
+        let example = "buildstream:chroot-input-root=true";
+        return Err(format!(
+            "write tenant, `:`, name, `=` and value, such as `{example}`"
+        ));
+    };
+    let tenant = tenant.parse().map_err(|error| format!("{error}"))?;
+    Ok((tenant, name.to_owned(), value.to_owned()))
 }

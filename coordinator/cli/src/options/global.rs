@@ -47,7 +47,7 @@ pub struct GlobalOptions {
     /// How to show progress
     #[arg(long, global = true, value_enum, default_value_t, value_name = "HOW")]
     pub progress: ProgressChoice,
-    /// What to write to standard output: text for people, or versioned NDJSON for programs
+    /// What run, test and exec write to standard output: text for people, or versioned NDJSON for programs
     #[arg(
         long,
         global = true,
@@ -56,6 +56,9 @@ pub struct GlobalOptions {
         value_name = "FORMAT"
     )]
     pub message_format: MessageFormat,
+    /// End as soon as standard input is closed: for whoever starts this, and may be killed
+    #[arg(long, global = true, hide = true)]
+    pub exit_with_stdin: bool,
 }
 
 /// How log lines are written.
@@ -106,8 +109,13 @@ impl GlobalOptions {
     /// Whether what goes to standard output is coloured.
     #[must_use]
     pub fn paint(&self) -> Paint {
-        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        paint(self.color, no_color, std::io::stdout().is_terminal())
+        paint(self.color, no_color(), std::io::stdout().is_terminal())
+    }
+
+    /// Whether what goes to standard error is coloured.
+    #[must_use]
+    pub fn paint_errors(&self) -> Paint {
+        paint(self.color, no_color(), std::io::stderr().is_terminal())
     }
 
     /// Whether progress is a bar.
@@ -119,6 +127,10 @@ impl GlobalOptions {
             ProgressChoice::Tty => true,
         }
     }
+}
+
+fn no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
 fn paint(choice: ColorChoice, no_color: bool, terminal: bool) -> Paint {

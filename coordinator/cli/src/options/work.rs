@@ -17,7 +17,7 @@ pub struct ReportArguments {
     /// Which results to show as they happen; each level shows those before it, too
     #[arg(long, value_enum, default_value_t, value_name = "LEVEL")]
     pub status_level: StatusLevel,
-    /// Show the output of build jobs as it appears, not only if they fail
+    /// Show the output of jobs and tests as it appears, not only if they fail
     #[arg(long)]
     pub live_output: bool,
     /// Run everything, though its result is known
@@ -96,7 +96,7 @@ pub struct RunOptions {
     /// Stop at the first failure
     #[arg(long)]
     pub fail_fast: bool,
-    /// Where to write JUnit XML
+    /// Where to write JUnit XML [default in GitHub Actions and GitLab CI: regatta-junit.xml]
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
     /// What to show.
@@ -108,8 +108,8 @@ pub struct RunOptions {
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Examples:\n  regatta exec -- uname -a\n  regatta exec --image debian:stable-slim --input . --output out --download . -- make\n\n\
-    The exit code is the command's; 124 if it ran too long, 137 if it ran out of memory, 96 to 99 if it\n\
-    could not be run at all."
+    The exit code is the command's; 124 if it ran too long, 137 if it ran out of memory, 100 if it made\n\
+    no such output, 96 to 99 if it could not be run at all."
 )]
 pub struct ExecOptions {
     /// How to run it.

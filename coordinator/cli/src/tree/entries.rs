@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use regatta_cas::merkle::Unfit;
 
 /// What goes into an input root, by path relative to it; parents come into being by themselves.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -36,6 +37,8 @@ pub enum Source {
     },
     /// A directory, even if nothing else is put into it.
     Directory,
+    /// Something that no tree can hold: it must not be among the inputs.
+    Unfit(Unfit),
 }
 
 impl Entries {

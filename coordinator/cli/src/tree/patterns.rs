@@ -1,10 +1,10 @@
 //! From the patterns of a configuration to the files they mean.
 
-use std::path::Path;
+use std::path::{Component, Path};
 
 use globset::{GlobBuilder, GlobMatcher};
 
-use super::{Entries, Source, WalkError, walk};
+use super::{Entries, Source, WalkError, walk_everything};
 
 /// Why patterns mean no files.
 #[derive(Debug, thiserror::Error)]
@@ -31,8 +31,9 @@ pub enum ExpandError {
 /// The files below `root` that the patterns mean, by path relative to it; `files` are those that git does
 /// not ignore.
 ///
-/// A pattern without wildcards is a file or a directory with all in it, ignored or not. `*` stays in a
-/// directory, `**` does not. A `!` at its beginning takes files out of what earlier patterns put in.
+/// A pattern without wildcards is a file or a directory with all in it, ignored or not; but `.` is the
+/// project as git sees it. `*` stays in a directory, `**` does not. A `!` at its beginning takes files out
+/// of what earlier patterns put in.
 ///
 /// # Errors
 /// A pattern matches nothing.
@@ -52,7 +53,10 @@ pub fn expand<'a>(
         }
         let found = match pattern.contains(['*', '?', '[', '{']) {
             true => matching(files, &matcher(pattern)?),
-            false => named(root, pattern.trim_start_matches("./").trim_end_matches('/'))?,
+            false => match pattern.trim_start_matches("./").trim_end_matches('/') {
+                "" | "." => files.clone(),
+                path => named(root, path)?,
+            },
         };
         if found.by_path.is_empty() {
             let pattern = pattern.to_owned();
@@ -92,17 +96,18 @@ fn matching(files: &Entries, matcher: &GlobMatcher) -> Entries {
     }
 }
 
-/// A file, or a directory and all in it, as the path says.
+/// A file, or a directory and all in it, as the path says; nothing if it leads out of the root.
 fn named(root: &Path, path: &str) -> Result<Entries, ExpandError> {
-    let absolute = match path {
-        "" | "." => root.to_owned(),
-        _ => root.join(path),
-    };
+    let inside = |part| matches!(part, Component::Normal(_));
+    if !Path::new(path).components().all(inside) {
+        return Ok(Entries::default());
+    }
+    let absolute = root.join(path);
     let Ok(metadata) = std::fs::symlink_metadata(&absolute) else {
         return Ok(Entries::default());
     };
-    let mut entries = walk(&absolute, root, &[])?;
-    if metadata.is_dir() && entries.by_path.is_empty() && !path.is_empty() && path != "." {
+    let mut entries = walk_everything(&absolute, root)?;
+    if metadata.is_dir() && entries.by_path.is_empty() {
         entries.by_path.insert(path.to_owned(), Source::Directory);
     }
     Ok(entries)
@@ -111,6 +116,7 @@ fn named(root: &Path, path: &str) -> Result<Entries, ExpandError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tree::walk;
 
     fn expanded(patterns: &[&str]) -> Result<Vec<String>, ExpandError> {
         let directory = tempfile::tempdir().expect("a temporary directory");
@@ -120,6 +126,7 @@ mod tests {
             "src/deep/b.c",
             "src/deep/b.h",
             "ignored.o",
+            "src/deep/ignored.o",
             "Makefile",
         ] {
             let file = root.join(file);
@@ -142,7 +149,15 @@ mod tests {
     fn patterns_mean_what_they_mean_in_a_shell() {
         check(&["src/*.c"], &["src/a.c"]);
         check(&["src/**/*.c"], &["src/a.c", "src/deep/b.c"]);
-        check(&["src"], &["src/a.c", "src/deep/b.c", "src/deep/b.h"]);
+        let all = [
+            "src/a.c",
+            "src/deep/b.c",
+            "src/deep/b.h",
+            "src/deep/ignored.o",
+        ];
+        check(&["src"], &all);
+        check(&["src/**"], &all[..3]);
+        check(&[".", "!src"], &[".gitignore", "Makefile"]);
         check(&["src/", "!src/deep"], &["src/a.c"]);
         check(
             &["**", "!**/*.c"],
@@ -155,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_pattern_that_matches_nothing_is_an_error() {
-        for pattern in ["*.rs", "nothing", "*.o"] {
+        for pattern in ["*.rs", "nothing", "*.o", "../x", "/etc/passwd"] {
             let error = expanded(&[pattern]).expect_err("nothing matches");
             assert_eq!(error.to_string(), format!("nothing matches `{pattern}`"));
         }

@@ -5,19 +5,29 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use regatta_cas::merkle::{
-    BuildError, FileDigestCache, ScanError, Tree, TreeBuilder, digest_paths,
+    BuildError, FileDigestCache, FileDigestsError, Tree, TreeBuilder, Unfit, digest_files,
 };
 use regatta_cas::{BlobStore, UploadError, UploadSummary, stream_of, upload};
 use regatta_model::Digest;
 
 use super::{Entries, Source};
+use crate::exit_code::{ExitCode, Failure};
 
 /// Why input roots are not in the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StageError {
     /// A file cannot be read.
     #[error(transparent)]
-    Scan(Box<ScanError>),
+    Digest(Box<FileDigestsError>),
+    /// Something among the inputs cannot be sent. Change it, leave it out of the inputs, or have git
+    /// ignore it.
+    #[error("the input {path} cannot be sent: {problem}; change it or leave it out of the inputs")]
+    Unfit {
+        /// Its path in the tree.
+        path: String,
+        /// Why.
+        problem: Unfit,
+    },
     /// The entries contradict each other. Fix the inputs.
     #[error("the inputs do not make a tree: {0}")]
     Build(#[from] BuildError),
@@ -34,9 +44,9 @@ pub enum StageError {
     },
 }
 
-impl From<ScanError> for StageError {
-    fn from(error: ScanError) -> Self {
-        Self::Scan(Box::new(error))
+impl From<FileDigestsError> for StageError {
+    fn from(error: FileDigestsError) -> Self {
+        Self::Digest(Box::new(error))
     }
 }
 
@@ -46,11 +56,32 @@ impl From<UploadError> for StageError {
     }
 }
 
+impl From<StageError> for Failure {
+    fn from(error: StageError) -> Self {
+        let code = match &error {
+            StageError::Unfit { .. } | StageError::Build(_) => ExitCode::BadConfiguration,
+            StageError::Digest(_) => ExitCode::Local,
+            StageError::Upload(error) => match error.as_ref() {
+                UploadError::FileChanged { .. } | UploadError::Read { .. } => ExitCode::Local,
+                UploadError::NoSource { .. } | UploadError::Put { .. } | UploadError::Find(_) => {
+                    ExitCode::Infrastructure
+                }
+            },
+            StageError::Put { .. } => ExitCode::Infrastructure,
+        };
+        Self {
+            code,
+            error: error.into(),
+        }
+    }
+}
+
 /// Input roots on their way to the store: files are digested once, however many trees they are in, and
 /// everything is uploaded together.
 #[derive(Debug)]
 pub struct Staging {
     cache: FileDigestCache,
+    read_count: usize,
     digests: HashMap<PathBuf, Digest>,
     files: HashMap<Digest, PathBuf>,
     bytes: BTreeMap<Digest, Bytes>,
@@ -63,6 +94,7 @@ impl Staging {
     pub fn new(cache_file: &Path) -> Self {
         Self {
             cache: FileDigestCache::open(cache_file),
+            read_count: 0,
             digests: HashMap::new(),
             files: HashMap::new(),
             bytes: BTreeMap::new(),
@@ -87,13 +119,16 @@ impl Staging {
                 Source::File { .. }
                 | Source::Bytes { .. }
                 | Source::Symlink { .. }
-                | Source::Directory => None,
+                | Source::Directory
+                | Source::Unfit(_) => None,
             })
             .collect();
         paths.sort();
         paths.dedup();
-        let digests = digest_paths(&paths, Some(&mut self.cache))?;
-        for (path, digest) in paths.into_iter().zip(digests) {
+        let found = digest_files(&paths, Some(&mut self.cache))?;
+        tracing::debug!(files = paths.len(), read = found.read_count, "digested");
+        self.read_count += found.read_count;
+        for (path, digest) in paths.into_iter().zip(found.digests) {
             self.files.entry(digest).or_insert_with(|| path.clone());
             self.digests.insert(path, digest);
         }
@@ -118,12 +153,24 @@ impl Staging {
                 }
                 Source::Symlink { target } => builder.insert_symlink(path, target)?,
                 Source::Directory => builder.insert_directory(path)?,
+                Source::Unfit(problem) => {
+                    return Err(StageError::Unfit {
+                        path: path.clone(),
+                        problem: problem.clone(),
+                    });
+                }
             }
         }
         let tree = builder.build();
         self.all.directories.extend(tree.directories);
         self.all.files.extend(tree.files);
         Ok(tree.root)
+    }
+
+    /// How many files had to be read because the cache did not know them.
+    #[must_use]
+    pub const fn read_count(&self) -> usize {
+        self.read_count
     }
 
     /// Adds a blob that is in no tree: a command or an action.
@@ -224,6 +271,47 @@ mod tests {
             );
         }
         assert_eq!(store.find_missing(&roots).await.expect("it answers"), []);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_changes_before_it_is_sent_is_this_machines_fault() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let file = directory.path().join("f");
+        for later in ["less", "as much", "more than before"] {
+            std::fs::write(&file, "as long").expect("written");
+            let source = Source::File {
+                path: file.clone(),
+                executable: false,
+            };
+            let mut entries = Entries::default();
+            entries.insert(Path::new("f"), source).expect("UTF-8");
+            let mut staging = Staging::new(&directory.path().join("cache"));
+            staging.add(&[&entries]).expect("it can be read");
+            std::fs::write(&file, later).expect("written");
+            let store = MemoryBlobStore::new();
+            let error = staging.upload(&store).await.expect_err("it changed");
+            let failure = Failure::from(error);
+            assert_eq!(failure.code, ExitCode::Local, "{failure}");
+            assert!(failure.to_string().contains("f changed while"), "{failure}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_sent_is_named_once_it_is_an_input() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let root = directory.path();
+        std::fs::write(root.join("file"), "").expect("written");
+        std::os::unix::fs::symlink("/etc/passwd", root.join("link")).expect("linked");
+        let files = crate::tree::walk(root, root, &[]).expect("it can be read");
+        let stage = |patterns: &[&str]| {
+            let chosen = crate::tree::expand(root, &files, patterns.iter().copied());
+            Staging::new(Path::new("")).add(&[&chosen.expect("they match")])
+        };
+        stage(&["*", "!link"]).expect("it is left out");
+        let error = stage(&["*"]).expect_err("it leads out").to_string();
+        let start = "the input link cannot be sent: it is a symlink that points out of the tree, to \
+                     /etc/passwd;";
+        assert!(error.starts_with(start), "{error}");
     }
 
     #[test]

@@ -93,8 +93,11 @@ impl<Out: Write, Err: Write> EventSink for CommandOutput<Out, Err> {
                 | Event::SuitePlanned(_)
                 | Event::TestsFinished(_)
                 | Event::TestRetried(_)
+                | Event::BuildRetried(_)
                 | Event::RunFinished(_)
-                | Event::InfrastructureRetry(_),
+                | Event::InfrastructureRetry(_)
+                | Event::Warning(_)
+                | Event::TestSlow(_),
             )
             | None => Ok(()),
         }

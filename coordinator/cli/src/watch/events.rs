@@ -134,11 +134,13 @@ impl RunEvents {
         if since.elapsed() >= GIVE_UP_AFTER {
             return Err(WatchError::Unreachable { detail });
         }
-        tracing::info!(
-            run = self.run_id,
-            detail,
-            "the connection broke, trying again"
-        );
+        if self.trouble.is_none() {
+            tracing::warn!(
+                run = self.run_id,
+                detail,
+                "the coordinator is away; the run is followed again once it is back"
+            );
+        }
         self.trouble = Some((since, (pause * 2).min(LONGEST_PAUSE)));
         tokio::time::sleep(pause).await;
         Ok(())

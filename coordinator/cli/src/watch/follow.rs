@@ -4,7 +4,7 @@ use regatta_wire::v1::runs_client::RunsClient;
 use regatta_wire::v1::{self, run_event::Event};
 use tonic::transport::Channel;
 
-use super::{EventSink, RunEvents, WatchError};
+use super::{EventSink, RunEvents, Tally, WatchError};
 use crate::exit_code::ExitCode;
 use crate::interrupts::Interrupts;
 
@@ -18,9 +18,9 @@ pub enum Ended {
 }
 
 impl Ended {
-    /// What the process ends with.
+    /// What the process ends with, given how the run's jobs ended.
     #[must_use]
-    pub fn exit_code(&self) -> ExitCode {
+    pub fn exit_code(&self, tally: &Tally) -> ExitCode {
         let finished = match self {
             Self::Finished(finished) => finished,
             Self::Left => return ExitCode::Cancelled,
@@ -29,6 +29,7 @@ impl Ended {
             v1::Verdict::NotReleasable if finished.cancelled && !has_failures(finished) => {
                 ExitCode::Cancelled
             }
+            v1::Verdict::NotReleasable if only_builds_failed(tally) => ExitCode::BuildFailed,
             v1::Verdict::NotReleasable => ExitCode::TestsFailed,
             v1::Verdict::Releasable => ExitCode::Good,
             v1::Verdict::Unknown | v1::Verdict::Unspecified if finished.cancelled => {
@@ -37,6 +38,11 @@ impl Ended {
             v1::Verdict::Unknown | v1::Verdict::Unspecified => ExitCode::Infrastructure,
         }
     }
+}
+
+/// Whether a build job failed, and nothing that tests.
+fn only_builds_failed(tally: &Tally) -> bool {
+    tally.failed_builds > 0 && tally.failed_suites == 0
 }
 
 fn has_failures(finished: &v1::RunFinished) -> bool {
@@ -54,14 +60,31 @@ pub async fn follow(
     sinks: &mut [&mut dyn EventSink],
     interrupts: &mut Interrupts,
 ) -> Result<Ended, WatchError> {
+    let ended = follow_events(client, run_id, sinks, interrupts).await;
+    // However it ended: what is known of the run is written down, by every sink that can.
+    let mut finished = Ok(());
+    for sink in sinks {
+        finished = finished.and(sink.finish());
+    }
+    let ended = ended?;
+    finished?;
+    Ok(ended)
+}
+
+async fn follow_events(
+    client: RunsClient<Channel>,
+    run_id: &str,
+    sinks: &mut [&mut dyn EventSink],
+    interrupts: &mut Interrupts,
+) -> Result<Ended, WatchError> {
     let mut events = RunEvents::new(client.clone(), run_id.to_owned());
     let mut cancelling = false;
-    let ended = loop {
+    loop {
         let event = tokio::select! {
             event = events.next() => event?,
             () = interrupts.next() => {
                 if std::mem::replace(&mut cancelling, true) {
-                    break Ended::Left;
+                    return Ok(Ended::Left);
                 }
                 tracing::warn!(run = run_id, "cancelling; interrupt again to leave at once");
                 cancel_in_background(client.clone(), run_id);
@@ -69,19 +92,15 @@ pub async fn follow(
             }
         };
         let Some(event) = event else {
-            break Ended::Left;
+            return Ok(Ended::Left);
         };
         for sink in sinks.iter_mut() {
             sink.event(&event)?;
         }
         if let Some(Event::RunFinished(finished)) = event.event {
-            break Ended::Finished(finished);
+            return Ok(Ended::Finished(finished));
         }
-    };
-    for sink in sinks {
-        sink.finish()?;
     }
-    Ok(ended)
 }
 
 /// Cancels without waiting, so that events and a second interrupt are still seen.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use regatta_wire::v1::{self, run_event::Event};
 
 use super::lines::{Paint, Tone};
+use super::live::LiveOutput;
 use super::{EventSink, Screen, Tally, shown_duration};
 
 /// Which results are shown as they happen; each level shows those before it, too.
@@ -16,7 +17,7 @@ pub enum StatusLevel {
     None,
     /// Failures.
     Fail,
-    /// Tests that failed and are tried again.
+    /// Tests and builds that failed and are tried again.
     Retry,
     /// Tests that took long.
     #[default]
@@ -36,7 +37,7 @@ pub struct ReportOptions {
     pub paint: Paint,
     /// Which results are shown.
     pub level: StatusLevel,
-    /// Whether the output of build jobs is shown as it appears, or only if they fail.
+    /// Whether the output of jobs and tests is shown as it appears, or only if they fail.
     pub live_output: bool,
 }
 
@@ -53,6 +54,8 @@ pub struct HumanReport<S> {
     tally: Tally,
     failures: Vec<String>,
     outputs: BTreeMap<String, Vec<u8>>,
+    /// Set if output is shown as it appears.
+    live: Option<LiveOutput>,
 }
 
 impl<S: Screen> HumanReport<S> {
@@ -64,6 +67,7 @@ impl<S: Screen> HumanReport<S> {
             tally: Tally::default(),
             failures: Vec::new(),
             outputs: BTreeMap::new(),
+            live: options.live_output.then(LiveOutput::default),
         }
     }
 
@@ -74,6 +78,9 @@ impl<S: Screen> HumanReport<S> {
     }
 
     fn test_finished(&mut self, result: &v1::TestResult) -> io::Result<()> {
+        if let Some(live) = &mut self.live {
+            live.rest_of_test(&mut self.screen, result)?;
+        }
         let paint = self.options.paint;
         let line = paint.result_line(result);
         if result.status() == v1::TestStatus::Failed {
@@ -100,6 +107,9 @@ impl<S: Screen> HumanReport<S> {
         let Some(result) = &retried.result else {
             return Ok(());
         };
+        if let Some(live) = &mut self.live {
+            live.rest_of_test(&mut self.screen, result)?;
+        }
         if self.options.level < StatusLevel::Retry {
             return Ok(());
         }
@@ -108,15 +118,35 @@ impl<S: Screen> HumanReport<S> {
         self.screen_block(&block)
     }
 
-    fn job_output(&mut self, output: &v1::JobOutput) -> io::Result<()> {
-        if !output.test_id.is_empty() {
+    fn build_retried(&mut self, retried: &v1::BuildRetried) -> io::Result<()> {
+        let Some(attempt) = &retried.attempt else {
+            return Ok(());
+        };
+        if let Some(live) = &mut self.live {
+            live.rest_of_job(&mut self.screen, attempt)?;
+        }
+        let output = self.outputs.remove(&attempt.job).unwrap_or_default();
+        if self.options.level < StatusLevel::Retry {
             return Ok(());
         }
-        if self.options.live_output {
-            let text = String::from_utf8_lossy(&output.data);
-            for line in text.lines() {
-                self.screen.note(&format!("{} | {line}", output.job))?;
-            }
+        let line = self.options.paint.job_retry_line(attempt);
+        self.screen.result(&line)?;
+        let block = self.job_output_block(attempt, &output);
+        self.screen_block(&block)
+    }
+
+    fn test_slow(&mut self, slow: &v1::TestSlow) -> io::Result<()> {
+        if self.options.level < StatusLevel::Slow {
+            return Ok(());
+        }
+        self.screen.note(&self.options.paint.slow_line(slow))
+    }
+
+    fn job_output(&mut self, output: &v1::JobOutput) -> io::Result<()> {
+        if let Some(live) = &mut self.live {
+            return live.piece(&mut self.screen, output);
+        }
+        if !output.test_id.is_empty() {
             return Ok(());
         }
         let kept = self.outputs.entry(output.job.clone()).or_default();
@@ -127,6 +157,9 @@ impl<S: Screen> HumanReport<S> {
     }
 
     fn job_finished(&mut self, finished: &v1::JobFinished) -> io::Result<()> {
+        if let Some(live) = &mut self.live {
+            live.rest_of_job(&mut self.screen, finished)?;
+        }
         let output = self.outputs.remove(&finished.job).unwrap_or_default();
         let good = finished.status() == v1::JobStatus::Passed;
         // A suite's failures are its tests'; it has a line of its own only if it says why itself.
@@ -145,10 +178,12 @@ impl<S: Screen> HumanReport<S> {
         self.screen_block(&block)
     }
 
-    /// What a job that failed had said: the recorded output if the event has it, else what was live.
+    /// What a job that failed had said: the recorded output if the event has it, else what was live. A
+    /// build's message quotes its output and is for those who have no other; a suite's has its own reasons.
     fn job_output_block(&self, finished: &v1::JobFinished, live: &[u8]) -> String {
-        let mut block = String::new();
         let paint = self.options.paint;
+        let message = paint.message_block_of(&finished.job, "", &finished.message);
+        let mut block = String::new();
         let recorded = finished.result.as_ref();
         let stdout = recorded.map_or(&[][..], |result| &result.stdout_raw);
         let stderr = recorded.map_or(&[][..], |result| &result.stderr_raw);
@@ -159,7 +194,11 @@ impl<S: Screen> HumanReport<S> {
         for (name, bytes) in parts.into_iter().filter(|(_, bytes)| !bytes.is_empty()) {
             paint.stream_block(&mut block, &finished.job, "", name, bytes);
         }
-        block
+        match self.tally.is_suite(&finished.job) {
+            true => message + &block,
+            false if block.is_empty() => message,
+            false => block,
+        }
     }
 
     fn infrastructure_retry(&mut self, retry: &v1::InfrastructureRetry) -> io::Result<()> {
@@ -172,6 +211,16 @@ impl<S: Screen> HumanReport<S> {
             retry.message
         );
         self.screen.note(&line)
+    }
+
+    fn warning(&mut self, warning: &v1::Warning) -> io::Result<()> {
+        let head = self.options.paint.status(Tone::Doubtful, "WARNING");
+        let place = match warning.job.as_str() {
+            "" => String::new(),
+            job => format!("{job}: "),
+        };
+        self.screen
+            .note(&format!("{head} {place}{}", warning.message))
     }
 
     fn run_finished(&mut self, finished: &v1::RunFinished) -> io::Result<()> {
@@ -205,9 +254,12 @@ impl<S: Screen> EventSink for HumanReport<S> {
                 .iter()
                 .try_for_each(|result| self.test_finished(result)),
             Some(Event::TestRetried(retried)) => self.test_retried(retried),
+            Some(Event::BuildRetried(retried)) => self.build_retried(retried),
             Some(Event::JobOutput(output)) => self.job_output(output),
             Some(Event::JobFinished(finished)) => self.job_finished(finished),
             Some(Event::InfrastructureRetry(retry)) => self.infrastructure_retry(retry),
+            Some(Event::TestSlow(slow)) => self.test_slow(slow),
+            Some(Event::Warning(warning)) => self.warning(warning),
             Some(Event::RunFinished(finished)) => self.run_finished(finished),
             Some(Event::RunStarted(_) | Event::JobStarted(_) | Event::SuitePlanned(_)) | None => {
                 Ok(())
@@ -243,12 +295,16 @@ mod tests {
     use super::*;
 
     fn rendered(level: StatusLevel, events: &[v1::RunEvent]) -> String {
-        let screen = MemoryScreen::default();
         let options = ReportOptions {
             paint: Paint::Plain,
             level,
             live_output: false,
         };
+        rendered_with(options, events)
+    }
+
+    fn rendered_with(options: ReportOptions, events: &[v1::RunEvent]) -> String {
+        let screen = MemoryScreen::default();
         let mut report = HumanReport::new(options, screen.clone());
         for event in events {
             report.event(event).expect("memory takes it");
@@ -267,6 +323,9 @@ mod tests {
 |first try
 |
 |        FAIL [   1.250s] alpha broken: exit code 101
+|--- MESSAGE:                alpha broken ---
+|exit code 101
+|where it was
 |--- STDOUT:                 alpha broken ---
 |assertion failed
 |(the first 100 bytes are left out; `regatta logs` has all of it)
@@ -275,6 +334,7 @@ mod tests {
 |
 |       FLAKY [   0.250s] alpha shaky
 #       RETRY alpha slow (agent one: the machine went away)
+#        SLOW [> 60.000s] alpha slow (still running, on two)
 |        PASS [  61.000s] alpha slow
 |------------
 |     Summary [  70.000s] 4 tests run: 3 passed (1 flaky), 1 failed, 1 cached, 1 skipped
@@ -310,19 +370,41 @@ mod tests {
             rendered(StatusLevel::Slow, &recorded::build_run()),
             "\
 |      CACHED [   0.000s] configure
+|  TRY 1 FAIL [   0.500s] fetch: exit code 6
+|--- STDERR:                 fetch  ---
+|no such host
+|
+|       FLAKY [   0.900s] fetch
 |        FAIL [   2.000s] compile: exit code 2
 |--- OUTPUT:                 compile  ---
 |cc: no such file
 |
 |     NOT RUN [   0.000s] pack: `compile` did not pass
 |------------
-|     Summary [   3.000s] 3 jobs: 0 passed, 1 failed, 1 cached, 1 not run
+|     Summary [   3.000s] 4 jobs: 1 passed (1 flaky), 1 failed, 1 cached, 1 not run
 |        FAIL [   2.000s] compile: exit code 2
 |     NOT RUN [   0.000s] pack: `compile` did not pass
 |     Verdict NOT_RELEASABLE
 |             job `compile` failed
 "
         );
+    }
+
+    #[test]
+    fn output_that_was_not_shown_live_is_shown_in_the_end() {
+        let options = ReportOptions {
+            paint: Paint::Plain,
+            level: StatusLevel::None,
+            live_output: true,
+        };
+        let text = rendered_with(options, &recorded::mixed_run());
+        let expected = "\
+#alpha shaky | first try
+#alpha broken | (100 bytes are left out; `regatta logs` has all of it)
+#alpha broken | assertion failed
+#alpha broken | a note
+";
+        assert!(text.starts_with(expected), "{text}");
     }
 
     #[test]

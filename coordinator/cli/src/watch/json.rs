@@ -14,8 +14,11 @@
 //! | `suite-planned` | `job`, `planned`, `cached`, `skipped` |
 //! | `test` | `job`, `test`, `status` (`passed`, `cached`, `flaky`, `skipped`, `failed`, `not-run`), `failure_class`?, `duration`, `attempts`, `exit_code`?, `message`?, `agent`?, `slot`?, `image`?, `key`?, `stdout`?, `stderr`?, `stdout_digest`?, `stderr_digest`? |
 //! | `test-retried` | as `test`, of the failed attempt, and `next_attempt` |
+//! | `build-retried` | as `job-finished`, of the failed attempt, and `next_attempt` |
+//! | `test-slow` | `job`, `test`, `others`, `running`, `agent`: it still runs, and `others` with it |
 //! | `output` | `job`, `test`?, `stream` (`stdout`, `stderr`), `offset`, `text` |
-//! | `job-finished` | `job`, `status` (`passed`, `failed`, `cancelled`, `not-run`, `unknown`), `failure_class`?, `message`?, `cached`, `duration`, `counts`?, `exit_code`?, `agent`? |
+//! | `job-finished` | `job`, `status` (`passed`, `failed`, `cancelled`, `not-run`, `unknown`), `failure_class`?, `message`?, `cached`, `duration`, `attempts`? (of a build; more than one that ends in `passed` are flaky), `counts`?, `exit_code`?, `agent`?, `slot`?, `image`? |
+//! | `warning` | `job`?, `message` |
 //! | `infrastructure-retry` | `job`, `test`?, `agent`, `message`, `next_attempt` |
 //! | `run-finished` | `verdict` (`RELEASABLE`, `NOT_RELEASABLE`, `UNKNOWN`), `reasons`, `counts`, `duration`, `leases`, `cancelled` |
 //! | `error` | `message`, `exit_code` |
@@ -37,6 +40,26 @@ use super::{EventSink, class_name, shown_duration};
 /// The version of the schema.
 pub const VERSION: u32 = 1;
 
+/// Writes the first line, which says which version this is.
+///
+/// # Errors
+/// It cannot be written.
+pub fn hello(mut writer: impl Write) -> io::Result<()> {
+    let hello = Line::Hello {
+        version: VERSION,
+        regatta: env!("CARGO_PKG_VERSION"),
+    };
+    write_line(&mut writer, &hello)
+}
+
+/// Writes that the command failed and ends with this exit code.
+///
+/// # Errors
+/// It cannot be written.
+pub fn error(mut writer: impl Write, message: &str, exit_code: u8) -> io::Result<()> {
+    write_line(&mut writer, &Line::Error { message, exit_code })
+}
+
 /// Writes a run as NDJSON.
 #[derive(Debug)]
 pub struct JsonReport<W> {
@@ -46,20 +69,12 @@ pub struct JsonReport<W> {
 }
 
 impl<W: Write> JsonReport<W> {
-    /// A report whose first line says which version it is.
-    ///
-    /// # Errors
-    /// It cannot be written.
-    pub fn new(writer: W) -> io::Result<Self> {
-        let mut report = Self {
+    /// A report whose first line, [`hello`], has been written.
+    pub const fn new(writer: W) -> Self {
+        Self {
             writer,
             without_output: false,
-        };
-        report.write(&Line::Hello {
-            version: VERSION,
-            regatta: env!("CARGO_PKG_VERSION"),
-        })?;
-        Ok(report)
+        }
     }
 
     /// Leaves the output of jobs to a [`JsonOutput`], which has all of it.
@@ -77,14 +92,6 @@ impl<W: Write> JsonReport<W> {
     /// It cannot be written.
     pub fn submitted(&mut self, run_id: &str, warnings: &[String]) -> io::Result<()> {
         self.write(&Line::RunSubmitted { run_id, warnings })
-    }
-
-    /// The command failed and ends with this exit code.
-    ///
-    /// # Errors
-    /// It cannot be written.
-    pub fn error(&mut self, message: &str, exit_code: u8) -> io::Result<()> {
-        self.write(&Line::Error { message, exit_code })
     }
 
     fn write(&mut self, line: &Line<'_>) -> io::Result<()> {
@@ -124,14 +131,15 @@ impl<W: Write> JsonReport<W> {
                 }),
                 None => Ok(()),
             },
+            Event::BuildRetried(retried) => match &retried.attempt {
+                Some(attempt) => self.write(&Line::BuildRetried {
+                    attempt: job(attempt),
+                    next_attempt: retried.next_attempt,
+                }),
+                None => Ok(()),
+            },
             Event::JobOutput(_) if self.without_output => Ok(()),
-            Event::JobOutput(output) => self.write(&Line::Output(Output {
-                job: &output.job,
-                test: &output.test_id,
-                stream: stream_name(output.stream()),
-                offset: output.offset,
-                text: String::from_utf8_lossy(&output.data).into_owned(),
-            })),
+            Event::JobOutput(piece) => self.write(&Line::Output(output(piece))),
             Event::JobFinished(finished) => self.write(&Line::JobFinished(job(finished))),
             Event::InfrastructureRetry(retry) => {
                 self.write(&Line::InfrastructureRetry(InfrastructureRetry {
@@ -142,14 +150,18 @@ impl<W: Write> JsonReport<W> {
                     next_attempt: retry.next_attempt,
                 }))
             }
-            Event::RunFinished(finished) => self.write(&Line::RunFinished(Run {
-                verdict: verdict_word(finished.verdict()).1,
-                reasons: &finished.reasons,
-                counts: finished.counts.as_ref().map(counts).unwrap_or_default(),
-                duration: shown_duration(finished.duration.as_ref()).as_secs_f64(),
-                leases: finished.leases,
-                cancelled: finished.cancelled,
-            })),
+            Event::TestSlow(slow) => self.write(&Line::TestSlow {
+                job: &slow.job,
+                test: &slow.test_id,
+                others: slow.others,
+                running: shown_duration(slow.running.as_ref()).as_secs_f64(),
+                agent: &slow.agent_id,
+            }),
+            Event::Warning(warning) => self.write(&Line::Warning {
+                job: &warning.job,
+                message: &warning.message,
+            }),
+            Event::RunFinished(finished) => self.write(&Line::RunFinished(run(finished))),
         }
     }
 }
@@ -225,6 +237,27 @@ fn test(result: &v1::TestResult) -> Test<'_> {
     }
 }
 
+fn output(piece: &v1::JobOutput) -> Output<'_> {
+    Output {
+        job: &piece.job,
+        test: &piece.test_id,
+        stream: stream_name(piece.stream()),
+        offset: piece.offset,
+        text: String::from_utf8_lossy(&piece.data).into_owned(),
+    }
+}
+
+fn run(finished: &v1::RunFinished) -> Run<'_> {
+    Run {
+        verdict: verdict_word(finished.verdict()).1,
+        reasons: &finished.reasons,
+        counts: finished.counts.as_ref().map(counts).unwrap_or_default(),
+        duration: shown_duration(finished.duration.as_ref()).as_secs_f64(),
+        leases: finished.leases,
+        cancelled: finished.cancelled,
+    }
+}
+
 fn job(finished: &v1::JobFinished) -> Job<'_> {
     let failed = finished.status() == v1::JobStatus::Failed;
     Job {
@@ -240,6 +273,7 @@ fn job(finished: &v1::JobFinished) -> Job<'_> {
         message: &finished.message,
         cached: finished.cached,
         duration: shown_duration(finished.duration.as_ref()).as_secs_f64(),
+        attempts: Some(finished.attempts).filter(|attempts| *attempts > 0),
         counts: finished.counts.as_ref().map(counts),
         exit_code: finished.result.as_ref().map(|result| result.exit_code),
         provenance: provenance(finished.r#where.as_ref()),
@@ -306,12 +340,13 @@ mod tests {
     #[test]
     fn a_run_is_one_object_a_line_and_the_first_says_the_version() {
         let mut bytes = Vec::new();
-        let mut report = JsonReport::new(&mut bytes).expect("memory takes it");
+        hello(&mut bytes).expect("memory takes it");
+        let mut report = JsonReport::new(&mut bytes);
         report.submitted("r1", &[]).expect("memory takes it");
         for event in recorded::mixed_run() {
             report.event(&event).expect("memory takes it");
         }
-        report.error("it broke", 98).expect("memory takes it");
+        error(&mut bytes, "it broke", 98).expect("memory takes it");
         let text = String::from_utf8(bytes).expect("JSON is UTF-8");
         let lines: Vec<serde_json::Value> = text
             .lines()
@@ -336,6 +371,7 @@ mod tests {
                 "test",
                 "test",
                 "infrastructure-retry",
+                "test-slow",
                 "test",
                 "job-finished",
                 "run-finished",
@@ -354,6 +390,6 @@ mod tests {
         assert_eq!(broken["stdout"], "assertion failed\n");
         assert_eq!(broken["agent"], "one");
         assert_eq!(lines[8]["next_attempt"], 2);
-        assert_eq!(lines[14]["verdict"], "NOT_RELEASABLE");
+        assert_eq!(lines[15]["verdict"], "NOT_RELEASABLE");
     }
 }

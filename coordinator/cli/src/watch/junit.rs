@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use quick_junit::{
     FlakyOrRerun, NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestRerun, TestSuite,
@@ -11,10 +12,14 @@ use regatta_wire::v1::{self, run_event::Event};
 
 use super::{EventSink, Tally, class_name, shown_duration};
 
+/// What the only case of a build is called, and that of a suite without tests.
+const BUILD: &str = "build";
+const SUITE: &str = "suite";
+
 /// Collects a run's results and writes them to a file in the end: a suite for each job.
 ///
-/// A test that failed and then passed has `flakyFailure` elements, one known from the cache the property
-/// `regatta.cached`. What could not be told (class `infra`) is an `error`, everything else a `failure`
+/// A test or a build that failed and then passed has `flakyFailure` elements, one known from the cache has
+/// the property `regatta.cached`. What could not be told (class `infra`) is an `error`, everything else a `failure`
 /// whose `type` is its class.
 #[derive(Debug)]
 pub struct JunitReport {
@@ -46,7 +51,7 @@ impl JunitReport {
     fn test_finished(&mut self, result: &v1::TestResult) {
         let key = (result.job.clone(), result.test_id.clone());
         let reruns = self.retried.remove(&key).unwrap_or_default();
-        let mut case = TestCase::new(&result.test_id, case_status(result, reruns));
+        let mut case = TestCase::new(&result.test_id, with_reruns(case_status(result), reruns));
         case.set_classname(&result.job)
             .set_time(shown_duration(result.duration.as_ref()));
         if result.status() == v1::TestStatus::Cached {
@@ -70,20 +75,32 @@ impl JunitReport {
         let Some(result) = &retried.result else {
             return;
         };
-        let mut rerun = TestRerun::new(kind_of(result.failure_class()));
-        rerun
-            .set_type(class_name(result.failure_class()))
-            .set_time(shown_duration(result.duration.as_ref()));
-        if let Some(message) = failure_message(result) {
-            rerun.set_message(message);
-        }
-        if !result.stdout_tail.is_empty() {
-            rerun.set_system_out_lossy(&result.stdout_tail);
-        }
-        if !result.stderr_tail.is_empty() {
-            rerun.set_system_err_lossy(&result.stderr_tail);
-        }
+        let outputs = [&result.stdout_tail, &result.stderr_tail];
+        let rerun = rerun_of(
+            result.failure_class(),
+            shown_duration(result.duration.as_ref()),
+            failure_message(result).as_deref(),
+            outputs.map(|tail| tail.as_ref()),
+        );
         let key = (result.job.clone(), result.test_id.clone());
+        self.retried.entry(key).or_default().push(rerun);
+    }
+
+    fn build_retried(&mut self, retried: &v1::BuildRetried) {
+        let Some(attempt) = &retried.attempt else {
+            return;
+        };
+        let result = attempt.result.as_ref();
+        let rerun = rerun_of(
+            attempt.failure_class(),
+            shown_duration(attempt.duration.as_ref()),
+            Some(attempt.message.as_str()),
+            [
+                result.map_or(&[][..], |result| &result.stdout_raw),
+                result.map_or(&[][..], |result| &result.stderr_raw),
+            ],
+        );
+        let key = (attempt.job.clone(), BUILD.to_owned());
         self.retried.entry(key).or_default().push(rerun);
     }
 
@@ -94,7 +111,10 @@ impl JunitReport {
         if suite && (passed || self.tally.is_told_by_tests(finished)) {
             return;
         }
-        let mut case = TestCase::new(if suite { "suite" } else { "build" }, job_status(finished));
+        let name = if suite { SUITE } else { BUILD };
+        let key = (finished.job.clone(), name.to_owned());
+        let reruns = self.retried.remove(&key).unwrap_or_default();
+        let mut case = TestCase::new(name, with_reruns(job_status(finished), reruns));
         case.set_classname(&finished.job)
             .set_time(shown_duration(finished.duration.as_ref()));
         if finished.cached {
@@ -121,6 +141,7 @@ impl EventSink for JunitReport {
                 }
             }
             Some(Event::TestRetried(retried)) => self.test_retried(retried),
+            Some(Event::BuildRetried(retried)) => self.build_retried(retried),
             Some(Event::JobFinished(finished)) => self.job_finished(finished),
             Some(
                 Event::RunStarted(_)
@@ -128,6 +149,8 @@ impl EventSink for JunitReport {
                 | Event::SuitePlanned(_)
                 | Event::JobOutput(_)
                 | Event::InfrastructureRetry(_)
+                | Event::Warning(_)
+                | Event::TestSlow(_)
                 | Event::RunFinished(_),
             )
             | None => {}
@@ -146,8 +169,8 @@ impl EventSink for JunitReport {
     }
 }
 
-fn case_status(result: &v1::TestResult, reruns: Vec<TestRerun>) -> TestCaseStatus {
-    let mut status = match result.status() {
+fn case_status(result: &v1::TestResult) -> TestCaseStatus {
+    match result.status() {
         v1::TestStatus::Passed | v1::TestStatus::Cached | v1::TestStatus::Flaky => {
             TestCaseStatus::success()
         }
@@ -158,11 +181,14 @@ fn case_status(result: &v1::TestResult, reruns: Vec<TestRerun>) -> TestCaseStatu
                 .set_type(class_name(result.failure_class()))
                 .set_rerun_kind(FlakyOrRerun::Rerun);
             if let Some(message) = failure_message(result) {
-                status.set_message(message);
+                explain(&mut status, &message);
             }
             status
         }
-    };
+    }
+}
+
+fn with_reruns(mut status: TestCaseStatus, reruns: Vec<TestRerun>) -> TestCaseStatus {
     if !matches!(status, TestCaseStatus::Skipped { .. }) {
         status.add_reruns(reruns);
     }
@@ -179,8 +205,50 @@ fn job_status(finished: &v1::JobFinished) -> TestCaseStatus {
     let mut status = TestCaseStatus::non_success(kind);
     status
         .set_type(class_name(finished.failure_class()))
-        .set_message(&finished.message);
+        .set_rerun_kind(FlakyOrRerun::Rerun);
+    explain(&mut status, &finished.message);
     status
+}
+
+/// An attempt that failed and was followed by another; what it wrote to standard output and error output.
+fn rerun_of(
+    class: v1::FailureClass,
+    duration: Duration,
+    message: Option<&str>,
+    [stdout, stderr]: [&[u8]; 2],
+) -> TestRerun {
+    let mut rerun = TestRerun::new(kind_of(class));
+    rerun.set_type(class_name(class)).set_time(duration);
+    if let Some(message) = message {
+        let (first_line, whole) = lines_of(message);
+        rerun.set_message(first_line);
+        if let Some(whole) = whole {
+            rerun.set_description(whole);
+        }
+    }
+    if !stdout.is_empty() {
+        rerun.set_system_out_lossy(stdout);
+    }
+    if !stderr.is_empty() {
+        rerun.set_system_err_lossy(stderr);
+    }
+    rerun
+}
+
+fn explain(status: &mut TestCaseStatus, message: &str) {
+    let (first_line, whole) = lines_of(message);
+    status.set_message(first_line);
+    if let Some(whole) = whole {
+        status.set_description(whole);
+    }
+}
+
+/// A message's first line, and all of it if it has more: that is an element's text, since readers of XML
+/// make a line of what is in an attribute.
+fn lines_of(message: &str) -> (&str, Option<&str>) {
+    let message = message.trim_end();
+    let first_line = message.lines().next().unwrap_or_default();
+    (first_line, Some(message).filter(|_| first_line != message))
 }
 
 fn kind_of(class: v1::FailureClass) -> NonSuccessKind {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use regatta_wire::v1;
 
+use super::tally::is_flaky;
 use super::{class_name, shown_duration};
 use crate::watch::Tally;
 
@@ -51,7 +52,7 @@ impl Paint {
     }
 
     /// `        PASS [   0.012s] job test`
-    pub(super) fn result_line(self, result: &v1::TestResult) -> String {
+    pub(crate) fn result_line(self, result: &v1::TestResult) -> String {
         let (tone, word) = word_of(result);
         let mut line = format!(
             "{} {} {} {}",
@@ -67,7 +68,7 @@ impl Paint {
     }
 
     /// `  TRY 1 FAIL [   0.012s] job test`
-    pub(super) fn retry_line(self, result: &v1::TestResult) -> String {
+    pub(crate) fn retry_line(self, result: &v1::TestResult) -> String {
         let (tone, word) = word_of(result);
         format!(
             "{} {} {} {}",
@@ -78,16 +79,36 @@ impl Paint {
         )
     }
 
+    /// `        SLOW [> 60.000s] job test`
+    pub(super) fn slow_line(self, slow: &v1::TestSlow) -> String {
+        let running = shown_duration(slow.running.as_ref()).as_secs_f64();
+        let mut line = format!(
+            "{} [>{running:>7.3}s] {} {}",
+            self.status(Tone::Doubtful, "SLOW"),
+            self.paint(Tone::Name, &slow.job),
+            slow.test_id
+        );
+        if slow.others > 0 {
+            let _infallible = write!(line, " or one of {} others of its batch", slow.others);
+        }
+        let _infallible = write!(line, " (still running, on {})", slow.agent_id);
+        line
+    }
+
     /// `        PASS [   1.200s] job`
     pub(super) fn job_line(self, finished: &v1::JobFinished) -> String {
-        let (tone, word) = match finished.status() {
-            v1::JobStatus::Passed if finished.cached => (Tone::Known, "CACHED"),
-            v1::JobStatus::Passed => (Tone::Good, "PASS"),
-            v1::JobStatus::Failed => (Tone::Bad, failure_word(finished.failure_class())),
-            v1::JobStatus::Cancelled => (Tone::Doubtful, "CANCELLED"),
-            v1::JobStatus::NotRun => (Tone::Doubtful, "NOT RUN"),
-            v1::JobStatus::Unknown | v1::JobStatus::Unspecified => (Tone::Doubtful, "UNKNOWN"),
-        };
+        let (tone, word) = word_of_job(finished);
+        self.job_line_of(tone, word, finished)
+    }
+
+    /// `  TRY 1 FAIL [   1.200s] job: exited with code 2`
+    pub(super) fn job_retry_line(self, attempt: &v1::JobFinished) -> String {
+        let (tone, word) = word_of_job(attempt);
+        let word = format!("TRY {} {word}", attempt.attempts.max(1));
+        self.job_line_of(tone, &word, attempt)
+    }
+
+    fn job_line_of(self, tone: Tone, word: &str, finished: &v1::JobFinished) -> String {
         let mut line = format!(
             "{} {} {}",
             self.status(tone, word),
@@ -95,14 +116,14 @@ impl Paint {
             self.paint(Tone::Name, &finished.job),
         );
         if !finished.message.is_empty() {
-            let _infallible = write!(line, ": {}", finished.message.trim_end());
+            let _infallible = write!(line, ": {}", first_line(&finished.message));
         }
         line
     }
 
-    /// The captured output of a failure.
+    /// What a failure says at length, and its captured output.
     pub(super) fn output_block(self, result: &v1::TestResult) -> String {
-        let mut block = String::new();
+        let mut block = self.message_block(result);
         for (name, digest, tail) in [
             ("STDOUT", &result.stdout_digest, &result.stdout_tail),
             ("STDERR", &result.stderr_digest, &result.stderr_tail),
@@ -120,6 +141,19 @@ impl Paint {
                     "(the first {omitted} bytes are left out; `regatta logs` has all of it)"
                 );
             }
+        }
+        block
+    }
+
+    /// A message of more than the line that is in the result's own.
+    pub(crate) fn message_block(self, result: &v1::TestResult) -> String {
+        self.message_block_of(&result.job, &result.test_id, &result.message)
+    }
+
+    pub(super) fn message_block_of(self, job: &str, test: &str, message: &str) -> String {
+        let mut block = String::new();
+        if message.trim_end().contains('\n') {
+            self.stream_block(&mut block, job, test, "MESSAGE", message.as_bytes());
         }
         block
     }
@@ -150,8 +184,12 @@ impl Paint {
             .as_ref()
             .and_then(|finished| finished.counts)
             .unwrap_or_default();
-        let bad = counts.failed > 0 || tally.builds.failed > 0;
-        let head = self.status(if bad { Tone::Bad } else { Tone::Good }, "Summary");
+        let tone = match tally.builds {
+            builds if counts.failed > 0 || builds.failed > 0 => Tone::Bad,
+            builds if builds.unknown > 0 => Tone::Doubtful,
+            _ => Tone::Good,
+        };
+        let head = self.status(tone, "Summary");
         let mut parts = Vec::new();
         if tally.builds != super::tally::BuildTally::default() {
             parts.push(self.builds_part(tally));
@@ -164,10 +202,11 @@ impl Paint {
 
     fn builds_part(self, tally: &Tally) -> String {
         let builds = &tally.builds;
-        let total = builds.passed + builds.cached + builds.failed + builds.not_run;
-        let mut parts = vec![self.count(Tone::Good, builds.passed, "passed")];
+        let total = builds.passed + builds.cached + builds.failed + builds.unknown + builds.not_run;
+        let mut parts = vec![self.passed_part(builds.passed, builds.flaky)];
         for (tone, count, word) in [
             (Tone::Bad, builds.failed, "failed"),
+            (Tone::Doubtful, builds.unknown, "unknown"),
             (Tone::Known, builds.cached, "cached"),
             (Tone::Doubtful, builds.not_run, "not run"),
         ] {
@@ -181,12 +220,7 @@ impl Paint {
     fn tests_part(self, counts: &v1::Counts) -> String {
         let passed = u64::from(counts.passed) + u64::from(counts.flaky);
         let run = passed + u64::from(counts.failed);
-        let mut first = self.count(Tone::Good, passed, "passed");
-        if counts.flaky > 0 {
-            let flaky = self.count(Tone::Doubtful, counts.flaky.into(), "flaky");
-            let _infallible = write!(first, " ({flaky})");
-        }
-        let mut parts = vec![first];
+        let mut parts = vec![self.passed_part(passed, counts.flaky.into())];
         for (tone, count, word) in [
             (Tone::Bad, counts.failed, "failed"),
             (Tone::Known, counts.cached, "cached"),
@@ -198,6 +232,14 @@ impl Paint {
             }
         }
         format!("{} run: {}", plural(run, "test"), parts.join(", "))
+    }
+
+    fn passed_part(self, passed: u64, flaky: u64) -> String {
+        let passed = self.count(Tone::Good, passed, "passed");
+        match flaky {
+            0 => passed,
+            _ => format!("{passed} ({})", self.count(Tone::Doubtful, flaky, "flaky")),
+        }
     }
 
     fn count(self, tone: Tone, count: u64, word: &str) -> String {
@@ -242,6 +284,18 @@ fn word_of(result: &v1::TestResult) -> (Tone, &'static str) {
     }
 }
 
+fn word_of_job(finished: &v1::JobFinished) -> (Tone, &'static str) {
+    match finished.status() {
+        v1::JobStatus::Passed if is_flaky(finished) => (Tone::Doubtful, "FLAKY"),
+        v1::JobStatus::Passed if finished.cached => (Tone::Known, "CACHED"),
+        v1::JobStatus::Passed => (Tone::Good, "PASS"),
+        v1::JobStatus::Failed => (Tone::Bad, failure_word(finished.failure_class())),
+        v1::JobStatus::Cancelled => (Tone::Doubtful, "CANCELLED"),
+        v1::JobStatus::NotRun => (Tone::Doubtful, "NOT RUN"),
+        v1::JobStatus::Unknown | v1::JobStatus::Unspecified => (Tone::Doubtful, "UNKNOWN"),
+    }
+}
+
 fn failure_word(class: v1::FailureClass) -> &'static str {
     match class_name(class) {
         "timeout" => "TIMEOUT",
@@ -256,7 +310,7 @@ fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
 }
 
-fn plural(count: u64, noun: &str) -> String {
+pub(super) fn plural(count: u64, noun: &str) -> String {
     match count {
         1 => format!("1 {noun}"),
         _ => format!("{count} {noun}s"),

@@ -72,7 +72,7 @@ pub(super) fn mixed_run() -> Vec<v1::RunEvent> {
             ..reapi::Digest::default()
         }),
         stderr_tail: "a note".into(),
-        message: "exit code 101".to_owned(),
+        message: "exit code 101\nwhere it was".to_owned(),
         r#where: Some(v1::Provenance {
             agent_id: "one".to_owned(),
             slot: 1,
@@ -128,6 +128,13 @@ pub(super) fn mixed_run() -> Vec<v1::RunEvent> {
             message: "the machine went away".to_owned(),
             next_attempt: 2,
         }),
+        Event::TestSlow(v1::TestSlow {
+            job: "alpha".to_owned(),
+            test_id: "slow".to_owned(),
+            others: 0,
+            running: milliseconds(60_000),
+            agent_id: "two".to_owned(),
+        }),
         finished(vec![test("slow", v1::TestStatus::Passed, 61_000)]),
         Event::JobFinished(v1::JobFinished {
             job: "alpha".to_owned(),
@@ -149,7 +156,7 @@ pub(super) fn mixed_run() -> Vec<v1::RunEvent> {
     ])
 }
 
-/// A known build, one that fails and one that needs it.
+/// A known build, one that fails at first, one that fails and one that needs that.
 pub(super) fn build_run() -> Vec<v1::RunEvent> {
     let build = || v1::job::Kind::Build(v1::Build::default());
     let ended = |job: &str, status: v1::JobStatus, duration, message: &str| v1::JobFinished {
@@ -162,12 +169,35 @@ pub(super) fn build_run() -> Vec<v1::RunEvent> {
     numbered(vec![
         started(vec![
             job("configure", build()),
+            job("fetch", build()),
             job("compile", build()),
             job("pack", build()),
         ]),
         Event::JobFinished(v1::JobFinished {
             cached: true,
             ..ended("configure", v1::JobStatus::Passed, 0, "")
+        }),
+        Event::BuildRetried(v1::BuildRetried {
+            attempt: Some(v1::JobFinished {
+                failure_class: v1::FailureClass::Test.into(),
+                attempts: 1,
+                result: Some(reapi::ActionResult {
+                    exit_code: 6,
+                    stderr_raw: "no such host\n".into(),
+                    ..reapi::ActionResult::default()
+                }),
+                ..ended(
+                    "fetch",
+                    v1::JobStatus::Failed,
+                    500,
+                    "exit code 6\nno such host",
+                )
+            }),
+            next_attempt: 2,
+        }),
+        Event::JobFinished(v1::JobFinished {
+            attempts: 2,
+            ..ended("fetch", v1::JobStatus::Passed, 900, "")
         }),
         Event::JobStarted(v1::JobStarted {
             job: "compile".to_owned(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::Tally;
+use super::lines::plural;
 
 /// Shows lines, and how far a run has come.
 pub trait Screen {
@@ -168,7 +169,8 @@ impl Screen for TtyScreen {
 
 /// `3 running, 400 cached, 1 failed`
 fn bar_message(tally: &Tally) -> String {
-    let mut parts = vec![format!("{} jobs running", tally.running.len())];
+    let running = plural(tally.running.len() as u64, "job");
+    let mut parts = vec![format!("{running} running")];
     for (count, word) in [(tally.cached, "cached"), (tally.failed, "failed")] {
         if count > 0 {
             parts.push(format!("{count} {word}"));
@@ -216,5 +218,7 @@ pub(super) mod memory {
         let mut tally = Tally::default();
         (tally.cached, tally.failed) = (4, 1);
         assert_eq!(bar_message(&tally), "0 jobs running, 4 cached, 1 failed");
+        tally.running.insert("alpha".to_owned());
+        assert_eq!(bar_message(&tally), "1 job running, 4 cached, 1 failed");
     }
 }

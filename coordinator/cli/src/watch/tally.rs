@@ -26,6 +26,10 @@ pub struct Tally {
     pub jobs_done: u64,
     /// Build jobs by how they ended.
     pub builds: BuildTally,
+    /// Build jobs that failed, as far as anything can be told of them.
+    pub failed_builds: u64,
+    /// Suites that failed, likewise.
+    pub failed_suites: u64,
     /// Whether a job ended in any other way than well.
     pub trouble: bool,
     /// Set once the run has ended.
@@ -41,8 +45,12 @@ pub struct BuildTally {
     pub passed: u64,
     /// Their result was known.
     pub cached: u64,
-    /// They failed, or nobody knows.
+    /// Those of them that failed before.
+    pub flaky: u64,
+    /// They failed.
     pub failed: u64,
+    /// No answer could be had.
+    pub unknown: u64,
     /// They did not run.
     pub not_run: u64,
 }
@@ -51,6 +59,11 @@ pub struct BuildTally {
 struct SuiteTally {
     planned: u64,
     done: u64,
+}
+
+/// Whether a build passed after it had failed.
+pub(super) fn is_flaky(finished: &v1::JobFinished) -> bool {
+    finished.status() == v1::JobStatus::Passed && finished.attempts > 1
 }
 
 impl Tally {
@@ -69,7 +82,14 @@ impl Tally {
             }
             Some(Event::JobFinished(finished)) => self.job_finished(finished),
             Some(Event::RunFinished(finished)) => self.finished = Some(finished.clone()),
-            Some(Event::TestRetried(_) | Event::JobOutput(_) | Event::InfrastructureRetry(_))
+            Some(
+                Event::TestRetried(_)
+                | Event::BuildRetried(_)
+                | Event::JobOutput(_)
+                | Event::InfrastructureRetry(_)
+                | Event::Warning(_)
+                | Event::TestSlow(_),
+            )
             | None => {}
         }
     }
@@ -121,15 +141,20 @@ impl Tally {
         self.running.remove(&finished.job);
         self.jobs_done += 1;
         self.trouble |= finished.status() != v1::JobStatus::Passed;
+        let failed = u64::from(finished.status() == v1::JobStatus::Failed);
         if self.is_suite(&finished.job) {
+            self.failed_suites += failed;
             return;
         }
+        self.failed_builds += failed;
+        self.builds.flaky += u64::from(is_flaky(finished));
         let count = match finished.status() {
-            v1::JobStatus::Passed if finished.cached => &mut self.builds.cached,
-            v1::JobStatus::Passed => &mut self.builds.passed,
-            v1::JobStatus::Failed | v1::JobStatus::Unknown | v1::JobStatus::Unspecified => {
-                &mut self.builds.failed
+            v1::JobStatus::Passed if finished.cached && !is_flaky(finished) => {
+                &mut self.builds.cached
             }
+            v1::JobStatus::Passed => &mut self.builds.passed,
+            v1::JobStatus::Failed => &mut self.builds.failed,
+            v1::JobStatus::Unknown | v1::JobStatus::Unspecified => &mut self.builds.unknown,
             v1::JobStatus::Cancelled | v1::JobStatus::NotRun => &mut self.builds.not_run,
         };
         *count += 1;

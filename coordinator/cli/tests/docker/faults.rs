@@ -1,15 +1,15 @@
 //! What fails in the middle of a run, and what then still holds.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, ChildStdout, Stdio};
+use std::time::Instant;
 
 use rustix::process::Signal;
 
-use super::fleet::{Fleet, send};
-use super::program::{Ended, wait_until, write};
+use super::fleet::Fleet;
+use super::program::{Ended, PATIENCE, Running, write};
 
 const TESTS: usize = 60;
+const JUNIT: &str = "report.xml";
 
 const PIPELINE: &str = r#"
 [jobs.slow]
@@ -30,6 +30,11 @@ if [ "$1" = list ]; then seq 1 60 | sed 's/^/test-/'; exit; fi
 } > junit.xml
 "#;
 
+/// The JUnit report of a run in the background.
+fn junit(project: &tempfile::TempDir) -> String {
+    std::fs::read_to_string(project.path().join(JUNIT)).expect("JUnit")
+}
+
 fn project() -> tempfile::TempDir {
     let project = tempfile::tempdir().expect("a directory");
     write(
@@ -39,66 +44,14 @@ fn project() -> tempfile::TempDir {
     project
 }
 
-/// A run in the background, and what it has said so far.
-struct Begun {
-    child: Child,
-    stdout: BufReader<ChildStdout>,
-    lines: Vec<String>,
-}
-
 /// A run that has begun to report tests.
-fn begun(fleet: &Fleet, project: &tempfile::TempDir) -> Begun {
+fn begun(fleet: &Fleet, project: &tempfile::TempDir) -> Running {
     let mut run = fleet.command();
-    run.args(["--message-format", "json", "run"])
+    run.args(["--message-format", "json", "run", "--junit", JUNIT])
         .current_dir(project.path());
-    let mut child = run
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("regatta starts");
-    let mut lines = Vec::new();
-    let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
-    while !lines
-        .iter()
-        .any(|line: &String| line.contains(r#""type":"test""#))
-    {
-        let mut line = String::new();
-        assert_ne!(
-            stdout.read_line(&mut line).expect("a line"),
-            0,
-            "it ended early: {lines:#?}"
-        );
-        lines.push(line.trim_end().to_owned());
-    }
-    Begun {
-        child,
-        stdout,
-        lines,
-    }
-}
-
-fn end(begun: Begun) -> Ended {
-    let Begun {
-        mut child,
-        mut stdout,
-        mut lines,
-    } = begun;
-    let mut rest = String::new();
-    stdout.read_to_string(&mut rest).expect("output");
-    lines.extend(rest.lines().map(str::to_owned));
-    let mut stderr = String::new();
-    child
-        .stderr
-        .take()
-        .expect("a pipe")
-        .read_to_string(&mut stderr)
-        .expect("output");
-    let code = child.wait().expect("it ends").code();
-    Ended {
-        code,
-        stdout: lines.join("\n"),
-        stderr,
-    }
+    let mut begun = Running::begin(&mut run);
+    begun.expect_words(r#""type":"test""#);
+    begun
 }
 
 /// How often each test was reported.
@@ -125,15 +78,24 @@ fn an_agent_killed_in_the_middle_costs_time_and_nothing_else() {
     let project = project();
     let begun = begun(&fleet, &project);
     fleet.kill_agent(&doomed);
-    let ended = end(begun);
+    let ended = begun.end();
     ended.expect_code(0);
     expect_each_test_once(&ended);
-    wait_until("the killed agent's containers are gone", || {
-        !fleet
-            .containers()
-            .iter()
-            .any(|labels| labels.contains(&doomed))
-    });
+    fleet.expect_gone(&doomed);
+    fleet.stop();
+}
+
+#[test]
+fn an_agent_whose_starter_is_killed_ends_and_leaves_nothing() {
+    let mut fleet = Fleet::of(1);
+    let doomed = fleet.add_agent(&[]);
+    let project = project();
+    let begun = begun(&fleet, &project);
+    fleet.orphan_agent(&doomed);
+    fleet.expect_gone(&doomed);
+    let ended = begun.end();
+    ended.expect_code(0);
+    expect_each_test_once(&ended);
     fleet.stop();
 }
 
@@ -142,8 +104,8 @@ fn ctrl_c_cancels_the_run_and_frees_the_fleet() {
     let mut fleet = Fleet::of(1);
     let project = project();
     let begun = begun(&fleet, &project);
-    send(&begun.child, Signal::INT);
-    let ended = end(begun);
+    begun.send(Signal::INT);
+    let ended = begun.end();
     ended.expect_code(130);
     assert_eq!(ended.finished()["cancelled"], true, "{ended:#?}");
     let counts = &ended.finished()["counts"];
@@ -181,15 +143,57 @@ fn a_coordinator_that_comes_back_finds_its_agents_and_what_is_cached() {
 }
 
 #[test]
-fn nothing_is_left_in_docker_after_all_this() {
+fn a_coordinator_killed_in_the_middle_ends_the_run_with_a_clear_result() {
+    let mut fleet = Fleet::of(1);
+    let address = fleet.url().trim_start_matches("grpc://").to_owned();
+    let project = project();
+    let begun = begun(&fleet, &project);
+    fleet.kill_coordinator();
+    fleet.start_coordinator(&address);
+    let ended = begun.end();
+    ended
+        .expect_code(98)
+        .expect_complaint(&["coordinator is away", "UNKNOWN", "submit it again"]);
+    let finished = ended.finished();
+    assert_eq!(finished["verdict"], "UNKNOWN", "{ended:#?}");
+    let seen = reported(&ended);
+    assert!(seen.values().all(|count| *count == 1), "{seen:#?}");
+    let counts = &finished["counts"];
+    assert_eq!(counts["planned"], TESTS, "{counts}");
+    assert_eq!(counts["passed"], seen.len(), "what was seen is what counts");
+    let cases = junit(&project).matches("<testcase ").count();
+    assert_eq!(cases, seen.len(), "JUnit has what is known");
+    // What passed is known now.
+    let again = self::begun(&fleet, &project).end();
+    again.expect_code(0);
+    let cached = again.finished()["counts"]["cached"].as_u64();
+    assert!(cached >= Some(seen.len() as u64), "{again:#?}");
+    fleet.stop();
+}
+
+#[test]
+fn a_second_ctrl_c_leaves_though_the_coordinator_has_stopped() {
     let fleet = Fleet::of(1);
-    Ended::of(
-        fleet
-            .command()
-            .args(["exec", "--", "sh", "-c", "sleep 1000 & setsid sleep 1000 &"]),
-    )
-    .expect_code(0);
-    let before = fleet.containers().len();
-    assert!(before > 0, "a slot stays warm");
+    let project = project();
+    let mut begun = begun(&fleet, &project);
+    fleet.signal_coordinator(Signal::STOP);
+    begun.send(Signal::INT);
+    begun.expect_words("interrupt again");
+    begun.send(Signal::INT);
+    begun.end().expect_code(130);
+    assert!(junit(&project).contains("<testcase "));
+    fleet.signal_coordinator(Signal::CONT);
+    fleet.stop();
+}
+
+#[test]
+fn a_coordinator_that_has_stopped_holds_nobody_for_long() {
+    let fleet = Fleet::coordinator();
+    fleet.signal_coordinator(Signal::STOP);
+    let begun = Instant::now();
+    let ended = Ended::of(fleet.command().arg("ps"));
+    ended.expect_code(97);
+    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+    fleet.signal_coordinator(Signal::CONT);
     fleet.stop();
 }

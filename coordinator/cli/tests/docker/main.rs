@@ -6,9 +6,20 @@
     reason = "a failed test shows the logs of its fleet"
 )]
 
+mod agent;
 mod bad_input;
 mod exec;
 mod faults;
+#[path = "../fixture/fleet.rs"]
+#[expect(dead_code, reason = "these tests need a part of the fixture")]
 mod fleet;
+mod images;
+mod observability;
 mod pipeline;
+#[path = "../fixture/program.rs"]
 mod program;
+mod root_directory;
+mod settings;
+
+/// What jobs run in here.
+pub(crate) const RUNTIME: fleet::Runtime = fleet::Runtime::Docker;

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::fleet::Fleet;
+use super::RUNTIME;
+use super::fleet::{Fleet, Runtime};
 use super::program::{Ended, write};
 
 const PIPELINE: &str = r#"
@@ -58,12 +59,90 @@ fn a_pipeline_of_a_build_and_a_suite_is_releasable_and_cached() {
     let second = run();
     assert_eq!(second.finished()["leases"], 0, "{second:#?}");
     assert_eq!(second.finished()["counts"]["cached"], 4, "{second:#?}");
+    let submitted = first.lines("run-submitted");
+    let id = submitted[0]["run_id"].as_str().expect("an id");
+    let logs = Ended::of(fleet.command().args(["logs", &id[..8]]));
+    logs.expect_code(0);
+    let passed = logs.stdout.lines().filter(|line| line.contains("PASS"));
+    assert_eq!(passed.count(), 4, "{logs:#?}");
+    fleet.stop();
+}
+
+#[test]
+fn a_build_job_that_fails_has_its_own_exit_code_and_says_why() {
+    let fleet = Fleet::of(1);
+    let project = tempfile::tempdir().expect("a directory");
+    let text = "[jobs.make]\nrun = 'echo the reason >&2; exit 2'\n[jobs.late]\nneeds = ['make']\nrun = 'true'\n";
+    write(project.path(), &[("regatta.toml", text)]);
+    let ended = Ended::of(fleet.command().current_dir(project.path()).arg("run"));
+    ended.expect_code(101);
+    assert!(ended.stdout.contains("the reason"), "{ended:#?}");
+    fleet.stop();
+}
+
+#[test]
+fn ci_systems_are_told_without_being_asked() {
+    let fleet = Fleet::of(1);
+    let project = tempfile::tempdir().expect("a directory");
+    let text = "[jobs.make]\nrun = 'echo the reason >&2; exit 2'\n";
+    write(project.path(), &[("regatta.toml", text)]);
+    let summary = project.path().join("summary.md");
+    let mut run = fleet.command();
+    run.current_dir(project.path())
+        .env("GITHUB_ACTIONS", "true")
+        .env("GITHUB_STEP_SUMMARY", &summary);
+    let ended = Ended::of(run.arg("run"));
+    ended
+        .expect_code(101)
+        .expect_complaint(&["::error title=make::exited with code 2%0Athe reason\n"]);
+    let summary = std::fs::read_to_string(summary).expect("a summary");
+    assert!(summary.contains("## Regatta: NOT_RELEASABLE"), "{summary}");
+    let junit = std::fs::read_to_string(project.path().join("regatta-junit.xml"));
+    assert!(junit.expect("JUnit").contains("<failure "));
+    fleet.stop();
+}
+
+#[test]
+fn a_build_job_that_passes_on_retry_is_flaky() {
+    let fleet = Fleet::of(1);
+    let project = tempfile::tempdir().expect("a directory");
+    let now = std::time::SystemTime::UNIX_EPOCH
+        .elapsed()
+        .expect("a clock");
+    // The first attempt begins before this, and the second after.
+    let turn = now.as_secs() + 8;
+    let text = format!(
+        "[jobs.make]\nretry = 1\nrun = '[ $(date +%s) -ge {turn} ] && exit; echo the reason >&2; \
+         while [ $(date +%s) -lt {turn} ]; do sleep 0.1; done; exit 7'\n"
+    );
+    write(project.path(), &[("regatta.toml", &text)]);
+    let mut run = fleet.command();
+    run.current_dir(project.path()).arg("run");
+    let ended = Ended::of(run.args(["--junit", "report.xml"]));
+    ended.expect_code(0);
+    for words in [
+        "TRY 1 FAIL",
+        "exited with code 7",
+        "the reason",
+        "FLAKY",
+        "1 passed (1 flaky)",
+    ] {
+        assert!(ended.stdout.contains(words), "no {words:?} in {ended:#?}");
+    }
+    let report = std::fs::read_to_string(project.path().join("report.xml")).expect("JUnit");
+    assert!(report.contains("<flakyFailure "), "{report}");
     fleet.stop();
 }
 
 const MANIFEST: &str = "[workspace]\nmembers = ['left', 'right']\nresolver = '3'\n";
 const LEFT: &str = "#[test]\nfn passes() {}\n#[test]\n#[cfg(feature = \"fail\")]\nfn fails() { println!(\"the reason\"); assert_eq!(1, 2) }\n";
-const RIGHT: &str = "#[test]\nfn reads_its_fixture() {\n    assert_eq!(std::fs::read_to_string(\"fixture\").unwrap(), \"here\");\n    assert!(std::path::Path::new(env!(\"CARGO_MANIFEST_DIR\")).join(\"fixture\").exists());\n}\n";
+const RIGHT: &str = "#[test]\nfn reads_its_fixture() {\n    assert_eq!(std::fs::read_to_string(\"fixture\").unwrap(), \"here\");\n    assert!(MANIFEST_DIR.join(\"fixture\").exists());\n}\n";
+/// Where tests find their package's files. Containers show them at the place where they were built,
+/// processes do not.
+const MANIFEST_DIR: &str = match RUNTIME {
+    Runtime::Docker => "std::path::Path::new(env!(\"CARGO_MANIFEST_DIR\"))",
+    Runtime::Process => "std::path::Path::new(\".\")",
+};
 
 fn cargo_project() -> tempfile::TempDir {
     let project = tempfile::tempdir().expect("a directory");
@@ -75,7 +154,10 @@ fn cargo_project() -> tempfile::TempDir {
         ("left/Cargo.toml", &manifest("left")),
         ("left/src/lib.rs", LEFT),
         ("right/Cargo.toml", &manifest("right")),
-        ("right/src/lib.rs", RIGHT),
+        (
+            "right/src/lib.rs",
+            &RIGHT.replace("MANIFEST_DIR", MANIFEST_DIR),
+        ),
         ("right/fixture", "here"),
     ];
     write(project.path(), &files);

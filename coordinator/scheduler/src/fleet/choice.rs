@@ -1,39 +1,51 @@
 //! Which agent a task would best run on.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 use regatta_model::Timestamp;
 
-use super::{AgentKey, Fleet, KindKey};
-use crate::kind::FreeShape;
+use super::{AgentKey, Fleet};
+use crate::affinity::Mark;
 use crate::task::Task;
 
 /// How many warm agents are looked at for one task.
 const WARM_LOOK_AHEAD: usize = 16;
-/// How many agents with equally much free are looked at for one task.
+/// How many agents of each kind, those with the most free, are looked at for one task.
 const FREE_LOOK_AHEAD: usize = 4;
 
 impl Fleet {
     /// Whether `agent` is the one that lost all that waits of `task`, while another could take it.
     pub(crate) fn must_avoid(&self, task: &Task, agent: AgentKey, now: Timestamp) -> bool {
-        task.avoid == Some(agent)
+        task.avoid == Some(agent) && self.avoids_any(task, now)
+    }
+
+    /// Whether there is an agent that `task` must avoid.
+    pub(crate) fn avoids_any(&self, task: &Task, now: Timestamp) -> bool {
+        task.avoid.is_some()
             && task.avoid_until > now
             && task.lost_waiting >= task.waiting.len()
             && self.classes[task.class].willing > 1
     }
 
-    /// The agent that a task would best run on now: one that has its input tree or its image if there
-    /// is one among the first few, else one of those with the most slots free.
+    /// Whether an agent has anything free.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.ready_kinds.is_empty()
+    }
+
+    /// The agent that a task would best run on now: one that has its input tree, else one that has its
+    /// image, else the one with the most free.
+    ///
+    /// Of the agents that have the tree or the image a few are looked at, other ones for each task.
     pub(crate) fn best_agent(&self, task: &Task, now: Timestamp) -> Option<AgentKey> {
-        let class = &self.classes[task.class];
-        if class.ready_kinds.is_empty() {
+        if !self.is_ready() {
             return None;
         }
-        [task.wish.tree, task.wish.image]
-            .into_iter()
-            .filter_map(|mark| self.warm.get(&mark?))
-            .find_map(|warm| self.best_of(task, now, warm.iter().copied().take(WARM_LOOK_AHEAD)))
-            .or_else(|| self.best_of(task, now, self.most_free(task, now)))
+        let of_tree = self.warm_agents(task, task.wish.tree);
+        self.best_of(task, now, of_tree).or_else(|| {
+            let of_image = self.warm_agents(task, task.wish.image);
+            self.best_of(task, now, of_image.chain(self.most_free(task, now)))
+        })
     }
 
     fn best_of(
@@ -47,38 +59,40 @@ impl Fleet {
             .min_by_key(|key| {
                 let agent = &self.agents[*key];
                 let coldness = agent.warmth.coldness(task.wish);
-                (coldness, Reverse(agent.free_slots()), *key)
+                (coldness, Reverse(agent.listed.free), *key)
             })
     }
 
     fn can_take(&self, task: &Task, key: AgentKey, now: Timestamp) -> bool {
         let agent = &self.agents[key];
         let class = &self.classes[task.class];
-        let fits = |free: FreeShape| class.resources.fits_in(&free.resources);
-        agent.listed.free.is_some_and(fits)
-            && agent
-                .kind
-                .is_some_and(|kind| class.kinds.contains_key(&kind))
+        let free = agent.listed.free;
+        free.is_some_and(|free| class.resources.fits_in(&free.resources))
+            && self.can_run(agent, class)
             && !self.must_avoid(task, key, now)
     }
 
-    /// For each kind that is ready for a task, a few of the agents with the most slots free on which
-    /// it fits. What does not fit is passed over by shape, not by agent.
+    /// Some of the agents that have something ready, beginning at a place that the task's arrival picks,
+    /// so that of many that are equally warm each gets its share.
+    fn warm_agents(&self, task: &Task, mark: Option<Mark>) -> impl Iterator<Item = AgentKey> {
+        let warm = mark.and_then(|mark| self.warm.get(&mark));
+        let begin = self.agents.scattered(task.arrival);
+        let from = move |agents: &'_ BTreeSet<AgentKey>| {
+            let (before, after) = (agents.range(..begin), agents.range(begin..));
+            after.chain(before).take(WARM_LOOK_AHEAD).copied().collect()
+        };
+        warm.map_or_else(Vec::new, from).into_iter()
+    }
+
+    /// For each kind that is ready for a task, the few agents with the most free on which it fits.
     fn most_free(&self, task: &Task, now: Timestamp) -> impl Iterator<Item = AgentKey> {
         let class = &self.classes[task.class];
-        let first_fit = move |kind: &KindKey| {
-            let shapes = self.kinds[*kind].free.iter().rev();
-            let fitting =
-                shapes.filter(move |(shape, _)| class.resources.fits_in(&shape.resources));
-            let agents = fitting.flat_map(|(_, agents)| agents.iter().copied());
-            agents
-                .filter(move |agent| !self.must_avoid(task, *agent, now))
-                .take(FREE_LOOK_AHEAD)
-        };
-        class
-            .ready_kinds
-            .iter()
-            .flat_map(first_fit)
-            .take(WARM_LOOK_AHEAD)
+        let ready = self.ready_kinds.iter().map(|kind| &self.kinds[*kind]);
+        let meeting = ready.filter(|kind| kind.asked.contains(&class.asked));
+        meeting.flat_map(move |kind| {
+            let fitting = kind.free.fitting(class.resources);
+            let others = fitting.filter(move |agent| !self.must_avoid(task, *agent, now));
+            others.take(FREE_LOOK_AHEAD)
+        })
     }
 }

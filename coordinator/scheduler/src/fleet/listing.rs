@@ -1,7 +1,8 @@
 //! Keeps the indexes true to what the agents are up to.
 
-use super::{AgentKey, Fleet, KindKey};
+use super::{AgentKey, Fleet};
 use crate::agent::Listing;
+use crate::free_index::FreeShape;
 
 impl Fleet {
     /// Brings the indexes up to date after an agent has changed.
@@ -10,73 +11,45 @@ impl Fleet {
         self.list_as(key, listing);
     }
 
-    pub(super) fn unlist(&mut self, key: AgentKey) {
+    /// Takes an agent out of the indexes, until it is listed again: before its size changes.
+    pub(crate) fn unlist(&mut self, key: AgentKey) {
         self.list_as(key, Listing::default());
     }
 
     fn list_as(&mut self, key: AgentKey, new: Listing) {
-        let agent = &mut self.agents[key];
-        let old = std::mem::replace(&mut agent.listed, new);
-        let Some(kind_key) = agent.kind.filter(|_| old != new) else {
-            return;
-        };
-        let kind = &mut self.kinds[kind_key];
+        let old = std::mem::replace(&mut self.agents[key].listed, new);
         if old.live != new.live {
             self.live_agents = self.live_agents + usize::from(new.live) - usize::from(old.live);
-            if new.live {
-                kind.live.insert(agent.id.clone());
-            } else {
-                kind.live.remove(&agent.id);
-            }
         }
-        kind.willing = kind.willing + usize::from(new.willing) - usize::from(old.willing);
         if (old.live, old.willing) != (new.live, new.willing) {
-            self.recount(kind_key, old, new);
+            self.recount(key, old, new);
         }
         if old.free != new.free {
-            self.refile(key, kind_key, old, new);
-        }
-    }
-
-    /// Tells a kind's classes that one of its agents came or went.
-    fn recount(&mut self, kind_key: KindKey, old: Listing, new: Listing) {
-        for key in &self.kinds[kind_key].classes {
-            let class = &mut self.classes[*key];
-            let concurrency = class.kinds.get(&kind_key).copied().unwrap_or_default();
-            class.live = class.live + usize::from(new.live) - usize::from(old.live);
-            class.willing = class.willing + usize::from(new.willing) - usize::from(old.willing);
-            class.slots = class.slots + u64::from(concurrency) * u64::from(new.willing)
-                - u64::from(concurrency) * u64::from(old.willing);
-            self.changed_classes.insert(*key);
+            self.file_as_free(key, old.free, new.free);
         }
     }
 
     /// Files an agent under what it has free now.
-    fn refile(&mut self, key: AgentKey, kind_key: KindKey, old: Listing, new: Listing) {
-        let kind = &mut self.kinds[kind_key];
-        let was_ready = !kind.free.is_empty();
-        if let Some(shape) = old.free
-            && let Some(agents) = kind.free.get_mut(&shape)
-        {
-            agents.remove(&key);
-            if agents.is_empty() {
-                kind.free.remove(&shape);
-            }
-        }
-        if let Some(shape) = new.free {
-            kind.free.entry(shape).or_default().insert(key);
-        }
-        let is_ready = !kind.free.is_empty();
-        if was_ready == is_ready {
+    pub(super) fn file_as_free(
+        &mut self,
+        key: AgentKey,
+        old: Option<FreeShape>,
+        new: Option<FreeShape>,
+    ) {
+        let Some(kind_key) = self.agents[key].kind else {
             return;
+        };
+        let free = &mut self.kinds[kind_key].free;
+        if let Some(shape) = old {
+            free.remove(shape, key);
         }
-        for class in &kind.classes {
-            let ready = &mut self.classes[*class].ready_kinds;
-            if is_ready {
-                ready.insert(kind_key);
-            } else {
-                ready.remove(&kind_key);
-            }
+        if let Some(shape) = new {
+            free.insert(shape, key);
+        }
+        if free.is_empty() {
+            self.ready_kinds.remove(&kind_key);
+        } else {
+            self.ready_kinds.insert(kind_key);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What is going to happen in a simulated world.
 
-use regatta_model::LeaseId;
+use regatta_model::{LeaseId, TaskId};
 
 use crate::{AgentState, DesiredAgent};
 
@@ -9,6 +9,11 @@ use crate::{AgentState, DesiredAgent};
 #[derive(Debug)]
 pub(crate) enum Happening {
     Submit(usize),
+    /// After a restart, unless it was cancelled meanwhile or there was another restart.
+    Resubmit {
+        task: TaskId,
+        restart: usize,
+    },
     Cancel(usize),
     Fault(usize),
     Connect {

@@ -17,6 +17,8 @@ pub(crate) struct Machine {
     /// Tells what belongs to an earlier life.
     pub(crate) life: u64,
     pub(crate) silent: bool,
+    /// The last desired state that was sent to it.
+    pub(crate) latest_desired: u64,
     sequence: u64,
     observed_version: u64,
     pub(crate) held: BTreeMap<LeaseId, Held>,
@@ -50,6 +52,7 @@ impl Machine {
             connection: 0,
             life: 0,
             silent: false,
+            latest_desired: 0,
             sequence: 0,
             observed_version: 0,
             held: BTreeMap::new(),
@@ -91,7 +94,7 @@ impl Machine {
             observed_version: self.observed_version,
             leases: leases.collect(),
             offer: (sequence == 1).then(|| self.offer.clone()),
-            accepts_work: true,
+            refusal: None,
         }
     }
 

@@ -1,8 +1,9 @@
 //! What must be true after every step, checked in the simplest way.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use regatta_model::{FencingToken, LeaseId, TaskId, UnitIndex};
+use regatta_model::{FencingToken, LeaseId, TaskId, Timestamp, UnitIndex};
 
 use crate::{Effect, Event, Grant, Record, Scheduler, Step, Submission};
 
@@ -15,6 +16,9 @@ pub(crate) struct Model {
     work_of: BTreeMap<TaskId, TaskId>,
     works: BTreeMap<TaskId, Work>,
     pub(crate) grants: BTreeMap<LeaseId, Grant>,
+    /// When each task was submitted, and how long it waited for its first lease.
+    submitted_at: BTreeMap<TaskId, Timestamp>,
+    pub(crate) waits: BTreeMap<TaskId, Duration>,
     last_token: FencingTokenOrNone,
     reserved: FencingTokenOrNone,
     pub(crate) answered: usize,
@@ -34,6 +38,8 @@ struct Work {
     /// The lease whose token is valid for each unit.
     valid: BTreeMap<UnitIndex, LeaseId>,
     answers: BTreeMap<UnitIndex, LeaseId>,
+    /// When a machine last lost some of it.
+    lost_at: Option<Timestamp>,
 }
 
 type Checked = Result<(), String>;
@@ -50,8 +56,27 @@ impl Model {
         self.open.is_empty()
     }
 
+    pub(crate) fn is_open(&self, task: TaskId) -> bool {
+        self.open.contains_key(&task)
+    }
+
     pub(crate) fn open_tasks(&self) -> Vec<TaskId> {
         self.open.keys().copied().collect()
+    }
+
+    /// Work of which something waits, by the task that stands for it, and when it was last lost.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = (TaskId, Option<Timestamp>)> {
+        let waits = |work: &Work| work.open.len() > work.valid.len();
+        let waiting = self.works.iter().filter(move |(_, work)| waits(work));
+        waiting.map(|(task, work)| (*task, work.lost_at))
+    }
+
+    /// Forgets what a new scheduler does not know. Returns the first token that it may grant.
+    pub(crate) fn restarted(&mut self) -> FencingToken {
+        self.works.clear();
+        self.work_of.clear();
+        let reserved = self.reserved.map_or(0, |token| token.0);
+        FencingToken(reserved + 1)
     }
 
     /// Checks one step and what it leaves behind.
@@ -59,13 +84,14 @@ impl Model {
     /// What takes time in proportion to all work is left out unless it is to be thorough.
     pub(crate) fn check(
         &mut self,
+        now: Timestamp,
         event: &Event,
         step: &Step,
         scheduler: &Scheduler,
         thorough: bool,
     ) -> Checked {
         if let Event::Submit(submission) = event {
-            self.submitted(submission);
+            self.submitted(now, submission);
         }
         for record in &step.commit {
             let Record::TokensReserved(last) = record;
@@ -73,7 +99,7 @@ impl Model {
             self.reserved = Some(*last);
         }
         for effect in &step.effects {
-            self.check_effect(effect)?;
+            self.check_effect(now, effect)?;
         }
         if !thorough {
             return Ok(());
@@ -91,7 +117,8 @@ impl Model {
         )
     }
 
-    fn submitted(&mut self, submission: &Submission) {
+    fn submitted(&mut self, now: Timestamp, submission: &Submission) {
+        self.submitted_at.entry(submission.task).or_insert(now);
         let units: BTreeSet<_> = (0..).map(UnitIndex).take(submission.units.len()).collect();
         let work = Work {
             submitters: BTreeSet::from([submission.task]),
@@ -103,9 +130,9 @@ impl Model {
         self.works.insert(submission.task, work);
     }
 
-    fn check_effect(&mut self, effect: &Effect) -> Checked {
+    fn check_effect(&mut self, now: Timestamp, effect: &Effect) -> Checked {
         match effect {
-            Effect::Granted(grant) => self.granted(grant),
+            Effect::Granted(grant) => self.granted(now, grant),
             Effect::Merged { task, into } => self.merged(*task, *into),
             Effect::UnitAnswered {
                 task, unit, lease, ..
@@ -125,6 +152,7 @@ impl Model {
                 self.retried += 1;
                 if let Some(work) = self.work(*task) {
                     work.valid.remove(unit);
+                    work.lost_at = Some(now);
                 }
                 Ok(())
             }
@@ -150,7 +178,12 @@ impl Model {
         self.works.get_mut(self.work_of.get(&task)?)
     }
 
-    fn granted(&mut self, grant: &Grant) -> Checked {
+    fn granted(&mut self, now: Timestamp, grant: &Grant) -> Checked {
+        if let Some(since) = self.submitted_at.get(&grant.task) {
+            self.waits
+                .entry(grant.task)
+                .or_insert_with(|| now.since(*since));
+        }
         let token = Some(grant.token);
         let fresh = self.last_token < token && token <= self.reserved;
         ensure(fresh, "tokens_strictly_grow", grant)?;

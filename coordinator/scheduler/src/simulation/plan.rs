@@ -79,11 +79,14 @@ pub enum FaultKind {
     Drain(Duration),
     /// Everything of one run is cancelled.
     CancelRun(u8, u8),
+    /// The coordinator starts anew: it knows nothing but which tokens are reserved, every connection
+    /// breaks, and whoever waits submits again.
+    Restart,
 }
 
 impl Plan {
-    /// A fleet of so many machines under load and in trouble: two tasks a machine, and one fault for
-    /// every second machine, all within two minutes.
+    /// A fleet of so many machines under load and in trouble: two tasks a machine, one fault for every
+    /// second machine, and a restart of the coordinator, all within two minutes.
     #[must_use]
     pub fn of_seed(seed: u64, machines: usize) -> Self {
         let mut random = Random::new(seed);
@@ -93,6 +96,11 @@ impl Plan {
             work: (0..machines * 2).map(|_| work(&mut random)).collect(),
             faults: (0..machines / 2)
                 .map(|_| fault(&mut random, machines))
+                .chain([Fault {
+                    at: Duration::from_secs(45),
+                    machine: 0,
+                    kind: FaultKind::Restart,
+                }])
                 .collect(),
         }
     }

@@ -21,6 +21,10 @@ pub struct Summary {
     pub fenced: usize,
     /// How many agents were lost.
     pub lost_agents: usize,
+    /// How often the coordinator started anew.
+    pub restarts: usize,
+    /// How long each piece of work of the plan waited for its first lease, as far as it got one.
+    pub waits: Vec<Option<Duration>>,
     /// How long it took in simulated time.
     pub took: Duration,
 }

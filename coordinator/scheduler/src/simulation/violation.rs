@@ -10,8 +10,8 @@ use crate::Event;
 pub struct Violation {
     /// Which, and what breaks it.
     pub what: String,
-    /// Every event up to the one that broke it. Giving them to a new scheduler of the same
-    /// configuration leads there again.
+    /// Every event since the scheduler last started, up to the one that broke it. Giving them to a new
+    /// scheduler of the same configuration leads there again.
     pub trace: Vec<(Timestamp, Event)>,
 }
 

@@ -1,5 +1,6 @@
 //! Plays a plan in simulated time.
 
+mod conservation;
 mod faults;
 mod machines;
 
@@ -13,7 +14,7 @@ use regatta_model::{
 use super::happening::Happening;
 use super::machine::Machine;
 use super::model::Model;
-use super::plan::{Fault, Plan, WorkPlan};
+use super::plan::{Fault, MachinePlan, Plan, WorkPlan};
 use super::random::Random;
 use super::summary::Summary;
 use super::violation::Violation;
@@ -33,7 +34,9 @@ struct World<'plan> {
     plan: &'plan Plan,
     now: Timestamp,
     random: Random,
+    config: SchedulerConfig,
     scheduler: Scheduler,
+    restarts: usize,
     model: Model,
     machines: Vec<Machine>,
     by_id: BTreeMap<AgentId, usize>,
@@ -63,6 +66,28 @@ fn name<Id: std::str::FromStr>(text: &str) -> Result<Id, String> {
     text.parse().map_err(|_| format!("`{text}` names nothing"))
 }
 
+/// What a machine says of itself: like those of production, each has a name and an amount of memory that
+/// no other has.
+fn offer(index: usize, planned: &MachinePlan) -> Offer {
+    let mut platform = arch(planned.arch);
+    platform.insert("hostname", format!("machine-{index}"));
+    let number = u64::try_from(index).unwrap_or_default();
+    let image = |number: u64| format!("image-{}", number % 4).parse().ok();
+    Offer {
+        slots: planned.slots,
+        resources: Resources {
+            cpu_milli: planned.cpu_milli,
+            memory_bytes: (1 << 34) - 4096 * number,
+        },
+        platform,
+        images: [image(number), image(number + 1)]
+            .into_iter()
+            .flatten()
+            .collect(),
+        trees: Vec::new(),
+    }
+}
+
 fn arch(number: u8) -> Platform {
     Platform::new([("Arch", format!("arch-{}", number % 3))])
 }
@@ -73,7 +98,9 @@ impl<'plan> World<'plan> {
             plan,
             now: START,
             random: Random::new(plan.seed),
-            scheduler: Scheduler::new(config),
+            scheduler: Scheduler::new(config.clone()),
+            config,
+            restarts: 0,
             model: Model::default(),
             machines: Vec::new(),
             by_id: BTreeMap::new(),
@@ -92,16 +119,7 @@ impl<'plan> World<'plan> {
             let Ok(id) = name::<AgentId>(&format!("agent-{index:05}")) else {
                 continue;
             };
-            let offer = Offer {
-                slots: planned.slots,
-                resources: Resources {
-                    cpu_milli: planned.cpu_milli,
-                    memory_bytes: 1 << 34,
-                },
-                platform: arch(planned.arch),
-                images: Vec::new(),
-                trees: Vec::new(),
-            };
+            let offer = offer(index, planned);
             self.by_id.insert(id.clone(), self.machines.len());
             self.machines.push(Machine::new(id, offer));
             let delay = self.random.millis(5000);
@@ -163,6 +181,12 @@ impl<'plan> World<'plan> {
     fn happen(&mut self, happening: Happening) -> Result<(), String> {
         match happening {
             Happening::Submit(index) => self.submit(index),
+            Happening::Resubmit { task, restart } => match task_index(task) {
+                Some(index) if self.restarts == restart && self.model.is_open(task) => {
+                    self.submit(index)
+                }
+                Some(_) | None => Ok(()),
+            },
             Happening::Cancel(index) => self.step(Event::CancelTask(task_id(index))),
             Happening::Fault(index) => self.fault(index),
             Happening::Connect { machine, life } => {
@@ -228,7 +252,7 @@ impl<'plan> World<'plan> {
                 cpu_milli: work.cpu_milli,
                 memory_bytes: 1 << 20,
             },
-            image: Some(name::<ImageReference>("image")?),
+            image: Some(name::<ImageReference>(&format!("image-{}", index % 4))?),
             tree: work.tree.map(|tree| digest("tree", tree)),
             units: work.units_ms.iter().map(unit).collect(),
             batch_overhead: Duration::from_millis(50),
@@ -243,12 +267,10 @@ impl<'plan> World<'plan> {
         self.note(&step);
         let is_small = self.machines.len() <= SMALL_FLEET;
         let thorough = is_small || self.trace.len().is_multiple_of(THOROUGH_EVERY);
-        self.model.check(&event, &step, &self.scheduler, thorough)?;
-        let idle = thorough.then(|| self.scheduler.idle_agent()).flatten();
-        if let Some(idle) = idle {
-            return Err(format!(
-                "no_starvation: {idle} has room for a task that waits"
-            ));
+        let (now, model) = (self.now, &mut self.model);
+        model.check(now, &event, &step, &self.scheduler, thorough)?;
+        if thorough {
+            self.check_conservation()?;
         }
         if step.wake_at.is_some_and(|at| at <= self.now) {
             return Err(format!("wake_at is not after {}", self.now));
@@ -282,6 +304,10 @@ impl<'plan> World<'plan> {
             retried: self.model.retried,
             fenced: self.model.fenced,
             lost_agents: self.model.lost_agents,
+            restarts: self.restarts,
+            waits: (0..self.plan.work.len())
+                .map(|index| self.model.waits.get(&task_id(index)).copied())
+                .collect(),
             took: self.now.since(START),
         }
     }

@@ -397,6 +397,67 @@ fn a_lost_unit_prefers_another_agent_and_is_given_up_after_its_attempts() {
 }
 
 #[test]
+fn what_one_agent_lacks_is_tried_on_another_and_is_an_answer_when_none_is_left() {
+    let lacking = || OutcomeKind::Unsuitable("no such image here".to_owned());
+    let answered = |fixture: &Fixture| {
+        let mut effects = fixture.step.effects.iter();
+        effects.any(|effect| matches!(effect, Effect::UnitAnswered { .. }))
+    };
+    let mut fixture = fixture();
+    fixture.connect("a", offer(1));
+    fixture.submit(submission(1));
+    let alone = fixture.the_grant();
+    fixture.report(report("a", 2, vec![held(&alone, &[lacking()], true)]));
+    assert!(answered(&fixture), "{:?}", fixture.step);
+
+    fixture.connect("b", offer(1));
+    fixture.submit(submission(2));
+    let first = fixture.the_grant();
+    let (one, other) = if first.agent == agent("a") {
+        (("a", 3), ("b", 2))
+    } else {
+        (("b", 2), ("a", 3))
+    };
+    fixture.report(report(one.0, one.1, vec![held(&first, &[lacking()], true)]));
+    assert!(!answered(&fixture), "{:?}", fixture.step);
+    let second = fixture.the_grant();
+    assert_eq!(second.agent, agent(other.0));
+    fixture.report(report(
+        other.0,
+        other.1,
+        vec![held(&second, &[OutcomeKind::Answered], true)],
+    ));
+    assert!(answered(&fixture), "{:?}", fixture.step);
+}
+
+#[test]
+fn what_cannot_be_reached_is_lost_and_pauses_nobody() {
+    let mut fixture = Fixture::new(SchedulerConfig {
+        max_consecutive_losses: 1,
+        ..SchedulerConfig::default()
+    });
+    fixture.connect("a", offer(1));
+    fixture.submit(submission(1));
+    let last_reason = "no registry".to_owned();
+    for sequence in 2..=4 {
+        let grant = fixture.the_grant();
+        let unreachable = OutcomeKind::Unreachable(last_reason.clone());
+        fixture.report(report(
+            "a",
+            sequence,
+            vec![held(&grant, &[unreachable], true)],
+        ));
+    }
+    let error = UnitError::AttemptsExhausted {
+        attempts: 3,
+        last_reason,
+    };
+    assert!(fixture.has(&failed(1, error)), "{:?}", fixture.step);
+    fixture.submit(submission(2));
+    fixture.the_grant();
+}
+
+#[test]
 fn an_agent_that_loses_too_much_in_a_row_gets_a_pause() {
     let mut fixture = Fixture::new(SchedulerConfig {
         max_consecutive_losses: 2,
@@ -576,6 +637,7 @@ fn an_empty_or_draining_fleet_is_waited_for_longer() {
 fn what_is_too_much_is_refused() {
     let mut fixture = Fixture::new(SchedulerConfig {
         queue_limit_units: 3,
+        tenant_queue_percent: 100,
         ..SchedulerConfig::default()
     });
     fixture.submit(suite(1, 2));

@@ -75,7 +75,7 @@ pub(crate) fn report(name: &str, sequence: u64, leases: Vec<HeldLease>) -> Agent
         observed_version: 1_000 * sequence,
         offer: None,
         leases,
-        accepts_work: true,
+        refusal: None,
     }
 }
 

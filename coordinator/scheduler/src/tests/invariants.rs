@@ -51,6 +51,7 @@ fn fault() -> impl Strategy<Value = Fault> {
         Just(FaultKind::BreakUnits),
         millis(90_000).prop_map(FaultKind::Drain),
         (0u8..3, 0u8..3).prop_map(|(tenant, run)| FaultKind::CancelRun(tenant, run)),
+        Just(FaultKind::Restart),
     ];
     (millis(60_000), 0usize..8, kind).prop_map(|(at, machine, kind)| Fault { at, machine, kind })
 }
@@ -97,7 +98,99 @@ fn a_thousand_machines_in_trouble_give_the_same_effects_twice() {
         let first = run(&plan, SchedulerConfig::default()).unwrap();
         let second = run(&plan, SchedulerConfig::default()).unwrap();
         assert_eq!(first, second, "seed {seed}");
-        let fleet_was_in_trouble = first.retried > 0 && first.fenced > 0 && first.lost_agents > 0;
+        let fleet_was_in_trouble =
+            first.retried > 0 && first.fenced > 0 && first.lost_agents > 0 && first.restarts > 0;
         assert!(fleet_was_in_trouble, "{first:?}");
+    }
+}
+
+/// Work that keeps machines busy for ever, and work that needs one of them to itself.
+#[derive(Clone, Debug)]
+struct Streams {
+    machines: usize,
+    /// CPUs of a machine, and its slots.
+    cpus: u32,
+    /// How long a piece of the work goes that takes one CPU; there is a tenth more of it than can be done.
+    narrow_ms: u16,
+    wide_ms: u16,
+    wide_every: Duration,
+    /// Whether the wide work is another tenant's, or only another run's.
+    wide_tenant: u8,
+    seed: u64,
+}
+
+/// How long the streams flow.
+const FLOW: Duration = Duration::from_secs(300);
+
+fn streams() -> impl Strategy<Value = Streams> {
+    let fleet = (1usize..5, 1u32..6, any::<u64>());
+    let work = (500u16..6000, 500u16..6000, 30u64..90, 0u8..2);
+    (fleet, work).prop_map(|(fleet, work)| Streams {
+        machines: fleet.0,
+        cpus: fleet.1,
+        seed: fleet.2,
+        narrow_ms: work.0,
+        wide_ms: work.1,
+        wide_every: Duration::from_secs(work.2),
+        wide_tenant: work.3,
+    })
+}
+
+impl Streams {
+    fn plan(&self) -> Plan {
+        let cpu_milli = u64::from(self.cpus) * 1000;
+        let work = |at: Duration, run, cpu_milli, unit_ms| WorkPlan {
+            at,
+            tenant: if run == 1 { self.wide_tenant } else { 0 },
+            run,
+            priority: 0,
+            units_ms: vec![unit_ms],
+            cpu_milli,
+            arch: None,
+            merge: None,
+            tree: None,
+            cancel_after: None,
+        };
+        let at_once = u32::try_from(self.machines).expect("few") * self.cpus;
+        let pause = Duration::from_millis(self.narrow_ms.into()) * 10 / 11 / at_once;
+        let times = |pause: Duration| {
+            let times = (1..).map(move |number| pause * number);
+            times.take_while(|at| *at < FLOW)
+        };
+        let narrow = times(pause).map(|at| work(at, 0, 1000, self.narrow_ms));
+        let wide = times(self.wide_every).map(|at| work(at, 1, cpu_milli, self.wide_ms));
+        let machine = MachinePlan {
+            slots: self.cpus,
+            cpu_milli,
+            arch: 0,
+        };
+        Plan {
+            seed: self.seed,
+            machines: vec![machine; self.machines],
+            work: narrow.chain(wide).collect(),
+            faults: Vec::new(),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_starvation_however_much_else_there_is_to_do(streams in streams()) {
+        let plan = streams.plan();
+        let config = SchedulerConfig::default();
+        // A reservation is made after that long. Then whatever the machine does must end; what waits behind
+        // other wide work waits for that, too.
+        let ends = Duration::from_millis(u64::from(streams.narrow_ms) + u64::from(streams.wide_ms));
+        let bound = config.reserve_after + ends * 2;
+        let summary = run(&plan, config).map_err(|violation| TestCaseError::fail(format!("{violation:?}")))?;
+        prop_assert_eq!(summary.answered, plan.work.len());
+        for (work, wait) in plan.work.iter().zip(&summary.waits) {
+            let wait = wait.expect("everything ran");
+            if work.run == 1 {
+                prop_assert!(wait <= bound, "{:?} waited {:?}", work, wait);
+            }
+        }
     }
 }

@@ -4,6 +4,8 @@ mod completeness;
 mod entry;
 mod inlining;
 mod service;
+mod tree_closure;
+mod tree_reader;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,12 +18,14 @@ use regatta_wire::reapi::ActionResult;
 
 use crate::cas::find_missing;
 use crate::recently_used::RecentlyUsed;
+use crate::status;
 
 pub use completeness::InvalidResultError;
-use completeness::References;
+use completeness::{ClosureError, References};
 use entry::{MAX_ENTRY_SIZE_BYTES, key_of, open_entry, seal_entry};
 pub(crate) use inlining::{InlineRequest, inline_outputs};
 pub(crate) use service::{ActionCacheService, tenant_of};
+pub use tree_closure::InvalidTreeError;
 
 /// How much memory the results that were used last may take, in bytes.
 const REMEMBERED_BYTES: usize = 8 << 20;
@@ -60,6 +64,15 @@ pub enum PutResultError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<ClosureError> for PutResultError {
+    fn from(error: ClosureError) -> Self {
+        match error {
+            ClosureError::Store(error) => Self::Store(error),
+            ClosureError::Invalid(error) => Self::Invalid(error),
+        }
+    }
 }
 
 impl ActionCache {
@@ -127,6 +140,11 @@ impl ActionCache {
         Ok(results)
     }
 
+    /// Whether the result of an action is in memory, as it is just after it was put. Costs no request.
+    pub(crate) fn remembers(&self, tenant: &TenantId, action: &Digest) -> bool {
+        self.lock().get(&key_of(tenant, action)).is_some()
+    }
+
     /// Remembers the result of an action, instead of any other that it had.
     ///
     /// # Errors
@@ -137,8 +155,7 @@ impl ActionCache {
         action: &Digest,
         result: ActionResult,
     ) -> Result<(), PutResultError> {
-        let direct = References::of(&result)?;
-        let references = direct.with_trees(self.blobs.as_ref()).await?;
+        let references = self.references_of(&result).await?;
         let key = key_of(tenant, action);
         let sealed =
             seal_entry(&result).map_err(|size_bytes| PutResultError::TooLarge { size_bytes })?;
@@ -175,9 +192,14 @@ impl ActionCache {
             self.remove_key(key).await;
             return Ok(None);
         };
-        let references = match References::of(&result) {
-            Ok(direct) => direct.with_trees(self.blobs.as_ref()).await?,
-            Err(_) => None,
+        let references = match self.references_of(&result).await {
+            Ok(references) => references,
+            Err(ClosureError::Store(error)) => return Err(error),
+            Err(ClosureError::Invalid(error)) => {
+                let error = status::with_sources(&error);
+                tracing::warn!(%key, error, "an action result is wrong; it is forgotten");
+                None
+            }
         };
         match references {
             Some(references) => Ok(Some(self.remember(*key, result, references))),
@@ -186,6 +208,15 @@ impl ActionCache {
                 Ok(None)
             }
         }
+    }
+
+    /// Everything that a result refers to; `None` if that is not there.
+    async fn references_of(
+        &self,
+        result: &ActionResult,
+    ) -> Result<Option<Vec<Digest>>, ClosureError> {
+        let direct = References::of(result).map_err(ClosureError::Invalid)?;
+        direct.with_trees(self.blobs.as_ref()).await
     }
 
     fn remember(

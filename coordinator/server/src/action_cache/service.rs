@@ -1,5 +1,6 @@
 //! REAPI `ActionCache`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use regatta_cas::BlobStore;
@@ -18,15 +19,16 @@ use crate::status::{self, Failure};
 pub(crate) struct ActionCacheService {
     cache: Arc<ActionCache>,
     blobs: Arc<dyn BlobStore>,
-    clients_may_write: bool,
+    clients_may_write: Arc<BTreeSet<TenantId>>,
 }
 
 impl ActionCacheService {
-    /// Serves `cache`, whose results refer to `blobs`.
+    /// Serves `cache`, whose results refer to `blobs`. Clients of the tenants in `clients_may_write` may
+    /// add to it.
     pub(crate) fn new(
         cache: Arc<ActionCache>,
         blobs: Arc<dyn BlobStore>,
-        clients_may_write: bool,
+        clients_may_write: Arc<BTreeSet<TenantId>>,
     ) -> Self {
         Self {
             cache,
@@ -83,7 +85,7 @@ impl action_cache_server::ActionCache for ActionCacheService {
             stderr: request.inline_stderr,
             files: request.inline_output_files,
         };
-        inline_outputs(self.blobs.as_ref(), &inline, &mut result).await;
+        inline_outputs(self.blobs.as_ref(), &inline, &mut result, 0).await;
         Ok(Response::new(result))
     }
 
@@ -91,15 +93,15 @@ impl action_cache_server::ActionCache for ActionCacheService {
         &self,
         request: Request<reapi::UpdateActionResultRequest>,
     ) -> Result<Response<reapi::ActionResult>, Status> {
-        if !self.clients_may_write {
+        let request = request.into_inner();
+        let tenant = tenant_of(&request.instance_name)?;
+        if !self.clients_may_write.contains(&tenant) {
             return Err(status::permission_denied(
                 "clients may not write action results here; let the action execute remotely",
             )
             .into());
         }
-        let request = request.into_inner();
         status::sha256_only(request.digest_function)?;
-        let tenant = tenant_of(&request.instance_name)?;
         let action = status::digest_field(request.action_digest.as_ref(), "action_digest")?;
         let unset = || status::invalid_argument("action_result", "is not set");
         let result = request.action_result.ok_or_else(unset)?;

@@ -178,6 +178,35 @@ async fn a_result_without_digests_is_refused() {
 }
 
 #[tokio::test]
+async fn a_result_whose_tree_is_not_whole_is_refused() {
+    let fixture = fixture();
+    let root = Directory::default();
+    let tree = Tree {
+        root: Some(root.clone()),
+        children: vec![root],
+    };
+    let tree = put_bytes(fixture.blobs.as_ref(), tree.encode_to_vec().into())
+        .await
+        .unwrap();
+    let result = ActionResult {
+        output_directories: vec![OutputDirectory {
+            tree_digest: Some(tree.into()),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let action = Digest::of(b"action");
+    let put = fixture.cache.put(&fixture.tenant, &action, result).await;
+    assert!(
+        matches!(
+            &put,
+            Err(PutResultError::Invalid(InvalidResultError::Tree { digest, .. })) if *digest == tree
+        ),
+        "{put:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_thousand_lookups_are_one_question() {
     let fixture = fixture();
     let mut actions = Vec::new();

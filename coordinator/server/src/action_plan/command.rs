@@ -1,5 +1,7 @@
 //! Whether a command can be run at all.
 
+use std::collections::BTreeSet;
+
 use regatta_wire::reapi;
 
 /// Why a command cannot be run. Its sender has to fix it.
@@ -52,7 +54,8 @@ impl InvalidCommandError {
 }
 
 /// The command with its outputs in `output_paths`, whatever version of the API its client speaks, and its
-/// platform left out.
+/// platform left out. `output_directories` remains for a client of an old version alone: which of
+/// the paths it expects to find made ahead.
 ///
 /// # Errors
 /// [`InvalidCommandError`] names what has to be fixed.
@@ -67,17 +70,66 @@ pub fn canonical_command(command: reapi::Command) -> Result<reapi::Command, Inva
     Ok(command)
 }
 
+/// The outputs of a command whose client knows only the fields from before version 2.1, and reads only
+/// such fields of the result.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LegacyOutputs {
+    /// The paths that the client takes for files.
+    pub files: BTreeSet<String>,
+    /// The paths that the client takes for directories.
+    pub directories: BTreeSet<String>,
+}
+
+impl LegacyOutputs {
+    /// What a command asks for in the older fields; `None` if it has `output_paths`, which supersede
+    /// them, or neither.
+    #[must_use]
+    #[expect(
+        deprecated,
+        reason = "clients of versions before 2.1 set no other fields"
+    )]
+    pub fn of(command: &reapi::Command) -> Option<Self> {
+        let is_legacy = command.output_paths.is_empty()
+            && !(command.output_files.is_empty() && command.output_directories.is_empty());
+        is_legacy.then(|| Self {
+            files: command.output_files.iter().cloned().collect(),
+            directories: command.output_directories.iter().cloned().collect(),
+        })
+    }
+
+    /// Says in the result's older fields too which of its outputs are symlinks (REAPI,
+    /// `ActionResult.output_symlinks`).
+    #[expect(
+        deprecated,
+        reason = "clients of versions before 2.1 read no other fields"
+    )]
+    pub fn copy_symlinks(&self, result: &mut reapi::ActionResult) {
+        let among = |paths: &BTreeSet<String>| -> Vec<reapi::OutputSymlink> {
+            let links = result.output_symlinks.iter();
+            links
+                .filter(|link| paths.contains(&link.path))
+                .cloned()
+                .collect()
+        };
+        let (files, directories) = (among(&self.files), among(&self.directories));
+        result.output_file_symlinks = files;
+        result.output_directory_symlinks = directories;
+    }
+}
+
 #[expect(
     deprecated,
     reason = "clients of versions before 2.1 set no other fields"
 )]
 fn with_output_paths(mut command: reapi::Command) -> reapi::Command {
     let files = std::mem::take(&mut command.output_files);
-    let directories = std::mem::take(&mut command.output_directories);
     if command.output_paths.is_empty() {
+        let directories = command.output_directories.iter().cloned();
         command.output_paths = files.into_iter().chain(directories).collect();
         command.output_paths.sort();
         command.output_paths.dedup();
+    } else {
+        command.output_directories.clear();
     }
     command.platform = None;
     command
@@ -101,7 +153,7 @@ fn check_arguments(arguments: &[String]) -> Result<(), InvalidCommandError> {
 fn check_environment(
     variables: &[reapi::command::EnvironmentVariable],
 ) -> Result<(), InvalidCommandError> {
-    let mut names = std::collections::BTreeSet::new();
+    let mut names = BTreeSet::new();
     for reapi::command::EnvironmentVariable { name, value } in variables {
         if name.is_empty() || name.contains(['=', '\0']) {
             return Err(InvalidCommandError::VariableName { name: name.clone() });

@@ -10,16 +10,17 @@ mod command;
 mod platform;
 mod quantity;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use regatta_model::{Digest, ImageReference, Resources, RunId, TenantId};
+use regatta_model::{Digest, ImageReference, Platform, Resources, RunId, TenantId};
 use regatta_wire::convert::{
     InvalidDurationError, RequiredDigestError, duration_from_wire, duration_to_wire,
     required_digest,
 };
 use regatta_wire::{reapi, v1};
 
-pub use command::{InvalidCommandError, canonical_command};
+pub use command::{InvalidCommandError, LegacyOutputs, canonical_command};
 pub use platform::{InvalidPropertyError, RunSettings, settings_of};
 pub use quantity::{ParseQuantityError, parse_cpu_milli, parse_memory_bytes};
 
@@ -39,6 +40,34 @@ pub struct PlanDefaults {
     pub timeout: Duration,
     /// The longest timeout that may be asked for.
     pub maximum_timeout: Duration,
+    /// What the actions of a tenant's clients ask for by platform properties that they do not name
+    /// themselves: some clients have no way to. Jobs of runs are not concerned.
+    pub tenant_properties: BTreeMap<TenantId, Platform>,
+}
+
+impl PlanDefaults {
+    /// A tenant's properties, and what they mean.
+    ///
+    /// # Errors
+    /// [`InvalidPropertyError`] names the first property that no action could ask for.
+    pub fn check_tenant_properties(&self) -> Result<(), (TenantId, InvalidPropertyError)> {
+        for (tenant, properties) in &self.tenant_properties {
+            settings_of(properties.clone(), self).map_err(|error| (tenant.clone(), error))?;
+        }
+        Ok(())
+    }
+
+    /// What a tenant's action asks for, be it by itself or not.
+    fn completed(&self, tenant: &TenantId, mut platform: Platform) -> Platform {
+        let Some(properties) = self.tenant_properties.get(tenant) else {
+            return platform;
+        };
+        let asked = |(name, _): &(&str, &str)| platform.get(name).is_none();
+        for (name, value) in properties.iter().filter(asked).collect::<Vec<_>>() {
+            platform.insert(name, value);
+        }
+        platform
+    }
 }
 
 /// An action with everything about it that its messages do not say.
@@ -116,13 +145,16 @@ pub fn plan_action(
     } = request;
     let input_root = required_digest(action.input_root_digest.as_ref(), "input_root_digest")?;
     let timeout = timeout_of(action.timeout.as_ref(), defaults)?;
-    let settings = settings_of(platform_of(action, command), defaults)?;
+    let platform = defaults.completed(&tenant, platform_of(action, command));
+    let settings = settings_of(platform, defaults)?;
     let command = canonical_command(command.clone())?;
     let merge_key = (!action.do_not_cache).then_some(digest);
     let RunSettings {
         image,
         isolation,
         network,
+        mount_path,
+        chroot,
         resources,
         requirements,
     } = settings;
@@ -137,12 +169,15 @@ pub fn plan_action(
         network,
         cpu_milli: resources.cpu_milli,
         memory_bytes: resources.memory_bytes,
-        mount_path: String::new(),
+        mount_path: mount_path.unwrap_or_default(),
         command: Some(command),
         input_root: Some(input_root.into()),
         timeout: Some(duration_to_wire(timeout)),
         executions: Vec::new(),
         stream_output: false,
+        // It has none before it is submitted.
+        task_id: 0,
+        chroot,
     };
     let unit = UnitPlan {
         expected: DEFAULT_EXPECTED,
@@ -162,15 +197,13 @@ pub fn plan_action(
 }
 
 /// The platform that counts: the action's if it has one, else the command's (REAPI, `Action.platform`).
-fn platform_of<'a>(
-    action: &'a reapi::Action,
-    command: &'a reapi::Command,
-) -> Option<&'a reapi::Platform> {
+fn platform_of(action: &reapi::Action, command: &reapi::Command) -> Platform {
     #[expect(
         deprecated,
         reason = "clients of versions before 2.2 know no other place"
     )]
-    action.platform.as_ref().or(command.platform.as_ref())
+    let platform = action.platform.as_ref().or(command.platform.as_ref());
+    platform.map(Platform::from).unwrap_or_default()
 }
 
 /// The timeout of an action. Zero counts as unset, since no command could keep to it.

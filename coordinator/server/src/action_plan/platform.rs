@@ -3,7 +3,7 @@
 use std::str::FromStr as _;
 
 use regatta_model::{ImageReference, Isolation, Platform, Resources};
-use regatta_wire::{reapi, v1};
+use regatta_wire::v1;
 
 use super::PlanDefaults;
 use super::quantity::{parse_cpu_milli, parse_memory_bytes};
@@ -14,8 +14,19 @@ const IMAGE_SCHEME: &str = "docker://";
 const ISOLATION: &str = "isolation";
 /// Two names for one thing: ours, and the one that Bazel's rules know.
 const NETWORKS: [&str; 2] = ["network", "dockerNetwork"];
+/// Asks for the input root as the root directory; and what siso writes for it, with `.`.
+const CHROOT: &str = "chroot-input-root";
+const CHROOT_PATH: &str = "dockerChrootPath";
 const CPU: &str = "cpu";
 const MEMORY: &str = "memory";
+/// Where the input root is to be seen: siso's name for it.
+const MOUNT_PATH: &str = "InputRootAbsolutePath";
+/// Advice to other servers about how they keep their containers, and labels for people: they change nothing
+/// about what an action sees.
+const IGNORED: [&str; 1] = ["dockerReuse"];
+const IGNORED_PREFIX: &str = "label:";
+/// Asking for no privileges asks for nothing.
+const PRIVILEGED: &str = "dockerPrivileged";
 /// Its values are lower-case (REAPI, platform lexicon), but many clients write `Linux`.
 const OS_FAMILY: &str = "OSFamily";
 
@@ -28,6 +39,10 @@ pub struct RunSettings {
     pub isolation: Isolation,
     /// Whether it sees more network than loopback.
     pub network: bool,
+    /// Where its input root is mounted; `None` leaves it to the agent.
+    pub mount_path: Option<String>,
+    /// Whether its input root is its root directory.
+    pub chroot: bool,
     /// How much it uses.
     pub resources: Resources,
     /// What an agent must offer.
@@ -74,15 +89,14 @@ impl InvalidPropertyError {
     }
 }
 
-/// What a platform asks for, with defaults where it does not.
+/// What a platform asks for (`rest`, until everything known is taken out), with defaults where it does not.
 ///
 /// # Errors
 /// [`InvalidPropertyError`] names the property.
 pub fn settings_of(
-    platform: Option<&reapi::Platform>,
+    mut rest: Platform,
     defaults: &PlanDefaults,
 ) -> Result<RunSettings, InvalidPropertyError> {
-    let mut rest = platform.map(Platform::from).unwrap_or_default();
     let image = match take(&mut rest, IMAGE)? {
         Some(text) => parse_image(&text)?,
         None => defaults.image.clone(),
@@ -93,6 +107,12 @@ pub fn settings_of(
         .map_err(|error| InvalidPropertyError::value(ISOLATION, error))?
         .unwrap_or_default();
     let network = take_network(&mut rest)?;
+    let mount_path = take_mount_path(&mut rest)?;
+    let chroot = take_chroot(&mut rest)?;
+    if chroot {
+        // Not every agent can do that.
+        rest.insert(CHROOT, "true");
+    }
     let mut resources = defaults.resources;
     if let Some(text) = take(&mut rest, CPU)? {
         resources.cpu_milli =
@@ -106,6 +126,8 @@ pub fn settings_of(
         image,
         isolation,
         network,
+        mount_path,
+        chroot,
         resources,
         requirements: in_lexicon(rest),
     })
@@ -173,6 +195,25 @@ fn take_network(platform: &mut Platform) -> Result<bool, InvalidPropertyError> {
     Ok(known.is_some_and(|(wanted, _)| wanted))
 }
 
+fn take_chroot(rest: &mut Platform) -> Result<bool, InvalidPropertyError> {
+    let wanted = match take(rest, CHROOT)?.as_deref() {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(text) => {
+            let detail = format!("`{text}` is neither `true` nor `false`");
+            return Err(InvalidPropertyError::value(CHROOT, detail));
+        }
+    };
+    match take(rest, CHROOT_PATH)?.as_deref() {
+        None => Ok(wanted),
+        Some(".") => Ok(true),
+        Some(text) => {
+            let detail = format!("`{text}` is not `.`, the input root itself");
+            Err(InvalidPropertyError::value(CHROOT_PATH, detail))
+        }
+    }
+}
+
 fn parse_network(name: &'static str, text: &str) -> Result<bool, InvalidPropertyError> {
     match text.to_ascii_lowercase().as_str() {
         "off" | "none" | "false" => Ok(false),
@@ -184,8 +225,30 @@ fn parse_network(name: &'static str, text: &str) -> Result<bool, InvalidProperty
     }
 }
 
+/// The mount path, which must be an absolute one without detours, and not the root itself.
+fn take_mount_path(platform: &mut Platform) -> Result<Option<String>, InvalidPropertyError> {
+    let Some(path) = take(platform, MOUNT_PATH)? else {
+        return Ok(None);
+    };
+    let is_plain = |segment: &str| !matches!(segment, "" | "." | "..") && !segment.contains('\0');
+    let below_root = path.strip_prefix('/');
+    if below_root.is_some_and(|path| path.split('/').all(is_plain)) {
+        return Ok(Some(path));
+    }
+    let detail = format!("`{path}` is no absolute path without `.`, `..` and `//`");
+    Err(InvalidPropertyError::value(MOUNT_PATH, detail))
+}
+
+fn is_ignored(name: &str, value: &str) -> bool {
+    IGNORED.contains(&name)
+        || name.starts_with(IGNORED_PREFIX)
+        || (name == PRIVILEGED && value.eq_ignore_ascii_case("false"))
+}
+
+/// What an agent has to offer, in the words of the lexicon.
 fn in_lexicon(rest: Platform) -> Platform {
-    Platform::new(rest.iter().map(|(name, value)| match name {
+    let asked = rest.iter().filter(|(name, value)| !is_ignored(name, value));
+    Platform::new(asked.map(|(name, value)| match name {
         OS_FAMILY => (name, value.to_ascii_lowercase()),
         _ => (name, value.to_owned()),
     }))

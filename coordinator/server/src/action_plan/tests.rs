@@ -12,6 +12,7 @@ fn defaults() -> PlanDefaults {
         },
         timeout: Duration::from_secs(60),
         maximum_timeout: Duration::from_secs(3600),
+        tenant_properties: BTreeMap::new(),
     }
 }
 
@@ -42,6 +43,14 @@ fn command(arguments: &[&str]) -> reapi::Command {
 }
 
 fn plan(action: &reapi::Action, command: &reapi::Command) -> Result<Work, ActionPlanError> {
+    plan_with(action, command, &defaults())
+}
+
+fn plan_with(
+    action: &reapi::Action,
+    command: &reapi::Command,
+    defaults: &PlanDefaults,
+) -> Result<Work, ActionPlanError> {
     let request = ActionRequest {
         tenant: "main".parse().expect("a tenant"),
         run: "run".parse().expect("a run"),
@@ -50,7 +59,7 @@ fn plan(action: &reapi::Action, command: &reapi::Command) -> Result<Work, Action
         action,
         command,
     };
-    plan_action(request, &defaults())
+    plan_action(request, defaults)
 }
 
 #[test]
@@ -100,6 +109,91 @@ fn properties_become_fields_and_the_rest_requirements() {
 }
 
 #[test]
+fn the_input_root_is_mounted_where_siso_wants_it_and_advice_is_ignored() {
+    let mut action = action();
+    action.platform = Some(platform(&[
+        ("InputRootAbsolutePath", "/b/f/w"),
+        ("dockerPrivileged", "False"),
+        ("dockerReuse", "True"),
+        ("label:action_default", "1"),
+    ]));
+    let work = plan(&action, &command(&["true"])).expect("valid");
+    assert_eq!(work.spec.mount_path, "/b/f/w");
+    assert_eq!(work.platform, regatta_model::Platform::default());
+    action.platform = Some(platform(&[("dockerPrivileged", "true")]));
+    let work = plan(&action, &command(&["true"])).expect("valid");
+    assert_eq!(work.platform.get("dockerPrivileged"), Some("true"));
+}
+
+#[test]
+fn an_input_root_becomes_the_root_directory_where_an_agent_can_do_that() {
+    let planned = |properties: &[(&str, &str)]| {
+        let mut action = action();
+        action.platform = Some(platform(properties));
+        plan(&action, &command(&["true"]))
+    };
+    for properties in [("chroot-input-root", "true"), ("dockerChrootPath", ".")] {
+        let work = planned(&[properties]).expect("valid");
+        let requirements: Vec<_> = work.platform.iter().collect();
+        assert_eq!(requirements, [("chroot-input-root", "true")]);
+        assert!(work.spec.chroot);
+    }
+    let work = planned(&[("chroot-input-root", "false")]).expect("valid");
+    assert!(!work.spec.chroot && work.platform.iter().next().is_none());
+    for properties in [("chroot-input-root", "yes"), ("dockerChrootPath", "root")] {
+        let error = planned(&[properties]).expect_err("no such value");
+        assert!(error.field().contains(properties.0), "{error}");
+    }
+}
+
+#[test]
+fn a_tenants_properties_count_where_its_actions_say_nothing() {
+    let with = |tenant: &str, properties: &[(&str, &str)]| PlanDefaults {
+        tenant_properties: BTreeMap::from([(
+            tenant.parse().expect("a tenant"),
+            Platform::new(properties.iter().copied()),
+        )]),
+        ..defaults()
+    };
+    let properties = [("chroot-input-root", "true"), ("pool", "large")];
+    let silent = plan_with(&action(), &command(&["true"]), &with("main", &properties));
+    let silent = silent.expect("valid");
+    assert!(silent.spec.chroot);
+    assert_eq!(silent.platform.iter().collect::<Vec<_>>(), properties);
+
+    let mut action = action();
+    action.platform = Some(platform(&[
+        ("chroot-input-root", "false"),
+        ("OSFamily", "linux"),
+    ]));
+    let own = plan_with(&action, &command(&["true"]), &with("main", &properties));
+    let own = own.expect("valid");
+    assert!(!own.spec.chroot, "what an action says comes first");
+    let requirements: Vec<_> = own.platform.iter().collect();
+    assert_eq!(requirements, [("OSFamily", "linux"), ("pool", "large")]);
+
+    let strangers = with("other", &properties);
+    let other = plan_with(&action, &command(&["true"]), &strangers).expect("valid");
+    assert_eq!(other.platform.get("pool"), None);
+}
+
+#[test]
+fn a_tenants_property_that_means_nothing_is_named() {
+    let mut defaults = defaults();
+    let properties = Platform::new([("chroot-input-root", "perhaps")]);
+    let tenant: TenantId = "main".parse().expect("a tenant");
+    defaults
+        .tenant_properties
+        .insert(tenant.clone(), properties);
+    let (whose, error) = defaults
+        .check_tenant_properties()
+        .expect_err("no such value");
+    assert_eq!((whose, error.name()), (tenant, "chroot-input-root"));
+    defaults.tenant_properties.clear();
+    assert!(defaults.check_tenant_properties().is_ok());
+}
+
+#[test]
 fn the_commands_platform_counts_if_the_action_has_none() {
     let mut command = command(&["true"]);
     #[expect(
@@ -136,11 +230,19 @@ fn outputs_of_old_clients_become_output_paths() {
         command.output_files = vec!["b".to_owned()];
         command.output_directories = vec!["a".to_owned()];
     }
-    let work = plan(&action(), &command).expect("valid");
-    assert_eq!(
-        work.spec.command.expect("a command").output_paths,
-        ["a", "b"]
-    );
+    let planned = |command| plan(&action(), &command).expect("valid").spec.command;
+    let old = planned(command.clone()).expect("a command");
+    assert_eq!(old.output_paths, ["a", "b"]);
+    // Clients that know both fill in both, and mean the new one.
+    command.output_paths = vec!["c".to_owned()];
+    assert_eq!(LegacyOutputs::of(&command), None);
+    let new = planned(command).expect("a command");
+    assert_eq!(new.output_paths, ["c"]);
+    #[expect(deprecated, reason = "what is left of the old fields")]
+    {
+        assert_eq!(old.output_directories, ["a"]);
+        assert!(new.output_directories.is_empty());
+    }
 }
 
 #[track_caller]
@@ -211,6 +313,12 @@ fn properties_without_meaning_are_refused_by_name() {
             "dockerNetwork",
         ),
         (&[("container-image", "a b")], "container-image"),
+        (&[("InputRootAbsolutePath", "src")], "InputRootAbsolutePath"),
+        (&[("InputRootAbsolutePath", "/")], "InputRootAbsolutePath"),
+        (
+            &[("InputRootAbsolutePath", "/a/../b")],
+            "InputRootAbsolutePath",
+        ),
         (&[("cpu", "1"), ("cpu", "2")], "cpu"),
     ] {
         let action = reapi::Action {

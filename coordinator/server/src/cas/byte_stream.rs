@@ -4,7 +4,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt as _};
-use regatta_cas::{BlobRange, BlobStore, StoreError, stream_of};
+use regatta_cas::{
+    BlobRange, BlobStore, BlobStream, StoreError, compressed_body, largest_compressed, stream_of,
+};
 use regatta_model::Digest;
 use regatta_wire::bytestream;
 use regatta_wire::bytestream::byte_stream_server::ByteStream;
@@ -13,6 +15,7 @@ use regatta_wire::resource_name::{
 };
 use tonic::{Request, Response, Status, Streaming};
 
+use super::compression::CompressedBlobs;
 use super::uploads::{UploadError, UploadRegistry, UploadWriter};
 use crate::status::{self, Failure};
 
@@ -22,13 +25,22 @@ const RESOURCE_NAME: &str = "resource_name";
 #[derive(Debug, Clone)]
 pub(crate) struct ByteStreamService {
     blobs: Arc<dyn BlobStore>,
+    compressed: CompressedBlobs,
     uploads: Arc<UploadRegistry>,
 }
 
 impl ByteStreamService {
     /// Serves `blobs`; what has arrived of uploads is kept in `uploads`.
-    pub(crate) fn new(blobs: Arc<dyn BlobStore>, uploads: Arc<UploadRegistry>) -> Self {
-        Self { blobs, uploads }
+    pub(crate) fn new(
+        blobs: Arc<dyn BlobStore>,
+        compressed: CompressedBlobs,
+        uploads: Arc<UploadRegistry>,
+    ) -> Self {
+        Self {
+            blobs,
+            compressed,
+            uploads,
+        }
     }
 
     async fn is_present(&self, digest: &Digest) -> Result<bool, Failure> {
@@ -36,18 +48,26 @@ impl ByteStreamService {
         Ok(missing.map_err(|error| status::of_read(&error))?.is_empty())
     }
 
-    /// Stores a blob that came in one message, which needs no place to wait for its rest.
+    /// Stores a blob that came in one message, which needs no place to wait for its rest. Says how many
+    /// bytes came.
     async fn store_at_once(
         &self,
-        digest: &Digest,
+        resource: &WriteResource,
         message: bytestream::WriteRequest,
     ) -> Result<u64, Failure> {
-        let body = stream_of(message.data);
-        self.blobs
-            .put(digest, body)
+        let committed = message.data.len() as u64;
+        self.put(resource, stream_of(message.data))
             .await
             .map_err(|error| status::of_write(&error))?;
-        Ok(digest.size_bytes())
+        Ok(committed)
+    }
+
+    async fn put(&self, resource: &WriteResource, body: BlobStream) -> Result<(), StoreError> {
+        let digest = resource.digest();
+        match is_compressed(resource.compressor()) {
+            true => self.compressed.put(&digest, body).await,
+            false => self.blobs.put(&digest, body).await,
+        }
     }
 
     /// Takes an upload's messages, the first one given, and stores the blob once it is whole. Says how
@@ -57,50 +77,52 @@ impl ByteStreamService {
         resource: &WriteResource,
         first: bytestream::WriteRequest,
         mut rest: Streaming<bytestream::WriteRequest>,
-    ) -> Result<u64, Status> {
+    ) -> Result<u64, Failure> {
         let name = first.resource_name.clone();
         let offset = offset_of(first.write_offset, "write_offset")?;
         let mut writer = self.uploads.open(&name, offset).await.map_err(of_upload)?;
         let mut message = first;
         loop {
             let finish = message.finish_write;
-            if let Err(refusal) = check_message(&message, &name, &writer, resource.digest()) {
+            if let Err(refusal) = check_message(&message, &name, &writer, resource) {
                 if refusal.is_final {
                     writer.discard();
                 }
-                return Err(refusal.failure.into());
+                return Err(refusal.failure);
             }
             writer.append(message.data).await.map_err(of_upload)?;
             if finish {
-                return Ok(self.store(resource.digest(), writer).await?);
+                return self.store(resource, writer).await;
             }
             let next = tokio::select! {
-                () = writer.replaced() => return Err(of_upload(UploadError::Replaced).into()),
+                () = writer.replaced() => return Err(of_upload(UploadError::Replaced)),
                 next = tokio::time::timeout(self.uploads.idle_timeout(), rest.message()) => next,
             };
-            match next.map_err(|_| status::aborted("the upload was silent for too long"))?? {
+            let next = next.map_err(|_| status::aborted("the upload was silent for too long"))?;
+            match next.map_err(|status| status::broken_stream(&status))? {
                 Some(next) => message = next,
                 None => return Ok(writer.committed()),
             }
         }
     }
 
-    async fn store(&self, digest: Digest, writer: UploadWriter) -> Result<u64, Failure> {
-        let committed = writer.committed();
-        if committed != digest.size_bytes() {
+    async fn store(&self, resource: &WriteResource, writer: UploadWriter) -> Result<u64, Failure> {
+        let (committed, digest) = (writer.committed(), resource.digest());
+        let is_compressed = is_compressed(resource.compressor());
+        if !is_compressed && committed != digest.size_bytes() {
             writer.discard();
             let description = format!("{committed} bytes were sent for blob {digest}");
             return Err(status::invalid_argument("finish_write", description));
         }
         let body = writer.body().map_err(of_upload)?;
-        match self.blobs.put(&digest, body).await {
+        match self.put(resource, body).await {
             Ok(()) => {
                 writer.discard();
                 Ok(committed)
             }
             Err(error) => {
                 // Other bytes will not come to be right; with any other error, trying again may help.
-                if matches!(error, StoreError::Corrupt { .. }) {
+                if is_senders_fault(&error) {
                     writer.discard();
                 }
                 Err(status::of_write(&error))
@@ -120,7 +142,7 @@ fn check_message(
     message: &bytestream::WriteRequest,
     name: &str,
     writer: &UploadWriter,
-    digest: Digest,
+    resource: &WriteResource,
 ) -> Result<(), Refusal> {
     let refuse = |failure| Refusal {
         failure,
@@ -139,8 +161,8 @@ fn check_message(
         })));
     }
     let end = committed + message.data.len() as u64;
-    if end > digest.size_bytes() {
-        let description = format!("byte {end} was sent for blob {digest}");
+    if end > most_bytes(resource) {
+        let description = format!("byte {end} was sent for blob {}", resource.digest());
         return Err(Refusal {
             failure: status::invalid_argument("data", description),
             is_final: true,
@@ -166,14 +188,35 @@ fn of_upload(error: UploadError) -> Failure {
     }
 }
 
+fn is_senders_fault(error: &StoreError) -> bool {
+    matches!(
+        error,
+        StoreError::Corrupt { .. } | StoreError::Undecodable { .. }
+    )
+}
+
+/// How many bytes an upload can have.
+fn most_bytes(resource: &WriteResource) -> u64 {
+    let size_bytes = resource.digest().size_bytes();
+    match is_compressed(resource.compressor()) {
+        true => largest_compressed(size_bytes),
+        false => size_bytes,
+    }
+}
+
 fn check_compressor(compressor: Compressor) -> Result<(), Failure> {
     match compressor {
-        Compressor::Identity => Ok(()),
-        Compressor::Zstd | Compressor::Deflate | Compressor::Brotli => {
-            let description = "compressed blobs are not supported; see the capabilities";
+        Compressor::Identity | Compressor::Zstd => Ok(()),
+        Compressor::Deflate | Compressor::Brotli => {
+            let description = "is compressed with neither zstd nor nothing; see the capabilities";
             Err(status::invalid_argument(RESOURCE_NAME, description))
         }
     }
+}
+
+/// Whether a form that is supported is a compressed one.
+fn is_compressed(compressor: Compressor) -> bool {
+    compressor != Compressor::Identity
 }
 
 fn of_name(error: ParseResourceNameError) -> Failure {
@@ -186,10 +229,23 @@ fn write_resource(name: &str) -> Result<WriteResource, Failure> {
     Ok(resource)
 }
 
-fn is_whole(message: &bytestream::WriteRequest, digest: &Digest) -> bool {
-    message.finish_write
-        && message.write_offset == 0
-        && message.data.len() as u64 == digest.size_bytes()
+/// Whether a message is all of its upload.
+fn is_whole(message: &bytestream::WriteRequest, resource: &WriteResource) -> bool {
+    let length = message.data.len() as u64;
+    let is_all = match is_compressed(resource.compressor()) {
+        true => length <= most_bytes(resource),
+        false => length == resource.digest().size_bytes(),
+    };
+    message.finish_write && message.write_offset == 0 && is_all
+}
+
+/// What to say is committed of a blob that is there: how long its compressed form would have been nobody
+/// knows (REAPI, `ByteStream.Write`).
+fn committed_already(resource: &WriteResource) -> i64 {
+    match is_compressed(resource.compressor()) {
+        true => -1,
+        false => to_wire_size(resource.digest().size_bytes()),
+    }
 }
 
 /// A blob's size as the protocol counts it.
@@ -216,11 +272,20 @@ impl ByteStream for ByteStreamService {
             0 => None,
             limit => Some(limit),
         };
+        let is_compressed = is_compressed(resource.compressor());
+        if is_compressed && length.is_some() {
+            let description = "must be 0 for a compressed blob, which can be read to its end only";
+            return Err(status::invalid_argument("read_limit", description).into());
+        }
         let body = self
             .blobs
             .get(&resource.digest(), BlobRange { offset, length })
             .await
             .map_err(|error| status::of_read(&error))?;
+        let body = match is_compressed {
+            true => compressed_body(body),
+            false => body,
+        };
         let responses = body.map(|piece| match piece {
             Ok(data) => Ok(bytestream::ReadResponse { data }),
             Err(error) => Err(status::of_read(&error).into()),
@@ -234,17 +299,17 @@ impl ByteStream for ByteStreamService {
     ) -> Result<Response<bytestream::WriteResponse>, Status> {
         let mut messages = request.into_inner();
         let nothing = || status::invalid_argument(RESOURCE_NAME, "is not set");
-        let first = messages.message().await?.ok_or_else(nothing)?;
+        let first = messages.message().await;
+        let first = first.map_err(|status| status::broken_stream(&status))?;
+        let first = first.ok_or_else(nothing)?;
         let resource = write_resource(&first.resource_name)?;
-        let digest = resource.digest();
-        let committed = if self.is_present(&digest).await? {
-            digest.size_bytes()
-        } else if is_whole(&first, &digest) {
-            self.store_at_once(&digest, first).await?
+        let committed_size = if self.is_present(&resource.digest()).await? {
+            committed_already(&resource)
+        } else if is_whole(&first, &resource) {
+            to_wire_size(self.store_at_once(&resource, first).await?)
         } else {
-            self.receive(&resource, first, messages).await?
+            to_wire_size(self.receive(&resource, first, messages).await?)
         };
-        let committed_size = to_wire_size(committed);
         Ok(Response::new(bytestream::WriteResponse { committed_size }))
     }
 
@@ -253,14 +318,12 @@ impl ByteStream for ByteStreamService {
         request: Request<bytestream::QueryWriteStatusRequest>,
     ) -> Result<Response<bytestream::QueryWriteStatusResponse>, Status> {
         let name = request.into_inner().resource_name;
-        let digest = write_resource(&name)?.digest();
-        let complete = self.is_present(&digest).await?;
-        let committed = if complete {
-            digest.size_bytes()
-        } else {
-            self.uploads.committed(&name)
+        let resource = write_resource(&name)?;
+        let complete = self.is_present(&resource.digest()).await?;
+        let committed_size = match complete {
+            true => committed_already(&resource),
+            false => to_wire_size(self.uploads.committed(&name)),
         };
-        let committed_size = to_wire_size(committed);
         Ok(Response::new(bytestream::QueryWriteStatusResponse {
             committed_size,
             complete,

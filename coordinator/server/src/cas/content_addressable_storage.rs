@@ -7,39 +7,62 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream};
 use prost::Message as _;
-use regatta_cas::{BlobStore, StoreError, read_all, stream_of};
+use regatta_cas::{BlobStore, compressed, read_all, stream_of};
 use regatta_model::Digest;
-use regatta_wire::reapi;
 use regatta_wire::reapi::compressor::Value as Compressor;
 use regatta_wire::reapi::content_addressable_storage_server::ContentAddressableStorage;
+use regatta_wire::{reapi, rpc};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::directories::{DirectoryError, read_directory, references};
-use super::find_missing;
-use super::input_trees::MAX_DIRECTORIES;
+use super::chunking::ChunkedBlobs;
+use super::compression::CompressedBlobs;
+use super::tree_walk::TreeWalk;
+use super::{digests_of, find_missing};
 use crate::status::{self, Failure};
 
 /// What gRPC peers accept as one message if nobody told them otherwise, in bytes.
 const MAX_MESSAGE_SIZE_BYTES: usize = 4 << 20;
 /// The blobs of one batch together, in bytes: a message less what its other fields may take.
 pub(crate) const MAX_BATCH_TOTAL_SIZE_BYTES: u64 = (4 << 20) - (256 << 10);
-/// What one blob of a batch costs besides its bytes, digest and status included.
-const OVERHEAD_PER_BLOB_BYTES: u64 = 128;
+/// What one blob of a batch costs besides its bytes: its digest and a status without words.
+const OVERHEAD_PER_BLOB_BYTES: u64 = 160;
 /// How many blobs of one batch are read or written at once.
 const CONCURRENT_BLOBS: usize = 16;
-/// How much of a tree is sent in one message, in bytes; a single larger directory goes alone.
-const TREE_PAGE_BYTES: usize = 1 << 20;
+/// How many bytes all batches under way may hold together, in KiB.
+const BATCHES_IN_FLIGHT_KIB: u32 = 256 << 10;
 
 /// Serves small blobs, batches and trees out of a store.
 #[derive(Debug, Clone)]
 pub(crate) struct ContentAddressableStorageService {
     blobs: Arc<dyn BlobStore>,
+    compressed: CompressedBlobs,
+    chunked: ChunkedBlobs,
+    /// Has a permit for each KiB that batches may hold.
+    batches: Arc<Semaphore>,
 }
 
 impl ContentAddressableStorageService {
     /// Serves `blobs` to every tenant alike: who knows a blob's digest may read it.
-    pub(crate) fn new(blobs: Arc<dyn BlobStore>) -> Self {
-        Self { blobs }
+    pub(crate) fn new(blobs: Arc<dyn BlobStore>, compressed: CompressedBlobs) -> Self {
+        Self {
+            chunked: ChunkedBlobs::new(Arc::clone(&blobs)),
+            blobs,
+            compressed,
+            batches: Arc::new(Semaphore::new(BATCHES_IN_FLIGHT_KIB as usize)),
+        }
+    }
+
+    /// Waits until there is room for a batch. The room is taken until the permit is dropped.
+    async fn room_for(
+        &self,
+        sizes: impl Iterator<Item = u64> + Send,
+    ) -> Result<SemaphorePermit<'_>, Failure> {
+        let kib = sizes.sum::<u64>().div_ceil(1024).max(1);
+        let kib = u32::try_from(kib).unwrap_or(u32::MAX);
+        let room = self.batches.acquire_many(kib.min(BATCHES_IN_FLIGHT_KIB));
+        room.await
+            .map_err(|_| status::unavailable("the server is stopping", status::DEFAULT_RETRY_DELAY))
     }
 
     async fn store_one(
@@ -62,41 +85,40 @@ impl ContentAddressableStorageService {
         request: reapi::batch_update_blobs_request::Request,
     ) -> Result<(), Failure> {
         let digest = status::digest_field(request.digest.as_ref(), "requests.digest")?;
-        if request.compressor != i32::from(Compressor::Identity) {
-            return Err(status::invalid_argument(
-                "requests.compressor",
-                "none is supported",
-            ));
-        }
         let body = stream_of(request.data);
-        self.blobs
-            .put(&digest, body)
-            .await
-            .map_err(|error| status::of_write(&error))
+        let stored = match Compressor::try_from(request.compressor) {
+            Ok(Compressor::Identity) => self.blobs.put(&digest, body).await,
+            Ok(Compressor::Zstd) => self.compressed.put(&digest, body).await,
+            Ok(Compressor::Deflate | Compressor::Brotli) | Err(_) => {
+                let description = "is neither IDENTITY nor ZSTD; see the capabilities";
+                return Err(status::invalid_argument("requests.compressor", description));
+            }
+        };
+        stored.map_err(|error| status::of_write(&error))
     }
 
-    async fn read_one(&self, digest: Digest) -> reapi::batch_read_blobs_response::Response {
+    async fn read_one(
+        &self,
+        digest: Digest,
+        may_compress: bool,
+    ) -> reapi::batch_read_blobs_response::Response {
         let read = read_all(self.blobs.as_ref(), &digest, MAX_BATCH_TOTAL_SIZE_BYTES).await;
         let (data, status) = match read {
             Ok(data) => (data, status::ok()),
             Err(error) => (Bytes::new(), status::of_read(&error).into()),
         };
+        let smaller = may_compress.then(|| compressed(&data)).flatten();
+        let (data, compressor) = match smaller {
+            Some(smaller) => (smaller, Compressor::Zstd),
+            None => (data, Compressor::Identity),
+        };
         reapi::batch_read_blobs_response::Response {
             digest: Some(digest.into()),
             data,
+            compressor: compressor.into(),
             status: Some(status),
-            ..Default::default()
         }
     }
-}
-
-/// Reads every digest of a request's list.
-fn digests_of(messages: &[reapi::Digest], field: &str) -> Result<Vec<Digest>, Failure> {
-    let parse = |(index, message)| {
-        Digest::try_from(message)
-            .map_err(|error| status::invalid_digest(&format!("{field}[{index}]"), &error))
-    };
-    messages.iter().enumerate().map(parse).collect()
 }
 
 /// Refuses a batch whose answer, or whose request, no peer would accept.
@@ -118,6 +140,17 @@ fn check_batch_size(sizes: impl Iterator<Item = u64>, field: &str) -> Result<(),
     Ok(())
 }
 
+/// Takes the words out of an answer's statuses if it were too long for peers with them: there may be tens
+/// of thousands. Each part still has its code.
+fn fit_into_message<'a>(
+    encoded_len: usize,
+    statuses: impl Iterator<Item = &'a mut Option<rpc::Status>>,
+) {
+    if encoded_len > MAX_MESSAGE_SIZE_BYTES {
+        statuses.flatten().for_each(status::without_words);
+    }
+}
+
 type ChunkStream =
     Pin<Box<dyn Stream<Item = Result<reapi::GetChunkMappingResponse, Status>> + Send>>;
 type TreeStream = Pin<Box<dyn Stream<Item = Result<reapi::GetTreeResponse, Status>> + Send>>;
@@ -130,13 +163,20 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
     ) -> Result<Response<reapi::FindMissingBlobsResponse>, Status> {
         let request = request.into_inner();
         status::sha256_only(request.digest_function)?;
-        let mut digests = digests_of(&request.blob_digests, "blob_digests")?;
-        let mut seen = HashSet::with_capacity(digests.len());
-        digests.retain(|digest| seen.insert(*digest));
-        let missing = find_missing(self.blobs.as_ref(), &digests)
+        let asked = digests_of(&request.blob_digests, "blob_digests")?;
+        let mut seen = HashSet::with_capacity(asked.len());
+        let unique = asked.iter().filter(|digest| seen.insert(**digest));
+        let unique: Vec<Digest> = unique.copied().collect();
+        let missing = find_missing(self.blobs.as_ref(), &unique)
             .await
             .map_err(|error| status::of_read(&error))?;
-        let missing_blob_digests = missing.into_iter().map(reapi::Digest::from).collect();
+        // They come in the order of the question, whose messages make the answer.
+        let mut missing = missing.iter().peekable();
+        let messages = request.blob_digests.into_iter().zip(&asked);
+        let missing_blob_digests = messages
+            .filter(|(_, digest)| missing.next_if_eq(digest).is_some())
+            .map(|(message, _)| message)
+            .collect();
         Ok(Response::new(reapi::FindMissingBlobsResponse {
             missing_blob_digests,
         }))
@@ -152,12 +192,20 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
             request.requests.iter().map(|blob| blob.data.len() as u64),
             "requests",
         )?;
+        let sizes = request.requests.iter().map(|blob| blob.data.len() as u64);
+        let _room = self.room_for(sizes).await?;
         let responses = stream::iter(request.requests)
             .map(|blob| self.store_one(blob))
             .buffered(CONCURRENT_BLOBS)
             .collect()
             .await;
-        Ok(Response::new(reapi::BatchUpdateBlobsResponse { responses }))
+        let mut answer = reapi::BatchUpdateBlobsResponse { responses };
+        let length = answer.encoded_len();
+        fit_into_message(
+            length,
+            answer.responses.iter_mut().map(|part| &mut part.status),
+        );
+        Ok(Response::new(answer))
     }
 
     async fn batch_read_blobs(
@@ -167,13 +215,25 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
         let request = request.into_inner();
         status::sha256_only(request.digest_function)?;
         let digests = digests_of(&request.digests, "digests")?;
+        let may_compress = request
+            .acceptable_compressors
+            .contains(&Compressor::Zstd.into());
         check_batch_size(digests.iter().map(Digest::size_bytes), "digests")?;
+        let _room = self
+            .room_for(digests.iter().map(Digest::size_bytes))
+            .await?;
         let responses = stream::iter(digests)
-            .map(|digest| self.read_one(digest))
+            .map(|digest| self.read_one(digest, may_compress))
             .buffered(CONCURRENT_BLOBS)
             .collect()
             .await;
-        Ok(Response::new(reapi::BatchReadBlobsResponse { responses }))
+        let mut answer = reapi::BatchReadBlobsResponse { responses };
+        let length = answer.encoded_len();
+        fit_into_message(
+            length,
+            answer.responses.iter_mut().map(|part| &mut part.status),
+        );
+        Ok(Response::new(answer))
     }
 
     type GetTreeStream = TreeStream;
@@ -187,10 +247,7 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
         let root = status::digest_field(request.root_digest.as_ref(), "root_digest")?;
         let page_size = page_size_of(request.page_size)?;
         let skip = skip_of(&request.page_token)?;
-        let directory = read_directory(self.blobs.as_ref(), &root)
-            .await
-            .map_err(of_directory)?;
-        let mut walk = TreeWalk::new(Arc::clone(&self.blobs), root, directory, page_size);
+        let mut walk = TreeWalk::start(Arc::clone(&self.blobs), root, page_size).await?;
         walk.skip(skip).await?;
         let pages = stream::unfold(Some(walk), |walk| async move {
             let mut walk = walk?;
@@ -205,16 +262,18 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
 
     async fn split_blob(
         &self,
-        _: Request<reapi::SplitBlobRequest>,
+        request: Request<reapi::SplitBlobRequest>,
     ) -> Result<Response<reapi::SplitBlobResponse>, Status> {
-        Err(status::unimplemented("blobs are not split; see the capabilities").into())
+        let split = self.chunked.split(request.into_inner()).await?;
+        Ok(Response::new(split))
     }
 
     async fn splice_blob(
         &self,
-        _: Request<reapi::SpliceBlobRequest>,
+        request: Request<reapi::SpliceBlobRequest>,
     ) -> Result<Response<reapi::SpliceBlobResponse>, Status> {
-        Err(status::unimplemented("blobs are not spliced; see the capabilities").into())
+        let spliced = self.chunked.splice(request.into_inner()).await?;
+        Ok(Response::new(spliced))
     }
 
     type GetChunkMappingStream = ChunkStream;
@@ -223,14 +282,14 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
         &self,
         _: Request<reapi::GetChunkMappingRequest>,
     ) -> Result<Response<ChunkStream>, Status> {
-        Err(status::unimplemented("blobs are not split; see the capabilities").into())
+        Err(status::unimplemented("this is of version 2.13; use SplitBlob of version 2.12").into())
     }
 
     async fn register_chunk_mapping(
         &self,
         _: Request<Streaming<reapi::RegisterChunkMappingRequest>>,
     ) -> Result<Response<reapi::RegisterChunkMappingResponse>, Status> {
-        Err(status::unimplemented("blobs are not spliced; see the capabilities").into())
+        Err(status::unimplemented("this is of version 2.13; use SpliceBlob of version 2.12").into())
     }
 }
 
@@ -256,125 +315,24 @@ fn skip_of(page_token: &str) -> Result<usize, Failure> {
         .map_err(|_| status::invalid_argument("page_token", "was not given by this server"))
 }
 
-fn of_directory(error: DirectoryError) -> Failure {
-    match &error {
-        DirectoryError::Store(error) => status::of_read(error),
-        DirectoryError::NotADirectory { .. }
-        | DirectoryError::BadName { .. }
-        | DirectoryError::BadDigest { .. }
-        | DirectoryError::TooLarge { .. } => {
-            status::invalid_argument("root_digest", status::with_sources(&error))
-        }
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt as _;
+    use regatta_cas::MemoryBlobStore;
 
-/// A walk through a tree, breadth first, each directory once.
-struct TreeWalk {
-    blobs: Arc<dyn BlobStore>,
-    /// The next directory, read ahead so that the last page is known to be the last.
-    next: Option<reapi::Directory>,
-    queue: std::collections::VecDeque<Digest>,
-    seen: HashSet<Digest>,
-    page_size: usize,
-    sent: usize,
-}
-
-impl TreeWalk {
-    fn new(
-        blobs: Arc<dyn BlobStore>,
-        root: Digest,
-        directory: reapi::Directory,
-        page_size: usize,
-    ) -> Self {
-        let mut walk = Self {
-            blobs,
-            next: None,
-            queue: std::collections::VecDeque::new(),
-            seen: HashSet::from([root]),
-            page_size,
-            sent: 0,
-        };
-        // A malformed root is sent as it is: whoever asks for it can see what is wrong.
-        walk.queue_children(&root, &directory);
-        walk.next = Some(directory);
-        walk
-    }
-
-    async fn skip(&mut self, count: usize) -> Result<(), Failure> {
-        while self.sent < count {
-            if self.take().await?.is_none() {
-                return Err(status::invalid_argument(
-                    "page_token",
-                    "is beyond the tree's end",
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    async fn page(&mut self) -> Result<reapi::GetTreeResponse, Failure> {
-        let (mut directories, mut size) = (Vec::new(), 0);
-        while directories.len() < self.page_size && size < TREE_PAGE_BYTES {
-            let Some(directory) = self.take().await? else {
-                break;
-            };
-            size += directory.encoded_len();
-            directories.push(directory);
-        }
-        let next_page_token = match self.next {
-            Some(_) => self.sent.to_string(),
-            None => String::new(),
-        };
-        Ok(reapi::GetTreeResponse {
-            directories,
-            next_page_token,
-        })
-    }
-
-    async fn take(&mut self) -> Result<Option<reapi::Directory>, Failure> {
-        let Some(directory) = self.next.take() else {
-            return Ok(None);
-        };
-        self.sent += 1;
-        while self.next.is_none() {
-            let Some(digest) = self.queue.pop_front() else {
-                break;
-            };
-            self.next = self.read(&digest).await?;
-        }
-        Ok(Some(directory))
-    }
-
-    /// A directory; `None` if it is missing, which is no error (REAPI, `GetTree`).
-    async fn read(&mut self, digest: &Digest) -> Result<Option<reapi::Directory>, Failure> {
-        match read_directory(self.blobs.as_ref(), digest).await {
-            Ok(directory) => {
-                self.queue_children(digest, &directory);
-                self.check_size()?;
-                Ok(Some(directory))
-            }
-            Err(DirectoryError::Store(StoreError::NotFound { .. })) => Ok(None),
-            Err(error) => Err(of_directory(error)),
-        }
-    }
-
-    fn queue_children(&mut self, digest: &Digest, directory: &reapi::Directory) {
-        let children = references(digest, directory)
-            .unwrap_or_default()
-            .directories;
-        let new: Vec<_> = children
-            .into_iter()
-            .filter(|child| self.seen.insert(*child))
-            .collect();
-        self.queue.extend(new);
-    }
-
-    fn check_size(&self) -> Result<(), Failure> {
-        if self.seen.len() > MAX_DIRECTORIES {
-            let limit = MAX_DIRECTORIES;
-            let description = format!("the tree has more than {limit} directories");
-            return Err(status::invalid_argument("root_digest", description));
-        }
-        Ok(())
+    #[tokio::test]
+    async fn batches_wait_for_room() {
+        let blobs: Arc<dyn BlobStore> = Arc::new(MemoryBlobStore::new());
+        let compressed = CompressedBlobs::new(Arc::clone(&blobs));
+        let service = ContentAddressableStorageService::new(blobs, compressed);
+        let most = u64::from(BATCHES_IN_FLIGHT_KIB) * 1024;
+        let room = service.room_for([most - 1024, 1].into_iter()).await;
+        let mut waiting = Box::pin(service.room_for([1].into_iter()));
+        assert!((&mut waiting).now_or_never().is_none());
+        drop(room);
+        assert!(waiting.await.is_ok());
+        // One that is larger than all room is refused for its size elsewhere, and does not wait for ever.
+        assert!(service.room_for([u64::MAX].into_iter()).await.is_ok());
     }
 }

@@ -1,6 +1,7 @@
 //! Directories as blobs.
 
 use prost::Message as _;
+use regatta_cas::merkle::{InvalidDirectoryError, validate_directory};
 use regatta_cas::{BlobStore, StoreError, read_all};
 use regatta_model::Digest;
 use regatta_wire::convert::InvalidDigestError;
@@ -41,6 +42,14 @@ pub enum DirectoryError {
         /// What is wrong with it; nothing if it is not set.
         source: Option<InvalidDigestError>,
     },
+    /// It is not canonical. Upload the right one.
+    #[error("directory {digest} is not canonical")]
+    NotCanonical {
+        /// The directory.
+        digest: Digest,
+        /// What is wrong with it.
+        source: InvalidDirectoryError,
+    },
     /// It is too large to be read.
     #[error("directory {digest} is larger than {MAX_DIRECTORY_SIZE_BYTES} bytes; split it")]
     TooLarge {
@@ -71,7 +80,19 @@ pub(crate) async fn read_directory(
     })
 }
 
-/// Everything that a directory refers to, once all of it is known to be well-formed.
+/// Everything that a directory refers to, once it is known to be canonical (REAPI, `Directory`).
+pub(crate) fn canonical_references(
+    digest: &Digest,
+    directory: &reapi::Directory,
+) -> Result<References, DirectoryError> {
+    validate_directory(directory).map_err(|source| DirectoryError::NotCanonical {
+        digest: *digest,
+        source,
+    })?;
+    references(digest, directory)
+}
+
+/// Everything that a directory refers to, once its names and digests are known to be well-formed.
 pub(crate) fn references(
     digest: &Digest,
     directory: &reapi::Directory,

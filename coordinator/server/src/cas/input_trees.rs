@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use regatta_cas::{BlobStore, StoreError};
+use regatta_cas::BlobStore;
 use regatta_model::Digest;
 
-use super::directories::{DirectoryError, read_directory, references};
-use super::find_missing;
+use super::directories::{DirectoryError, canonical_references, read_directory};
+use super::{FIND_MISSING_CHUNK, find_missing};
 use crate::recently_used::RecentlyUsed;
+use crate::status::MAX_MISSING_BLOBS;
 
 /// How many directories are remembered as complete, at less than 200 bytes each.
 const MAX_REMEMBERED: usize = 1 << 15;
@@ -21,6 +22,9 @@ const REMEMBERED_FOR: Duration = Duration::from_secs(60);
 const CONCURRENT_READS: usize = 16;
 /// How many directories a tree may have: as many as make its walk take some seconds and some tens of MiB.
 pub(super) const MAX_DIRECTORIES: usize = 1 << 20;
+
+/// How many files of a level are known to have been asked for, at about 50 bytes each.
+const MAX_SEEN_FILES: usize = 1 << 18;
 
 /// Why it is not known whether an input root is complete.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -58,14 +62,14 @@ impl InputTrees {
         }
     }
 
-    /// Every blob of the tree below and including `root` that is missing; none if it is complete. What
-    /// lies below a missing directory is not known and not named.
+    /// The blobs of the tree below and including `root` that are missing; none if it is complete. What
+    /// lies below a missing directory is not known and not named, and of very many only some are.
     ///
     /// # Errors
     /// [`InputTreeError`].
     pub async fn missing(&self, root: Digest) -> Result<Vec<Digest>, InputTreeError> {
         let mut walk = Walk::new(root);
-        while !walk.level.is_empty() {
+        while !walk.level.is_empty() && !walk.is_full() {
             self.descend(&mut walk).await?;
         }
         if walk.missing.is_empty() {
@@ -79,39 +83,62 @@ impl InputTrees {
         *self.lock() = RecentlyUsed::new(MAX_REMEMBERED);
     }
 
-    /// One level of a walk: looks which of its directories are there, and at what those refer to.
+    /// One level of a walk, in portions.
     async fn descend(&self, walk: &mut Walk) -> Result<(), InputTreeError> {
-        let root = walk.root;
-        let fail = |source| InputTreeError::Directory {
-            root,
-            source: Box::new(source),
-        };
-        let fail_store = |error: StoreError| fail(DirectoryError::from(error));
-        let mut level = std::mem::take(&mut walk.level);
-        self.drop_remembered(&mut level);
-        let missing = find_missing(self.blobs.as_ref(), &level)
-            .await
-            .map_err(fail_store)?;
-        walk.note_missing(&missing);
-        level.retain(|digest| !missing.contains(digest));
-        let mut found = stream::iter(level)
-            .map(|digest| async move {
-                let directory = read_directory(self.blobs.as_ref(), &digest).await?;
-                references(&digest, &directory)
-            })
-            .buffer_unordered(CONCURRENT_READS);
-        let mut files = HashSet::new();
-        while let Some(found) = found.try_next().await.map_err(fail)? {
-            files.extend(found.files);
-            for directory in found.directories {
-                walk.enter(directory)?;
+        let level = std::mem::take(&mut walk.level);
+        let mut files = Files::default();
+        for portion in level.chunks(FIND_MISSING_CHUNK) {
+            self.enter(walk, portion.to_vec(), &mut files).await?;
+            if walk.is_full() {
+                return Ok(());
             }
         }
-        let files: Vec<_> = files.into_iter().collect();
-        let missing = find_missing(self.blobs.as_ref(), &files)
-            .await
-            .map_err(fail_store)?;
-        walk.note_missing(&missing);
+        self.look_for(walk, &mut files).await
+    }
+
+    /// Looks which of some directories are there, and at what those refer to.
+    async fn enter(
+        &self,
+        walk: &mut Walk,
+        mut directories: Vec<Digest>,
+        files: &mut Files,
+    ) -> Result<(), InputTreeError> {
+        self.drop_remembered(&mut directories);
+        let missing = find_missing(self.blobs.as_ref(), &directories).await;
+        let missing: HashSet<Digest> = missing
+            .map_err(|error| walk.failed(error))?
+            .into_iter()
+            .collect();
+        directories.retain(|digest| !missing.contains(digest));
+        walk.note_missing(missing);
+        let mut found = stream::iter(directories)
+            .map(|digest| async move {
+                let directory = read_directory(self.blobs.as_ref(), &digest).await?;
+                canonical_references(&digest, &directory)
+            })
+            .buffer_unordered(CONCURRENT_READS);
+        while let Some(found) = found.try_next().await.map_err(|error| walk.failed(error))? {
+            // Directories come out of memory without waiting; others want their turn all the same.
+            tokio::task::consume_budget().await;
+            for directory in found.directories {
+                walk.add(directory)?;
+            }
+            files.add(found.files);
+            if files.new.len() >= FIND_MISSING_CHUNK {
+                self.look_for(walk, files).await?;
+            }
+            if walk.is_full() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks which of the new files are there.
+    async fn look_for(&self, walk: &mut Walk, files: &mut Files) -> Result<(), InputTreeError> {
+        let new = std::mem::take(&mut files.new);
+        let missing = find_missing(self.blobs.as_ref(), &new).await;
+        walk.note_missing(missing.map_err(|error| walk.failed(error))?);
         Ok(())
     }
 
@@ -164,7 +191,19 @@ impl Walk {
         }
     }
 
-    fn enter(&mut self, directory: Digest) -> Result<(), InputTreeError> {
+    /// So much is missing that more would not be named.
+    fn is_full(&self) -> bool {
+        self.missing.len() >= MAX_MISSING_BLOBS
+    }
+
+    fn failed(&self, source: impl Into<DirectoryError>) -> InputTreeError {
+        InputTreeError::Directory {
+            root: self.root,
+            source: Box::new(source.into()),
+        }
+    }
+
+    fn add(&mut self, directory: Digest) -> Result<(), InputTreeError> {
         if self.seen_directories.insert(directory) {
             self.level.push(directory);
         }
@@ -174,10 +213,30 @@ impl Walk {
         Ok(())
     }
 
-    fn note_missing(&mut self, missing: &[Digest]) {
+    fn note_missing(&mut self, missing: impl IntoIterator<Item = Digest>) {
         for digest in missing {
-            if self.noted.insert(*digest) {
-                self.missing.push(*digest);
+            if self.noted.insert(digest) {
+                self.missing.push(digest);
+            }
+        }
+    }
+}
+
+/// The files of a level, each asked for once as long as that does not take too much memory.
+#[derive(Default)]
+struct Files {
+    new: Vec<Digest>,
+    seen: HashSet<Digest>,
+}
+
+impl Files {
+    fn add(&mut self, files: Vec<Digest>) {
+        if self.seen.len() > MAX_SEEN_FILES {
+            self.seen.clear();
+        }
+        for file in files {
+            if self.seen.insert(file) {
+                self.new.push(file);
             }
         }
     }
@@ -277,5 +336,66 @@ mod tests {
                 "{name:?}"
             );
         }
+        for names in [["b", "a"], ["a", "a"]] {
+            let bad = Directory {
+                files: names.map(|name| file(name, Digest::EMPTY)).to_vec(),
+                ..Default::default()
+            };
+            let bad = put(store.as_ref(), &bad).await;
+            assert!(trees.missing(bad).await.is_err(), "{names:?}");
+        }
+    }
+
+    /// Directories whose subdirectories are all missing: as many as a hostile client likes.
+    async fn put_hostile(store: &dyn BlobStore, width: u32) -> Digest {
+        let mut root = Directory::default();
+        for outer in 0..40u32 {
+            let mut names = Directory::default();
+            for number in 0..width {
+                let digest = Digest::of(&[outer.to_le_bytes(), number.to_le_bytes()].concat());
+                names
+                    .directories
+                    .push(directory(&format!("{number:08}"), digest));
+            }
+            let digest = put(store, &names).await;
+            root.directories
+                .push(directory(&format!("{outer:08}"), digest));
+        }
+        put(store, &root).await
+    }
+
+    #[tokio::test]
+    async fn a_tree_of_missing_directories_takes_no_quadratic_time() {
+        let (store, trees) = trees();
+        let root = put_hostile(store.as_ref(), 5_000).await;
+        // 200,000 absent ones in one level: comparing each with each would take minutes.
+        let checking = tokio::time::timeout(Duration::from_secs(20), trees.missing(root));
+        let missing = checking.await.expect("in time").unwrap();
+        assert!(missing.len() >= MAX_MISSING_BLOBS);
+        assert!(missing.len() < MAX_MISSING_BLOBS + FIND_MISSING_CHUNK);
+    }
+
+    #[tokio::test]
+    async fn a_walk_lets_others_have_their_turn() {
+        let (store, trees) = trees();
+        let mut root = Directory::default();
+        for number in 0..2_000u32 {
+            let name = format!("{number:08}");
+            let leaf = Directory {
+                files: vec![file(&name, Digest::EMPTY)],
+                ..Default::default()
+            };
+            let leaf = put(store.as_ref(), &leaf).await;
+            root.directories.push(directory(&name, leaf));
+        }
+        let root = put(store.as_ref(), &root).await;
+        let walking = trees.missing(root);
+        let mut walking = std::pin::pin!(walking);
+        let mut turns = 0;
+        while futures::poll!(&mut walking).is_pending() {
+            turns += 1;
+            tokio::task::yield_now().await;
+        }
+        assert!(turns > 5, "only {turns} turns");
     }
 }

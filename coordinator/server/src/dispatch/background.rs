@@ -3,14 +3,26 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use regatta_ledger::LedgerError;
 use regatta_scheduler::Event;
+use tokio::time::Instant;
 
 use super::Dispatcher;
 use super::board::Payloads;
 
 /// How long to wait before a reservation that the ledger refused is tried again. It is tried until it
-/// succeeds: without it nothing may be leased.
+/// succeeds, for without it nothing may be leased; those who wait for that are told before long
+/// ([`Dispatcher::stalled`]).
 const COMMIT_RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// How the ledger takes reservations.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Commits {
+    /// Why it did not take the last one.
+    pub(super) trouble: Option<LedgerError>,
+    /// Whether it has taken none for longer than anybody should wait.
+    pub(super) stalled: bool,
+}
 
 /// Gives the scheduler its ticks, until the dispatcher is gone.
 pub(super) async fn keep_time(dispatcher: Weak<Dispatcher>) {
@@ -45,6 +57,7 @@ pub(super) async fn keep_commits(dispatcher: Weak<Dispatcher>) {
     let Some(commit) = dispatcher.upgrade().map(|it| Arc::clone(&it.commit)) else {
         return;
     };
+    let mut failing_since = None;
     loop {
         commit.notified().await;
         while let Some(strong) = dispatcher.upgrade() {
@@ -52,11 +65,18 @@ pub(super) async fn keep_commits(dispatcher: Weak<Dispatcher>) {
             let Some(token) = next else { break };
             match strong.ledger.reserve_tokens(token.0).await {
                 Ok(()) => {
+                    failing_since = None;
+                    strong.commits.send_replace(Commits::default());
                     let now = strong.now();
                     strong.lock().committed(now);
                 }
                 Err(error) => {
                     tracing::error!(%error, "no fencing tokens could be reserved: nothing is leased");
+                    let since = *failing_since.get_or_insert_with(Instant::now);
+                    strong.commits.send_replace(Commits {
+                        trouble: Some(error),
+                        stalled: since.elapsed() >= strong.commit_patience,
+                    });
                     drop(strong);
                     tokio::time::sleep(COMMIT_RETRY_PAUSE).await;
                 }

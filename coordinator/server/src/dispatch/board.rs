@@ -1,18 +1,23 @@
 //! Everything behind the dispatcher's lock.
 
+mod observed;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use regatta_model::{AgentId, FencingToken, LeaseId, Resources, TaskId, Timestamp, UnitIndex};
+use regatta_model::{
+    AgentId, FencingToken, LeaseId, Platform, Resources, TaskId, Timestamp, UnitIndex,
+};
 use regatta_scheduler::{
     AdmissionError, Effect, Event, Grant, Record, Scheduler, Step, Submission, UnitError,
 };
 use regatta_wire::v1;
 
 use super::agents::{Agents, CloseReason};
+use super::lease_book::LeaseBook;
 use super::leases::Lease;
 use super::mailbox::Mailbox;
-use super::{TaskEvent, Work};
+use super::{IMAGE_RUNTIME, RUNTIME_PROPERTY, TaskEvent, Work};
 
 /// The outcomes that came with a report, each under its lease and its index there.
 pub(super) type Payloads = HashMap<(LeaseId, u32), v1::ExecutionOutcome>;
@@ -23,7 +28,7 @@ pub(super) struct Board {
     scheduler: Scheduler,
     tasks: HashMap<TaskId, Task>,
     groups: HashMap<TaskId, Group>,
-    pub(super) leases: HashMap<LeaseId, Lease>,
+    pub(super) leases: LeaseBook,
     pub(super) agents: Agents,
     next_task: u64,
     /// Steps whose effects wait for a record to become durable, in order. Bounded by what the
@@ -63,7 +68,7 @@ impl Board {
             scheduler,
             tasks: HashMap::new(),
             groups: HashMap::new(),
-            leases: HashMap::new(),
+            leases: LeaseBook::default(),
             agents: Agents::default(),
             next_task: 0,
             waiting: VecDeque::new(),
@@ -123,6 +128,12 @@ impl Board {
         (task, mailbox, taken)
     }
 
+    /// Whether work that is submitted now would be merged with earlier work.
+    pub(super) fn would_merge(&self, work: &Work) -> bool {
+        self.scheduler
+            .would_merge(&submission(TaskId(self.next_task + 1), work))
+    }
+
     /// The last token that the next waiting steps need durable; `None` if none waits.
     pub(super) fn next_commit(&self) -> Option<FencingToken> {
         let (step, _) = self.waiting.front()?;
@@ -149,7 +160,7 @@ impl Board {
     pub(super) fn doom(&mut self, lease: LeaseId, failure: &UnitError) -> Vec<TaskId> {
         let Some(group) = self
             .leases
-            .get(&lease)
+            .get(lease)
             .and_then(|lease| self.groups.get(&lease.task))
         else {
             return Vec::new();
@@ -170,7 +181,7 @@ impl Board {
 
     /// Passes live output on, if it comes from a lease that is valid.
     pub(super) fn output(&self, chunk: super::ValidChunk) {
-        let Some(lease) = self.leases.get(&chunk.lease) else {
+        let Some(lease) = self.leases.get(chunk.lease) else {
             return;
         };
         if lease.token != chunk.token || !lease.units.contains(&chunk.unit) {
@@ -194,8 +205,7 @@ impl Board {
         match effect {
             Effect::Desire(desired) => {
                 let held: BTreeSet<LeaseId> = desired.leases.iter().map(|it| it.lease).collect();
-                self.leases
-                    .retain(|id, lease| lease.agent != desired.agent || held.contains(id));
+                self.leases.retain(&desired.agent, &held);
                 self.agents.desire(desired);
             }
             Effect::Granted(grant) => self.granted(now, grant),
@@ -210,6 +220,7 @@ impl Board {
             } => {
                 if let Some(outcome) = payloads.get(&(lease, index)).cloned() {
                     metrics::counter!("regatta_units_answered_total").increment(1);
+                    self.measure(now, lease, &outcome);
                     let event = TaskEvent::Answered {
                         unit,
                         outcome,
@@ -237,19 +248,7 @@ impl Board {
                 agent,
                 attempt,
                 reason,
-            } => {
-                metrics::counter!("regatta_units_retried_total").increment(1);
-                tracing::warn!(task = task.0, unit = unit.0, %agent, reason, "a unit was lost");
-                self.tell(
-                    task,
-                    TaskEvent::Retried {
-                        unit,
-                        agent,
-                        attempt,
-                        reason,
-                    },
-                );
-            }
+            } => self.retried((task, unit), agent, attempt, reason),
             Effect::UnitFailed { task, unit, error } => self.failed(task, unit, error),
             Effect::Merged { task, into } => self.merged(task, into),
             Effect::TaskFinished(task) => self.finished(task),
@@ -288,6 +287,7 @@ impl Board {
             work,
             units: units.clone(),
             granted_at: now,
+            answered: false,
             phase: v1::LeasePhase::Staging,
         };
         self.leases.insert(grant.lease, lease);
@@ -342,7 +342,7 @@ impl Board {
     fn lost(&mut self, agent: &AgentId) {
         metrics::counter!("regatta_agents_lost_total").increment(1);
         tracing::warn!(%agent, "an agent was silent for too long; its leases have expired");
-        self.leases.retain(|_, lease| lease.agent != *agent);
+        self.leases.retain(agent, &BTreeSet::new());
         self.agents.close(agent, CloseReason::Silent);
     }
 
@@ -364,6 +364,16 @@ impl Board {
     }
 }
 
+/// What an agent must offer. One without a container runtime would refuse an image only once it has the
+/// lease.
+fn platform_of(work: &Work) -> Platform {
+    let mut platform = work.platform.clone();
+    if !work.spec.image.is_empty() {
+        platform.insert(RUNTIME_PROPERTY, IMAGE_RUNTIME);
+    }
+    platform
+}
+
 fn submission(task: TaskId, work: &Work) -> Submission {
     let spec = &work.spec;
     Submission {
@@ -371,7 +381,7 @@ fn submission(task: TaskId, work: &Work) -> Submission {
         tenant: work.tenant.clone(),
         run: work.run.clone(),
         priority: work.priority,
-        platform: work.platform.clone(),
+        platform: platform_of(work),
         resources: Resources {
             cpu_milli: spec.cpu_milli,
             memory_bytes: spec.memory_bytes,

@@ -1,32 +1,39 @@
 //! The dispatcher itself: the lock, the clock and the two background tasks.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use regatta_ledger::{Ledger, LedgerError};
 use regatta_model::{AgentId, FencingToken, LeaseId, RunId, TaskId, TenantId, Timestamp};
-use regatta_scheduler::{
-    AdmissionError, AgentState, DesiredAgent, DesiredLease, Event, Scheduler, SchedulerConfig,
-    UnitError,
-};
-use regatta_wire::convert::{duration_to_wire, timestamp_to_wire};
+use regatta_scheduler::{AdmissionError, AgentState, Event, Scheduler, SchedulerConfig};
+use regatta_wire::convert::timestamp_to_wire;
 use regatta_wire::v1;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::agents::{CloseReason, Connection};
-use super::background::{keep_commits, keep_time};
+use super::background::{Commits, keep_commits, keep_time};
 use super::board::{Board, Payloads, Taken};
-use super::leases::{Recipe, one_to_one, spec_per_unit};
+use super::leases::{Lease, one_to_one};
 use super::{TaskHandle, ValidChunk, ValidReport, Work};
 
 /// What may be chosen.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct DispatchConfig {
     /// The bounds of the scheduler. Its `first_token` is taken from the ledger instead.
     pub scheduler: SchedulerConfig,
+    /// How long the ledger may refuse what leases need before work stops waiting for it. Default: 10 s.
+    pub commit_patience: Duration,
+}
+
+impl Default for DispatchConfig {
+    fn default() -> Self {
+        Self {
+            scheduler: SchedulerConfig::default(),
+            commit_patience: Duration::from_secs(10),
+        }
+    }
 }
 
 /// Why a dispatcher cannot start.
@@ -41,11 +48,13 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Dispatcher {
     board: Mutex<Board>,
-    heartbeat_interval: Duration,
+    pub(super) heartbeat_interval: Duration,
     pub(super) ledger: Arc<dyn Ledger>,
     started: (Timestamp, Instant),
     pub(super) wake_at: watch::Sender<Option<Timestamp>>,
     pub(super) commit: Arc<Notify>,
+    pub(super) commit_patience: Duration,
+    pub(super) commits: watch::Sender<Commits>,
     background: OnceLock<[AbortOnDropHandle<()>; 2]>,
 }
 
@@ -70,6 +79,8 @@ impl Dispatcher {
             started: (Timestamp::from(SystemTime::now()), Instant::now()),
             wake_at: watch::Sender::new(None),
             commit: Arc::new(Notify::new()),
+            commit_patience: config.commit_patience,
+            commits: watch::Sender::default(),
             background: OnceLock::new(),
         });
         let timer = tokio::spawn(keep_time(Arc::downgrade(&dispatcher)));
@@ -88,7 +99,26 @@ impl Dispatcher {
     /// # Errors
     /// The queue is full, or the work has no units.
     pub fn submit(self: &Arc<Self>, work: Work) -> Result<TaskHandle, AdmissionError> {
-        let mut board = self.lock();
+        self.submit_to(self.lock(), work)
+    }
+
+    /// Takes work in that can be merged with identical work submitted earlier; `None` if there is none.
+    ///
+    /// # Errors
+    /// The queue is full.
+    pub fn merge(self: &Arc<Self>, work: Work) -> Result<Option<TaskHandle>, AdmissionError> {
+        let board = self.lock();
+        if !board.would_merge(&work) {
+            return Ok(None);
+        }
+        self.submit_to(board, work).map(Some)
+    }
+
+    fn submit_to(
+        self: &Arc<Self>,
+        mut board: MutexGuard<'_, Board>,
+        work: Work,
+    ) -> Result<TaskHandle, AdmissionError> {
         let (task, mailbox, taken) = board.submit(self.now(), work);
         self.follow_up(&board, &taken);
         drop(board);
@@ -128,31 +158,21 @@ impl Dispatcher {
     #[must_use]
     pub fn list_agents(&self) -> Vec<v1::AgentStatus> {
         let board = self.lock();
-        let mut leases: BTreeMap<&AgentId, Vec<v1::AgentLease>> = BTreeMap::new();
-        for (id, lease) in &board.leases {
-            leases
-                .entry(&lease.agent)
-                .or_default()
-                .push(v1::AgentLease {
-                    lease_id: id.0,
-                    run_id: lease.work.run.to_string(),
-                    description: lease.work.spec.description.clone(),
-                    phase: lease.phase.into(),
-                    granted_at: Some(timestamp_to_wire(lease.granted_at)),
-                });
-        }
-        let status = |(id, agent): (&AgentId, &super::agents::Agent)| {
-            let mut leases = leases.remove(id).unwrap_or_default();
-            leases.sort_by_key(|lease| lease.lease_id);
-            v1::AgentStatus {
-                agent_id: id.to_string(),
-                offer: Some(agent.offer.clone()),
-                connected: agent.connection.is_some(),
-                draining: agent.draining || agent.drained_by_operator,
-                unavailable_reason: agent.unavailable_reason.clone(),
-                last_report: Some(timestamp_to_wire(agent.last_report)),
-                leases,
-            }
+        let lease = |(id, lease): (LeaseId, &Lease)| v1::AgentLease {
+            lease_id: id.0,
+            run_id: lease.work.run.to_string(),
+            description: lease.work.spec.description.clone(),
+            phase: lease.phase.into(),
+            granted_at: Some(timestamp_to_wire(lease.granted_at)),
+        };
+        let status = |(id, agent): (&AgentId, &super::agents::Agent)| v1::AgentStatus {
+            agent_id: id.to_string(),
+            offer: Some(agent.offer.clone()),
+            connected: agent.connection.is_some(),
+            draining: agent.draining || agent.drained_by_operator,
+            unavailable_reason: agent.unavailable_reason.clone(),
+            last_report: Some(timestamp_to_wire(agent.last_report)),
+            leases: board.leases.of_agent(id).map(lease).collect(),
         };
         board.agents.iter().map(status).collect()
     }
@@ -161,6 +181,21 @@ impl Dispatcher {
     #[must_use]
     pub fn snapshot(&self) -> regatta_scheduler::Snapshot {
         self.lock().snapshot()
+    }
+
+    /// Waits until the ledger has refused what leases need for too long, and tells why.
+    pub async fn stalled(&self) -> LedgerError {
+        let mut commits = self.commits.subscribe();
+        // The sender lives in `self`, so this cannot fail.
+        let stalled = commits.wait_for(|commits| commits.stalled).await;
+        let trouble = stalled.ok().and_then(|commits| commits.trouble.clone());
+        trouble.unwrap_or(LedgerError::Closed)
+    }
+
+    /// Why the ledger did not take the last reservation, if it did not.
+    #[must_use]
+    pub fn trouble(&self) -> Option<LedgerError> {
+        self.commits.borrow().trouble.clone()
     }
 
     /// Begins an agent's connection; one that it had before is ended.
@@ -222,7 +257,7 @@ impl Dispatcher {
         known
             .unavailable_reason
             .clone_from(&report.unavailable_reason);
-        let accepts_work = report.accepts_work();
+        let refusal = report.refusal();
         let offer = report.offer.map(|(message, offer)| {
             known.offer = message;
             offer
@@ -231,7 +266,7 @@ impl Dispatcher {
         let mut leases = Vec::with_capacity(report.leases.len());
         for reported in report.leases {
             let (id, phase) = (reported.lease, reported.phase);
-            let (held, outcomes) = match board.leases.get_mut(&id) {
+            let (held, outcomes) = match board.leases.get_mut(id) {
                 Some(lease) => {
                     lease.phase = phase;
                     lease.held(reported)
@@ -247,7 +282,7 @@ impl Dispatcher {
             observed_version: report.observed_version,
             offer,
             leases,
-            accepts_work,
+            refusal,
         };
         let taken = board.take(now, Event::AgentReported(state), payloads);
         self.follow_up(&board, &taken);
@@ -256,71 +291,6 @@ impl Dispatcher {
 
     pub(super) fn cancel_task(&self, task: TaskId) {
         self.take(Event::CancelTask(task), Payloads::new());
-    }
-
-    /// A desired state as a message, with what an agent needs to do the leases that are new to it.
-    pub(super) async fn wire_state(&self, desired: DesiredAgent) -> v1::DesiredState {
-        let mut leases = Vec::with_capacity(desired.leases.len());
-        for lease in &desired.leases {
-            leases.extend(self.wire_lease(lease).await);
-        }
-        v1::DesiredState {
-            version: desired.version,
-            leases,
-            observed_sequence: desired.observed_sequence,
-            drain: desired.drain,
-            heartbeat_interval: Some(duration_to_wire(self.heartbeat_interval)),
-        }
-    }
-
-    /// One lease of it; `None` if its specification could not be made, which dooms its work.
-    async fn wire_lease(&self, desired: &DesiredLease) -> Option<v1::DesiredLease> {
-        let (acknowledged, source) = {
-            let board = self.lock();
-            match board.leases.get(&desired.lease) {
-                Some(lease) => {
-                    let source = (!desired.known_to_agent).then(|| {
-                        (
-                            lease.recipe.clone(),
-                            Arc::clone(&lease.work),
-                            lease.units.clone(),
-                        )
-                    });
-                    (lease.acknowledged(desired), source)
-                }
-                // Granted before this process started, or ended since.
-                None => (desired.acknowledged_outcomes, None),
-            }
-        };
-        let spec = match source {
-            None => None,
-            Some((Recipe::PerUnit, work, units)) => Some(spec_per_unit(&work, &units)),
-            Some((Recipe::Prepared(preparation), _, _)) => match preparation.await {
-                Ok(spec) => Some(spec),
-                Err(error) => {
-                    self.doom(desired.lease, error.to_string());
-                    return None;
-                }
-            },
-        };
-        Some(v1::DesiredLease {
-            lease_id: desired.lease.0,
-            fencing_token: desired.token.0,
-            acknowledged_outcomes: acknowledged,
-            spec,
-        })
-    }
-
-    /// Ends the work of a lease that cannot be described to its agent.
-    fn doom(&self, lease: LeaseId, reason: String) {
-        let failure = UnitError::AttemptsExhausted {
-            attempts: 1,
-            last_reason: reason,
-        };
-        let tasks = self.lock().doom(lease, &failure);
-        for task in tasks {
-            self.cancel_task(task);
-        }
     }
 
     pub(super) fn take(&self, event: Event, payloads: Payloads) {

@@ -31,6 +31,8 @@ pub(super) struct Lease {
     pub(super) work: Arc<Work>,
     pub(super) units: Vec<UnitIndex>,
     pub(super) granted_at: Timestamp,
+    /// Whether a unit of it has been answered.
+    pub(super) answered: bool,
     pub(super) phase: v1::LeasePhase,
     pub(super) recipe: Recipe,
 }

@@ -36,7 +36,8 @@ impl Mailbox {
         }
         if let TaskEvent::Output { data, .. } = &event {
             if state.output_bytes + data.len() > MAX_BUFFERED_OUTPUT_BYTES {
-                metrics::counter!("regatta_live_output_dropped_bytes").increment(data.len() as u64);
+                metrics::counter!("regatta_live_output_dropped_bytes_total")
+                    .increment(data.len() as u64);
                 return;
             }
             state.output_bytes += data.len();

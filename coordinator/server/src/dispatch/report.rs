@@ -10,6 +10,8 @@ use regatta_model::{
 use regatta_scheduler::{Offer, OutcomeKind};
 use regatta_wire::{PROTOCOL_VERSION, reapi, v1};
 
+use super::RUNTIME_PROPERTY;
+
 /// The longest incarnation that is accepted, in bytes.
 const MAX_INCARNATION_BYTES: usize = 256;
 
@@ -130,9 +132,13 @@ impl TryFrom<v1::AgentReport> for ValidReport {
 }
 
 impl ValidReport {
-    /// Whether the agent takes new work.
-    pub(super) fn accepts_work(&self) -> bool {
-        !self.draining && self.unavailable_reason.is_empty()
+    /// Why the agent takes no new work; `None` if it does.
+    pub(super) fn refusal(&self) -> Option<String> {
+        match self.unavailable_reason.as_str() {
+            "" if self.draining => Some("it drains".to_owned()),
+            "" => None,
+            reason => Some(reason.to_owned()),
+        }
     }
 
     /// Whether it says what the agent has to give.
@@ -152,6 +158,9 @@ fn valid_offer(offer: &v1::AgentOffer) -> Result<Offer, InvalidReportError> {
             ));
         }
         platform.insert(&property.name, &property.value);
+    }
+    if !offer.runtime.is_empty() {
+        platform.insert(RUNTIME_PROPERTY, &offer.runtime);
     }
     let mut images = Vec::new();
     for (index, image) in offer.images.iter().enumerate() {
@@ -226,11 +235,12 @@ fn valid_lease(lease: v1::HeldLease, path: &str) -> Result<ReportedLease, Invali
 
 fn check_outcome(outcome: &v1::ExecutionOutcome, path: &str) -> Result<(), InvalidReportError> {
     use v1::OutcomeKind::{
-        Cancelled, Completed, Infrastructure, OutOfMemory, Rejected, TimedOut, Unspecified,
+        Cancelled, Completed, ImageAbsent, Infrastructure, OutOfMemory, RegistryUnreachable,
+        Rejected, TimedOut, Unspecified,
     };
     let needs_result = match v1::OutcomeKind::try_from(outcome.kind) {
         Ok(Completed | TimedOut | OutOfMemory) => true,
-        Ok(Rejected | Infrastructure | Cancelled) => false,
+        Ok(Rejected | ImageAbsent | RegistryUnreachable | Infrastructure | Cancelled) => false,
         Ok(Unspecified) | Err(_) => {
             let problem = format!("{} is no kind of outcome", outcome.kind);
             return Err(invalid(format!("{path}.kind"), problem));
@@ -310,6 +320,8 @@ pub(super) fn outcome_kind(outcome: &v1::ExecutionOutcome) -> OutcomeKind {
         v1::OutcomeKind::Infrastructure | v1::OutcomeKind::Unspecified => {
             OutcomeKind::Infrastructure(outcome.message.clone())
         }
+        v1::OutcomeKind::ImageAbsent => OutcomeKind::Unsuitable(outcome.message.clone()),
+        v1::OutcomeKind::RegistryUnreachable => OutcomeKind::Unreachable(outcome.message.clone()),
         v1::OutcomeKind::Cancelled => OutcomeKind::Cancelled,
         v1::OutcomeKind::Completed
         | v1::OutcomeKind::TimedOut
@@ -359,6 +371,24 @@ mod tests {
         let mut message = report();
         message.leases.push(lease());
         assert!(ValidReport::try_from(message).is_ok());
+    }
+
+    #[test]
+    fn an_agent_that_takes_no_work_says_why() {
+        for (draining, reason, expected) in [
+            (false, "", None),
+            (true, "", Some("it drains")),
+            (false, "disk full: make room", Some("disk full: make room")),
+            (true, "disk full: make room", Some("disk full: make room")),
+        ] {
+            let message = v1::AgentReport {
+                draining,
+                unavailable_reason: reason.to_owned(),
+                ..report()
+            };
+            let report = ValidReport::try_from(message).expect("breaks no rule");
+            assert_eq!(report.refusal().as_deref(), expected);
+        }
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub enum TaskEvent {
     Answered {
         /// Which unit.
         unit: UnitIndex,
-        /// The answer, never of kind INFRASTRUCTURE or CANCELLED.
+        /// The answer, never of kind INFRASTRUCTURE, REGISTRY_UNREACHABLE or CANCELLED.
         outcome: v1::ExecutionOutcome,
         /// The lease it comes from.
         lease: LeaseId,

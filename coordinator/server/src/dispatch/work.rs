@@ -15,7 +15,7 @@ pub struct Work {
     pub tenant: TenantId,
     /// On behalf of what.
     pub run: RunId,
-    /// Lower runs sooner, among the work of one run.
+    /// Lower runs sooner, among the work of one tenant.
     pub priority: i32,
     /// What an agent must offer: capability requirements, and nothing that `spec` says already.
     pub platform: Platform,

@@ -4,6 +4,7 @@ use regatta_model::{AgentId, Digest};
 use regatta_wire::reapi;
 use regatta_wire::v1::{ExecutionOutcome, OutcomeKind};
 
+use crate::action_plan::LegacyOutputs;
 use crate::status::{self, Failure};
 
 /// What shells report for a process that the kernel killed (128 + SIGKILL).
@@ -57,6 +58,7 @@ pub(super) fn conclude(
     outcome: ExecutionOutcome,
     agent: &AgentId,
     queued: Option<prost_types::Timestamp>,
+    legacy: Option<&LegacyOutputs>,
 ) -> Conclusion {
     let kind = outcome.kind();
     let ExecutionOutcome {
@@ -65,7 +67,12 @@ pub(super) fn conclude(
         missing_blobs,
         ..
     } = outcome;
-    let result = result.map(|result| with_provenance(result, agent, queued));
+    let result = result.map(|mut result| {
+        if let Some(legacy) = legacy {
+            legacy.copy_symlinks(&mut result);
+        }
+        with_provenance(result, agent, queued)
+    });
     match (kind, result) {
         (OutcomeKind::Completed, Some(result)) => {
             let is_success = result.exit_code == 0;
@@ -87,10 +94,13 @@ pub(super) fn conclude(
             let message = or(message, "the command exceeded its timeout");
             Conclusion::failed(status::deadline_exceeded(&message), result, message)
         }
-        (OutcomeKind::Rejected, _) => rejected(message, &missing_blobs),
+        (OutcomeKind::Rejected | OutcomeKind::ImageAbsent, result) => {
+            rejected(message, &missing_blobs, result)
+        }
         (
             OutcomeKind::Completed
             | OutcomeKind::Infrastructure
+            | OutcomeKind::RegistryUnreachable
             | OutcomeKind::Cancelled
             | OutcomeKind::Unspecified,
             _,
@@ -104,7 +114,12 @@ pub(super) fn conclude(
     }
 }
 
-fn rejected(message: String, missing: &[reapi::Digest]) -> Conclusion {
+/// A command that ran has a result even so: its exit code and its output say what it did.
+fn rejected(
+    message: String,
+    missing: &[reapi::Digest],
+    result: Option<reapi::ActionResult>,
+) -> Conclusion {
     let missing: Vec<Digest> = missing
         .iter()
         .filter_map(|digest| Digest::try_from(digest).ok())
@@ -118,7 +133,7 @@ fn rejected(message: String, missing: &[reapi::Digest]) -> Conclusion {
     let lost_inputs = !missing.is_empty();
     Conclusion {
         lost_inputs,
-        ..Conclusion::failed(failure, None, message)
+        ..Conclusion::failed(failure, result, message)
     }
 }
 
@@ -164,7 +179,7 @@ mod tests {
 
     #[track_caller]
     fn check(outcome: ExecutionOutcome, code: Code, exit_code: Option<i32>, is_success: bool) {
-        let conclusion = conclude(outcome, &"agent".parse().expect("an id"), None);
+        let conclusion = conclude(outcome, &"agent".parse().expect("an id"), None, None);
         let response = conclusion.response;
         assert_eq!(response.status.expect("a status").code, i32::from(code));
         assert_eq!(response.result.map(|result| result.exit_code), exit_code);
@@ -196,6 +211,18 @@ mod tests {
             false,
         );
         check(
+            outcome(Kind::ImageAbsent, None),
+            Code::FailedPrecondition,
+            None,
+            false,
+        );
+        check(
+            outcome(Kind::Rejected, Some(0)),
+            Code::FailedPrecondition,
+            Some(0),
+            false,
+        );
+        check(
             outcome(Kind::Infrastructure, None),
             Code::Internal,
             None,
@@ -210,13 +237,45 @@ mod tests {
     }
 
     #[test]
+    #[expect(deprecated, reason = "this is about the fields of old clients")]
+    fn old_clients_find_symlinks_where_they_look_for_them() {
+        let link = |path: &str| reapi::OutputSymlink {
+            path: path.to_owned(),
+            target: "target".to_owned(),
+            ..Default::default()
+        };
+        let conclude_for = |command: &reapi::Command| {
+            let mut outcome = outcome(OutcomeKind::Completed, Some(0));
+            outcome.result.as_mut().expect("a result").output_symlinks =
+                vec![link("dir"), link("file")];
+            let legacy = LegacyOutputs::of(command);
+            let agent = "agent".parse().expect("an id");
+            let conclusion = conclude(outcome, &agent, None, legacy.as_ref());
+            conclusion.response.result.expect("a result")
+        };
+        let mut command = reapi::Command {
+            output_files: vec!["file".to_owned(), "other".to_owned()],
+            output_directories: vec!["dir".to_owned()],
+            ..Default::default()
+        };
+        let result = conclude_for(&command);
+        assert_eq!(result.output_symlinks.len(), 2);
+        assert_eq!(result.output_file_symlinks, [link("file")]);
+        assert_eq!(result.output_directory_symlinks, [link("dir")]);
+        command.output_paths = vec!["file".to_owned()];
+        let result = conclude_for(&command);
+        assert_eq!(result.output_file_symlinks, []);
+        assert_eq!(result.output_directory_symlinks, []);
+    }
+
+    #[test]
     fn inputs_lost_at_the_agent_are_named() {
         let gone = Digest::of(b"gone");
         let outcome = ExecutionOutcome {
             missing_blobs: vec![gone.into()],
             ..outcome(OutcomeKind::Rejected, None)
         };
-        let conclusion = conclude(outcome, &"agent".parse().expect("an id"), None);
+        let conclusion = conclude(outcome, &"agent".parse().expect("an id"), None, None);
         assert!(conclusion.lost_inputs);
         let status = conclusion.response.status.expect("a status");
         assert_eq!(status.details.len(), 1);

@@ -1,16 +1,18 @@
 //! Follows one action from the queue to its result.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
 
+use prost::Message as _;
 use regatta_model::{AgentId, Digest, TenantId, Timestamp};
-use regatta_wire::convert::{timestamp_from_wire, timestamp_to_wire};
+use regatta_wire::convert::timestamp_to_wire;
 use regatta_wire::reapi::execution_stage::Value as Stage;
 use regatta_wire::{reapi, v1};
 
 use super::ExecutionParts;
 use super::conclusion::{Conclusion, conclude};
+use super::publications::Publication;
 use crate::action_cache::{InlineRequest, inline_outputs};
+use crate::action_plan::LegacyOutputs;
 use crate::dispatch::{TaskEvent, TaskHandle};
 use crate::operations::ActiveOperation;
 use crate::status::{self, Failure};
@@ -21,7 +23,9 @@ pub(super) struct Execution {
     pub(super) parts: Arc<ExecutionParts>,
     pub(super) tenant: TenantId,
     pub(super) action: Digest,
-    pub(super) is_cacheable: bool,
+    /// Its result may be remembered; kept until it is.
+    pub(super) publication: Option<Publication>,
+    pub(super) legacy: Option<LegacyOutputs>,
     pub(super) inline: InlineRequest,
     pub(super) queued: Timestamp,
 }
@@ -33,6 +37,10 @@ impl Execution {
         let outcome = tokio::select! {
             outcome = self.follow(&mut task, &operation) => outcome,
             () = self.parts.stopping.cancelled() => Err(stopping()),
+            error = self.parts.dispatcher.stalled() => Err(status::unavailable(
+                format!("nothing can be leased: {error}"),
+                status::DEFAULT_RETRY_DELAY,
+            )),
             () = operation.cancelled() => Err(status::cancelled("the operation was cancelled")),
             () = operation.abandoned() => {
                 Err(status::cancelled("nobody watched the operation any more"))
@@ -56,6 +64,8 @@ impl Execution {
                 }
             }
         };
+        // Whoever asks again as soon as the operation has ended finds the result.
+        drop(self.publication);
         operation.complete(response);
     }
 
@@ -64,20 +74,13 @@ impl Execution {
         task: &mut TaskHandle,
         operation: &ActiveOperation,
     ) -> Result<Answer, Failure> {
-        let mut granted = None;
         while let Some(event) = task.next().await {
             match event {
                 TaskEvent::Granted { agent, .. } => {
-                    granted = Some(Timestamp::from(SystemTime::now()));
                     operation.advance(Stage::Executing, self.metadata(&agent));
                 }
                 TaskEvent::Answered { outcome, agent, .. } => {
-                    return Ok(Answer {
-                        outcome,
-                        agent,
-                        granted,
-                        at: Instant::now(),
-                    });
+                    return Ok(Answer { outcome, agent });
                 }
                 TaskEvent::Failed { error, .. } => return Err(status::of_unit(&error)),
                 TaskEvent::Retried { agent, reason, .. } => {
@@ -99,18 +102,19 @@ impl Execution {
     }
 
     async fn publish(&self, answer: Answer) -> reapi::ExecuteResponse {
-        answer.record();
         let queued = Some(timestamp_to_wire(self.queued));
-        let conclusion = conclude(answer.outcome, &answer.agent, queued);
+        let conclusion = conclude(answer.outcome, &answer.agent, queued, self.legacy.as_ref());
         if conclusion.lost_inputs {
             self.parts.inputs.forget();
         }
         self.remember(&conclusion).await;
         let mut response = conclusion.response;
-        if let Some(result) = &mut response.result {
-            inline_outputs(self.parts.blobs.as_ref(), &self.inline, result).await;
+        if let Some(mut result) = response.result.take() {
+            let around_bytes = response.encoded_len();
+            let blobs = self.parts.blobs.as_ref();
+            inline_outputs(blobs, &self.inline, &mut result, around_bytes).await;
+            response.result = Some(result);
         }
-        metrics::histogram!("regatta_publish_seconds").record(answer.at.elapsed().as_secs_f64());
         response
     }
 
@@ -119,7 +123,7 @@ impl Execution {
         let Some(result) = conclusion.response.result.as_ref() else {
             return;
         };
-        if !conclusion.is_success || !self.is_cacheable {
+        if !conclusion.is_success || self.publication.is_none() {
             return;
         }
         let put = self
@@ -143,35 +147,4 @@ fn stopping() -> Failure {
 struct Answer {
     outcome: v1::ExecutionOutcome,
     agent: AgentId,
-    granted: Option<Timestamp>,
-    at: Instant,
-}
-
-impl Answer {
-    /// Records how long its parts took, as far as the agent tells. Its clock may differ from ours by
-    /// more than the first of them takes.
-    fn record(&self) {
-        let metadata = self
-            .outcome
-            .result
-            .as_ref()
-            .and_then(|it| it.execution_metadata.as_ref());
-        let Some(metadata) = metadata else { return };
-        let time = |message: &Option<prost_types::Timestamp>| {
-            message
-                .as_ref()
-                .and_then(|time| timestamp_from_wire(time).ok())
-        };
-        let started = time(&metadata.execution_start_timestamp);
-        let completed = time(&metadata.execution_completed_timestamp);
-        record_span("regatta_lease_to_exec_seconds", self.granted, started);
-        record_span("regatta_exec_seconds", started, completed);
-    }
-}
-
-fn record_span(name: &'static str, from: Option<Timestamp>, to: Option<Timestamp>) {
-    if let (Some(from), Some(to)) = (from, to) {
-        let span: Duration = to.since(from);
-        metrics::histogram!(name).record(span.as_secs_f64());
-    }
 }

@@ -82,6 +82,7 @@ fn of_inputs(error: &InputTreeError) -> Failure {
                 expected: digest, ..
             } => status::missing_blobs(format!("input root {root}"), &[*digest]),
             StoreError::OutOfRange { .. }
+            | StoreError::Undecodable { .. }
             | StoreError::Full { .. }
             | StoreError::Unavailable { .. } => status::of_read(source),
         };

@@ -3,8 +3,10 @@
 mod conclusion;
 mod driver;
 mod load;
+mod publications;
 mod service;
 
+pub(crate) use publications::Publications;
 pub(crate) use service::ExecutionService;
 
 use std::sync::Arc;
@@ -25,6 +27,8 @@ pub(crate) struct ExecutionParts {
     pub(crate) blobs: Arc<dyn BlobStore>,
     /// Where results are looked up and kept.
     pub(crate) cache: Arc<ActionCache>,
+    /// Results that are about to be kept.
+    pub(crate) publications: Arc<Publications>,
     /// Checks that inputs are complete.
     pub(crate) inputs: Arc<InputTrees>,
     /// Gives work to agents.

@@ -10,20 +10,24 @@ use regatta_model::{Digest, RunId, TenantId, Timestamp};
 use regatta_wire::reapi::execution_server;
 use regatta_wire::reapi::execution_stage::Value as Stage;
 use regatta_wire::{longrunning, reapi};
-use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
+use tracing::Instrument as _;
 
 use super::ExecutionParts;
 use super::driver::Execution;
 use super::load::load_action;
+use super::publications::{Announced, AwaitedPublication, Submission};
 use crate::action_cache::{InlineRequest, inline_outputs, tenant_of};
-use crate::action_plan::{ActionPlanError, ActionRequest, plan_action};
+use crate::action_plan::{ActionPlanError, ActionRequest, LegacyOutputs, plan_action};
 use crate::dispatch::Work;
 use crate::operations::{OperationWatch, unknown_operation};
 use crate::status::{self, Failure};
 
 /// The header that tells on whose behalf a request is made (REAPI, `RequestMetadata`).
 const REQUEST_METADATA: &str = "build.bazel.remote.execution.v2.requestmetadata-bin";
+
+/// How often a call waits for somebody else's result before it has its action run in any case.
+const MAX_WAITS: u32 = 3;
 
 /// Executes actions.
 #[derive(Debug, Clone)]
@@ -38,40 +42,72 @@ impl ExecutionService {
     }
 
     async fn start(&self, call: Call) -> Result<OperationWatch, Failure> {
-        if !call.skip_cache_lookup
-            && let Some(watch) = self.cached(&call).await?
-        {
-            return Ok(watch);
+        let mut waits = 0;
+        loop {
+            if !call.skip_cache_lookup
+                && let Some(watch) = self.cached(&call).await?
+            {
+                return Ok(watch);
+            }
+            let planned = match self.plan(&call).await {
+                Ok(planned) => planned,
+                // What does not fit into a trailer goes into the response of an operation.
+                Err(failure) if failure.outgrows_trailer() => {
+                    return Ok(self.failed(&call, failure));
+                }
+                Err(failure) => return Err(failure),
+            };
+            let may_wait = !call.skip_cache_lookup && waits < MAX_WAITS;
+            match self.submit(&call, planned, may_wait)? {
+                Started::Operation(watch) => return Ok(watch),
+                Started::Awaited(publication) => publication.ended().await,
+            }
+            waits += 1;
         }
-        let (work, is_cacheable) = match self.plan(&call).await {
-            Ok(planned) => planned,
-            // What does not fit into a trailer goes into the response of an operation.
-            Err(failure) if failure.outgrows_trailer() => return Ok(self.failed(&call, failure)),
-            Err(failure) => return Err(failure),
+    }
+
+    fn submit(&self, call: &Call, planned: Planned, may_wait: bool) -> Result<Started, Failure> {
+        let parts = &self.parts;
+        let dispatcher = &parts.dispatcher;
+        let submitted = if planned.is_cacheable {
+            let key = (call.tenant.clone(), call.action);
+            let submit = |submission| match submission {
+                // It was stored after this call had looked for it.
+                Submission::Any if may_wait && parts.cache.remembers(&key.0, &key.1) => Ok(None),
+                Submission::Any => dispatcher.submit(planned.work).map(Some),
+                Submission::Merged => dispatcher.merge(planned.work),
+            };
+            match parts.publications.submit(&key, may_wait, submit) {
+                Ok(Announced::Awaited(publication)) => return Ok(Started::Awaited(publication)),
+                Ok(Announced::Submitted(task, publication)) => Ok((task, Some(publication))),
+                Err(error) => Err(error),
+            }
+        } else {
+            dispatcher.submit(planned.work).map(|task| (task, None))
         };
-        let task = self
-            .parts
-            .dispatcher
-            .submit(work)
-            .map_err(|error| status::of_admission(&error))?;
-        let (operation, watch) =
-            self.parts
-                .operations
-                .begin(&call.tenant, call.action, Stage::Queued);
+        let (task, publication) = submitted.map_err(|error| status::of_admission(&error))?;
+        let (operation, watch) = parts
+            .operations
+            .begin(&call.tenant, call.action, Stage::Queued);
         tracing::debug!(
             action = %call.action, run = %call.run, task = %task.id(),
             operation = operation.name(), "an action is queued"
         );
+        let span = tracing::info_span!(
+            "execution", run = %call.run, action = %call.action, task = %task.id(),
+            operation = operation.name()
+        );
         let execution = Execution {
-            parts: Arc::clone(&self.parts),
-            tenant: call.tenant,
+            parts: Arc::clone(parts),
+            tenant: call.tenant.clone(),
             action: call.action,
-            is_cacheable,
-            inline: call.inline,
+            publication,
+            legacy: planned.legacy,
+            inline: call.inline.clone(),
             queued: Timestamp::from(SystemTime::now()),
         };
-        tokio::spawn(execution.drive(task, operation));
-        Ok(watch)
+        tokio::spawn(execution.drive(task, operation).instrument(span));
+        Ok(Started::Operation(watch))
     }
 
     async fn cached(&self, call: &Call) -> Result<Option<OperationWatch>, Failure> {
@@ -80,7 +116,7 @@ impl ExecutionService {
             return Ok(None);
         };
         let mut result = reapi::ActionResult::clone(&result);
-        inline_outputs(self.parts.blobs.as_ref(), &call.inline, &mut result).await;
+        inline_outputs(self.parts.blobs.as_ref(), &call.inline, &mut result, 0).await;
         Ok(Some(self.ended(
             call,
             reapi::ExecuteResponse {
@@ -113,7 +149,7 @@ impl ExecutionService {
         watch
     }
 
-    async fn plan(&self, call: &Call) -> Result<(Work, bool), Failure> {
+    async fn plan(&self, call: &Call) -> Result<Planned, Failure> {
         let parts = &self.parts;
         let loaded = load_action(parts.blobs.as_ref(), &parts.inputs, &call.action).await?;
         let request = ActionRequest {
@@ -125,8 +161,29 @@ impl ExecutionService {
             command: &loaded.command,
         };
         let work = plan_action(request, &parts.defaults).map_err(|error| of_plan(&error))?;
-        Ok((work, !loaded.action.do_not_cache))
+        Ok(Planned {
+            work,
+            is_cacheable: !loaded.action.do_not_cache,
+            legacy: LegacyOutputs::of(&loaded.command),
+        })
     }
+}
+
+/// What became of an action that can run.
+enum Started {
+    /// It is under way.
+    Operation(OperationWatch),
+    /// Its result is being stored: look it up after that.
+    Awaited(AwaitedPublication),
+}
+
+/// An action that can run.
+struct Planned {
+    work: Work,
+    /// Its result may be remembered.
+    is_cacheable: bool,
+    /// The client reads the older fields of the result.
+    legacy: Option<LegacyOutputs>,
 }
 
 /// An `ExecuteRequest` whose parts are all valid.
@@ -142,7 +199,7 @@ struct Call {
 
 impl Call {
     fn parse(request: Request<reapi::ExecuteRequest>) -> Result<Self, Failure> {
-        let run = run_of(request.metadata())?;
+        let run = run_of(&request)?;
         let request = request.into_inner();
         status::sha256_only(request.digest_function)?;
         Ok(Self {
@@ -160,12 +217,14 @@ impl Call {
     }
 }
 
-/// The invocation that a request belongs to; a run of its own for one that does not say.
-fn run_of(metadata: &MetadataMap) -> Result<RunId, Failure> {
+/// The invocation that a request belongs to. For one that does not say it is that of its connection: a
+/// client without invocations makes one connection for a build, and a run of its own for each action would
+/// take a fresh container each.
+fn run_of(request: &Request<reapi::ExecuteRequest>) -> Result<RunId, Failure> {
     let bad = |error: &dyn std::fmt::Display| {
         status::invalid_argument(REQUEST_METADATA, format!("cannot be understood: {error}"))
     };
-    let invocation = match metadata.get_bin(REQUEST_METADATA) {
+    let invocation = match request.metadata().get_bin(REQUEST_METADATA) {
         None => String::new(),
         Some(value) => {
             let bytes = value.to_bytes().map_err(|error| bad(&error))?;
@@ -173,9 +232,14 @@ fn run_of(metadata: &MetadataMap) -> Result<RunId, Failure> {
             message.tool_invocation_id
         }
     };
-    let run = match invocation.as_str() {
-        "" => uuid::Uuid::new_v4().to_string(),
-        _ => invocation,
+    let run = match (invocation.as_str(), request.remote_addr()) {
+        ("", Some(peer)) => format!("connection-{peer}"),
+        ("", None) => uuid::Uuid::new_v4().to_string(),
+        // Any text is an invocation's id to REAPI; what is none to us has a digest that is one.
+        (text, _) if text.parse::<RunId>().is_err() => {
+            format!("invocation-{}", Digest::of(text.as_bytes()).hash_hex())
+        }
+        (text, _) => text.to_owned(),
     };
     run.parse().map_err(|error| bad(&error))
 }
@@ -212,7 +276,7 @@ impl execution_server::Execution for ExecutionService {
         let watch = self
             .parts
             .operations
-            .watch(&name)
+            .resume(&name)
             .ok_or_else(|| unknown_operation(&name))?;
         Ok(respond(watch))
     }

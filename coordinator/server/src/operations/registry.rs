@@ -1,22 +1,23 @@
 //! Every operation that can still be asked for.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::{Stream, stream};
 use prost::Message as _;
-use prost_types::Any;
 use regatta_model::{Digest, TenantId};
-use regatta_wire::reapi::digest_function::Value as DigestFunction;
 use regatta_wire::reapi::execution_stage::Value as Stage;
 use regatta_wire::{longrunning, reapi};
-use tokio::sync::watch;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
+use super::operation::{Operation, OperationWatch};
 use crate::recently_used::RecentlyUsed;
 use crate::status;
+
+/// How large a page of operations is at most, in bytes, a larger single operation aside.
+const MAX_PAGE_BYTES: usize = 2 << 20;
 
 /// How long operations are kept.
 #[derive(Clone, Debug)]
@@ -43,21 +44,22 @@ struct Registry {
     completed: RecentlyUsed<String, (Instant, Arc<Operation>)>,
 }
 
-#[derive(Debug)]
-struct Operation {
-    name: String,
-    action: Digest,
-    states: watch::Sender<State>,
-    cancel: CancellationToken,
-    /// When somebody last watched or asked.
-    last_interest: Mutex<Instant>,
+/// What the names of a tenant's operations begin with. No instance name has the segment `operations`, so
+/// that no tenant's prefix begins with another's.
+fn name_prefix(tenant: &TenantId) -> String {
+    match tenant.as_str() {
+        "" => "operations/".to_owned(),
+        tenant => format!("{tenant}/operations/"),
+    }
 }
 
-#[derive(Clone, Debug)]
-struct State {
-    stage: Stage,
-    metadata: reapi::ExecutedActionMetadata,
-    response: Option<Arc<reapi::ExecuteResponse>>,
+/// Some of a tenant's operations.
+#[derive(Debug)]
+pub(crate) struct OperationPage {
+    /// By name.
+    pub(crate) operations: Vec<longrunning::Operation>,
+    /// Whether none comes after them.
+    pub(crate) is_last: bool,
 }
 
 impl Operations {
@@ -78,23 +80,8 @@ impl Operations {
         action: Digest,
         stage: Stage,
     ) -> (ActiveOperation, OperationWatch) {
-        let id = uuid::Uuid::new_v4();
-        let name = match tenant.as_str() {
-            "" => format!("operations/{id}"),
-            tenant => format!("{tenant}/operations/{id}"),
-        };
-        let state = State {
-            stage,
-            metadata: Default::default(),
-            response: None,
-        };
-        let operation = Arc::new(Operation {
-            name: name.clone(),
-            action,
-            states: watch::Sender::new(state),
-            cancel: CancellationToken::new(),
-            last_interest: Mutex::new(Instant::now()),
-        });
+        let name = format!("{}{}", name_prefix(tenant), uuid::Uuid::new_v4());
+        let operation = Operation::begin(name.clone(), action, stage);
         self.lock().active.insert(name, Arc::clone(&operation));
         let watch = operation.watch();
         (
@@ -109,6 +96,25 @@ impl Operations {
     /// Watches an operation, if it can still be asked for.
     pub(crate) fn watch(&self, name: &str) -> Option<OperationWatch> {
         self.find(name).map(|operation| operation.watch())
+    }
+
+    /// Watches an execution again, if it can still lead to its result. One that was given up cannot: its
+    /// client has to execute anew, and does so only if the execution is not there.
+    pub(crate) fn resume(&self, name: &str) -> Option<OperationWatch> {
+        // Watching under the lock is what keeps it from being given up meanwhile.
+        let mut registry = self.lock();
+        let operation = registry.find(name, self.settings.completed_retention)?;
+        (!operation.is_abandoned.load(Ordering::Relaxed)).then(|| operation.watch())
+    }
+
+    /// Gives an operation up, unless somebody watches it after all.
+    fn abandon(&self, operation: &Operation) -> bool {
+        let _registry = self.lock();
+        let is_unwatched = operation.states.receiver_count() == 0;
+        operation
+            .is_abandoned
+            .store(is_unwatched, Ordering::Relaxed);
+        is_unwatched
     }
 
     /// An operation as it is now.
@@ -130,36 +136,32 @@ impl Operations {
         self.lock().completed.remove(name).is_some()
     }
 
-    /// At most `limit` operations by name, those whose names come after `after`.
-    pub(crate) fn list(&self, after: &str, limit: usize) -> Vec<longrunning::Operation> {
-        let mut found: BTreeMap<String, Arc<Operation>> = BTreeMap::new();
-        {
-            let registry = self.lock();
-            let completed = registry.completed.values().map(|(_, operation)| operation);
-            for operation in registry.active.values().chain(completed) {
-                if operation.name.as_str() > after {
-                    found.insert(operation.name.clone(), Arc::clone(operation));
-                }
+    /// The operations of a tenant by name, from the one that comes after `after` on: at most `limit`, and
+    /// no more than fit into a message, but at least one.
+    pub(crate) fn list(&self, tenant: &TenantId, after: &str, limit: usize) -> OperationPage {
+        let prefix = name_prefix(tenant);
+        let found = self
+            .lock()
+            .range(&prefix, after, limit, self.settings.completed_retention);
+        let mut page = OperationPage {
+            is_last: found.len() < limit,
+            operations: Vec::new(),
+        };
+        let mut size_bytes = 0;
+        for operation in found {
+            let operation = operation.to_wire();
+            size_bytes += operation.encoded_len();
+            if size_bytes > MAX_PAGE_BYTES && !page.operations.is_empty() {
+                page.is_last = false;
+                break;
             }
+            page.operations.push(operation);
         }
-        found
-            .into_values()
-            .take(limit)
-            .map(|operation| operation.to_wire())
-            .collect()
+        page
     }
 
     fn find(&self, name: &str) -> Option<Arc<Operation>> {
-        let mut registry = self.lock();
-        if let Some(operation) = registry.active.get(name) {
-            return Some(Arc::clone(operation));
-        }
-        let (ended, operation) = registry.completed.get(name)?;
-        if ended.elapsed() < self.settings.completed_retention {
-            return Some(Arc::clone(operation));
-        }
-        registry.completed.remove(name);
-        None
+        self.lock().find(name, self.settings.completed_retention)
     }
 
     fn complete(&self, operation: &Arc<Operation>, response: reapi::ExecuteResponse) {
@@ -182,58 +184,45 @@ impl Operations {
     }
 }
 
-impl Operation {
-    fn watch(self: &Arc<Self>) -> OperationWatch {
-        self.touch();
-        OperationWatch {
-            states: self.states.subscribe(),
-            operation: Arc::clone(self),
-        }
-    }
-
-    fn touch(&self) {
-        *self
-            .last_interest
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Instant::now();
-    }
-
-    fn last_interest(&self) -> Instant {
-        *self
-            .last_interest
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn to_wire(&self) -> longrunning::Operation {
-        let state = self.states.borrow().clone();
-        self.state_to_wire(state)
-    }
-
-    fn state_to_wire(&self, state: State) -> longrunning::Operation {
-        let metadata = reapi::ExecuteOperationMetadata {
-            stage: state.stage.into(),
-            action_digest: Some(self.action.into()),
-            partial_execution_metadata: Some(state.metadata),
-            digest_function: DigestFunction::Sha256.into(),
-            ..Default::default()
+impl Registry {
+    /// Those that begin with `prefix` and come after `after`, in order, at most `limit`.
+    fn range(
+        &self,
+        prefix: &str,
+        after: &str,
+        limit: usize,
+        retention: Duration,
+    ) -> Vec<Arc<Operation>> {
+        let start = match after >= prefix {
+            true => Bound::Excluded(after),
+            false => Bound::Included(prefix),
         };
-        let result = state
-            .response
-            .map(|response| longrunning::operation::Result::Response(to_any(response.as_ref())));
-        longrunning::Operation {
-            name: self.name.clone(),
-            metadata: Some(to_any(&metadata)),
-            done: result.is_some(),
-            result,
-        }
+        let range = (start, Bound::Unbounded);
+        let is_within = |name: &str| name.starts_with(prefix);
+        let active = self.active.range::<str, _>(range);
+        let active = active.take_while(|(name, _)| is_within(name)).take(limit);
+        let completed = self.completed.range::<str, _>(range);
+        let completed = completed
+            .take_while(|(name, _)| is_within(name))
+            .filter(|(_, (ended, _))| ended.elapsed() < retention)
+            .map(|(name, (_, operation))| (name, operation))
+            .take(limit);
+        let mut found: Vec<_> = active.chain(completed).collect();
+        found.sort_unstable_by_key(|(name, _)| *name);
+        let found = found.into_iter().take(limit);
+        found.map(|(_, operation)| Arc::clone(operation)).collect()
     }
-}
 
-fn to_any<Message: prost::Name>(message: &Message) -> Any {
-    Any {
-        type_url: Message::type_url(),
-        value: message.encode_to_vec(),
+    fn find(&mut self, name: &str, retention: Duration) -> Option<Arc<Operation>> {
+        if let Some(operation) = self.active.get(name) {
+            return Some(Arc::clone(operation));
+        }
+        let (ended, operation) = self.completed.get(name)?;
+        if ended.elapsed() < retention {
+            return Some(Arc::clone(operation));
+        }
+        self.completed.remove(name);
+        None
     }
 }
 
@@ -270,13 +259,14 @@ impl ActiveOperation {
         self.operation.cancel.cancelled().await;
     }
 
-    /// Waits until nobody has watched for as long as the settings allow.
+    /// Waits until nobody has watched for as long as the settings allow. From then on the operation cannot
+    /// be watched any more.
     pub(crate) async fn abandoned(&self) {
         let grace = self.operations.settings.unwatched_grace;
         loop {
             self.operation.states.closed().await;
             let deadline = self.operation.last_interest() + grace;
-            if Instant::now() >= deadline {
+            if Instant::now() >= deadline && self.operations.abandon(&self.operation) {
                 return;
             }
             tokio::time::sleep_until(deadline).await;
@@ -299,46 +289,6 @@ impl Drop for ActiveOperation {
     }
 }
 
-/// Somebody watches an operation, which keeps it going.
-#[derive(Debug)]
-pub(crate) struct OperationWatch {
-    states: watch::Receiver<State>,
-    operation: Arc<Operation>,
-}
-
-impl OperationWatch {
-    /// The state now, then every later one, the last of them done. States that follow each other faster
-    /// than they are taken are left out.
-    pub(crate) fn into_stream(mut self) -> impl Stream<Item = longrunning::Operation> + Send {
-        self.states.mark_changed();
-        stream::unfold(Some(self), |watch| async move {
-            let mut watch = watch?;
-            watch.states.changed().await.ok()?;
-            let state = watch.states.borrow_and_update().clone();
-            let operation = watch.operation.state_to_wire(state);
-            let next = (!operation.done).then_some(watch);
-            Some((operation, next))
-        })
-    }
-
-    /// Waits until the operation has ended.
-    pub(crate) async fn ended(&mut self) {
-        // An error would mean that the operation is gone, and this watch keeps it.
-        drop(self.states.wait_for(|state| state.response.is_some()).await);
-    }
-
-    /// The state now.
-    pub(crate) fn now(&self) -> longrunning::Operation {
-        self.operation.to_wire()
-    }
-}
-
-impl Drop for OperationWatch {
-    fn drop(&mut self) {
-        self.operation.touch();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -349,7 +299,7 @@ mod tests {
         Operations::new(OperationSettings {
             unwatched_grace: Duration::from_secs(30),
             completed_retention: Duration::from_secs(600),
-            completed_bytes: 1 << 20,
+            completed_bytes: 8 << 20,
         })
     }
 
@@ -421,11 +371,73 @@ mod tests {
                 .get(&name)
                 .is_some_and(|operation| operation.done)
         );
-        assert_eq!(operations.list("", 10).len(), 1);
-        assert_eq!(operations.list(&name, 10).len(), 0);
+        let list = |after: &str| operations.list(&"main".parse().unwrap(), after, 10);
+        assert_eq!(list("").operations.len(), 1);
+        assert_eq!(list(&name).operations.len(), 0);
         tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(list("").operations.len(), 0);
         assert!(operations.get(&name).is_none());
         assert!(!operations.forget(&name));
+    }
+
+    #[tokio::test]
+    async fn operations_are_listed_by_tenant_and_page() {
+        let operations = operations();
+        let tenants = ["", "main", "main/sub", "mainly"].map(|name| name.parse().unwrap());
+        let mut expected = [const { Vec::new() }; 4];
+        let mut active = Vec::new();
+        for number in 0..40 {
+            let tenant = number % tenants.len();
+            let (operation, _) = operations.begin(&tenants[tenant], Digest::EMPTY, Stage::Queued);
+            expected[tenant].push(operation.name().to_owned());
+            match number % 3 {
+                0 => operation.complete(reapi::ExecuteResponse::default()),
+                _ => active.push(operation),
+            }
+        }
+        for (tenant, mut expected) in tenants.iter().zip(expected) {
+            expected.sort();
+            let mut listed: Vec<String> = Vec::new();
+            loop {
+                let after = listed.last().cloned().unwrap_or_default();
+                let page = operations.list(tenant, &after, 3);
+                assert!(page.operations.len() <= 3);
+                listed.extend(page.operations.into_iter().map(|operation| operation.name));
+                if page.is_last {
+                    break;
+                }
+            }
+            assert_eq!(listed, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_page_of_large_operations_is_short() {
+        let operations = operations();
+        for _ in 0..3 {
+            let (operation, _) = begin(&operations);
+            operation.complete(reapi::ExecuteResponse {
+                message: "x".repeat(MAX_PAGE_BYTES / 16 * 9),
+                ..Default::default()
+            });
+        }
+        let tenant = "main".parse().unwrap();
+        let page = operations.list(&tenant, "", 10);
+        assert_eq!((page.operations.len(), page.is_last), (1, false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_abandoned_operation_can_be_seen_but_not_resumed() {
+        let operations = operations();
+        let (active, watch) = begin(&operations);
+        let name = active.name().to_owned();
+        assert!(operations.resume(&name).is_some());
+        drop(watch);
+        active.abandoned().await;
+        assert!(operations.resume(&name).is_none());
+        active.complete(reapi::ExecuteResponse::default());
+        assert!(operations.resume(&name).is_none());
+        assert!(operations.get(&name).unwrap().done);
     }
 
     #[tokio::test]

@@ -3,14 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use regatta_model::TenantId;
 use regatta_wire::convert::duration_from_wire;
 use regatta_wire::longrunning;
 use regatta_wire::longrunning::operations_server;
+use regatta_wire::resource_name::parse_instance_name;
 use tonic::{Request, Response, Status};
 
 use super::Operations;
 use crate::status::{self, Failure};
 
+/// What comes after the instance name in the name of a tenant's operations.
+const COLLECTION: &str = "operations";
 /// How many operations are listed at once.
 const MAX_PAGE_SIZE: usize = 1000;
 /// How long `WaitOperation` waits at most; clients ask again.
@@ -36,6 +40,18 @@ pub(crate) fn unknown_operation(name: &str) -> Failure {
     ))
 }
 
+/// The tenant whose operations are listed: the name is that of their collection, `[instance/]operations`,
+/// or the instance name alone.
+fn listed_tenant(name: &str) -> Result<TenantId, Failure> {
+    let instance = match name.strip_suffix(COLLECTION) {
+        Some("") => "",
+        Some(parent) => parent.strip_suffix('/').unwrap_or(name),
+        None => name,
+    };
+    parse_instance_name(instance)
+        .map_err(|error| status::invalid_argument("name", status::with_sources(&error)))
+}
+
 fn page_size_of(page_size: i32) -> Result<usize, Failure> {
     match usize::try_from(page_size) {
         Ok(0) => Ok(MAX_PAGE_SIZE),
@@ -58,13 +74,16 @@ impl operations_server::Operations for OperationsService {
             return Err(status::invalid_argument("filter", "is not supported").into());
         }
         let page_size = page_size_of(request.page_size)?;
-        let operations = self.operations.list(&request.page_token, page_size);
-        let next_page_token = match operations.last() {
-            Some(last) if operations.len() == page_size => last.name.clone(),
+        let tenant = listed_tenant(&request.name)?;
+        let page = self
+            .operations
+            .list(&tenant, &request.page_token, page_size);
+        let next_page_token = match page.operations.last() {
+            Some(last) if !page.is_last => last.name.clone(),
             Some(_) | None => String::new(),
         };
         Ok(Response::new(longrunning::ListOperationsResponse {
-            operations,
+            operations: page.operations,
             next_page_token,
             ..Default::default()
         }))

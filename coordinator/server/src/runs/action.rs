@@ -204,6 +204,14 @@ async fn log_output(
         }));
 }
 
+/// Whether another attempt could end otherwise: the command failed, not a machine.
+pub(super) const fn may_be_retried(class: FailureClass) -> bool {
+    match class {
+        FailureClass::Test | FailureClass::Timeout | FailureClass::Oom => true,
+        FailureClass::Infra | FailureClass::Cancelled => false,
+    }
+}
+
 /// Those of the declared outputs that a result does not have.
 ///
 /// An output that the input root held already counts as made, even if the command left it alone: REAPI
@@ -245,13 +253,22 @@ pub(super) fn judge(outcome: &v1::ExecutionOutcome) -> Result<(), (FailureClass,
         v1::OutcomeKind::OutOfMemory => Err((FailureClass::Oom, message("ran out of memory"))),
         v1::OutcomeKind::Rejected if !outcome.missing_blobs.is_empty() => {
             let count = outcome.missing_blobs.len();
-            let text = format!("{count} blobs have gone from the store; submit the run again");
-            Err((FailureClass::Infra, message(&text)))
+            let text = message(&format!("{count} blobs have gone from the store"));
+            let advice = "submit the run again: what the store lacks is then uploaded";
+            Err((FailureClass::Infra, format!("{text}; {advice}")))
         }
-        v1::OutcomeKind::Rejected => Err((FailureClass::Test, message("cannot be carried out"))),
-        v1::OutcomeKind::Infrastructure | v1::OutcomeKind::Unspecified => {
-            Err((FailureClass::Infra, message("the machine failed")))
+        // It ran, and left outputs that no machine can use.
+        v1::OutcomeKind::Rejected if outcome.result.is_some() => Err((
+            FailureClass::Test,
+            message("left outputs that cannot be used"),
+        )),
+        // Nothing ran, so that nothing is known of the code: an image that cannot be had, say.
+        v1::OutcomeKind::Rejected | v1::OutcomeKind::ImageAbsent => {
+            Err((FailureClass::Infra, message("cannot be carried out")))
         }
+        v1::OutcomeKind::Infrastructure
+        | v1::OutcomeKind::RegistryUnreachable
+        | v1::OutcomeKind::Unspecified => Err((FailureClass::Infra, message("the machine failed"))),
         v1::OutcomeKind::Cancelled => Err((FailureClass::Cancelled, message("was stopped"))),
     }
 }

@@ -2,9 +2,15 @@
 
 use regatta_ledger::RunCounts;
 use regatta_model::FailureClass;
+use regatta_wire::v1;
+use regatta_wire::v1::run_event::Event;
+use tokio::time::Instant;
 
-use super::action::{ActionSpec, Lookup, judge, missing_outputs, run_action};
+use super::action::{
+    ActionSpec, Answer, Lookup, judge, may_be_retried, missing_outputs, run_action,
+};
 use super::context::{JobContext, JobOutcome, failed};
+use super::event;
 use super::output::tail_to_show;
 use super::state::{JobEnd, JobStatus};
 
@@ -22,35 +28,48 @@ pub(super) async fn run_build(
     } else {
         Lookup::Allowed
     };
-    let mut retries_left = job.job().retries;
+    let mut attempts = 0;
     loop {
+        attempts += 1;
+        let begun = Instant::now();
         let spec = ActionSpec {
             arguments: arguments.to_vec(),
             cache: (!do_not_cache).then_some(lookup),
             stream_output: true,
             has_outputs: true,
         };
-        let answer = match run_action(job, spec).await {
-            Ok(answer) => answer,
+        let outcome = match run_action(job, spec).await {
+            Ok(answer) => outcome_of(job, answer, attempts).await,
             Err(end) => return end.into(),
         };
-        let end = match judge(&answer.outcome) {
-            Ok(()) => passed(job, &answer.result()),
-            Err((FailureClass::Test | FailureClass::Timeout | FailureClass::Oom, _))
-                if retries_left > 0 =>
-            {
-                retries_left -= 1;
-                continue;
-            }
-            Err((class, message)) => failed(class, explain(job, &answer.result(), message).await),
+        if !outcome.end.class.is_some_and(may_be_retried) || attempts > job.job().retries {
+            return outcome;
+        }
+        let attempt = event::job_finished(job.name(), &outcome, Some(begun.elapsed()));
+        let retried = v1::BuildRetried {
+            attempt: Some(attempt),
+            next_attempt: attempts + 1,
         };
-        let result = Some(answer.result());
-        return JobOutcome {
-            end,
-            result,
-            cached: answer.cached,
-            provenance: answer.provenance,
-        };
+        job.run.log.append(Event::BuildRetried(retried));
+    }
+}
+
+async fn outcome_of(job: &JobContext, answer: Answer, attempts: u32) -> JobOutcome {
+    let result = answer.result();
+    let end = match judge(&answer.outcome) {
+        Ok(()) => passed(job, &result),
+        Err((class, message)) => failed(class, explain(job, &result, message).await),
+    };
+    JobOutcome {
+        end,
+        result: Some(result),
+        cached: answer.cached,
+        provenance: answer.provenance,
+        attempts: if answer.cached && attempts == 1 {
+            0
+        } else {
+            attempts
+        },
     }
 }
 

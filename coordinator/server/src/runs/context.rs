@@ -1,7 +1,8 @@
 //! What the tasks of a run share.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use regatta_cas::BlobStore;
@@ -9,6 +10,7 @@ use regatta_ledger::{Ledger, RunCounts};
 use regatta_model::{Digest, FailureClass, Isolation, RunId};
 use regatta_scheduler::{AdmissionError, UnitError};
 use regatta_wire::convert::duration_to_wire;
+use regatta_wire::v1::run_event::Event;
 use regatta_wire::{reapi, v1};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -37,11 +39,23 @@ pub(super) struct RunContext {
     pub(super) leases: AtomicU64,
     /// Something of a running job has failed.
     pub(super) failure: Notify,
+    /// What whoever submitted the run has been warned of.
+    pub(super) warned: Mutex<BTreeSet<String>>,
 }
 
 impl RunContext {
     pub(super) fn count_lease(&self) {
         self.leases.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Tells watchers of something that concerns the whole run, however many jobs meet with it.
+    pub(super) fn warn_once(&self, message: String) {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.insert(message.clone()) {
+            let job = String::new();
+            self.log
+                .append(Event::Warning(v1::Warning { job, message }));
+        }
     }
 }
 
@@ -64,6 +78,8 @@ pub(super) struct JobOutcome {
     pub(super) result: Option<reapi::ActionResult>,
     pub(super) cached: bool,
     pub(super) provenance: Option<v1::Provenance>,
+    /// Of a build: which attempt this was, counted from 1; 0 if nothing ran.
+    pub(super) attempts: u32,
 }
 
 impl From<JobEnd> for JobOutcome {
@@ -73,6 +89,7 @@ impl From<JobEnd> for JobOutcome {
             result: None,
             cached: false,
             provenance: None,
+            attempts: 0,
         }
     }
 }
@@ -110,7 +127,11 @@ impl JobContext {
         for _ in 0..MAX_ADMISSION_ATTEMPTS {
             let pause = match self.run.dispatcher.submit(work.clone()) {
                 Ok(handle) => return Ok(handle),
-                Err(AdmissionError::QueueFull { retry_after, .. }) => retry_after,
+                Err(
+                    AdmissionError::QueueFull { retry_after, .. }
+                    | AdmissionError::TenantQueueFull { retry_after, .. }
+                    | AdmissionError::TooManyRequirements { retry_after, .. },
+                ) => retry_after,
                 Err(error @ AdmissionError::Empty) => return Err(unknown(error.to_string())),
             };
             tokio::select! {
@@ -149,6 +170,9 @@ impl JobContext {
             timeout: Some(duration_to_wire(job.timeout)),
             executions: Vec::new(),
             stream_output: work.stream_output,
+            // It has none before it is submitted.
+            task_id: 0,
+            chroot: settings.chroot,
         };
         Work {
             tenant: self.run.plan.tenant.clone(),
@@ -190,8 +214,8 @@ pub(super) fn failed(class: FailureClass, message: String) -> JobEnd {
 pub(super) fn of_unit(error: &UnitError) -> JobEnd {
     match error {
         UnitError::Cancelled => cancelled(),
-        UnitError::Unsatisfiable { .. } | UnitError::AttemptsExhausted { .. } => {
-            unknown(error.to_string())
-        }
+        UnitError::Unsatisfiable { .. }
+        | UnitError::NoAgent
+        | UnitError::AttemptsExhausted { .. } => unknown(error.to_string()),
     }
 }

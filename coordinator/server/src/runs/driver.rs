@@ -21,9 +21,10 @@ use super::event;
 use super::log::now;
 use super::overlay::{Layer, OverlayError, lay, resolve, root_of};
 use super::plan::{JobKind, PlannedInput};
-use super::state::{Conclusion, JobEnd, JobNode, RunInput, RunOutput, RunState};
+use super::state::{Conclusion, JobNode, RunInput, RunOutput, RunState};
 use super::suite::run_suite;
 use super::surroundings::{Surroundings, have_told_images};
+use super::waiting::tell_of_waiting;
 
 /// How long agents are waited for that have yet to say what a job's image is.
 const OFFERS_PATIENCE: Duration = Duration::from_secs(5);
@@ -41,6 +42,8 @@ struct RunDriver {
     running: HashMap<Id, usize>,
     stops: HashMap<usize, (CancellationToken, Instant)>,
     results: HashMap<usize, reapi::ActionResult>,
+    /// Why the coordinator cannot go on with the run, once it cannot.
+    trouble: Option<String>,
 }
 
 /// Drives a run to its end. `cancel` ends it early.
@@ -51,6 +54,7 @@ pub(super) async fn drive(context: Arc<RunContext>, cancel: CancellationToken) {
         is_suite: matches!(job.kind, JobKind::Suite(_)),
     };
     let nodes = context.plan.jobs.iter().map(node).collect();
+    let told = Arc::clone(&context);
     let mut driver = RunDriver {
         state: RunState::new(nodes, context.plan.spec.fail_fast),
         context,
@@ -60,8 +64,12 @@ pub(super) async fn drive(context: Arc<RunContext>, cancel: CancellationToken) {
         running: HashMap::new(),
         stops: HashMap::new(),
         results: HashMap::new(),
+        trouble: None,
     };
-    driver.run().await;
+    tokio::select! {
+        () = driver.run() => {}
+        () = tell_of_waiting(&told) => {}
+    }
 }
 
 impl RunDriver {
@@ -72,6 +80,8 @@ impl RunDriver {
             .append(Event::RunStarted(v1::RunStarted { spec }));
         let mut input = RunInput::Started;
         let mut cancelled = false;
+        let context = Arc::clone(&self.context);
+        let mut trouble = std::pin::pin!(trouble_of(&context));
         loop {
             for output in self.state.step(input) {
                 self.context.log.room().await;
@@ -83,6 +93,12 @@ impl RunDriver {
             }
             input = tokio::select! {
                 () = self.cancel.cancelled(), if !cancelled => {
+                    cancelled = true;
+                    RunInput::Cancelled
+                }
+                reason = &mut trouble, if self.trouble.is_none() => {
+                    tracing::error!(run = %context.run, reason, "the run cannot go on");
+                    self.trouble = Some(reason);
                     cancelled = true;
                     RunInput::Cancelled
                 }
@@ -149,23 +165,18 @@ impl RunDriver {
     }
 
     fn tell_end(&self, job: usize, outcome: &JobOutcome, started: Option<Instant>) {
-        let end: &JobEnd = &outcome.end;
         let name = self.context.plan.jobs[job].name.to_string();
-        tracing::info!(run = %self.context.run, job = name, status = ?end.status, "a job has ended");
-        self.context.log.append(Event::JobFinished(v1::JobFinished {
-            job: name,
-            status: event::job_status(end.status).into(),
-            failure_class: event::class_or_none(end.class).into(),
-            message: end.message.clone(),
-            result: outcome.result.clone(),
-            cached: outcome.cached,
-            duration: started.map(|started| duration_to_wire(started.elapsed())),
-            counts: Some(event::counts(&end.counts)),
-            r#where: outcome.provenance.clone(),
-        }));
+        let status = outcome.end.status;
+        tracing::info!(run = %self.context.run, job = name, ?status, "a job has ended");
+        let duration = started.map(|started| started.elapsed());
+        let finished = event::job_finished(name, outcome, duration);
+        self.context.log.append(Event::JobFinished(finished));
     }
 
-    fn finish(&self, conclusion: Conclusion) {
+    fn finish(&mut self, mut conclusion: Conclusion) {
+        if let Some(reason) = self.trouble.take() {
+            conclusion = conclusion.stopped_by(reason);
+        }
         let context = &self.context;
         tracing::info!(
             run = %context.run, verdict = %conclusion.verdict, reasons = ?conclusion.reasons,
@@ -188,6 +199,16 @@ impl RunDriver {
         });
         context.log.finish(event, end);
     }
+}
+
+/// Waits until the coordinator cannot go on with a run, for want of room for what must be remembered,
+/// and tells why.
+async fn trouble_of(context: &RunContext) -> String {
+    let error = tokio::select! {
+        error = context.log.failed() => error,
+        error = context.dispatcher.stalled() => error,
+    };
+    format!("the coordinator cannot store what it must remember: {error}")
 }
 
 async fn run_job(
@@ -239,6 +260,9 @@ async fn surroundings_of(
     };
     if let Surroundings::Unknown(reason) = &found {
         tracing::warn!(%reason, "a job is neither served from the cache nor cached");
+        run.warn_once(format!(
+            "neither served from the cache nor cached: {reason}"
+        ));
     }
     found
 }

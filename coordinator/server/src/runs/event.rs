@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use regatta_ledger::RunCounts;
 use regatta_model::{AgentId, FailureClass, SlotIndex, Verdict};
+use regatta_wire::convert::duration_to_wire;
 use regatta_wire::v1;
 
+use super::context::JobOutcome;
 use super::state::JobStatus;
 use super::tally::Ending;
 
@@ -19,7 +21,7 @@ pub(super) fn class(class: FailureClass) -> v1::FailureClass {
     }
 }
 
-pub(super) fn class_or_none(class_: Option<FailureClass>) -> v1::FailureClass {
+fn class_or_none(class_: Option<FailureClass>) -> v1::FailureClass {
     class_.map_or(v1::FailureClass::Unspecified, class)
 }
 
@@ -35,13 +37,34 @@ pub(super) fn test_status(ending: Ending) -> (v1::TestStatus, v1::FailureClass) 
     }
 }
 
-pub(super) const fn job_status(status: JobStatus) -> v1::JobStatus {
+const fn job_status(status: JobStatus) -> v1::JobStatus {
     match status {
         JobStatus::Passed => v1::JobStatus::Passed,
         JobStatus::Failed => v1::JobStatus::Failed,
         JobStatus::Cancelled => v1::JobStatus::Cancelled,
         JobStatus::NotRun => v1::JobStatus::NotRun,
         JobStatus::Unknown => v1::JobStatus::Unknown,
+    }
+}
+
+/// How a job ended, or an attempt of it, after so long.
+pub(super) fn job_finished(
+    job: String,
+    outcome: &JobOutcome,
+    duration: Option<Duration>,
+) -> v1::JobFinished {
+    let end = &outcome.end;
+    v1::JobFinished {
+        job,
+        status: job_status(end.status).into(),
+        failure_class: class_or_none(end.class).into(),
+        message: end.message.clone(),
+        result: outcome.result.clone(),
+        cached: outcome.cached,
+        duration: duration.map(duration_to_wire),
+        counts: Some(counts(&end.counts)),
+        r#where: outcome.provenance.clone(),
+        attempts: outcome.attempts,
     }
 }
 

@@ -83,7 +83,7 @@ fn platform(job: &PlannedJob, surroundings: &Surroundings) -> reapi::Platform {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::time::Duration;
 
     use regatta_model::Resources;
@@ -100,6 +100,7 @@ mod tests {
             resources: Resources::default(),
             timeout: Duration::from_secs(60),
             maximum_timeout: Duration::from_secs(600),
+            tenant_properties: BTreeMap::new(),
         };
         let plan = Plan::new(spec(vec![job]), &defaults).expect("is accepted");
         let job = &plan.jobs[0];

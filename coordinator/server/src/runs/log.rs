@@ -1,7 +1,13 @@
 //! The events of one run: numbered, kept, and told to whoever watches.
 //!
-//! Events become durable in the background, many in one transaction. In memory stay those that are not
-//! durable yet and a tail of bounded size; whoever is further behind reads from the ledger.
+//! Events become durable in the background, many in one transaction, and are seen once they are: whoever
+//! watches a run across a restart of the coordinator must not have seen what the ledger does not know, or
+//! the numbers of what follows would be taken. In memory stay those that are not durable yet and a tail of
+//! bounded size; whoever is further behind reads from the ledger.
+//!
+//! A ledger that cannot store for [`STORE_PATIENCE`] fails the log. Its run then ends, and its events are
+//! seen though they are not durable, since nobody may be left waiting. They go on to be offered to the
+//! ledger, so that the run is complete there once the ledger has recovered.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +20,7 @@ use regatta_wire::convert::timestamp_to_wire;
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Events that are kept in memory once they are durable.
 const MAX_RECENT_EVENTS: usize = 1024;
@@ -27,6 +34,11 @@ const MAX_UNSTORED_BYTES: usize = 16 << 20;
 const MAX_STORED_TOGETHER: usize = 512;
 /// How long to wait before a ledger that failed is tried again.
 const STORE_RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// How long a ledger is tried before the run does without.
+const STORE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the events of a run that did without are kept for the ledger, which then never has them: a
+/// restart closes the run.
+const STORE_RETENTION: Duration = Duration::from_secs(60 * 60);
 /// Events that are read together.
 pub(super) const MAX_READ_TOGETHER: usize = 256;
 
@@ -44,6 +56,8 @@ struct State {
     events: VecDeque<StoredEvent>,
     bytes: usize,
     end: Option<RunEnd>,
+    /// Why the ledger did not store what it was last given; `None` if it did.
+    trouble: Option<LedgerError>,
 }
 
 /// How far a log is.
@@ -55,26 +69,26 @@ struct Progress {
     stored: u64,
     /// No event follows `last`.
     ended: bool,
+    /// The ledger has failed for too long.
+    failed: bool,
     unstored_bytes: usize,
 }
 
 impl Progress {
-    /// The last event that may be seen: the very last one only once it is durable.
+    /// The last event that may be seen.
     const fn visible(&self) -> u64 {
-        if self.ended && self.stored < self.last {
-            self.last - 1
-        } else {
-            self.last
-        }
+        if self.failed { self.last } else { self.stored }
     }
 
     const fn has_room(&self) -> bool {
-        self.last - self.stored < MAX_UNSTORED_EVENTS as u64
-            && self.unstored_bytes < MAX_UNSTORED_BYTES
+        // A run that does without the ledger is about to end, and must not wait for it.
+        self.failed
+            || (self.last - self.stored < MAX_UNSTORED_EVENTS as u64
+                && self.unstored_bytes < MAX_UNSTORED_BYTES)
     }
 
     const fn is_over(&self) -> bool {
-        self.ended && self.stored == self.last
+        self.ended && self.visible() == self.last
     }
 }
 
@@ -123,9 +137,11 @@ impl RunLog {
         drop(self.progress.subscribe().wait_for(Progress::has_room).await);
     }
 
-    /// Makes events durable as they come, until the last one is.
+    /// Makes events durable as they come, until the last one is or the ledger has failed for
+    /// [`STORE_RETENTION`].
     pub(super) async fn store(&self) {
         let mut progress = self.progress.subscribe();
+        let mut failing_since = None;
         loop {
             let waiting = |progress: &Progress| progress.stored < progress.last;
             let Ok(now) = progress.wait_for(waiting).await.map(|progress| *progress) else {
@@ -137,10 +153,17 @@ impl RunLog {
             };
             let size: usize = batch.iter().map(|event| event.bytes.len()).sum();
             if let Err(error) = self.ledger.append_events(&self.run, batch, end).await {
-                tracing::error!(run = %self.run, %error, "events could not be stored; trying again");
+                let since = *failing_since.get_or_insert_with(Instant::now);
+                if !self.bear_with(error, since.elapsed()) {
+                    return;
+                }
                 tokio::time::sleep(STORE_RETRY_PAUSE).await;
                 continue;
             }
+            if failing_since.take().is_some() {
+                tracing::info!(run = %self.run, "events can be stored again");
+            }
+            self.lock().trouble = None;
             self.progress.send_modify(|progress| {
                 progress.stored = last;
                 progress.unstored_bytes -= size;
@@ -150,6 +173,34 @@ impl RunLog {
                 return;
             }
         }
+    }
+
+    /// Takes in that the ledger has failed for so long; whether to try it again.
+    fn bear_with(&self, error: LedgerError, failing: Duration) -> bool {
+        tracing::error!(run = %self.run, %error, ?failing, "events could not be stored");
+        self.lock().trouble = Some(error);
+        if failing >= STORE_PATIENCE {
+            self.progress
+                .send_if_modified(|progress| !std::mem::replace(&mut progress.failed, true));
+        }
+        let keep = failing < STORE_RETENTION;
+        if !keep {
+            tracing::error!(run = %self.run, "the run's events are given up");
+        }
+        keep
+    }
+
+    /// Waits until the ledger has failed for too long, and tells why.
+    pub(super) async fn failed(&self) -> LedgerError {
+        let mut progress = self.progress.subscribe();
+        // The sender lives in `self`, so this cannot fail.
+        drop(progress.wait_for(|progress| progress.failed).await);
+        self.trouble().unwrap_or(LedgerError::Closed)
+    }
+
+    /// Why the ledger did not store what it was last given, if it did not.
+    pub(super) fn trouble(&self) -> Option<LedgerError> {
+        self.lock().trouble.clone()
     }
 
     /// The first events that are not durable, and the run's end if they are the last.
@@ -259,6 +310,7 @@ mod tests {
     use regatta_model::Verdict;
 
     use super::*;
+    use crate::runs::tests::FullLedger;
 
     fn started(job: &str) -> Event {
         Event::JobStarted(v1::JobStarted {
@@ -309,14 +361,37 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_last_event_is_seen_once_it_is_durable() {
+    async fn an_event_is_seen_once_it_is_durable() {
         let ledger: Arc<dyn Ledger> = Arc::new(MemoryLedger::new());
         let log = RunLog::new("r".parse().expect("valid"), ledger);
         log.append(started("a"));
+        assert!(futures::poll!(std::pin::pin!(log.read(0))).is_pending());
         log.finish(started("b"), end());
-        assert_eq!(log.read(0).await.expect("reads").len(), 1);
-        assert!(futures::poll!(std::pin::pin!(log.read(1))).is_pending());
+        assert!(futures::poll!(std::pin::pin!(log.read(0))).is_pending());
         log.store().await;
-        assert_eq!(read_all(&log, 1).await, [2]);
+        assert_eq!(read_all(&log, 0).await, [1, 2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ledger_that_fails_for_long_is_done_without_until_it_recovers() {
+        let ledger = Arc::new(FullLedger::default());
+        let log = RunLog::new("r".parse().expect("valid"), Arc::clone(&ledger) as _);
+        let storing = tokio::spawn({
+            let log = Arc::clone(&log);
+            async move { log.store().await }
+        });
+        let begun = Instant::now();
+        log.append(started("a"));
+        let error = log.failed().await;
+        assert!(error.to_string().contains("full"), "{error}");
+        assert!(begun.elapsed() >= STORE_PATIENCE);
+        log.finish(started("b"), end());
+        assert_eq!(read_all(&log, 0).await, [1, 2], "nobody is left waiting");
+        ledger.make_room();
+        storing.await.expect("it stores and ends");
+        let run = "r".parse().expect("valid");
+        let stored = ledger.memory.read_events(&run, 0, 10).await.expect("reads");
+        assert_eq!(stored.len(), 2);
+        assert_eq!(log.trouble(), None);
     }
 }

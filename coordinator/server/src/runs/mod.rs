@@ -9,7 +9,9 @@
 //! - Nothing is red that the machines are to blame for: what they lost too often is UNKNOWN.
 //! - Only passes are stored as action results, and only those of outcomes that the scheduler accepted.
 //! - A watcher gets every event once and in order, whatever its speed; it holds up nobody.
-//! - A run's last event is seen by nobody before it is durable.
+//! - An event is seen by nobody before it is durable, unless the ledger has failed for so long that its run
+//!   is ended for it.
+//! - No run waits for ever: not for a ledger without room either.
 
 mod action;
 mod build;
@@ -18,6 +20,8 @@ mod driver;
 mod event;
 mod keys;
 mod log;
+mod logs;
+mod orphan;
 mod output;
 mod overlay;
 mod plan;
@@ -27,6 +31,7 @@ mod state;
 mod suite;
 mod surroundings;
 mod tally;
+mod waiting;
 
 pub use plan::PlanError;
 pub use registry::{FindRunError, RunRegistry, RunServices, StartRunsError, SubmitRunError};

@@ -5,7 +5,7 @@ mod cycles;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use regatta_model::{Digest, JobName, TenantId};
+use regatta_model::{Digest, JobName, Platform, TenantId};
 use regatta_wire::convert::required_digest;
 use regatta_wire::{reapi, v1};
 
@@ -369,7 +369,8 @@ fn plan_template(job: &v1::Job, kind: &JobKind) -> Result<reapi::Command, PlanEr
 }
 
 fn plan_settings(job: &v1::Job, defaults: &PlanDefaults) -> Result<RunSettings, PlanError> {
-    let mut settings = settings_of(job.platform.as_ref(), defaults).map_err(|error| {
+    let platform = job.platform.as_ref().map(Platform::from);
+    let mut settings = settings_of(platform.unwrap_or_default(), defaults).map_err(|error| {
         invalid(
             format!("spec.jobs[{}].platform", job.name),
             with_sources(&error),
@@ -402,6 +403,7 @@ mod tests {
             resources: Resources::default(),
             timeout: Duration::from_secs(60),
             maximum_timeout: Duration::from_secs(600),
+            tenant_properties: BTreeMap::new(),
         }
     }
 

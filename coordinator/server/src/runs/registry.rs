@@ -6,12 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::{Stream, StreamExt as _, stream};
 use regatta_cas::BlobStore;
-use regatta_ledger::{
-    Ledger, LedgerError, NewRun, RunCounts, RunEnd, RunQuery, RunRecord, StoredEvent,
-};
-use regatta_model::{Digest, RunId, TenantId, Verdict};
+use regatta_ledger::{Ledger, LedgerError, NewRun, RunQuery, RunRecord};
+use regatta_model::{Digest, RunId, TenantId};
 use regatta_wire::v1;
-use regatta_wire::v1::run_event::Event;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
@@ -19,8 +16,8 @@ use uuid::Uuid;
 
 use super::context::RunContext;
 use super::driver::drive;
-use super::event;
-use super::log::{RunLog, encode, now, read_stored};
+use super::log::{RunLog, now, read_stored};
+use super::orphan;
 use super::plan::{Plan, PlanError};
 use crate::action_cache::ActionCache;
 use crate::action_plan::PlanDefaults;
@@ -120,7 +117,7 @@ impl RunRegistry {
             ..RunQuery::default()
         };
         for record in services.ledger.find_runs(query).await? {
-            close_orphan(services.ledger.as_ref(), &record.new.run).await?;
+            orphan::close(services.ledger.as_ref(), &record.new.run).await?;
         }
         Ok(Arc::new(Self {
             services,
@@ -189,6 +186,7 @@ impl RunRegistry {
             log: Arc::clone(&log),
             leases: AtomicU64::new(0),
             failure: Notify::new(),
+            warned: Mutex::default(),
         });
         let span = tracing::info_span!("run", %run);
         tokio::spawn(drive(context, cancel).instrument(span));
@@ -319,6 +317,11 @@ impl RunRegistry {
         self.services.ledger.find_runs(query).await
     }
 
+    /// Why the events of a run cannot be stored just now, if there is such a run.
+    pub(crate) fn trouble(&self) -> Option<LedgerError> {
+        self.lock().values().find_map(|active| active.log.trouble())
+    }
+
     pub(super) fn blobs(&self) -> Arc<dyn BlobStore> {
         Arc::clone(&self.services.blobs)
     }
@@ -358,32 +361,4 @@ fn new_run(run: &RunId, plan: &Plan) -> NewRun {
         branch: plan.spec.branch.clone(),
         submitted_at: now(),
     }
-}
-
-/// Gives a run that an earlier process left open its end. What passed in it is in the action cache.
-async fn close_orphan(ledger: &dyn Ledger, run: &RunId) -> Result<(), LedgerError> {
-    let mut last = 0;
-    while let Some(event) = read_stored(ledger, run, last).await?.last() {
-        last = event.sequence;
-    }
-    tracing::warn!(%run, "a run of an earlier process has no end; it gets one");
-    let reason =
-        "the coordinator was restarted during the run; submit it again: what passed is known";
-    let counts = RunCounts::default();
-    let finished = Event::RunFinished(v1::RunFinished {
-        verdict: v1::Verdict::Unknown.into(),
-        reasons: vec![reason.to_owned()],
-        counts: Some(event::counts(&counts)),
-        ..Default::default()
-    });
-    let stored = StoredEvent {
-        sequence: last + 1,
-        bytes: encode(last + 1, finished),
-    };
-    let end = RunEnd {
-        finished_at: now(),
-        verdict: Verdict::Unknown,
-        counts,
-    };
-    ledger.append_events(run, vec![stored], Some(end)).await
 }

@@ -70,6 +70,18 @@ pub(crate) struct Conclusion {
     pub(crate) cancelled: bool,
 }
 
+impl Conclusion {
+    /// The same if it was not a person who stopped the run: nothing is known that was not known before.
+    pub(crate) fn stopped_by(mut self, reason: String) -> Self {
+        self.reasons.insert(0, reason);
+        self.cancelled = false;
+        if self.verdict == Verdict::Releasable {
+            self.verdict = Verdict::Unknown;
+        }
+        self
+    }
+}
+
 /// A job, as a run's state sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct JobNode {
@@ -264,7 +276,7 @@ fn reason(job: &str, end: &JobEnd) -> Option<String> {
     let detail = if end.message.is_empty() {
         String::new()
     } else {
-        format!(": {}", end.message)
+        format!(": {}", end.message.lines().next().unwrap_or_default())
     };
     Some(format!("`{job}` {what}{detail}"))
 }

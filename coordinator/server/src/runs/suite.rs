@@ -6,8 +6,11 @@ mod execution;
 mod judged;
 mod junit;
 mod libtest;
+mod live;
 mod outbox;
 mod reports;
+mod slow;
+mod unanswered;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -35,6 +38,16 @@ struct Test {
     id: String,
     key: Digest,
     expected: Duration,
+}
+
+impl Adapter {
+    /// Whether one execution runs all tests of a batch.
+    const fn runs_together(&self) -> bool {
+        match self {
+            Self::Libtest => false,
+            Self::Contract { .. } => true,
+        }
+    }
 }
 
 /// Carries a suite out.

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use regatta_model::ImageReference;
 use regatta_wire::v1;
 
-/// The runtime whose agents run images, as agents call it.
-const IMAGE_RUNTIME: &str = "docker";
+use crate::dispatch::IMAGE_RUNTIME;
+
 /// What a content id or a digest begins with.
 const DIGEST_PREFIX: &str = "sha256:";
 /// How many hexadecimal digits follow.

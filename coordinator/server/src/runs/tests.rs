@@ -1,17 +1,20 @@
+mod builds;
 mod caching;
 pub(crate) mod fake_agent;
 pub(crate) mod fixture;
+mod full_ledger;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fake_agent::{Script, completed, lost};
 use fixture::{Fixture, Story, build, contract, libtest, spec};
+pub(crate) use full_ledger::FullLedger;
 use futures::FutureExt as _;
-use regatta_cas::{put_bytes, read_all};
+use regatta_cas::read_all;
 use regatta_model::Digest;
 use regatta_wire::v1::run_event::Event;
 use regatta_wire::{reapi, v1};
@@ -219,19 +222,64 @@ async fn a_failure_without_retries_is_told_with_its_output() {
         (result.exit_code, &result.stdout_tail[..]),
         (Some(101), &b"boom"[..])
     );
-    let request = v1::ReadLogsRequest {
-        run_id: run,
+    let request = |test: &str| v1::ReadLogsRequest {
+        run_id: run.clone(),
         job: "unit".to_owned(),
-        test_id: "test_0001".to_owned(),
+        test_id: test.to_owned(),
+        ..Default::default()
     };
-    let mut logs = fixture
-        .runs()
-        .read_logs(request)
-        .await
-        .expect("are known")
-        .into_inner();
-    let chunk = logs.message().await.expect("comes").expect("is there");
-    assert_eq!(&chunk.data[..], b"boom");
+    let named = logs(&fixture, request("test_0001")).await;
+    assert_eq!(named, ["Failed test_0001", "boom"]);
+    let all = logs(&fixture, request("")).await;
+    assert_eq!(all.iter().filter(|line| *line == "boom").count(), 3);
+}
+
+/// What a request for logs is answered with: heads and data.
+async fn logs(fixture: &Fixture, request: v1::ReadLogsRequest) -> Vec<String> {
+    let logs = fixture.runs().read_logs(request).await;
+    let mut logs = logs.expect("are known").into_inner();
+    let mut lines = Vec::new();
+    while let Some(chunk) = logs.message().await.expect("comes") {
+        lines.push(match &chunk.attempt {
+            Some(attempt) => format!("{:?} {}", attempt.status(), attempt.test_id),
+            None => String::from_utf8_lossy(&chunk.data).into_owned(),
+        });
+    }
+    lines
+}
+
+#[tokio::test]
+async fn logs_tell_of_every_test_and_of_failed_attempts() {
+    let fixture = Fixture::start().await;
+    let _agent = fixture.agent("a", flaky());
+    let job = v1::Job {
+        retries: 1,
+        ..libtest("unit")
+    };
+    let run = fixture.submit(spec(vec![job])).await;
+    let story = fixture.finish(&run).await;
+    assert_eq!(story.counts().flaky, 3);
+    let request = |all| v1::ReadLogsRequest {
+        run_id: run.clone(),
+        all,
+        ..Default::default()
+    };
+    let mut some = logs(&fixture, request(false)).await;
+    some.sort();
+    let expected = [
+        "Failed test_0000",
+        "Failed test_0001",
+        "Failed test_0002",
+        "Flaky test_0000",
+        "Flaky test_0001",
+        "Flaky test_0002",
+        "boom",
+        "boom",
+        "boom",
+    ];
+    assert_eq!(some, expected);
+    let all = logs(&fixture, request(true)).await;
+    assert_eq!(all.iter().filter(|line| *line == PASSED).count(), 3);
 }
 
 #[tokio::test]
@@ -433,116 +481,48 @@ async fn a_report_without_an_id_or_with_a_strange_one_is_caught() {
     assert_eq!(again.counts().cached, 0, "a liar is not believed later");
 }
 
-/// Makes `out/app` or says what it was given.
-fn builder(fixture: &Fixture) -> Script {
-    let blobs = Arc::clone(&fixture.blobs);
-    Arc::new(move |spec, _| {
-        let arguments = &spec.command.as_ref().expect("is set").arguments;
-        if arguments[0] == "fail" {
-            return Some(completed(2, ""));
-        }
-        let put = put_bytes(blobs.as_ref(), "the application".into());
-        let digest = put
-            .now_or_never()
-            .expect("memory answers at once")
-            .expect("stores");
-        let mut outcome = completed(0, "");
-        let result = outcome.result.as_mut().expect("is set");
-        result.output_files.push(reapi::OutputFile {
-            path: "app".to_owned(),
-            digest: Some(digest.into()),
-            is_executable: true,
-            ..Default::default()
-        });
-        result.stdout_digest = Some(spec.input_root.clone().expect("is set"));
-        Some(outcome)
-    })
-}
-
 #[tokio::test]
-async fn outputs_feed_later_jobs_and_are_cached() {
+async fn a_runner_that_cannot_start_is_quoted_once_for_each_batch() {
     let fixture = Fixture::start().await;
-    let _agent = fixture.agent("a", builder(&fixture));
-    let make = v1::Job {
-        output_paths: vec!["app".to_owned()],
-        ..build("make", &[], &["make"])
-    };
-    let from = v1::InputFrom {
-        job: "make".to_owned(),
-        output_path: "app".to_owned(),
-        at: "bin/app".to_owned(),
-    };
-    let mut package = v1::Job {
-        inputs_from: vec![from],
-        ..build("package", &[], &["pack"])
-    };
-    package.output_paths = vec!["app".to_owned()];
-    let jobs = vec![package, make];
-    let story = fixture.run(spec(jobs.clone())).await;
-    assert_eq!(
-        story.end().verdict(),
-        v1::Verdict::Releasable,
-        "{:?}",
-        story.end().reasons
-    );
-    let seen = story
-        .job("package")
-        .result
-        .as_ref()
-        .and_then(|it| it.stdout_digest.clone());
-    let seen = Digest::try_from(seen.expect("is set")).expect("is a digest");
-    assert_ne!(seen, Digest::EMPTY, "the application was laid in");
-    let again = fixture.run(spec(jobs)).await;
-    assert!(again.job("package").cached && again.job("make").cached);
-    assert_eq!(again.end().leases, 0);
-}
-
-#[tokio::test]
-async fn a_build_that_fails_or_makes_nothing_stops_what_needs_it() {
-    let fixture = Fixture::start().await;
-    let _agent = fixture.agent("a", builder(&fixture));
-    let mut lazy = build("lazy", &[], &["make"]);
-    lazy.output_paths = vec!["elsewhere".to_owned()];
-    let jobs = vec![
-        build("bad", &[], &["fail"]),
-        lazy,
-        build("late", &["bad"], &["make"]),
-    ];
-    let story = fixture.run(spec(jobs)).await;
-    assert_eq!(story.end().verdict(), v1::Verdict::NotReleasable);
-    assert_eq!(story.job("bad").status(), v1::JobStatus::Failed);
-    assert_eq!(story.job("late").status(), v1::JobStatus::NotRun);
-    let message = &story.job("lazy").message;
-    assert_eq!(message, "it exited with code 0 but did not make elsewhere");
-}
-
-#[tokio::test]
-async fn failures_are_never_served_from_the_cache() {
-    let fixture = Fixture::start().await;
-    let _agent = fixture.agent("a", builder(&fixture));
-    for _ in 0..2 {
-        let mut lazy = build("lazy", &[], &["make"]);
-        lazy.output_paths = vec!["elsewhere".to_owned()];
-        let story = fixture
-            .run(spec(vec![build("bad", &[], &["fail"]), lazy]))
-            .await;
-        assert_eq!(story.end().leases, 2);
-        assert!(!story.job("bad").cached && !story.job("lazy").cached);
+    let script: Script = Arc::new(|spec, _| {
+        let command = spec.command.as_ref().expect("is set");
+        Some(match command.arguments == ["./list"] {
+            true => completed(0, "x\ny\n"),
+            false => completed(127, "no such program: ./run"),
+        })
+    });
+    let _agent = fixture.agent("a", script);
+    let story = fixture.run(spec(vec![contract("acceptance")])).await;
+    let tests = story.tests();
+    for id in ["x", "y"] {
+        check_lie(&story, id, "the runner exited with code 127; it wrote no");
     }
+    let quoting = tests.values().filter(|test| !test.stdout_tail.is_empty());
+    let quoting = u64::try_from(quoting.count()).expect("few");
+    // One lease lists the tests, each of the others is a batch.
+    assert_eq!(quoting, story.end().leases - 1);
+    assert_eq!(&tests["x"].stdout_tail[..], b"no such program: ./run");
 }
 
 #[tokio::test]
-async fn blobs_that_have_gone_make_it_unknown_and_never_red() {
-    let fixture = Fixture::start().await;
-    let rejected = v1::ExecutionOutcome {
-        kind: v1::OutcomeKind::Rejected.into(),
-        missing_blobs: vec![Digest::of(b"gone").into()],
-        ..Default::default()
-    };
-    let _agent = fixture.agent("a", Arc::new(move |_, _| Some(rejected.clone())));
-    let story = fixture.run(spec(vec![build("make", &[], &["make"])])).await;
+async fn a_ledger_that_lets_nothing_be_leased_ends_the_run_with_its_reason() {
+    let ledger = Arc::new(FullLedger::for_reservations());
+    let fixture = Fixture::with_ledger(Arc::clone(&ledger) as _).await;
+    let _agent = fixture.agent("a", all_pass(1));
+    let run = fixture.submit(spec(vec![libtest("unit")])).await;
+    let story = fixture.finish(&run).await;
     assert_eq!(story.end().verdict(), v1::Verdict::Unknown);
-    assert!(story.job("make").message.contains("submit the run again"));
+    assert!(!story.end().cancelled);
+    let reasons = &story.end().reasons;
+    assert!(reasons[0].contains("disk is full"), "{reasons:?}");
+    assert!(fixture.dispatcher.trouble().is_some());
+    ledger.make_room();
+    while fixture.dispatcher.trouble().is_some() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let story = fixture.run(spec(vec![libtest("unit")])).await;
+    assert_eq!(story.end().verdict(), v1::Verdict::Releasable);
+    assert_eq!(fixture.dispatcher.trouble(), None);
 }
 
 async fn check_refused(spec: v1::RunSpec, code: Code, message: &str) {

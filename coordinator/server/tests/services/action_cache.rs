@@ -34,21 +34,52 @@ fn update(action: Digest, result: reapi::ActionResult) -> reapi::UpdateActionRes
 
 #[tokio::test]
 async fn clients_write_results_only_where_they_may() {
-    let coordinator = Running::start().await;
+    let coordinator = Running::start_with(|config| {
+        config.clients_may_write = ["team/a".parse().unwrap()].into();
+    })
+    .await;
     let action = coordinator.store("action").await;
-    let request = update(action, reapi::ActionResult::default());
-    let refused = coordinator
-        .action_cache()
-        .update_action_result(request)
-        .await
-        .unwrap_err();
-    assert_eq!(refused.code(), Code::PermissionDenied);
+    for (instance_name, expected) in [
+        ("team/a", true),
+        ("main", false),
+        ("team", false),
+        ("", false),
+    ] {
+        let request = reapi::UpdateActionResultRequest {
+            instance_name: instance_name.to_owned(),
+            ..update(action, reapi::ActionResult::default())
+        };
+        let written = coordinator
+            .action_cache()
+            .update_action_result(request)
+            .await;
+        let code = written.map_or_else(|refused| refused.code(), |_| Code::Ok);
+        let expected_code = if expected {
+            Code::Ok
+        } else {
+            Code::PermissionDenied
+        };
+        assert_eq!(code, expected_code, "{instance_name}");
+        let found = coordinator
+            .action_cache()
+            .get_action_result(lookup(instance_name, action))
+            .await;
+        assert_eq!(found.is_ok(), expected, "{instance_name}");
+        let request = reapi::GetCapabilitiesRequest {
+            instance_name: instance_name.to_owned(),
+        };
+        let told = coordinator.capabilities().get_capabilities(request).await;
+        let told = told.unwrap().into_inner().cache_capabilities.unwrap();
+        let told = told.action_cache_update_capabilities.unwrap();
+        assert_eq!(told.update_enabled, expected, "{instance_name}");
+    }
 }
 
 #[tokio::test]
 async fn results_come_back_with_what_was_asked_for_inline() {
     let coordinator =
-        Running::start_with(|config| config.clients_may_write_action_results = true).await;
+        Running::start_with(|config| config.clients_may_write = ["main".parse().unwrap()].into())
+            .await;
     let mut cache = coordinator.action_cache();
     let (stdout, wanted) = (
         coordinator.store("out").await,
@@ -93,7 +124,7 @@ async fn results_come_back_with_what_was_asked_for_inline() {
 #[tokio::test]
 async fn a_result_does_not_outlive_its_blobs() {
     let writable = |config: &mut regatta_server::CoordinatorConfig| {
-        config.clients_may_write_action_results = true;
+        config.clients_may_write = ["main".parse().unwrap()].into();
     };
     let coordinator = Running::start_with(writable).await;
     let output = coordinator.store("output").await;
@@ -131,4 +162,18 @@ async fn a_result_does_not_outlive_its_blobs() {
         .await
         .unwrap_err();
     assert_eq!(absent.code(), Code::NotFound, "the entry itself is gone");
+}
+
+#[tokio::test]
+async fn a_blob_cut_off_by_a_power_loss_is_missing() {
+    let coordinator = Running::start().await;
+    let output = coordinator.store("output").await;
+    let [file] = &coordinator.stored_files()[..] else {
+        panic!("one blob was stored")
+    };
+    std::fs::write(file, "out").unwrap();
+    let coordinator = Running::start_in(coordinator.stop().await, |_| {}).await;
+    assert_eq!(coordinator.missing(&[output]).await, [output]);
+    coordinator.store("output").await;
+    assert_eq!(coordinator.missing(&[output]).await, []);
 }

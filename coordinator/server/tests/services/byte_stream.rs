@@ -236,9 +236,32 @@ async fn messages_that_make_no_sense_are_refused() {
     check(&|messages| messages[0].write_offset = -5).await;
     check(&|messages| messages[1].write_offset += 1).await;
     check(&|messages| {
-        messages[0].resource_name =
-            format!("uploads/{}/compressed-blobs/zstd/{digest}", Uuid::new_v4());
+        messages[0].resource_name = format!(
+            "uploads/{}/compressed-blobs/brotli/{digest}",
+            Uuid::new_v4()
+        );
     })
     .await;
     assert_eq!(coordinator.missing(&[digest]).await, [digest]);
+}
+
+#[tokio::test]
+async fn an_instance_name_may_have_slashes() {
+    let coordinator = Running::start().await;
+    let data = noise(1000, 1);
+    let digest = Digest::of(&data);
+    let name = format!("org/team/ci/uploads/{}/blobs/{digest}", Uuid::new_v4());
+    let written = write(&coordinator, messages(&name, &data, 0)).await;
+    assert_eq!(written.unwrap(), 1000);
+    let request = ReadRequest {
+        resource_name: format!("org/team/ci/blobs/{digest}"),
+        ..Default::default()
+    };
+    let pieces = coordinator.byte_stream().read(request).await.unwrap();
+    let pieces: Vec<_> = pieces.into_inner().try_collect().await.unwrap();
+    let read: Vec<u8> = pieces
+        .iter()
+        .flat_map(|piece| piece.data.to_vec())
+        .collect();
+    assert!(read == data);
 }

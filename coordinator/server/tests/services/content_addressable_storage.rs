@@ -40,7 +40,7 @@ async fn every_blob_of_a_batch_has_its_own_outcome() {
         (Digest::EMPTY, Bytes::new()),
         (Digest::of(b"packed"), "packed".into()),
     ]);
-    request.requests[4].compressor = Compressor::Zstd.into();
+    request.requests[4].compressor = Compressor::Deflate.into();
     let response = coordinator
         .cas()
         .batch_update_blobs(request)
@@ -91,6 +91,43 @@ async fn a_batch_too_large_is_refused() {
     let limit = noise((4 << 20) - (256 << 10), 3);
     let digest = coordinator.store(limit.clone()).await;
     assert_eq!(read(&coordinator, &[digest]).await, [(0, limit)]);
+}
+
+/// Answers for clients with default limits, of which the request says little: each digest and each message
+/// about it counts.
+#[tokio::test]
+async fn answers_about_many_small_blobs_fit_into_messages() {
+    let coordinator = Running::start().await;
+    let mut cas = coordinator.cas();
+    // As many as may be asked for, none of them there, then all of them empty.
+    for digest in [Digest::new([7; 32], 1), Digest::EMPTY] {
+        let request = |count: usize| reapi::BatchReadBlobsRequest {
+            digests: vec![digest.into(); count],
+            ..Default::default()
+        };
+        let read = cas.batch_read_blobs(request(25_000)).await.unwrap();
+        let parts = read.into_inner().responses;
+        let expected = match digest.is_empty_blob() {
+            true => RpcCode::Ok,
+            false => RpcCode::NotFound,
+        };
+        assert_eq!(parts.len(), 25_000);
+        let code =
+            |part: &reapi::batch_read_blobs_response::Response| part.status.as_ref().unwrap().code;
+        assert!(parts.iter().all(|part| code(part) == i32::from(expected)));
+        let refused = cas.batch_read_blobs(request(27_000)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+    }
+    let lie = (Digest::of(b"truth"), Bytes::from_static(b"lies!"));
+    let stored = cas.batch_update_blobs(batch(&vec![lie; 25_000])).await;
+    let parts = stored.unwrap().into_inner().responses;
+    let invalid = i32::from(RpcCode::InvalidArgument);
+    assert_eq!(parts.len(), 25_000);
+    assert!(
+        parts
+            .iter()
+            .all(|part| part.status.as_ref().unwrap().code == invalid)
+    );
 }
 
 #[tokio::test]
@@ -204,16 +241,14 @@ async fn trees_come_in_pages_without_what_is_missing() {
 async fn what_is_not_offered_says_so() {
     let coordinator = Running::start().await;
     let mut cas = coordinator.cas();
-    let split = cas
-        .split_blob(reapi::SplitBlobRequest::default())
+    let mapping = cas
+        .get_chunk_mapping(reapi::GetChunkMappingRequest::default())
         .await
         .unwrap_err();
-    let splice = cas
-        .splice_blob(reapi::SpliceBlobRequest::default())
-        .await
-        .unwrap_err();
+    let none = futures::stream::empty::<reapi::RegisterChunkMappingRequest>();
+    let register = cas.register_chunk_mapping(none).await.unwrap_err();
     assert_eq!(
-        (split.code(), splice.code()),
+        (mapping.code(), register.code()),
         (Code::Unimplemented, Code::Unimplemented)
     );
 }
@@ -232,14 +267,28 @@ async fn capabilities_say_what_holds() {
     let capabilities = response.into_inner();
     let cache = capabilities.cache_capabilities.unwrap();
     assert_eq!(cache.digest_functions, [1]);
-    assert!(cache.max_batch_total_size_bytes < 4 << 20);
+    let zstd = [i32::from(Compressor::Zstd)];
+    assert_eq!(cache.supported_compressors, zstd);
+    assert_eq!(cache.supported_batch_update_compressors, zstd);
+    assert_eq!(cache.max_batch_total_size_bytes, (4 << 20) - (256 << 10));
+    assert!(cache.split_blob_support && cache.splice_blob_support);
+    let cutting = cache.fast_cdc_2020_params.unwrap();
+    assert_eq!((cutting.avg_chunk_size_bytes, cutting.seed), (512 << 10, 0));
     assert!(
         !cache
             .action_cache_update_capabilities
             .unwrap()
             .update_enabled
     );
-    assert!(capabilities.execution_capabilities.unwrap().exec_enabled);
+    let execution = capabilities.execution_capabilities.unwrap();
+    assert!(execution.exec_enabled);
+    assert_eq!(execution.digest_functions, [1]);
+    let priorities = execution
+        .execution_priority_capabilities
+        .unwrap()
+        .priorities;
+    let every = (priorities[0].min_priority, priorities[0].max_priority);
+    assert_eq!((priorities.len(), every), (1, (i32::MIN, i32::MAX)));
     assert_eq!(capabilities.low_api_version.unwrap().minor, 0);
-    assert_eq!(capabilities.high_api_version.unwrap().minor, 3);
+    assert_eq!(capabilities.high_api_version.unwrap().minor, 12);
 }

@@ -1,16 +1,20 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use prost::Message as _;
 use regatta_model::Digest;
+use regatta_wire::reapi::execution_client::ExecutionClient;
 use regatta_wire::reapi::execution_stage::Value as Stage;
 use regatta_wire::v1::{ExecutionOutcome, LeaseSpec, OutcomeKind};
 use regatta_wire::{longrunning, reapi, rpc};
 use tonic::metadata::MetadataValue;
+use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
 
 use crate::fake_agent::FakeAgent;
-use crate::harness::{DEADLINE, Running, details, missing_in};
+use crate::harness::{DEADLINE, Running, connect, details, missing_in};
 
 /// An action as a test describes it.
 #[derive(Default)]
@@ -118,7 +122,7 @@ pub(crate) async fn last_of(
     panic!("the stream ended before the operation");
 }
 
-fn outcome(kind: OutcomeKind, exit_code: i32) -> ExecutionOutcome {
+pub(crate) fn outcome(kind: OutcomeKind, exit_code: i32) -> ExecutionOutcome {
     let result = reapi::ActionResult {
         exit_code,
         ..Default::default()
@@ -134,7 +138,7 @@ pub(crate) fn completed(_: &LeaseSpec) -> Option<ExecutionOutcome> {
     Some(outcome(OutcomeKind::Completed, 0))
 }
 
-fn program(spec: &LeaseSpec) -> String {
+pub(crate) fn program(spec: &LeaseSpec) -> String {
     spec.command.as_ref().unwrap().arguments[0].clone()
 }
 
@@ -174,6 +178,40 @@ async fn an_action_runs_once_and_is_remembered() {
         (spec.instance_name.as_str(), spec.executions.len()),
         ("main", 1)
     );
+}
+
+#[tokio::test]
+async fn a_result_that_is_asked_for_anew_replaces_the_old_one() {
+    let coordinator = Running::start().await;
+    let outputs = [
+        coordinator.store("old").await,
+        coordinator.store("new").await,
+    ];
+    let runs = AtomicUsize::new(0);
+    let _agent = FakeAgent::start(&coordinator, move |_| {
+        let mut outcome = outcome(OutcomeKind::Completed, 0);
+        let output = outputs[runs.fetch_add(1, Ordering::SeqCst)];
+        outcome.result.as_mut().unwrap().stdout_digest = Some(output.into());
+        Some(outcome)
+    })
+    .await;
+    // The last only reads what is remembered by then.
+    for (skip_cache_lookup, cached, stdout) in [
+        (false, false, "old"),
+        (true, false, "new"),
+        (false, true, "new"),
+    ] {
+        let job = Job {
+            skip_cache_lookup,
+            ..job("greet")
+        };
+        let response = job.run(&coordinator).await;
+        let result = response.result.unwrap();
+        assert_eq!(
+            (response.cached_result, &result.stdout_raw[..]),
+            (cached, stdout.as_bytes())
+        );
+    }
 }
 
 #[tokio::test]
@@ -299,7 +337,7 @@ async fn everything_missing_is_named_before_anything_runs() {
 async fn a_long_list_of_missing_blobs_comes_in_the_response() {
     let coordinator = Running::start().await;
     let files = (0..1000u32).map(|number| reapi::FileNode {
-        name: number.to_string(),
+        name: format!("{number:04}"),
         digest: Some(Digest::of(&number.to_le_bytes()).into()),
         ..Default::default()
     });
@@ -317,10 +355,22 @@ async fn a_long_list_of_missing_blobs_comes_in_the_response() {
     assert_eq!(missing_in(&response.status.unwrap()).len(), 1000);
 }
 
+fn empty_file(name: &str) -> reapi::FileNode {
+    reapi::FileNode {
+        name: name.to_owned(),
+        digest: Some(Digest::EMPTY.into()),
+        ..Default::default()
+    }
+}
+
 #[tokio::test]
 async fn what_cannot_run_is_refused_by_field() {
     let coordinator =
         Running::start_with(|config| config.maximum_timeout = Duration::from_secs(60)).await;
+    let unsorted = reapi::Directory {
+        files: ["b", "a"].map(empty_file).to_vec(),
+        ..Default::default()
+    };
     let timeout = Some(prost_types::Duration {
         seconds: 61,
         nanos: 0,
@@ -348,6 +398,13 @@ async fn what_cannot_run_is_refused_by_field() {
             },
             "input_root",
         ),
+        (
+            Job {
+                input_root: Some(coordinator.store_message(&unsorted).await),
+                ..job("a")
+            },
+            "input_root",
+        ),
     ] {
         let refused = job.start(&coordinator).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument);
@@ -370,33 +427,55 @@ async fn a_full_queue_says_when_to_come_back() {
     );
 }
 
+/// Executes an action over a connection, in an invocation if that has an id.
+async fn run_in(coordinator: &Running, channel: &Channel, job: &Job, invocation: &str) {
+    let metadata = reapi::RequestMetadata {
+        tool_invocation_id: invocation.to_owned(),
+        ..Default::default()
+    };
+    job.upload(coordinator).await;
+    let mut request = Request::new(job.request());
+    let key = "build.bazel.remote.execution.v2.requestmetadata-bin";
+    let metadata = MetadataValue::from_bytes(&metadata.encode_to_vec());
+    request.metadata_mut().insert_bin(key, metadata);
+    let mut client = ExecutionClient::new(channel.clone());
+    last_of(client.execute(request).await.unwrap().into_inner()).await;
+}
+
 #[tokio::test]
 async fn actions_of_one_invocation_share_a_run() {
     let coordinator = Running::start().await;
     let agent = FakeAgent::start(&coordinator, completed).await;
-    let metadata = reapi::RequestMetadata {
-        tool_invocation_id: "invocation".to_owned(),
-        ..Default::default()
-    };
-    let metadata = MetadataValue::from_bytes(&metadata.encode_to_vec());
-    for name in ["one", "two"] {
-        let job = job(name);
-        job.upload(&coordinator).await;
-        let mut request = Request::new(job.request());
-        let key = "build.bazel.remote.execution.v2.requestmetadata-bin";
-        request.metadata_mut().insert_bin(key, metadata.clone());
-        let operations = coordinator
-            .execution()
-            .execute(request)
-            .await
-            .unwrap()
-            .into_inner();
-        last_of(operations).await;
+    let other = connect(coordinator.address).await;
+    let long = "long".repeat(1000);
+    for (number, (channel, invocation)) in [
+        (&coordinator.channel, "invocation"),
+        (&other, "invocation"),
+        (&coordinator.channel, &long),
+        (&other, &long),
+        (&coordinator.channel, ""),
+        (&coordinator.channel, ""),
+        (&other, ""),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let timeout = Some(prost_types::Duration {
+            seconds: 100 + i64::try_from(number).unwrap(),
+            nanos: 0,
+        });
+        let job = Job {
+            timeout,
+            ..job("shared")
+        };
+        run_in(&coordinator, channel, &job, invocation).await;
     }
-    job("three").run(&coordinator).await;
     let runs: Vec<String> = agent.seen().into_iter().map(|spec| spec.run_id).collect();
     assert_eq!(runs[..2], ["invocation", "invocation"]);
-    assert_ne!(runs[2], "invocation");
+    assert_eq!(runs[2], runs[3], "an id that is too long is still one id");
+    assert_eq!(runs[4], runs[5], "a connection without invocations is one");
+    let distinct = std::collections::BTreeSet::from_iter(runs);
+    assert_eq!(distinct.len(), 4, "{distinct:?}");
 }
 
 #[tokio::test]
@@ -405,10 +484,13 @@ async fn an_action_that_nobody_watches_is_stopped() {
         Running::start_with(|config| config.unwatched_grace = Duration::from_millis(50)).await;
     let mut agent = FakeAgent::start(&coordinator, |_| None).await;
     let mut operations = job("endless").start(&coordinator).await.unwrap();
+    let mut name = String::new();
     while let Some(operation) = operations.next().await {
-        let metadata = operation.unwrap().metadata.unwrap();
+        let operation = operation.unwrap();
+        let metadata = operation.metadata.unwrap();
         let metadata: reapi::ExecuteOperationMetadata = metadata.to_msg().unwrap();
         if metadata.stage() == Stage::Executing {
+            name = operation.name;
             break;
         }
     }
@@ -416,4 +498,42 @@ async fn an_action_that_nobody_watches_is_stopped() {
     tokio::time::timeout(DEADLINE, agent.stopped(1))
         .await
         .unwrap();
+    // Bazel executes anew what is not found, and takes a cancelled action for a failed build.
+    let request = reapi::WaitExecutionRequest { name };
+    let mut client = coordinator.execution();
+    let gone = client.wait_execution(request).await.unwrap_err();
+    assert_eq!(gone.code(), Code::NotFound);
+}
+
+/// Each action is asked for again and again while it ends: somewhere between its task and its result.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_action_never_runs_again_while_its_result_is_stored() {
+    let coordinator = Arc::new(Running::start().await);
+    let agent = FakeAgent::start(&coordinator, completed).await;
+    let actions = 40;
+    for number in 0..actions {
+        let job = Job {
+            timeout: Some(prost_types::Duration {
+                seconds: 100 + number,
+                nanos: 0,
+            }),
+            ..job("once")
+        };
+        job.upload(&coordinator).await;
+        let asking = (0..6).map(|_| {
+            let (coordinator, request) = (Arc::clone(&coordinator), job.request());
+            tokio::spawn(async move {
+                loop {
+                    let mut client = coordinator.execution();
+                    let operations = client.execute(request.clone()).await.unwrap();
+                    if last_of(operations.into_inner()).await.cached_result {
+                        return;
+                    }
+                }
+            })
+        });
+        let asked = tokio::time::timeout(DEADLINE, futures::future::join_all(asking)).await;
+        assert!(asked.unwrap().iter().all(Result::is_ok));
+    }
+    assert_eq!(i64::try_from(agent.seen().len()), Ok(actions));
 }

@@ -5,11 +5,18 @@
 )]
 
 mod action_cache;
+mod assets;
 mod byte_stream;
+mod chunking;
+mod compression;
 mod conformance;
 mod content_addressable_storage;
+mod digests;
 mod execution;
 mod fake_agent;
 mod harness;
+mod large_requests;
 mod lifecycle;
 mod operations;
+mod outputs;
+mod queue;

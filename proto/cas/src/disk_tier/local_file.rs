@@ -9,9 +9,14 @@ const EXECUTABLE_SUFFIX: &str = "-x";
 /// Disk space is given out in blocks of this many bytes.
 const BLOCK_BYTES: u64 = 4096;
 
-/// One file of the tier.
+/// A part of the cache, by the order in which it was met. Nothing in one part is visible in another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Part(pub(super) u32);
+
+/// One file of the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct LocalFile {
+    pub(super) part: Part,
     pub(super) digest: Digest,
     pub(super) executable: bool,
 }
@@ -25,8 +30,10 @@ impl LocalFile {
         }
     }
 
+    /// Its owner may write: a view that is laid over the file shows the same mode, and a command may
+    /// rewrite its inputs there. The file itself is written to by nobody, and is discarded if it was.
     pub(super) fn mode(self) -> u32 {
-        if self.executable { 0o555 } else { 0o444 }
+        if self.executable { 0o755 } else { 0o644 }
     }
 
     /// The disk space it takes, in bytes; at least a block, for its inode.
@@ -37,6 +44,7 @@ impl LocalFile {
             .unwrap_or(u64::MAX)
     }
 
+    /// Its path in the directory of its part.
     pub(super) fn path_in(self, directory: &Path) -> PathBuf {
         let hash = self.digest.hash_hex();
         let suffix = if self.executable {
@@ -48,15 +56,19 @@ impl LocalFile {
         directory.join(&hash[..2]).join(name)
     }
 
-    /// The file that has `name`, if any file of the tier can have it.
-    pub(super) fn from_name(name: &str) -> Option<Self> {
+    /// The file of a part that has `name`, if any file can have it.
+    pub(super) fn from_name(part: Part, name: &str) -> Option<Self> {
         let (blob, executable) = match name.strip_suffix(EXECUTABLE_SUFFIX) {
             Some(blob) => (blob, true),
             None => (name, false),
         };
         let (hash, size) = blob.split_once('-')?;
         let digest = format!("{hash}/{size}").parse().ok()?;
-        Some(Self { digest, executable })
+        Some(Self {
+            part,
+            digest,
+            executable,
+        })
     }
 }
 
@@ -68,15 +80,16 @@ mod tests {
     fn names_read_back() {
         for executable in [false, true] {
             let file = LocalFile {
+                part: Part(0),
                 digest: Digest::of(b"x"),
                 executable,
             };
             let path = file.path_in(Path::new("d"));
             let name = path.file_name().unwrap().to_str().unwrap();
-            assert_eq!(LocalFile::from_name(name), Some(file));
+            assert_eq!(LocalFile::from_name(Part(0), name), Some(file));
         }
         for name in ["", "lock", "abc-1", "-x", "abc"] {
-            assert_eq!(LocalFile::from_name(name), None);
+            assert_eq!(LocalFile::from_name(Part(0), name), None);
         }
     }
 }

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::DiskTierUsage;
+use super::DiskCacheUsage;
 use super::local_file::LocalFile;
 use crate::lru_map::LruMap;
 
 /// How precisely the last use of a file is kept on disk, where it orders files after a restart.
 const MARK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The accounts of a disk tier. It touches no disk.
+/// The accounts of a disk cache. They touch no disk.
 #[derive(Debug)]
 pub(super) struct Residents {
     capacity_bytes: u64,
@@ -53,8 +53,8 @@ impl Residents {
         }
     }
 
-    pub(super) fn usage(&self) -> DiskTierUsage {
-        DiskTierUsage {
+    pub(super) fn usage(&self) -> DiskCacheUsage {
+        DiskCacheUsage {
             files: self.idle.len() + self.pinned.len(),
             used_bytes: self.used_bytes(),
             pinned_files: self.pinned.len(),
@@ -173,10 +173,12 @@ impl Residents {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk_tier::local_file::Part;
     use regatta_model::Digest;
 
     fn file(name: &[u8]) -> LocalFile {
         LocalFile {
+            part: Part(0),
             digest: Digest::of(name),
             executable: false,
         }
@@ -198,7 +200,7 @@ mod tests {
         assert_eq!(residents.evict(), None);
         assert!(!residents.unpin(a));
         assert_eq!(residents.evict(), Some(a));
-        assert_eq!(residents.usage(), DiskTierUsage::default());
+        assert_eq!(residents.usage(), DiskCacheUsage::default());
     }
 
     #[test]
@@ -210,7 +212,7 @@ mod tests {
         assert!(!residents.doom(a));
         assert_eq!(residents.pin(a, now), PinOutcome::Absent);
         assert!(residents.unpin(a));
-        assert_eq!(residents.usage(), DiskTierUsage::default());
+        assert_eq!(residents.usage(), DiskCacheUsage::default());
         residents.add_pinned(a, now);
         residents.doom(a);
         residents.add_pinned(a, now);

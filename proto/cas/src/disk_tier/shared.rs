@@ -1,4 +1,4 @@
-//! The directory of a tier together with its accounts.
+//! The directory of a cache together with its accounts.
 
 use std::fs::{self, File, Metadata};
 use std::io;
@@ -7,24 +7,27 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::DiskTierSettings;
-use super::local_file::LocalFile;
+use super::DiskCacheSettings;
+use super::find::find_files;
+use super::local_file::{LocalFile, Part};
+use super::parts::Parts;
 use super::residents::{PinOutcome, Residents};
 use crate::StoreError;
 
-const LOCK_NAME: &str = "lock";
-const TEMPORARY_NAME: &str = "tmp";
+pub(super) const LOCK_NAME: &str = "lock";
+pub(super) const TEMPORARY_NAME: &str = "tmp";
 /// The modification time of every file, as seconds since the epoch: 2010-01-01. It is the same in every job
 /// and for every agent, and a file that has another was written to.
 const MODIFIED_AT_SECONDS: u64 = 1_262_304_000;
 
-/// The directory of a tier together with its accounts. What happens to a file under its final name happens
+/// The directory of a cache together with its accounts. What happens to a file under its final name happens
 /// while the accounts are locked, so that both always agree.
 #[derive(Debug)]
 pub(super) struct Shared {
-    settings: DiskTierSettings,
+    settings: DiskCacheSettings,
+    parts: Parts,
     residents: Mutex<Residents>,
-    /// Locked for as long as the tier is open.
+    /// Locked for as long as the cache is open.
     _lock: File,
 }
 
@@ -57,16 +60,18 @@ pub(super) fn modified_at() -> SystemTime {
 }
 
 impl Shared {
-    pub(super) fn open(settings: DiskTierSettings) -> Result<Self, StoreError> {
+    pub(super) fn open(settings: DiskCacheSettings) -> Result<Self, StoreError> {
         let place = settings.directory.display().to_string();
         let failed = |error: io::Error| unavailable(&format!("opening the cache {place}"), &error);
         let lock = prepare(&settings.directory).map_err(failed)?;
         let mut residents = Residents::new(settings.capacity_bytes);
-        for file in find_files(&settings.directory).map_err(failed)? {
+        let parts = Parts::default();
+        for file in find_files(&settings.directory, &parts).map_err(failed)? {
             residents.add_idle(file);
         }
         let shared = Self {
             settings,
+            parts,
             residents: Mutex::new(residents),
             _lock: lock,
         };
@@ -85,8 +90,13 @@ impl Shared {
         self.directory().join(TEMPORARY_NAME)
     }
 
+    /// The part of that name, which is a plain component of a path.
+    pub(super) fn part(&self, name: &str) -> Part {
+        self.parts.of(name)
+    }
+
     pub(super) fn path_of(&self, file: LocalFile) -> PathBuf {
-        file.path_in(self.directory())
+        file.path_in(&self.directory().join(&*self.parts.name(file.part)))
     }
 
     pub(super) fn residents(&self) -> MutexGuard<'_, Residents> {
@@ -194,8 +204,12 @@ impl Shared {
         finished: tempfile::TempPath,
         mut reservation: Reservation,
     ) -> Result<(), StoreError> {
+        let path = self.path_of(file);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(|error| unavailable("keeping a file", &error))?;
+        }
         let mut residents = self.residents();
-        if let Err(error) = finished.persist(self.path_of(file)) {
+        if let Err(error) = finished.persist(path) {
             // The reservation locks the accounts when it goes.
             drop(residents);
             return Err(unavailable("keeping a file", &error.error));
@@ -217,7 +231,7 @@ impl Shared {
     }
 }
 
-fn is_intact(file: LocalFile, metadata: &Metadata) -> bool {
+pub(super) fn is_intact(file: LocalFile, metadata: &Metadata) -> bool {
     metadata.is_file()
         && metadata.len() == file.digest.size_bytes()
         && metadata.mode() & 0o777 == file.mode()
@@ -240,7 +254,7 @@ fn mark_used(path: &Path) {
     }
 }
 
-/// Makes the directories, takes the lock, and removes what was not finished.
+/// Makes the directory, takes the lock, and removes what was not finished.
 fn prepare(directory: &Path) -> io::Result<File> {
     fs::create_dir_all(directory)?;
     let lock = File::create(directory.join(LOCK_NAME))?;
@@ -253,35 +267,5 @@ fn prepare(directory: &Path) -> io::Result<File> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => fs::create_dir(&temporary)?,
     }
-    for first in 0..=u8::MAX {
-        fs::create_dir_all(directory.join(format!("{first:02x}")))?;
-    }
     Ok(lock)
-}
-
-/// The intact files in the directory, the least recently used first. Others are removed.
-fn find_files(directory: &Path) -> io::Result<Vec<LocalFile>> {
-    let mut found = Vec::new();
-    for first in 0..=u8::MAX {
-        for entry in fs::read_dir(directory.join(format!("{first:02x}")))? {
-            let entry = entry?;
-            let metadata = entry.metadata()?;
-            let file = entry.file_name().to_str().and_then(LocalFile::from_name);
-            match file.filter(|file| is_intact(*file, &metadata)) {
-                Some(file) => found.push((metadata.accessed()?, file)),
-                None => remove_stray(&entry.path(), &metadata)?,
-            }
-        }
-    }
-    found.sort_by_key(|(accessed, _)| *accessed);
-    Ok(found.into_iter().map(|(_, file)| file).collect())
-}
-
-fn remove_stray(path: &Path, metadata: &Metadata) -> io::Result<()> {
-    tracing::warn!(path = %path.display(), "removing what is no intact file of the cache");
-    if metadata.is_dir() {
-        fs::remove_dir_all(path)
-    } else {
-        fs::remove_file(path)
-    }
 }

@@ -26,16 +26,25 @@ impl Bench {
     }
 
     fn try_tier(&self, capacity_bytes: u64, min_free_bytes: u64) -> Result<DiskTier, StoreError> {
-        let directory = self.directory.path().join("tier");
-        let settings = DiskTierSettings {
-            directory,
+        let cache = self.cache(capacity_bytes, min_free_bytes)?;
+        Ok(self.tier_of(&cache, b"owner"))
+    }
+
+    fn cache(&self, capacity_bytes: u64, min_free_bytes: u64) -> Result<DiskCache, StoreError> {
+        DiskCache::open(DiskCacheSettings {
+            directory: self.root(),
             capacity_bytes,
             min_free_bytes,
-        };
-        DiskTier::open(
-            Arc::new(VerifyingBlobStore::new(self.below.clone())),
-            settings,
-        )
+        })
+    }
+
+    fn tier_of(&self, cache: &DiskCache, owner: &[u8]) -> DiskTier {
+        let below = Arc::new(VerifyingBlobStore::new(self.below.clone()));
+        cache.tier(below, &Digest::of(owner))
+    }
+
+    fn root(&self) -> PathBuf {
+        self.directory.path().join("tier")
     }
 
     async fn put(&self, content: &'static [u8]) -> Digest {
@@ -77,7 +86,7 @@ async fn files_have_the_content_and_the_mode_that_were_asked_for() {
     let plain = tier.file(&digest, false).await.unwrap();
     let executable = tier.file(&digest, true).await.unwrap();
     let empty = tier.file(&Digest::EMPTY, true).await.unwrap();
-    for (file, mode) in [(&plain, 0o444), (&executable, 0o555)] {
+    for (file, mode) in [(&plain, 0o644), (&executable, 0o755)] {
         assert_eq!(fs::read(file.path()).unwrap(), b"content");
         assert_eq!(
             fs::metadata(file.path()).unwrap().permissions().mode() & 0o777,
@@ -87,16 +96,16 @@ async fn files_have_the_content_and_the_mode_that_were_asked_for() {
     let inode = |file: &PinnedFile| fs::metadata(file.path()).unwrap().ino();
     assert_ne!(inode(&plain), inode(&executable));
     assert_eq!(fs::read(empty.path()).unwrap(), b"");
-    let usage = DiskTierUsage {
+    let usage = DiskCacheUsage {
         files: 3,
         used_bytes: 3 * BLOCK,
         pinned_files: 3,
     };
-    assert_eq!(tier.usage(), usage);
+    assert_eq!(tier.cache().usage(), usage);
     drop((plain, executable, empty));
     assert_eq!(
-        tier.usage(),
-        DiskTierUsage {
+        tier.cache().usage(),
+        DiskCacheUsage {
             pinned_files: 0,
             ..usage
         }
@@ -110,8 +119,8 @@ async fn concurrent_users_share_one_fetch() {
     let digest = bench.put(b"content").await;
     let files = futures::future::try_join_all((0..50).map(|_| tier.file(&digest, false))).await;
     assert_eq!(files.unwrap().len(), 50);
-    assert_eq!(tier.usage().pinned_files, 0);
-    assert_eq!(tier.usage().files, 1);
+    assert_eq!(tier.cache().usage().pinned_files, 0);
+    assert_eq!(tier.cache().usage().files, 1);
 }
 
 #[tokio::test]
@@ -154,8 +163,50 @@ async fn it_survives_a_restart_and_keeps_the_order_of_use() {
     assert!(bench.try_tier(1 << 20, 0).is_err(), "one process at a time");
     drop(tier);
     let tier = bench.tier(BLOCK);
-    assert_eq!(tier.usage().files, 1);
+    assert_eq!(tier.cache().usage().files, 1);
     bench.assert_kept(&tier, &a, true).await;
+}
+
+#[tokio::test]
+async fn all_parts_share_one_quota_and_none_sees_into_another() {
+    let bench = Bench::new();
+    let [a, b, c] = bench.put_all([b"a", b"b", b"c"]).await;
+    let cache = bench.cache(2 * BLOCK, 0).unwrap();
+    let (one, other) = (
+        bench.tier_of(&cache, b"one"),
+        bench.tier_of(&cache, b"other"),
+    );
+    one.file(&a, false).await.unwrap();
+    other.file(&b, false).await.unwrap();
+    bench.assert_kept(&other, &a, false).await;
+    other.file(&c, false).await.unwrap();
+    assert_eq!(cache.usage().used_bytes, 2 * BLOCK);
+    bench.assert_kept(&one, &a, false).await;
+    bench.assert_kept(&other, &b, true).await;
+    drop(one.file(&a, false).await.unwrap());
+    assert_eq!(cache.usage().files, 2, "the other part made room");
+}
+
+#[tokio::test]
+async fn what_an_earlier_process_kept_makes_room_before_anybody_asks_for_its_part() {
+    let bench = Bench::new();
+    let [a, b, _] = bench.put_all([b"a", b"b", b"c"]).await;
+    let cache = bench.cache(1 << 20, 0).unwrap();
+    for (owner, digest) in [(b"one", a), (b"two", b)] {
+        let tier = bench.tier_of(&cache, owner);
+        tier.file(&digest, false).await.unwrap();
+    }
+    drop(cache);
+    let cache = bench.cache(1 << 20, u64::MAX / 2).unwrap();
+    assert_eq!(cache.usage().files, 2);
+    let full = cache.make_room();
+    assert!(matches!(full, Err(StoreError::Full { .. })), "{full:?}");
+    assert_eq!(cache.usage().files, 0, "all that could go went");
+    drop(cache);
+    let cache = bench.cache(1 << 20, 0).unwrap();
+    drop(cache);
+    let left = fs::read_dir(bench.root()).unwrap().count();
+    assert_eq!(left, 2, "the lock and the directory for what is on its way");
 }
 
 #[tokio::test]
@@ -168,15 +219,25 @@ async fn what_is_short_foreign_or_unfinished_is_removed_at_the_start() {
         paths.push(tier.file(&digest, false).await.unwrap().path().to_owned());
     }
     drop(tier);
-    fs::set_permissions(&paths[0], fs::Permissions::from_mode(0o644)).unwrap();
     fs::write(&paths[0], b"aa").unwrap();
-    fs::set_permissions(&paths[1], fs::Permissions::from_mode(0o644)).unwrap();
-    let root = bench.directory.path().join("tier");
-    fs::write(root.join("ab/foreign"), b"x").unwrap();
-    fs::write(root.join("tmp/unfinished"), b"x").unwrap();
+    fs::set_permissions(&paths[1], fs::Permissions::from_mode(0o600)).unwrap();
+    let root = bench.root();
+    let part = root.join(Digest::of(b"owner").hash_hex());
+    let prefix = paths[2].parent().unwrap();
+    let strays = [
+        root.join("foreign"),
+        root.join("tmp/unfinished"),
+        part.join("lock"),
+        prefix.join("foreign"),
+    ];
+    for stray in &strays {
+        fs::write(stray, b"x").unwrap();
+    }
     let tier = bench.tier(1 << 20);
-    assert_eq!(tier.usage().files, 1);
-    assert!(!root.join("ab/foreign").exists() && !root.join("tmp/unfinished").exists());
+    assert_eq!(tier.cache().usage().files, 1);
+    for stray in &strays {
+        assert!(!stray.exists(), "{} is still there", stray.display());
+    }
     for (digest, content) in [(a, "aaaa"), (b, "bbbb"), (c, "cccc")] {
         assert_eq!(read_all(&tier, &digest, 10).await.unwrap(), content);
     }
@@ -188,9 +249,7 @@ async fn a_file_that_somebody_wrote_to_is_fetched_again() {
     let digest = bench.put(b"right").await;
     let tier = bench.tier(1 << 20);
     let path = tier.file(&digest, false).await.unwrap().path().to_owned();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     fs::write(&path, b"wrong").unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).unwrap();
     let file = tier.file(&digest, false).await.unwrap();
     assert_eq!(fs::read(file.path()).unwrap(), b"right");
     fs::remove_file(&path).unwrap();
@@ -206,9 +265,7 @@ async fn silent_corruption_is_noticed_by_a_read_and_repaired_by_the_next() {
     let tier = bench.tier(1 << 20);
     let path = tier.file(&digest, false).await.unwrap().path().to_owned();
     let modified = fs::metadata(&path).unwrap().modified().unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     fs::write(&path, b"wrong").unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).unwrap();
     let times = fs::FileTimes::new().set_modified(modified);
     fs::File::open(&path).unwrap().set_times(times).unwrap();
     let corrupt = read_all(&tier, &digest, 10).await;
@@ -245,7 +302,7 @@ async fn corrupt_and_absent_blobs_leave_nothing_and_drive_nothing_out() {
     assert!(matches!(corrupt, Err(StoreError::Corrupt { .. })));
     let temporary = bench.directory.path().join("tier/tmp");
     assert_eq!(fs::read_dir(temporary).unwrap().count(), 0);
-    assert_eq!(tier.usage(), DiskTierUsage::default());
+    assert_eq!(tier.cache().usage(), DiskCacheUsage::default());
 }
 
 #[tokio::test]
@@ -259,5 +316,5 @@ async fn a_deleted_file_stays_for_those_who_use_it() {
     let path = file.path().to_owned();
     drop(file);
     assert!(!path.exists());
-    assert_eq!(tier.usage(), DiskTierUsage::default());
+    assert_eq!(tier.cache().usage(), DiskCacheUsage::default());
 }

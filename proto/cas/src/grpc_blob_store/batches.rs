@@ -1,6 +1,7 @@
 //! Batches of small blobs (REAPI, `BatchUpdateBlobs` and `BatchReadBlobs`).
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
@@ -11,12 +12,19 @@ use tonic::Status;
 
 use super::Remote;
 use super::coalescer::Item;
-use super::retry::with_retries;
+use super::retry::{MAX_ATTEMPTS, answered, wait_after};
 use super::status::{batch_status, is_mismatch, is_passing, store_error};
 use crate::StoreError;
 
 /// The answer of the server about each blob.
 type Answers<T> = HashMap<Digest, Result<T, Status>>;
+
+/// What is known once there is nothing more to try.
+struct Outcome<T> {
+    answers: Answers<T>,
+    /// Why there is no answer about the others.
+    failure: Option<Status>,
+}
 
 /// Sends blobs, each once, and tells what became of each item.
 pub(super) fn update(
@@ -24,15 +32,14 @@ pub(super) fn update(
     batch: Vec<Item<Bytes>>,
 ) -> BoxFuture<'static, Vec<Result<(), StoreError>>> {
     async move {
-        let blobs: HashMap<Digest, Bytes> = batch
-            .iter()
-            .map(|item| (item.digest, item.input.clone()))
-            .collect();
-        let answers = with_retries(|| async {
-            let answers = update_once(&remote, &blobs).await?;
-            retry_if_all_pass(answers)
+        let blobs = batch.iter();
+        let blobs = blobs.map(|item| (item.digest, item.input.clone()));
+        let blobs: Arc<HashMap<Digest, Bytes>> = Arc::new(blobs.collect());
+        let outcome = ask_about(digests_of(&batch), |digests| {
+            let (remote, blobs) = (remote.clone(), Arc::clone(&blobs));
+            async move { update_once(&remote, &digests, &blobs).await }
         });
-        answers_in_order(&batch, answers.await)
+        answers_in_order(&batch, outcome.await)
     }
     .boxed()
 }
@@ -43,40 +50,75 @@ pub(super) fn read(
     batch: Vec<Item<()>>,
 ) -> BoxFuture<'static, Vec<Result<Bytes, StoreError>>> {
     async move {
-        let mut digests: Vec<Digest> = batch.iter().map(|item| item.digest).collect();
-        digests.sort_unstable();
-        digests.dedup();
-        let answers = with_retries(|| async {
-            let answers = read_once(&remote, &digests).await?;
-            retry_if_all_pass(answers)
+        let outcome = ask_about(digests_of(&batch), |digests| {
+            let remote = remote.clone();
+            async move { read_once(&remote, &digests).await }
         });
-        answers_in_order(&batch, answers.await)
+        answers_in_order(&batch, outcome.await)
     }
     .boxed()
 }
 
-/// A batch in which some blob failed for a passing reason is worth repeating as a whole.
-fn retry_if_all_pass<T>(answers: Answers<T>) -> Result<Answers<T>, Status> {
-    let passing = answers.values().filter_map(|answer| answer.as_ref().err());
-    let passing: Vec<&Status> = passing.filter(|status| is_passing(status)).collect();
-    match passing.first() {
-        Some(status) if passing.len() == answers.len() => Err((*status).clone()),
-        Some(_) | None => Ok(answers),
+/// The digests of a batch, each once.
+fn digests_of<I>(batch: &[Item<I>]) -> Vec<Digest> {
+    let mut digests: Vec<Digest> = batch.iter().map(|item| item.digest).collect();
+    digests.sort_unstable();
+    digests.dedup();
+    digests
+}
+
+/// Asks about blobs, and again about those that failed for a passing reason.
+async fn ask_about<T, Answering: Future<Output = Result<Answers<T>, Status>>>(
+    mut digests: Vec<Digest>,
+    once: impl Fn(Vec<Digest>) -> Answering,
+) -> Outcome<T> {
+    let mut answers = Answers::with_capacity(digests.len());
+    let mut attempt = 1;
+    loop {
+        let failure = match answered(once(digests.clone())).await {
+            Ok(new) => {
+                answers.extend(new);
+                digests.retain(|digest| is_to_be_repeated(answers.get(digest)));
+                None
+            }
+            Err(status) if is_passing(&status) => Some(status),
+            Err(status) => {
+                return Outcome {
+                    answers,
+                    failure: Some(status),
+                };
+            }
+        };
+        if digests.is_empty() || attempt >= MAX_ATTEMPTS {
+            return Outcome { answers, failure };
+        }
+        tracing::debug!(
+            attempt,
+            blobs = digests.len(),
+            "a part of a batch failed; trying again"
+        );
+        tokio::time::sleep(wait_after(attempt)).await;
+        attempt += 1;
     }
+}
+
+fn is_to_be_repeated<T>(answer: Option<&Result<T, Status>>) -> bool {
+    answer.is_some_and(|answer| answer.as_ref().is_err_and(is_passing))
 }
 
 async fn update_once(
     remote: &Remote,
+    digests: &[Digest],
     blobs: &HashMap<Digest, Bytes>,
 ) -> Result<Answers<()>, Status> {
-    let request = |(digest, data): (&Digest, &Bytes)| reapi::batch_update_blobs_request::Request {
+    let request = |digest: &Digest| reapi::batch_update_blobs_request::Request {
         digest: Some(digest.into()),
-        data: data.clone(),
+        data: blobs.get(digest).cloned().unwrap_or_default(),
         compressor: compressor::Value::Identity.into(),
     };
     let request = reapi::BatchUpdateBlobsRequest {
         instance_name: remote.instance_name.to_string(),
-        requests: blobs.iter().map(request).collect(),
+        requests: digests.iter().map(request).collect(),
         digest_function: digest_function::Value::Sha256.into(),
     };
     let answer = remote
@@ -117,17 +159,16 @@ async fn read_once(remote: &Remote, digests: &[Digest]) -> Result<Answers<Bytes>
 
 fn answers_in_order<I, T: Clone>(
     batch: &[Item<I>],
-    answers: Result<Answers<T>, Status>,
+    outcome: Outcome<T>,
 ) -> Vec<Result<T, StoreError>> {
-    let answer_to = |item: &Item<I>| match &answers {
-        Ok(answers) => match answers.get(&item.digest) {
-            Some(Ok(value)) => Ok(value.clone()),
-            Some(Err(status)) => Err(error_of(&item.digest, status)),
-            None => Err(StoreError::Unavailable {
-                detail: format!("the server did not answer about blob {}", item.digest),
-            }),
-        },
-        Err(status) => Err(store_error(None, status)),
+    let Outcome { answers, failure } = outcome;
+    let answer_to = |item: &Item<I>| match (answers.get(&item.digest), &failure) {
+        (Some(Ok(value)), _) => Ok(value.clone()),
+        (Some(Err(status)), _) => Err(error_of(&item.digest, status)),
+        (None, Some(status)) => Err(store_error(None, status)),
+        (None, None) => Err(StoreError::Unavailable {
+            detail: format!("the server did not answer about blob {}", item.digest),
+        }),
     };
     batch.iter().map(answer_to).collect()
 }

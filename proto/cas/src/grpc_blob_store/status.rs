@@ -20,6 +20,38 @@ pub(super) fn is_mismatch(status: &Status) -> bool {
     status.code() == Code::InvalidArgument
 }
 
+/// Whether the server does not know the method.
+pub(super) fn is_unimplemented(status: &Status) -> bool {
+    status.code() == Code::Unimplemented
+}
+
+/// Whether the server refuses to put chunks together that another request may bring it as a whole: it does
+/// not do that, or not with these.
+pub(super) fn is_refusal(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unimplemented | Code::InvalidArgument | Code::PermissionDenied
+    )
+}
+
+/// Whether the server has the blob, of whatever chunks.
+pub(super) fn is_there_already(status: &Status) -> bool {
+    status.code() == Code::AlreadyExists
+}
+
+/// Why a blob was not put together of chunks that were all there.
+pub(super) fn splice_error(digest: &Digest, status: &Status) -> StoreError {
+    match status.code() {
+        Code::NotFound => StoreError::Unavailable {
+            detail: format!(
+                "chunks of blob {digest} vanished from the server: {}",
+                status.message()
+            ),
+        },
+        _ => store_error(Some(digest), status),
+    }
+}
+
 /// What the status of a request about a blob means to the caller of the store.
 pub(super) fn store_error(digest: Option<&Digest>, status: &Status) -> StoreError {
     match (status.code(), digest) {

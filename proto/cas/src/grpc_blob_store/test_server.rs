@@ -8,6 +8,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 use regatta_wire::bytestream::byte_stream_server::{ByteStream, ByteStreamServer};
 use regatta_wire::bytestream::*;
+use regatta_wire::reapi::capabilities_server::{Capabilities, CapabilitiesServer};
 use regatta_wire::reapi::content_addressable_storage_server::{
     ContentAddressableStorage, ContentAddressableStorageServer,
 };
@@ -28,10 +29,22 @@ pub(super) struct TestServer {
     writes: Mutex<HashMap<String, Vec<u8>>>,
     /// How many calls are still to fail.
     pub(super) failures: AtomicUsize,
+    /// How often each blob of a batch is still to fail by itself.
+    pub(super) blob_failures: Mutex<HashMap<Id, usize>>,
+    /// How many blobs came in batches, whatever became of them.
+    pub(super) blobs_in_batches: AtomicUsize,
     /// Whether calls are taken and never answered.
     pub(super) silent: AtomicBool,
     /// How many calls were made.
     pub(super) calls: AtomicUsize,
+    /// How blobs are to be cut, if chunks are taken.
+    pub(super) cutting: Mutex<Option<FastCdc2020Params>>,
+    /// What chunks are answered instead of being put together.
+    pub(super) splice_failure: Mutex<Option<Code>>,
+    /// How often chunks were to be put together.
+    pub(super) splices: AtomicUsize,
+    /// How many bytes of blobs came.
+    pub(super) received_bytes: AtomicUsize,
 }
 
 /// Starts a server on a free port; it stops with the runtime.
@@ -40,8 +53,14 @@ pub(super) async fn start() -> (Arc<TestServer>, Channel) {
         blobs: VerifyingBlobStore::new(Arc::new(MemoryBlobStore::new())),
         writes: Mutex::default(),
         failures: AtomicUsize::new(0),
+        blob_failures: Mutex::default(),
+        blobs_in_batches: AtomicUsize::new(0),
         silent: AtomicBool::new(false),
         calls: AtomicUsize::new(0),
+        cutting: Mutex::default(),
+        splice_failure: Mutex::default(),
+        splices: AtomicUsize::new(0),
+        received_bytes: AtomicUsize::new(0),
     });
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -50,6 +69,7 @@ pub(super) async fn start() -> (Arc<TestServer>, Channel) {
             &server,
         ))))
         .add_service(ByteStreamServer::new(Service(Arc::clone(&server))))
+        .add_service(CapabilitiesServer::new(Service(Arc::clone(&server))))
         .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener));
     tokio::spawn(serving);
     let channel = Endpoint::from_shared(format!("http://{address}"))
@@ -72,6 +92,25 @@ impl TestServer {
         }
     }
 
+    /// Whether a blob of a batch is to be treated well.
+    fn begin_blob(&self, id: &Id) -> Result<(), StoreError> {
+        self.blobs_in_batches.fetch_add(1, Ordering::SeqCst);
+        match self.blob_failures.lock().unwrap().get_mut(id) {
+            Some(left) if *left > 0 => {
+                *left -= 1;
+                Err(StoreError::Unavailable {
+                    detail: "a fault of one blob".to_owned(),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn receive(&self, length_bytes: usize) {
+        self.received_bytes
+            .fetch_add(length_bytes, Ordering::SeqCst);
+    }
+
     fn takes_fault(&self) -> bool {
         let less = |failures: usize| failures.checked_sub(1);
         self.failures
@@ -84,7 +123,7 @@ fn status(error: &StoreError) -> Status {
     let code = match error {
         StoreError::NotFound { .. } => Code::NotFound,
         StoreError::OutOfRange { .. } => Code::OutOfRange,
-        StoreError::Corrupt { .. } => Code::InvalidArgument,
+        StoreError::Corrupt { .. } | StoreError::Undecodable { .. } => Code::InvalidArgument,
         StoreError::Full { .. } => Code::ResourceExhausted,
         StoreError::Unavailable { .. } => Code::Unavailable,
     };
@@ -145,7 +184,11 @@ impl ContentAddressableStorage for Service {
         let mut responses = Vec::new();
         for request in request.into_inner().requests {
             let id = id_of(request.digest)?;
-            let put = self.0.blobs.put(&id, crate::stream_of(request.data)).await;
+            self.0.receive(request.data.len());
+            let put = match self.0.begin_blob(&id) {
+                Ok(()) => self.0.blobs.put(&id, crate::stream_of(request.data)).await,
+                Err(fault) => Err(fault),
+            };
             responses.push(batch_update_blobs_response::Response {
                 digest: Some(id.into()),
                 status: rpc_status(put),
@@ -162,7 +205,10 @@ impl ContentAddressableStorage for Service {
         let mut responses = Vec::new();
         for digest in request.into_inner().digests {
             let id = id_of(Some(digest))?;
-            let read = crate::read_all(&self.0.blobs, &id, u64::MAX).await;
+            let read = match self.0.begin_blob(&id) {
+                Ok(()) => crate::read_all(&self.0.blobs, &id, u64::MAX).await,
+                Err(fault) => Err(fault),
+            };
             responses.push(batch_read_blobs_response::Response {
                 digest: Some(id.into()),
                 status: rpc_status(read.as_ref().map(drop).map_err(Clone::clone)),
@@ -183,8 +229,25 @@ impl ContentAddressableStorage for Service {
         Err(Status::unimplemented("not in tests"))
     }
 
-    async fn splice_blob(&self, _: Request<SpliceBlobRequest>) -> Answer<SpliceBlobResponse> {
-        Err(Status::unimplemented("not in tests"))
+    async fn splice_blob(&self, request: Request<SpliceBlobRequest>) -> Answer<SpliceBlobResponse> {
+        self.0.begin().await?;
+        self.0.splices.fetch_add(1, Ordering::SeqCst);
+        if let Some(code) = *self.0.splice_failure.lock().unwrap() {
+            return Err(Status::new(code, "a fault of splices"));
+        }
+        let request = request.into_inner();
+        let id = id_of(request.blob_digest)?;
+        let mut whole = Vec::new();
+        for chunk in request.chunk_digests {
+            let chunk = id_of(Some(chunk))?;
+            let read = crate::read_all(&self.0.blobs, &chunk, u64::MAX).await;
+            whole.extend_from_slice(&read.map_err(|error| status(&error))?);
+        }
+        let put = self.0.blobs.put(&id, crate::stream_of(whole.into())).await;
+        put.map_err(|error| status(&error))?;
+        Ok(Response::new(SpliceBlobResponse {
+            blob_digest: Some(id.into()),
+        }))
     }
 
     type GetChunkMappingStream = BoxStream<'static, Result<GetChunkMappingResponse, Status>>;
@@ -201,6 +264,26 @@ impl ContentAddressableStorage for Service {
         _: Request<Streaming<RegisterChunkMappingRequest>>,
     ) -> Answer<RegisterChunkMappingResponse> {
         Err(Status::unimplemented("not in tests"))
+    }
+}
+
+#[tonic::async_trait]
+impl Capabilities for Service {
+    async fn get_capabilities(
+        &self,
+        _: Request<GetCapabilitiesRequest>,
+    ) -> Answer<ServerCapabilities> {
+        self.0.begin().await?;
+        let cutting = *self.0.cutting.lock().unwrap();
+        let cutting = cutting.ok_or_else(|| Status::unimplemented("there are no chunks"))?;
+        Ok(Response::new(ServerCapabilities {
+            cache_capabilities: Some(CacheCapabilities {
+                splice_blob_support: true,
+                fast_cdc_2020_params: Some(cutting),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }))
     }
 }
 
@@ -253,6 +336,7 @@ impl ByteStream for Service {
                 return Err(Status::invalid_argument("a gap"));
             }
             written.extend_from_slice(&piece.data);
+            self.0.receive(piece.data.len());
             if piece.finish_write {
                 let committed_size = i64::try_from(written.len()).unwrap();
                 let put = self

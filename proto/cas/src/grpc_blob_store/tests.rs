@@ -50,6 +50,36 @@ async fn passing_failures_are_survived_and_large_blobs_go_on_where_they_were() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_a_batch_only_what_failed_is_sent_again() {
+    let (server, store) = connected().await;
+    let blobs: Vec<Bytes> = (0..100u32)
+        .map(|at| at.to_le_bytes().to_vec().into())
+        .collect();
+    let digests: Vec<Digest> = blobs.iter().map(|blob| Digest::of(blob)).collect();
+    let fail = |times| {
+        let failing = digests.iter().take(3).map(|digest| (*digest, times));
+        *server.blob_failures.lock().unwrap() = failing.collect();
+    };
+    fail(2);
+    let puts = blobs.iter().map(|blob| put_bytes(&store, blob.clone()));
+    futures::future::try_join_all(puts).await.unwrap();
+    assert_eq!(
+        server.blobs_in_batches.swap(0, Ordering::SeqCst),
+        100 + 2 * 3
+    );
+    fail(2);
+    let gets = digests.iter().map(|digest| read_all(&store, digest, 10));
+    assert_eq!(futures::future::try_join_all(gets).await.unwrap(), blobs);
+    assert_eq!(server.blobs_in_batches.load(Ordering::SeqCst), 100 + 2 * 3);
+    fail(usize::MAX);
+    let refused = read_all(&store, &digests[0], 10).await;
+    assert!(
+        matches!(refused, Err(StoreError::Unavailable { .. })),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn failures_that_do_not_pass_come_back() {
     let (server, store) = connected().await;
     for size in [10, 3 << 20] {

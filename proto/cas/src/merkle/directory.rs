@@ -38,6 +38,12 @@ pub enum InvalidDirectoryError {
         /// What is wrong with the digest, unless it is missing.
         source: Option<InvalidDigestError>,
     },
+    /// Properties that are not sorted by name.
+    #[error("the properties of {name:?} are out of order: they must be sorted by name")]
+    Properties {
+        /// The name of the node that has them; `.` for the directory itself.
+        name: String,
+    },
     /// A symlink that points nowhere: an empty target, or one with a NUL in it.
     #[error("the symlink {name:?} has no valid target")]
     Target {
@@ -70,7 +76,15 @@ pub fn validate_directory(directory: &reapi::Directory) -> Result<(), InvalidDir
     for node in &directory.directories {
         digest_of(&node.name, node.digest.as_ref())?;
     }
-    directory.symlinks.iter().try_for_each(check_target)
+    directory.symlinks.iter().try_for_each(check_target)?;
+    let files = directory.files.iter();
+    let files = files.map(|node| (node.name.as_str(), &node.node_properties));
+    let symlinks = directory.symlinks.iter();
+    let symlinks = symlinks.map(|node| (node.name.as_str(), &node.node_properties));
+    files
+        .chain(symlinks)
+        .chain([(".", &directory.node_properties)])
+        .try_for_each(|(name, properties)| check_properties(name, properties.as_ref()))
 }
 
 /// The digest of a node.
@@ -127,6 +141,19 @@ fn check_target(node: &reapi::SymlinkNode) -> Result<(), InvalidDirectoryError> 
     }
     Err(InvalidDirectoryError::Target {
         name: node.name.clone(),
+    })
+}
+
+fn check_properties(
+    name: &str,
+    properties: Option<&reapi::NodeProperties>,
+) -> Result<(), InvalidDirectoryError> {
+    let properties = properties.map_or(&[][..], |it| it.properties.as_slice());
+    if properties.is_sorted_by(|left, right| left.name <= right.name) {
+        return Ok(());
+    }
+    Err(InvalidDirectoryError::Properties {
+        name: name.to_owned(),
     })
 }
 
@@ -193,5 +220,32 @@ mod tests {
             nowhere.symlinks.push(symlink("a", target));
             check(&nowhere, Err("the symlink \"a\" has no valid target"));
         }
+    }
+
+    #[test]
+    fn properties_are_sorted_by_name() {
+        let properties = |names: &[&str]| {
+            let property = |name: &&str| reapi::NodeProperty {
+                name: (*name).to_owned(),
+                ..Default::default()
+            };
+            Some(reapi::NodeProperties {
+                properties: names.iter().map(property).collect(),
+                ..Default::default()
+            })
+        };
+        let refusal = |name| {
+            format!("the properties of {name:?} are out of order: they must be sorted by name")
+        };
+        let mut directory = files(&["a"]);
+        directory.symlinks.push(symlink("b", "a"));
+        directory.files[0].node_properties = properties(&["x", "y"]);
+        check(&directory, Ok(()));
+        directory.node_properties = properties(&["y", "x"]);
+        check(&directory, Err(&refusal(".")));
+        directory.symlinks[0].node_properties = properties(&["y", "x"]);
+        check(&directory, Err(&refusal("b")));
+        directory.files[0].node_properties = properties(&["y", "x"]);
+        check(&directory, Err(&refusal("a")));
     }
 }

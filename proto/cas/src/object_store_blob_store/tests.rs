@@ -1,3 +1,5 @@
+mod bucket;
+
 use bytes::Bytes;
 use object_store::memory::InMemory;
 
@@ -64,4 +66,17 @@ fn temporary_files(directory: &std::path::Path) -> usize {
     let files = below.flat_map(|entry| std::fs::read_dir(entry.unwrap().path()).unwrap());
     let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
     names.filter(|name| name.contains('#')).count()
+}
+
+#[tokio::test]
+async fn a_directory_lists_its_blobs_and_nothing_else() {
+    let (directory, store) = in_directory();
+    let listed = || async {
+        let listed: Vec<_> = store.list().try_collect().await.unwrap();
+        listed
+    };
+    assert_eq!(listed().await, []);
+    let digest = put_bytes(&store, Bytes::from_static(b"x")).await.unwrap();
+    std::fs::write(directory.path().join("note-1"), "no blob").unwrap();
+    assert_eq!(listed().await, [digest]);
 }

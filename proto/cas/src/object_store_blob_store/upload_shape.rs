@@ -17,10 +17,11 @@ pub(super) struct UploadShape {
 }
 
 impl UploadShape {
-    /// Parts of a bucket's upload have at least 5 MiB, and waiting for one must not stall the others.
+    /// Parts of a bucket's upload have at least 5 MiB, and waiting for one must not stall the others. They
+    /// are in memory while they are on their way, and one more while it is read.
     pub(super) const BUCKET: Self = Self {
-        part_bytes: 8 * MIB,
-        parts_in_flight: 4,
+        part_bytes: 5 * MIB,
+        parts_in_flight: 3,
     };
     /// Writing to a file needs no more than the next part ready while one is written.
     pub(super) const DIRECTORY: Self = Self {

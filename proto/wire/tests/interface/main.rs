@@ -14,7 +14,8 @@ use regatta_wire::{FILE_DESCRIPTOR_SET, health, rpc};
 use crate::filler::Pool;
 
 /// The packages with an independent implementation to compare with.
-const PACKAGES: [&str; 5] = [
+const PACKAGES: [&str; 6] = [
+    "build.bazel.remote.asset.v1",
     "build.bazel.remote.execution.v2",
     "build.bazel.semver",
     "google.bytestream",
@@ -91,7 +92,11 @@ fn health_messages_are_those_of_the_specification() {
 }
 
 /// The services of the specifications, as `bazel-remote-apis` has them: `>` marks a stream.
-const METHODS: [&str; 24] = [
+const METHODS: [&str; 28] = [
+    "build.bazel.remote.asset.v1.Fetch/FetchBlob FetchBlobRequest FetchBlobResponse",
+    "build.bazel.remote.asset.v1.Fetch/FetchDirectory FetchDirectoryRequest FetchDirectoryResponse",
+    "build.bazel.remote.asset.v1.Push/PushBlob PushBlobRequest PushBlobResponse",
+    "build.bazel.remote.asset.v1.Push/PushDirectory PushDirectoryRequest PushDirectoryResponse",
     "build.bazel.remote.execution.v2.ActionCache/GetActionResult GetActionResultRequest ActionResult",
     "build.bazel.remote.execution.v2.ActionCache/UpdateActionResult UpdateActionResultRequest ActionResult",
     "build.bazel.remote.execution.v2.Capabilities/GetCapabilities GetCapabilitiesRequest ServerCapabilities",

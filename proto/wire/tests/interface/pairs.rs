@@ -1,10 +1,11 @@
 //! Which of our types stands for which of an independent implementation.
 
+use bazel_remote_apis::build::bazel::remote::asset::v1 as their_asset;
 use bazel_remote_apis::build::bazel::remote::execution::v2 as their_reapi;
 use bazel_remote_apis::build::bazel::semver as their_semver;
 use bazel_remote_apis::google::bytestream as their_bytestream;
 use bazel_remote_apis::google::longrunning as their_longrunning;
-use regatta_wire::{bytestream, longrunning, reapi, rpc, semver};
+use regatta_wire::{asset, bytestream, longrunning, reapi, rpc, semver};
 // bazel-remote-apis has nothing of google.rpc but Status.
 use tonic_types::pb as their_rpc;
 
@@ -59,6 +60,11 @@ pub(crate) fn messages() -> Vec<MessagePair> {
             PriorityCapabilities, priority_capabilities::PriorityRange,
             SymlinkAbsolutePathStrategy, Compressor, CacheCapabilities, FastCdc2020Params,
             RepMaxCdcParams, ExecutionCapabilities, ToolDetails, RequestMetadata,
+        }
+        asset = their_asset {
+            Qualifier, FetchBlobRequest, FetchBlobResponse, FetchDirectoryRequest,
+            FetchDirectoryResponse, PushBlobRequest, PushBlobResponse, PushDirectoryRequest,
+            PushDirectoryResponse,
         }
         semver = their_semver { SemVer }
         bytestream = their_bytestream {

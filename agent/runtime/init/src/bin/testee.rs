@@ -7,6 +7,7 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -49,6 +50,17 @@ fn perform(name: &str, arguments: &[String]) -> io::Result<u8> {
         ("eat", [bytes]) => eat(bytes.parse().map_err(io::Error::other)?),
         ("burn", [milliseconds]) => burn(milliseconds.parse().map_err(io::Error::other)?),
         ("write", [path, text]) => fs::write(path, text)?,
+        ("append", [path, text]) => fs::OpenOptions::new()
+            .append(true)
+            .open(path)?
+            .write_all(text.as_bytes())?,
+        ("overwrite-start", [path, text]) => fs::OpenOptions::new()
+            .write(true)
+            .open(path)?
+            .write_all(text.as_bytes())?,
+        ("close-file", [path]) => {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o400))?;
+        }
         ("make-directory", [path]) => fs::create_dir_all(path)?,
         ("close-directory", [path]) => close_directory(path)?,
         ("remove", [path]) => fs::remove_file(path)?,

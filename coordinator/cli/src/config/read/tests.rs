@@ -182,6 +182,31 @@ fn values_that_make_no_sense_are_named() {
 }
 
 #[test]
+fn images_that_docker_could_not_have_are_named() {
+    check_refused(
+        "[jobs.a]\nrun = 'x'\nimage = 'debian 12'",
+        "regatta.toml:3:9: `image` in [jobs.a]: `debian 12` holds ' '; images are called like \
+         debian:12 or host:5000/name@sha256:...",
+    );
+    check_refused(
+        "[jobs.a]\nrun = 'x'\nimage = 'Debian:12'",
+        "regatta.toml:3:9: `image` in [jobs.a]: the name in `Debian:12` must be in lower case",
+    );
+    for image in [
+        "debian:12",
+        "HOST:5000/a/b__c-d.e:Tag_1",
+        "name@sha256:0123456789abcdef",
+        "sha256:0123456789abcdef",
+    ] {
+        let text = format!("[jobs.a]\nrun = 'x'\nimage = '{image}'");
+        let pipeline = parse(&text, Path::new("regatta.toml"), Path::new(""));
+        let pipeline = pipeline.expect("an image's name");
+        let read = pipeline.jobs[0].image.as_ref().map(ImageReference::as_str);
+        assert_eq!(read, Some(image));
+    }
+}
+
+#[test]
 fn jobs_that_cannot_work_are_named() {
     check_refused(
         "[jobs.a]\nimage = 'x'",
@@ -198,9 +223,40 @@ fn jobs_that_cannot_work_are_named() {
     check_refused(
         "[jobs]\na = { run = 'x', needs = ['b'] }\nb = { run = 'x', needs = ['c'] }\n\
          c = { run = 'x', needs = ['b'] }",
-        "regatta.toml: the jobs need each other in a circle: b -> c -> b; \
+        "regatta.toml:3:1: the jobs need each other in a circle: b -> c -> b; \
          remove one of these `needs`",
     );
+}
+
+#[test]
+fn texts_that_no_process_and_no_path_can_have_are_named() {
+    check_refused(
+        "[jobs.a]\nrun = [\"x\", \"a\\u0000\"]",
+        "regatta.toml:2:13: `run` in [jobs.a]: a text cannot hold a NUL character",
+    );
+    check_refused(
+        "[jobs.a]\nrun = \"x\\u0000\"",
+        "regatta.toml:2:7: `run` in [jobs.a]: a text cannot hold a NUL character",
+    );
+    check_refused(
+        "[jobs.a]\nrun = 'x'\noutputs = [\"a\\u0000\"]",
+        "regatta.toml:3:12: `outputs` in [jobs.a]: a text cannot hold a NUL character",
+    );
+    check_refused(
+        "[jobs.a]\nrun = ['', 'x']",
+        "regatta.toml:2:8: `run` in [jobs.a]: the first word is the program to run, and it is empty",
+    );
+}
+
+#[test]
+fn jobs_may_need_each_other_as_deep_as_they_like() {
+    const JOBS: usize = 10_000;
+    let job = |number: usize| format!("[jobs.j{number}]\nrun = 'x'\nneeds = ['j{}']\n", number + 1);
+    let mut text: String = (0..JOBS).map(job).collect();
+    text.push_str(&format!("[jobs.j{JOBS}]\nrun = 'x'\n"));
+    let pipeline = parsed(&text).expect("it is no circle");
+    assert_eq!(pipeline.jobs[0].name.as_str(), format!("j{JOBS}"));
+    assert_eq!(pipeline.jobs[JOBS].name.as_str(), "j0");
 }
 
 #[test]

@@ -147,7 +147,7 @@ async fn a_broken_connection_loses_and_repeats_nothing() {
     let ended = follow(client, "r", &mut [&mut seen], &mut interrupts)
         .await
         .expect("it ends");
-    assert_eq!(ended.exit_code(), ExitCode::TestsFailed);
+    assert_eq!(ended.exit_code(&Tally::default()), ExitCode::TestsFailed);
     assert_eq!(
         seen.sequences,
         (1..=events.len() as u64).collect::<Vec<_>>()
@@ -176,7 +176,7 @@ async fn the_first_interrupt_cancels_and_waits_for_the_last_event() {
     let ended = follow(client, "r", &mut [], &mut interrupts)
         .await
         .expect("it ends");
-    assert_eq!(ended.exit_code(), ExitCode::Cancelled);
+    assert_eq!(ended.exit_code(&Tally::default()), ExitCode::Cancelled);
     assert_eq!(runs.cancels.load(Ordering::SeqCst), 1);
 }
 
@@ -191,15 +191,16 @@ async fn the_second_interrupt_leaves_at_once() {
         ..RecordedRuns::default()
     };
     let (interrupt, mut interrupts) = Interrupts::channel();
-    for _ in 0..2 {
-        interrupt.send(()).await.expect("somebody listens");
-    }
     let client = client_of(runs).await;
-    let ended = follow(client, "r", &mut [], &mut interrupts)
-        .await
-        .expect("it ends");
+    let mut sinks: [&mut dyn EventSink; 0] = [];
+    let (ended, ()) = tokio::join!(follow(client, "r", &mut sinks, &mut interrupts), async {
+        for _ in 0..2 {
+            interrupt.send(()).await.expect("somebody listens");
+        }
+    });
+    let ended = ended.expect("it ends");
     assert_eq!(ended, Ended::Left);
-    assert_eq!(ended.exit_code(), ExitCode::Cancelled);
+    assert_eq!(ended.exit_code(&Tally::default()), ExitCode::Cancelled);
 }
 
 #[tokio::test]
@@ -211,8 +212,11 @@ async fn a_gap_in_the_events_is_an_error() {
         ..RecordedRuns::default()
     };
     let (_keep, mut interrupts) = Interrupts::channel();
-    let ended = follow(client_of(runs).await, "r", &mut [], &mut interrupts).await;
+    let mut seen = Seen::default();
+    let client = client_of(runs).await;
+    let ended = follow(client, "r", &mut [&mut seen], &mut interrupts).await;
     let error = ended.expect_err("event 3 is missing");
+    assert!(seen.finished, "what is known must be written down");
     assert!(
         matches!(
             error,
@@ -237,7 +241,7 @@ fn every_ending_has_its_exit_code() {
             }),
             ..v1::RunFinished::default()
         })
-        .exit_code()
+        .exit_code(&Tally::default())
     };
     assert_eq!(code(v1::Verdict::Releasable, false, 0), ExitCode::Good);
     assert_eq!(
@@ -257,4 +261,21 @@ fn every_ending_has_its_exit_code() {
         code(v1::Verdict::Unknown, false, 0),
         ExitCode::Infrastructure
     );
+}
+
+#[test]
+fn a_failed_build_is_told_from_failed_tests() {
+    let code = |events: Vec<v1::RunEvent>| {
+        let mut tally = Tally::default();
+        for event in &events {
+            tally.event(event);
+        }
+        let finished = tally.finished.clone().expect("it ended");
+        Ended::Finished(finished).exit_code(&tally)
+    };
+    assert_eq!(code(recorded::build_run()), ExitCode::BuildFailed);
+    assert_eq!(code(recorded::mixed_run()), ExitCode::TestsFailed);
+    let mut both = recorded::mixed_run();
+    both.extend(recorded::build_run().into_iter().skip(1));
+    assert_eq!(code(both), ExitCode::TestsFailed);
 }

@@ -34,9 +34,26 @@ pub(super) enum Line<'a> {
         attempt: Test<'a>,
         next_attempt: u32,
     },
+    BuildRetried {
+        #[serde(flatten)]
+        attempt: Job<'a>,
+        next_attempt: u32,
+    },
     Output(Output<'a>),
     JobFinished(Job<'a>),
     InfrastructureRetry(InfrastructureRetry<'a>),
+    TestSlow {
+        job: &'a str,
+        test: &'a str,
+        others: u32,
+        running: f64,
+        agent: &'a str,
+    },
+    Warning {
+        #[serde(skip_serializing_if = "str::is_empty")]
+        job: &'a str,
+        message: &'a str,
+    },
     RunFinished(Run<'a>),
     Error {
         message: &'a str,
@@ -101,6 +118,8 @@ pub(super) struct Job<'a> {
     pub(super) message: &'a str,
     pub(super) cached: bool,
     pub(super) duration: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) attempts: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) counts: Option<Counts>,
     #[serde(skip_serializing_if = "Option::is_none")]

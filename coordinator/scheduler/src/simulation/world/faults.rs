@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use regatta_model::{RunId, TenantId};
 
+use super::machines::LONGEST_DELAY;
 use super::{World, name};
 use crate::simulation::happening::Happening;
 use crate::simulation::plan::FaultKind;
-use crate::{Event, OutcomeKind};
+use crate::{Event, OutcomeKind, Scheduler, SchedulerConfig};
 
 impl World<'_> {
     pub(super) fn fault(&mut self, index: usize) -> Result<(), String> {
@@ -16,6 +17,9 @@ impl World<'_> {
             let tenant = name::<TenantId>(&format!("tenant-{tenant}"))?;
             let run = name::<RunId>(&format!("run-{run}"))?;
             return self.step(Event::CancelRun(tenant, run));
+        }
+        if let FaultKind::Restart = fault.kind {
+            return self.restart();
         }
         let Some(index) = fault.machine.checked_rem(self.machines.len()) else {
             return Ok(());
@@ -45,8 +49,35 @@ impl World<'_> {
                 self.after(pause, Happening::Undrain { machine: index });
                 self.step(Event::DrainAgent(id, true))
             }
-            FaultKind::CancelRun(..) => Ok(()),
+            FaultKind::CancelRun(..) | FaultKind::Restart => Ok(()),
         }
+    }
+
+    /// Begins with a scheduler that knows nothing, as a new process does.
+    fn restart(&mut self) -> Result<(), String> {
+        self.restarts += 1;
+        let first_token = self.model.restarted();
+        self.scheduler = Scheduler::new(SchedulerConfig {
+            first_token,
+            ..self.config.clone()
+        });
+        self.trace.clear();
+        self.next_tick = None;
+        for index in 0..self.machines.len() {
+            let machine = &mut self.machines[index];
+            machine.connected = false;
+            machine.connection += 1;
+            let (machine, life) = (index, machine.life);
+            // What is still on its way from the last connection arrives before the next begins.
+            let pause = LONGEST_DELAY + self.random.millis(2000);
+            self.after(pause, Happening::Connect { machine, life });
+        }
+        for task in self.model.open_tasks() {
+            let pause = self.random.millis(2000);
+            let restart = self.restarts;
+            self.after(pause, Happening::Resubmit { task, restart });
+        }
+        Ok(())
     }
 
     fn disconnect(&mut self, index: usize, pause: Duration) -> Result<(), String> {

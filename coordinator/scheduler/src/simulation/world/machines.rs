@@ -10,6 +10,8 @@ use crate::{DesiredAgent, OutcomeKind};
 
 /// How often a machine reports when nothing changes.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+/// How long a message is on its way at most.
+pub(super) const LONGEST_DELAY: Duration = Duration::from_millis(2500);
 
 impl World<'_> {
     pub(super) fn connect(&mut self, index: usize, life: u64) {
@@ -53,14 +55,17 @@ impl World<'_> {
         }
     }
 
-    /// Sends a machine's state: in order within a connection, but late enough to arrive after a later
-    /// connection's, and sometimes twice.
+    /// Sends a machine's state, which may arrive late, twice, or never: whatever a report says, a later one
+    /// says too, but for what a connection begins with.
     pub(super) fn report(&mut self, index: usize) {
         let machine = &mut self.machines[index];
         if !machine.connected || machine.silent {
             return;
         }
         let state = machine.report();
+        if state.sequence > 1 && self.random.chance(3) {
+            return;
+        }
         let delay = Duration::from_millis(if self.random.chance(2) { 500 } else { 3 });
         // A first report that came twice could not be told from a restart; streams do not do that.
         if state.sequence > 1 && self.random.chance(5) {
@@ -78,6 +83,10 @@ impl World<'_> {
     ) -> Result<(), String> {
         let machine = &mut self.machines[index];
         if machine.connection != connection || !machine.connected {
+            return Ok(());
+        }
+        // Only the latest is certain to arrive.
+        if desired.version < machine.latest_desired && self.random.chance(50) {
             return Ok(());
         }
         let (plan, model) = (self.plan, &self.model);
@@ -153,6 +162,7 @@ impl World<'_> {
         let Some(machine) = self.by_id.get(&desired.agent).copied() else {
             return;
         };
+        self.machines[machine].latest_desired = desired.version;
         let connection = self.machines[machine].connection;
         let delay = Duration::from_millis(2);
         self.after(

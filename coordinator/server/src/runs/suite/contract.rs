@@ -16,6 +16,7 @@ use super::junit::{self, Case, CaseStatus};
 use crate::dispatch::{BatchPreparer, PrepareError};
 use crate::runs::action::judge;
 use crate::runs::context::JobContext;
+use crate::runs::output::tail_to_show;
 use crate::runs::overlay::{Layer, lay, remove, resolve};
 
 /// Changes whenever tests are run or judged in another way.
@@ -105,8 +106,33 @@ pub(super) struct BatchReport {
     otherwise: Option<(FailureClass, String)>,
     /// Whether a test that was asked for is not reported.
     is_incomplete: bool,
+    /// The first test that is not reported, with what the runner itself printed: once is enough for all of
+    /// a batch, which may have thousands.
+    quoted: Option<(String, Printed)>,
     /// What cannot be blamed on one test.
     pub(super) complaints: Vec<String>,
+}
+
+/// What a runner printed: the last part, and where all of it is.
+#[derive(Debug, Default)]
+struct Printed {
+    stdout_tail: Bytes,
+    stderr_tail: Bytes,
+    stdout_digest: Option<reapi::Digest>,
+    stderr_digest: Option<reapi::Digest>,
+}
+
+impl Printed {
+    async fn of(job: &JobContext, result: &reapi::ActionResult) -> Self {
+        let blobs = job.run.blobs.as_ref();
+        let tail = |inline, digest| tail_to_show(blobs, inline, digest, OUTPUT_BYTES as u64);
+        Self {
+            stdout_tail: tail(&result.stdout_raw, result.stdout_digest.as_ref()).await,
+            stderr_tail: tail(&result.stderr_raw, result.stderr_digest.as_ref()).await,
+            stdout_digest: result.stdout_digest.clone(),
+            stderr_digest: result.stderr_digest.clone(),
+        }
+    }
 }
 
 impl BatchReport {
@@ -132,12 +158,19 @@ impl BatchReport {
             }
         }
         report.check(judge(outcome), asked);
+        let unreported = asked.iter().find(|id| !report.cases.contains_key(**id));
+        if let (Some(id), Some(result)) = (unreported, &outcome.result) {
+            report.quoted = Some(((*id).to_owned(), Printed::of(job, result).await));
+        }
         report
     }
 
     fn refuse(&mut self, problem: String) {
         self.otherwise = Some(match self.otherwise.take() {
-            Some((class, message)) => (class, format!("the runner {message}; {problem}")),
+            Some((class, message)) => {
+                let message = message.strip_prefix("it ").unwrap_or(&message);
+                (class, format!("the runner {message}; {problem}"))
+            }
             None => (
                 FailureClass::Test,
                 format!("the runner exited with code 0; {problem}"),
@@ -196,7 +229,17 @@ impl BatchReport {
                     format!("the runner did not report `{id}`"),
                 )
             });
-            return self.judged(Err((class, message)), Duration::ZERO, "");
+            let judged = self.judged(Err((class, message)), Duration::ZERO, "");
+            return match &self.quoted {
+                Some((quoted, printed)) if quoted == id => Judged {
+                    stdout_tail: printed.stdout_tail.clone(),
+                    stderr_tail: printed.stderr_tail.clone(),
+                    stdout_digest: printed.stdout_digest.clone(),
+                    stderr_digest: printed.stderr_digest.clone(),
+                    ..judged
+                },
+                _ => judged,
+            };
         };
         if self.twice.contains(id) {
             let message = format!("the runner reported `{id}` twice");

@@ -7,17 +7,19 @@ use futures::stream::{BoxStream, SelectAll};
 use futures::{FutureExt as _, StreamExt as _, stream};
 use regatta_ledger::TestObservation;
 use regatta_model::{AgentId, FailureClass, LeaseId, SlotIndex, UnitIndex};
-use regatta_scheduler::UnitError;
-use regatta_wire::convert::duration_to_wire;
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
+use tokio::time::Instant;
 
 use super::contract::{self, BatchReport, IdsFile};
-use super::judged::{Judged, may_be_retried};
+use super::judged::Judged;
+use super::live::{MAX_STREAMED_BYTES, at};
 use super::outbox::Outbox;
 use super::reports::Reports;
+use super::slow::SlowTests;
 use super::{Test, bare_result, libtest};
 use crate::dispatch::{BatchShape, TaskEvent, TaskHandle, UnitPlan};
+use crate::runs::action::may_be_retried;
 use crate::runs::context::{JobContext, JobWork};
 use crate::runs::event;
 use crate::runs::log::now;
@@ -27,12 +29,12 @@ use crate::runs::tally::{Ending, Tally};
 
 /// The execution of a suite's open tests.
 pub(super) struct Execution<'a> {
-    job: &'a JobContext,
-    suite: &'a PlannedSuite,
-    tests: &'a [Test],
-    tally: Tally,
+    pub(super) job: &'a JobContext,
+    pub(super) suite: &'a PlannedSuite,
+    pub(super) tests: &'a [Test],
+    pub(super) tally: Tally,
     /// How often each test has been answered.
-    attempts: Vec<u32>,
+    pub(super) attempts: Vec<u32>,
     /// For each submission, the tests that are its units.
     submissions: Vec<Arc<[usize]>>,
     events: SelectAll<BoxStream<'static, (usize, TaskEvent)>>,
@@ -40,7 +42,10 @@ pub(super) struct Execution<'a> {
     leases: HashMap<LeaseId, Vec<UnitIndex>>,
     reports: Reports,
     complaints: Vec<String>,
-    outbox: Outbox<'a>,
+    pub(super) outbox: Outbox<'a>,
+    pub(super) slow: SlowTests,
+    /// How much of the tests' output has been told as it came, in bytes.
+    streamed_bytes: usize,
 }
 
 /// Where an answer comes from.
@@ -69,6 +74,8 @@ impl<'a> Execution<'a> {
             reports: Reports::default(),
             complaints: Vec::new(),
             outbox: Outbox::new(job),
+            slow: SlowTests::default(),
+            streamed_bytes: 0,
         }
     }
 
@@ -88,9 +95,14 @@ impl<'a> Execution<'a> {
                 Some(event) => event,
                 None => {
                     self.outbox.flush().await;
+                    let slow = self.slow.next();
                     tokio::select! {
                         () = cancel.cancelled() => break,
                         event = self.events.next() => event,
+                        () = at(slow) => {
+                            self.tell_slow();
+                            continue;
+                        }
                     }
                 }
             };
@@ -148,7 +160,7 @@ impl<'a> Execution<'a> {
             shape,
             batch_overhead,
             merge_key: None,
-            stream_output: false,
+            stream_output: self.job.run.plan.spec.stream_tests,
         };
         let handle = self.job.submit(work).await?;
         let submission = self.submissions.len();
@@ -163,12 +175,12 @@ impl<'a> Execution<'a> {
 
     async fn take(&mut self, submission: usize, event: TaskEvent) {
         match event {
-            TaskEvent::Granted { lease, units, .. } => {
-                self.job.run.count_lease();
-                if matches!(self.suite.adapter, Adapter::Contract { .. }) {
-                    self.leases.insert(lease, units);
-                }
-            }
+            TaskEvent::Granted {
+                lease,
+                units,
+                agent,
+                ..
+            } => self.granted(submission, lease, units, agent),
             TaskEvent::Answered {
                 unit,
                 outcome,
@@ -177,7 +189,7 @@ impl<'a> Execution<'a> {
                 slot,
                 ..
             } => {
-                if let Some(test) = self.test_of(submission, unit) {
+                if let Some(test) = self.ended(submission, unit) {
                     let origin = Origin { lease, agent, slot };
                     self.answered(submission, test, outcome, origin).await;
                 }
@@ -188,26 +200,62 @@ impl<'a> Execution<'a> {
                 attempt,
                 reason,
             } => {
-                if let Some(test) = self.test_of(submission, unit) {
-                    self.job
-                        .run
-                        .log
-                        .append(Event::InfrastructureRetry(v1::InfrastructureRetry {
-                            job: self.job.name(),
-                            test_id: self.tests[test].id.clone(),
-                            agent_id: agent.to_string(),
-                            message: reason,
-                            next_attempt: attempt.0 + 1,
-                        }));
+                if let Some(test) = self.ended(submission, unit) {
+                    let retry = v1::InfrastructureRetry {
+                        job: self.job.name(),
+                        test_id: self.tests[test].id.clone(),
+                        agent_id: agent.to_string(),
+                        message: reason,
+                        next_attempt: attempt.0 + 1,
+                    };
+                    self.job.run.log.append(Event::InfrastructureRetry(retry));
                 }
             }
             TaskEvent::Failed { unit, error } => {
-                if let Some(test) = self.test_of(submission, unit) {
+                if let Some(test) = self.ended(submission, unit) {
                     self.lost(test, &error);
                 }
             }
-            TaskEvent::Output { .. } | TaskEvent::Finished => {}
+            TaskEvent::Output {
+                unit,
+                stream,
+                offset,
+                data,
+            } => {
+                self.streamed_bytes += data.len();
+                let test = self.test_of(submission, unit);
+                if let Some(test) = test.filter(|_| self.streamed_bytes <= MAX_STREAMED_BYTES) {
+                    self.tell_output(test, stream, offset, data).await;
+                }
+            }
+            TaskEvent::Finished => {}
         }
+    }
+
+    fn granted(
+        &mut self,
+        submission: usize,
+        lease: LeaseId,
+        units: Vec<UnitIndex>,
+        agent: AgentId,
+    ) {
+        self.job.run.count_lease();
+        let together = self.suite.adapter.runs_together();
+        let tests = units.iter();
+        let tests = tests.filter_map(|unit| self.test_of(submission, *unit));
+        let tests = tests.collect();
+        self.slow
+            .granted(lease, agent, tests, together, Instant::now());
+        if together {
+            self.leases.insert(lease, units);
+        }
+    }
+
+    /// The test that a unit stands for, which does not run any more.
+    fn ended(&mut self, submission: usize, unit: UnitIndex) -> Option<usize> {
+        let test = self.test_of(submission, unit)?;
+        self.slow.ended(test, Instant::now());
+        Some(test)
     }
 
     fn test_of(&self, submission: usize, unit: UnitIndex) -> Option<usize> {
@@ -240,13 +288,13 @@ impl<'a> Execution<'a> {
             Ok(()) => Ending::Passed,
             Err((class, _)) => Ending::Failed(*class),
         };
-        let result = self.result(
-            test,
-            ending,
-            &judged,
-            event::provenance(&origin.agent, origin.slot, &outcome),
-        );
-        if may_be_retried(ending) && attempts <= self.job.job().retries {
+        let result = v1::TestResult {
+            attempts,
+            r#where: Some(event::provenance(&origin.agent, origin.slot, &outcome)),
+            ..judged.result(bare_result(self.job, &self.tests[test], ending))
+        };
+        let may_pass = matches!(ending, Ending::Failed(class) if may_be_retried(class));
+        if may_pass && attempts <= self.job.job().retries {
             self.job.run.log.append(Event::TestRetried(v1::TestRetried {
                 result: Some(result.clone()),
                 next_attempt: attempts + 1,
@@ -284,32 +332,6 @@ impl<'a> Execution<'a> {
         report
     }
 
-    fn result(
-        &self,
-        test: usize,
-        ending: Ending,
-        judged: &Judged,
-        origin: v1::Provenance,
-    ) -> v1::TestResult {
-        v1::TestResult {
-            duration: Some(duration_to_wire(judged.duration)),
-            attempts: self.attempts[test],
-            r#where: Some(origin),
-            exit_code: judged.exit_code,
-            stdout_tail: judged.stdout_tail.clone(),
-            stderr_tail: judged.stderr_tail.clone(),
-            stdout_digest: judged.stdout_digest.clone(),
-            stderr_digest: judged.stderr_digest.clone(),
-            message: judged
-                .verdict
-                .clone()
-                .err()
-                .map(|(_, text)| text)
-                .unwrap_or_default(),
-            ..bare_result(self.job, &self.tests[test], ending)
-        }
-    }
-
     /// A test has its final answer.
     fn settle(&mut self, test: usize, ending: Ending, result: v1::TestResult, judged: Judged) {
         if !self.tally.record(test, ending) {
@@ -341,38 +363,6 @@ impl<'a> Execution<'a> {
                 flaky: ending == Ending::Flaky,
                 finished_at: now(),
                 key: Some(known.key),
-            });
-        }
-    }
-
-    /// A test will have no answer.
-    fn lost(&mut self, test: usize, error: &UnitError) {
-        // A unit that is cancelled belongs to a test that will be told as not run.
-        if *error == UnitError::Cancelled {
-            return;
-        }
-        let ending = Ending::Failed(FailureClass::Infra);
-        if self.tally.record(test, ending) {
-            self.outbox.tell(v1::TestResult {
-                attempts: self.attempts[test],
-                message: error.to_string(),
-                ..bare_result(self.job, &self.tests[test], ending)
-            });
-        }
-    }
-
-    /// Nothing could be submitted.
-    fn give_up(&mut self, end: &JobEnd) {
-        if self.job.cancel.is_cancelled() {
-            return;
-        }
-        let open: Vec<usize> = self.tally.open().collect();
-        for test in open {
-            let ending = Ending::Failed(FailureClass::Infra);
-            self.tally.record(test, ending);
-            self.outbox.tell(v1::TestResult {
-                message: end.message.clone(),
-                ..bare_result(self.job, &self.tests[test], ending)
             });
         }
     }

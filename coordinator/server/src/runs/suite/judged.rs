@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use regatta_model::FailureClass;
-use regatta_wire::reapi;
-
-use crate::runs::tally::Ending;
+use regatta_wire::convert::duration_to_wire;
+use regatta_wire::{reapi, v1};
 
 /// What an adapter makes of an outcome.
 #[derive(Clone, Debug)]
@@ -22,10 +21,19 @@ pub(super) struct Judged {
     pub(super) cacheable: Option<reapi::ActionResult>,
 }
 
-/// Whether another attempt could end otherwise.
-pub(super) const fn may_be_retried(ending: Ending) -> bool {
-    matches!(
-        ending,
-        Ending::Failed(FailureClass::Test | FailureClass::Timeout | FailureClass::Oom)
-    )
+impl Judged {
+    /// A test's result with what the outcome says of it.
+    pub(super) fn result(&self, test: v1::TestResult) -> v1::TestResult {
+        let message = self.verdict.as_ref().err().map(|(_, text)| text.clone());
+        v1::TestResult {
+            duration: Some(duration_to_wire(self.duration)),
+            exit_code: self.exit_code,
+            stdout_tail: self.stdout_tail.clone(),
+            stderr_tail: self.stderr_tail.clone(),
+            stdout_digest: self.stdout_digest.clone(),
+            stderr_digest: self.stderr_digest.clone(),
+            message: message.unwrap_or_default(),
+            ..test
+        }
+    }
 }

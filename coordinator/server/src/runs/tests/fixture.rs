@@ -41,18 +41,25 @@ pub(crate) struct Fixture {
 
 impl Fixture {
     pub(crate) async fn start() -> Self {
+        Self::with_ledger(Arc::new(MemoryLedger::new())).await
+    }
+
+    pub(crate) async fn with_ledger(ledger: Arc<dyn Ledger>) -> Self {
         let memory = || -> Arc<dyn BlobStore> {
             Arc::new(EmptyBlobStore::new(Arc::new(MemoryBlobStore::new())))
         };
         let blobs = memory();
-        let ledger: Arc<dyn Ledger> = Arc::new(MemoryLedger::new());
         let scheduler = SchedulerConfig {
             heartbeat_interval: Duration::from_millis(100),
             unsatisfiable_grace: Duration::from_millis(200),
             retry_elsewhere: Duration::from_millis(100),
             ..SchedulerConfig::default()
         };
-        let dispatcher = Dispatcher::start(DispatchConfig { scheduler }, Arc::clone(&ledger));
+        let config = DispatchConfig {
+            scheduler,
+            commit_patience: Duration::from_millis(100),
+        };
+        let dispatcher = Dispatcher::start(config, Arc::clone(&ledger));
         let dispatcher = dispatcher.await.expect("starts");
         let services = RunServices {
             dispatcher: Arc::clone(&dispatcher),
@@ -68,6 +75,7 @@ impl Fixture {
                 resources: Resources::default(),
                 timeout: Duration::from_secs(60),
                 maximum_timeout: Duration::from_secs(600),
+                tenant_properties: BTreeMap::new(),
             },
         };
         let (channel, server) = serve(&services).await;

@@ -1,0 +1,76 @@
+//! Bytes a second of one large blob, in and out.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use bytes::{Bytes, BytesMut};
+use futures::{StreamExt, stream};
+use regatta_model::Digest;
+use regatta_wire::bytestream::byte_stream_client::ByteStreamClient;
+use regatta_wire::bytestream::{ReadRequest, WriteRequest};
+use tonic::transport::Channel;
+
+/// The blob that is written and read.
+const BLOB_BYTES: usize = 1 << 30;
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Bytes a second of one large blob, written and read over one stream each.
+pub(super) async fn throughput(channel: &Channel) -> Result<serde_json::Value> {
+    let mut bytes = BytesMut::zeroed(BLOB_BYTES);
+    let seed = uuid::Uuid::new_v4().into_bytes();
+    for (index, chunk) in bytes.chunks_mut(4096).enumerate() {
+        chunk[..16].copy_from_slice(&seed);
+        chunk[16..24].copy_from_slice(&index.to_le_bytes());
+    }
+    let bytes = bytes.freeze();
+    let digest = Digest::of(&bytes);
+    let written = write(channel, digest, bytes).await?;
+    let read = read(channel, digest).await?;
+    let rate = |time: Duration| (BLOB_BYTES >> 20) as f64 / time.as_secs_f64();
+    Ok(serde_json::json!({
+        "mib": BLOB_BYTES >> 20,
+        "write_mib_per_s": rate(written),
+        "read_mib_per_s": rate(read),
+    }))
+}
+
+async fn write(channel: &Channel, digest: Digest, bytes: Bytes) -> Result<Duration> {
+    let resource_name = format!("uploads/{}/blobs/{digest}", uuid::Uuid::new_v4());
+    let offsets = (0..BLOB_BYTES).step_by(CHUNK_BYTES);
+    let requests = stream::iter(offsets.map(move |offset| WriteRequest {
+        resource_name: if offset == 0 {
+            resource_name.clone()
+        } else {
+            String::new()
+        },
+        write_offset: i64::try_from(offset).unwrap_or(i64::MAX),
+        finish_write: offset + CHUNK_BYTES == BLOB_BYTES,
+        data: bytes.slice(offset..offset + CHUNK_BYTES),
+    }));
+    let started = Instant::now();
+    let response = ByteStreamClient::new(channel.clone())
+        .write(requests)
+        .await?
+        .into_inner();
+    ensure!(
+        usize::try_from(response.committed_size)? == BLOB_BYTES,
+        "{response:?}"
+    );
+    Ok(started.elapsed())
+}
+
+async fn read(channel: &Channel, digest: Digest) -> Result<Duration> {
+    let request = ReadRequest {
+        resource_name: format!("blobs/{digest}"),
+        ..Default::default()
+    };
+    let started = Instant::now();
+    let mut client = ByteStreamClient::new(channel.clone()).max_decoding_message_size(8 << 20);
+    let mut stream = client.read(request).await?.into_inner();
+    let mut length = 0;
+    while let Some(response) = stream.next().await {
+        length += response?.data.len();
+    }
+    ensure!(length == BLOB_BYTES, "{length} bytes of {BLOB_BYTES}");
+    Ok(started.elapsed())
+}

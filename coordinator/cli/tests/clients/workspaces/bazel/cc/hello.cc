@@ -1,0 +1,3 @@
+#include <iostream>
+#include "cc/sum.h"
+int main() { std::cout << "hello " << sum(1, 2) << std::endl; }

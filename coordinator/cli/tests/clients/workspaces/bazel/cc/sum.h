@@ -1,0 +1,2 @@
+#pragma once
+int sum(int left, int right);

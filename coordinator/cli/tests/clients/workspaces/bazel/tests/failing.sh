@@ -1,0 +1,3 @@
+#!/bin/sh
+echo "this is why it fails"
+exit 1

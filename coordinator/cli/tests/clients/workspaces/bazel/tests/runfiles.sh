@@ -1,0 +1,3 @@
+#!/bin/sh
+set -eu
+[ "$(cc/hello)" = "hello 3" ]

@@ -1,0 +1,2 @@
+#include "sum.h"
+int sum(int left, int right) { return left + right; }

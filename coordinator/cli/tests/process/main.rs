@@ -1,0 +1,28 @@
+//! The `regatta` command without Docker: a coordinator and agents as processes, jobs as plain processes of
+//! this machine. `cargo xtask test` turns these on (feature `process-tests`); they need root for
+//! namespaces and mounts, and cargo.
+//!
+//! What holds whatever jobs run in is tested with Docker as well, by the same tests.
+
+#![expect(
+    clippy::print_stderr,
+    reason = "a failed test shows the logs of its fleet"
+)]
+
+#[path = "../docker/bad_input.rs"]
+mod bad_input;
+#[path = "../docker/faults.rs"]
+mod faults;
+#[path = "../fixture/fleet.rs"]
+#[expect(dead_code, reason = "these tests need a part of the fixture")]
+mod fleet;
+mod full_disk;
+#[path = "../docker/observability.rs"]
+mod observability;
+#[path = "../docker/pipeline.rs"]
+mod pipeline;
+#[path = "../fixture/program.rs"]
+mod program;
+
+/// What jobs run in here.
+pub(crate) const RUNTIME: fleet::Runtime = fleet::Runtime::Process;

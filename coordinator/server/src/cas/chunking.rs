@@ -1,0 +1,232 @@
+//! Large blobs and the chunks that they are made of (REAPI, `SplitBlob` and `SpliceBlob`).
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use regatta_cas::{
+    BlobRange, BlobStore, ChunkingParams, MAX_CHUNKS, StoreError, concatenated, put_chunks,
+};
+use regatta_model::Digest;
+use regatta_wire::reapi;
+use regatta_wire::reapi::chunking_function::Value as ChunkingFunction;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::find_missing;
+use crate::recently_used::RecentlyUsed;
+use crate::status::{self, Failure};
+
+/// How blobs are cut here, and how clients are asked to cut them.
+pub(crate) const CHUNKING_PARAMS: ChunkingParams = ChunkingParams::RECOMMENDED;
+/// The largest blob that is made of chunks, in bytes. A short request may name a large chunk many times, so
+/// what it may set in motion has to be bounded.
+const MAX_SPLICED_SIZE_BYTES: u64 = 16 << 30;
+/// How many blobs are split or spliced at once. Each takes some 30 MiB at most, and as much of the store as
+/// there is.
+const CONCURRENT_BLOBS: usize = 4;
+/// How many chunks are remembered altogether, at some 50 bytes each.
+const REMEMBERED_CHUNKS: usize = 1 << 18;
+/// What a remembered blob costs besides its chunks, in chunks.
+const OVERHEAD_PER_BLOB_CHUNKS: usize = 8;
+
+/// Splits and splices the blobs of a store. What blobs are made of is remembered as long as there is room;
+/// what is forgotten is found again by cutting the blob again.
+#[derive(Debug, Clone)]
+pub(super) struct ChunkedBlobs {
+    blobs: Arc<dyn BlobStore>,
+    remembered: Arc<Mutex<RecentlyUsed<Digest, Arc<Mapping>>>>,
+    work: Arc<Semaphore>,
+}
+
+/// What a blob is made of.
+#[derive(Debug, PartialEq, Eq)]
+struct Mapping {
+    chunks: Vec<Digest>,
+    function: ChunkingFunction,
+}
+
+impl ChunkedBlobs {
+    /// Chunks go where the blobs are: they are blobs themselves.
+    pub(super) fn new(blobs: Arc<dyn BlobStore>) -> Self {
+        Self {
+            blobs,
+            remembered: Arc::new(Mutex::new(RecentlyUsed::new(REMEMBERED_CHUNKS))),
+            work: Arc::new(Semaphore::new(CONCURRENT_BLOBS)),
+        }
+    }
+
+    /// Names the chunks of a blob, all of which are stored when this returns.
+    pub(super) async fn split(
+        &self,
+        request: reapi::SplitBlobRequest,
+    ) -> Result<reapi::SplitBlobResponse, Failure> {
+        status::sha256_only(request.digest_function)?;
+        let digest = status::digest_field(request.blob_digest.as_ref(), "blob_digest")?;
+        if CHUNKING_PARAMS.most_chunks(digest.size_bytes()) > MAX_CHUNKS as u64 {
+            return Err(status::not_found(format!(
+                "blob {digest} is not split, because it may have more than {MAX_CHUNKS} chunks; read it \
+                 as a whole"
+            )));
+        }
+        // Also makes the blob stay for as long as its chunks.
+        if !self.missing(&[digest]).await?.is_empty() {
+            return Err(status::of_read(&StoreError::NotFound { digest }));
+        }
+        let mapping = match self.recall(&digest).await? {
+            Some(mapping) => mapping,
+            None => self.cut(digest).await?,
+        };
+        Ok(reapi::SplitBlobResponse {
+            chunk_digests: mapping.chunks.iter().map(Into::into).collect(),
+            chunking_function: mapping.function.into(),
+        })
+    }
+
+    /// Makes a blob of chunks that are stored, in their order, if that gives the blob that is asked for.
+    pub(super) async fn splice(
+        &self,
+        request: reapi::SpliceBlobRequest,
+    ) -> Result<reapi::SpliceBlobResponse, Failure> {
+        status::sha256_only(request.digest_function)?;
+        let digest = status::digest_field(request.blob_digest.as_ref(), "blob_digest")?;
+        let chunks = chunks_of(&request.chunk_digests, &digest)?;
+        let function = ChunkingFunction::try_from(request.chunking_function)
+            .unwrap_or(ChunkingFunction::Unknown);
+        let response = reapi::SpliceBlobResponse {
+            blob_digest: Some(digest.into()),
+        };
+        let is_there = self.missing(&[digest]).await?.is_empty();
+        let missing = self.missing(&chunks).await?;
+        match (is_there, missing.first()) {
+            (true, None) => return Ok(response),
+            (true, Some(_)) => {
+                return Err(status::already_exists(format!(
+                    "blob {digest} is there already, but {} of the chunks named are not; ask for its \
+                     chunks with SplitBlob",
+                    missing.len()
+                )));
+            }
+            (false, Some(first)) => {
+                return Err(status::not_found(format!(
+                    "{} of the chunks are missing, {first} first; upload them and try again",
+                    missing.len()
+                )));
+            }
+            (false, None) => {}
+        }
+        let _permit = self.permit().await?;
+        let body = concatenated(Arc::clone(&self.blobs), chunks.clone());
+        let put = self.blobs.put(&digest, body).await;
+        put.map_err(|error| of_splice(&digest, &error))?;
+        if is_cut_well(&chunks) {
+            self.remember(digest, Mapping { chunks, function });
+        }
+        Ok(response)
+    }
+
+    /// The chunks that are remembered of a blob, if all are still there. That makes them stay.
+    async fn recall(&self, digest: &Digest) -> Result<Option<Arc<Mapping>>, Failure> {
+        let mapping = self.lock().get(digest).map(Arc::clone);
+        let Some(mapping) = mapping else {
+            return Ok(None);
+        };
+        let missing = self.missing(&mapping.chunks).await?;
+        Ok(missing.is_empty().then_some(mapping))
+    }
+
+    async fn cut(&self, digest: Digest) -> Result<Arc<Mapping>, Failure> {
+        let _permit = self.permit().await?;
+        // Somebody else may have cut it while this waited.
+        if let Some(mapping) = self.recall(&digest).await? {
+            return Ok(mapping);
+        }
+        let cut = async {
+            let body = self.blobs.get(&digest, BlobRange::ALL).await?;
+            put_chunks(self.blobs.as_ref(), CHUNKING_PARAMS, &digest, body).await
+        };
+        let chunks = cut.await.map_err(|error| status::of_read(&error))?;
+        let function = ChunkingFunction::FastCdc2020;
+        Ok(self.remember(digest, Mapping { chunks, function }))
+    }
+
+    fn remember(&self, digest: Digest, mapping: Mapping) -> Arc<Mapping> {
+        let weight = mapping.chunks.len() + OVERHEAD_PER_BLOB_CHUNKS;
+        let mapping = Arc::new(mapping);
+        self.lock().insert(digest, Arc::clone(&mapping), weight);
+        mapping
+    }
+
+    /// Those of the digests that are absent, each once.
+    async fn missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, Failure> {
+        let different: BTreeSet<Digest> = digests.iter().copied().collect();
+        let different: Vec<Digest> = different.into_iter().collect();
+        let missing = find_missing(self.blobs.as_ref(), &different).await;
+        missing.map_err(|error| status::of_read(&error))
+    }
+
+    async fn permit(&self) -> Result<SemaphorePermit<'_>, Failure> {
+        let permit = self.work.acquire().await;
+        permit
+            .map_err(|_| status::unavailable("the server is stopping", status::DEFAULT_RETRY_DELAY))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, RecentlyUsed<Digest, Arc<Mapping>>> {
+        self.remembered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The chunks of a request, as far as their number and sizes tell that they can make up the blob.
+fn chunks_of(messages: &[reapi::Digest], digest: &Digest) -> Result<Vec<Digest>, Failure> {
+    const FIELD: &str = "chunk_digests";
+    if messages.len() > MAX_CHUNKS {
+        let count = messages.len();
+        let description = format!("there are {count} chunks, at most {MAX_CHUNKS} are taken");
+        return Err(status::invalid_argument(FIELD, description));
+    }
+    let chunks = super::digests_of(messages, FIELD)?;
+    let (total, expected) = (size_of(&chunks), digest.size_bytes());
+    if total != expected {
+        let description = format!("the chunks have {total} bytes, the blob has {expected}");
+        return Err(status::invalid_argument(FIELD, description));
+    }
+    if expected > MAX_SPLICED_SIZE_BYTES {
+        let description = format!(
+            "{expected} bytes are more than the {MAX_SPLICED_SIZE_BYTES} that are made of chunks; use \
+             ByteStream"
+        );
+        return Err(status::invalid_argument("blob_digest", description));
+    }
+    Ok(chunks)
+}
+
+fn size_of(chunks: &[Digest]) -> u64 {
+    let sizes = chunks.iter().map(Digest::size_bytes);
+    sizes.fold(0, u64::saturating_add)
+}
+
+/// Whether chunks are of the sizes that are made here. Others make up their blob just as well, but whoever
+/// asks for the chunks of a blob is better served with the usual ones.
+fn is_cut_well(chunks: &[Digest]) -> bool {
+    let (min, max) = (CHUNKING_PARAMS.min_bytes(), CHUNKING_PARAMS.max_bytes());
+    let sizes = min as u64..=max as u64;
+    let Some((last, others)) = chunks.split_last() else {
+        return true;
+    };
+    last.size_bytes() <= *sizes.end()
+        && others
+            .iter()
+            .all(|chunk| sizes.contains(&chunk.size_bytes()))
+}
+
+/// Why chunks did not become the blob `digest`.
+fn of_splice(digest: &Digest, error: &StoreError) -> Failure {
+    match error {
+        StoreError::Corrupt { expected, actual } if expected == digest => {
+            let description = format!("the chunks make up {actual}, not {digest}");
+            status::invalid_argument("blob_digest", description)
+        }
+        // Also of a chunk that is gone or damaged meanwhile.
+        error => status::of_read(error),
+    }
+}

@@ -1,0 +1,56 @@
+//! What is measured and logged of leased work.
+
+use regatta_model::{AgentId, AttemptNumber, LeaseId, RunId, TaskId, Timestamp, UnitIndex};
+use regatta_wire::v1;
+
+use super::super::{TaskEvent, leases::Lease, timings};
+use super::Board;
+
+impl Board {
+    /// Records how long an execution took; one that answers all units of a lease once.
+    pub(super) fn measure(
+        &mut self,
+        now: Timestamp,
+        lease: LeaseId,
+        outcome: &v1::ExecutionOutcome,
+    ) {
+        let Some(lease) = self.leases.get_mut(lease) else {
+            return;
+        };
+        let first = !std::mem::replace(&mut lease.answered, true);
+        if first || !lease.is_one_execution() {
+            timings::record(outcome, first.then_some(lease.granted_at), now);
+        }
+    }
+
+    /// The lease by which an agent had a unit, for logs, and the run that it is of.
+    fn lease_of(&self, task: TaskId, unit: UnitIndex, agent: &AgentId) -> Option<(LeaseId, RunId)> {
+        let group = self.tasks.get(&task).map_or(task, |task| task.group);
+        let held = |lease: &Lease| lease.task == group && lease.units.contains(&unit);
+        let mut leases = self.leases.of_agent(agent);
+        let (id, lease) = leases.find(|(_, lease)| held(lease))?;
+        Some((id, lease.work.run.clone()))
+    }
+
+    pub(super) fn retried(
+        &self,
+        (task, unit): (TaskId, UnitIndex),
+        agent: AgentId,
+        attempt: AttemptNumber,
+        reason: String,
+    ) {
+        metrics::counter!("regatta_units_retried_total").increment(1);
+        let (lease, run) = self.lease_of(task, unit, &agent).unzip();
+        tracing::warn!(
+            run = run.map(tracing::field::display), task = task.0, unit = unit.0,
+            lease = lease.map(|lease| lease.0), %agent, reason, "a unit was lost"
+        );
+        let event = TaskEvent::Retried {
+            unit,
+            agent,
+            attempt,
+            reason,
+        };
+        self.tell(task, event);
+    }
+}

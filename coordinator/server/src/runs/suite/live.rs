@@ -1,0 +1,57 @@
+//! What is told of tests while they run.
+
+use bytes::Bytes;
+use regatta_wire::convert::duration_to_wire;
+use regatta_wire::v1;
+use regatta_wire::v1::run_event::Event;
+use tokio::time::Instant;
+
+use super::execution::Execution;
+
+/// How much of a suite's output is told as it comes, in bytes; all of it is in the results.
+pub(super) const MAX_STREAMED_BYTES: usize = 8 << 20;
+
+/// Waits until then; for ever if there is no then.
+pub(super) async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Execution<'_> {
+    /// Tells of the tests that have been running for long.
+    pub(super) fn tell_slow(&mut self) {
+        for slow in self.slow.due(Instant::now()) {
+            let event = v1::TestSlow {
+                job: self.job.name(),
+                test_id: self.tests[slow.test].id.clone(),
+                others: u32::try_from(slow.others).unwrap_or(u32::MAX),
+                running: Some(duration_to_wire(slow.running)),
+                agent_id: slow.agent.to_string(),
+            };
+            self.job.run.log.append(Event::TestSlow(event));
+        }
+    }
+
+    /// Tells what a test prints; what the tests of a batch print together is the job's.
+    pub(super) async fn tell_output(
+        &mut self,
+        test: usize,
+        stream: v1::OutputStream,
+        offset: u64,
+        data: Bytes,
+    ) {
+        let alone = !self.suite.adapter.runs_together();
+        let test = alone.then(|| self.tests[test].id.clone());
+        let log = &self.job.run.log;
+        log.room().await;
+        log.append(Event::JobOutput(v1::JobOutput {
+            job: self.job.name(),
+            test_id: test.unwrap_or_default(),
+            stream: stream.into(),
+            offset,
+            data,
+        }));
+    }
+}

@@ -1,0 +1,44 @@
+//! Tests that nobody answers.
+
+use regatta_model::FailureClass;
+use regatta_scheduler::UnitError;
+use regatta_wire::v1;
+
+use super::bare_result;
+use super::execution::Execution;
+use crate::runs::state::JobEnd;
+use crate::runs::tally::Ending;
+
+impl Execution<'_> {
+    /// A test will have no answer.
+    pub(super) fn lost(&mut self, test: usize, error: &UnitError) {
+        // A unit that is cancelled belongs to a test that will be told as not run.
+        if *error == UnitError::Cancelled {
+            return;
+        }
+        let ending = Ending::Failed(FailureClass::Infra);
+        if self.tally.record(test, ending) {
+            self.outbox.tell(v1::TestResult {
+                attempts: self.attempts[test],
+                message: error.to_string(),
+                ..bare_result(self.job, &self.tests[test], ending)
+            });
+        }
+    }
+
+    /// Nothing could be submitted.
+    pub(super) fn give_up(&mut self, end: &JobEnd) {
+        if self.job.cancel.is_cancelled() {
+            return;
+        }
+        let open: Vec<usize> = self.tally.open().collect();
+        for test in open {
+            let ending = Ending::Failed(FailureClass::Infra);
+            self.tally.record(test, ending);
+            self.outbox.tell(v1::TestResult {
+                message: end.message.clone(),
+                ..bare_result(self.job, &self.tests[test], ending)
+            });
+        }
+    }
+}

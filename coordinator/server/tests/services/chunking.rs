@@ -1,0 +1,312 @@
+//! Blobs as chunks: SplitBlob and SpliceBlob.
+
+#[path = "../../examples/chunked_upload/counting_proxy.rs"]
+mod counting_proxy;
+#[path = "../../examples/chunked_upload/edits.rs"]
+mod edits;
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use regatta_cas::{GrpcBlobStore, put_bytes, read_all};
+use regatta_model::Digest;
+use regatta_wire::reapi;
+use regatta_wire::reapi::chunking_function::Value as ChunkingFunction;
+use tonic::{Code, Status};
+
+use self::counting_proxy::CountingProxy;
+use crate::harness::{Running, connect, noise};
+
+/// The largest and the smallest chunk, the last one aside, of the parameters that are advertised.
+const MAX_CHUNK_BYTES: i64 = 2 << 20;
+const MIN_CHUNK_BYTES: i64 = 128 << 10;
+
+/// Stores a blob as a whole.
+async fn store_large(coordinator: &Running, blob: Bytes) -> Digest {
+    let store = GrpcBlobStore::new(coordinator.channel.clone(), "main");
+    put_bytes(&store, blob).await.unwrap()
+}
+
+async fn read_large(coordinator: &Running, digest: &Digest) -> Bytes {
+    let store = GrpcBlobStore::new(coordinator.channel.clone(), "main");
+    read_all(&store, digest, u64::MAX).await.unwrap()
+}
+
+async fn split(coordinator: &Running, digest: &Digest) -> Result<reapi::SplitBlobResponse, Status> {
+    let request = reapi::SplitBlobRequest {
+        blob_digest: Some(digest.into()),
+        ..Default::default()
+    };
+    let response = coordinator.cas().split_blob(request).await?;
+    Ok(response.into_inner())
+}
+
+async fn splice(
+    coordinator: &Running,
+    blob: &Digest,
+    chunks: &[Digest],
+) -> Result<reapi::SpliceBlobResponse, Status> {
+    let request = reapi::SpliceBlobRequest {
+        blob_digest: Some(blob.into()),
+        chunk_digests: chunks.iter().map(reapi::Digest::from).collect(),
+        ..Default::default()
+    };
+    let response = coordinator.cas().splice_blob(request).await?;
+    Ok(response.into_inner())
+}
+
+fn digests(messages: &[reapi::Digest]) -> Vec<Digest> {
+    let digests = messages.iter();
+    digests
+        .map(|digest| Digest::try_from(digest).unwrap())
+        .collect()
+}
+
+#[tokio::test]
+async fn the_chunks_of_a_blob_make_it_up_and_can_be_read() {
+    let coordinator = Running::start().await;
+    let blob = noise(9_000_000, 1);
+    let digest = store_large(&coordinator, blob.clone()).await;
+    let first = split(&coordinator, &digest).await.unwrap();
+    assert_eq!(first.chunking_function(), ChunkingFunction::FastCdc2020);
+    let (_, others) = first.chunk_digests.split_last().unwrap();
+    let bounds = MIN_CHUNK_BYTES..=MAX_CHUNK_BYTES;
+    assert!(
+        others
+            .iter()
+            .all(|chunk| bounds.contains(&chunk.size_bytes))
+    );
+    let mut whole = Vec::new();
+    for chunk in digests(&first.chunk_digests) {
+        whole.extend_from_slice(&read_large(&coordinator, &chunk).await);
+    }
+    assert!(whole == blob);
+    assert_eq!(split(&coordinator, &digest).await.unwrap(), first);
+    // What was known is forgotten with the process, and found again.
+    let coordinator = Running::start_in(coordinator.stop().await, |_| {}).await;
+    assert_eq!(split(&coordinator, &digest).await.unwrap(), first);
+}
+
+#[tokio::test]
+async fn a_split_that_is_remembered_reads_no_blob() {
+    let coordinator = Running::start().await;
+    let digest = store_large(&coordinator, noise(9_000_000, 1)).await;
+    let first = split(&coordinator, &digest).await.unwrap();
+    // Whoever reads the blob now finds it damaged.
+    let is_whole =
+        |path: &&std::path::PathBuf| std::fs::metadata(path).unwrap().len() == digest.size_bytes();
+    let files = coordinator.stored_files();
+    let file = files.iter().find(is_whole).unwrap();
+    std::fs::write(file, vec![0; 9_000_000]).unwrap();
+    assert_eq!(split(&coordinator, &digest).await.unwrap(), first);
+    let coordinator = Running::start_in(coordinator.stop().await, |_| {}).await;
+    let refused = split(&coordinator, &digest).await.unwrap_err();
+    assert_eq!(refused.code(), Code::DataLoss, "{refused}");
+}
+
+#[tokio::test]
+async fn blobs_that_have_much_in_common_share_their_chunks() {
+    let coordinator = Running::start().await;
+    let before = noise(20_000_000, 1);
+    let mut after = before.to_vec();
+    after.splice(7_000_000..7_000_100, *b"some other bytes");
+    let mut known = HashSet::new();
+    let mut new_bytes = Vec::new();
+    for blob in [before, after.into()] {
+        let digest = store_large(&coordinator, blob).await;
+        let chunks = digests(&split(&coordinator, &digest).await.unwrap().chunk_digests);
+        let new = chunks.into_iter().filter(|chunk| known.insert(*chunk));
+        new_bytes.push(new.map(|chunk| chunk.size_bytes()).sum::<u64>());
+    }
+    // The chunk that was edited and, if a cut went with it, the next.
+    assert!(new_bytes[1] <= 4 << 20, "{new_bytes:?}");
+}
+
+#[tokio::test]
+async fn short_blobs_are_their_own_only_chunk() {
+    let coordinator = Running::start().await;
+    let short = coordinator.store("short").await;
+    let response = split(&coordinator, &short).await.unwrap();
+    assert_eq!(digests(&response.chunk_digests), [short]);
+    // The empty blob is always there, and has no part.
+    let response = split(&coordinator, &Digest::EMPTY).await.unwrap();
+    assert_eq!(digests(&response.chunk_digests), []);
+}
+
+#[tokio::test]
+async fn what_cannot_be_split_says_why() {
+    let coordinator = Running::start().await;
+    let absent = Digest::of(b"absent");
+    let refused = split(&coordinator, &absent).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound, "{refused}");
+    let huge = Digest::new([1; 32], u64::try_from(i64::MAX).unwrap());
+    let refused = split(&coordinator, &huge).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound, "{refused}");
+    assert!(
+        refused.message().contains("read it as a whole"),
+        "{refused}"
+    );
+    let mut request = reapi::SplitBlobRequest::default();
+    let refused = coordinator.cas().split_blob(request.clone()).await;
+    assert_eq!(refused.unwrap_err().code(), Code::InvalidArgument);
+    request.blob_digest = Some(absent.into());
+    request.digest_function = 9;
+    let refused = coordinator.cas().split_blob(request).await;
+    assert_eq!(refused.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn chunks_become_a_blob_in_their_order() {
+    let coordinator = Running::start().await;
+    let (a, b) = (
+        coordinator.store("one ").await,
+        coordinator.store("two ").await,
+    );
+    let blob = b"one two one ";
+    let digest = Digest::of(blob);
+    let spliced = splice(&coordinator, &digest, &[a, b, a]).await.unwrap();
+    assert_eq!(digests(spliced.blob_digest.as_slice()), [digest]);
+    assert_eq!(read_large(&coordinator, &digest).await, blob[..]);
+    // Again is as good, also after a restart, and of other chunks that are there.
+    assert_eq!(
+        splice(&coordinator, &digest, &[a, b, a]).await.unwrap(),
+        spliced
+    );
+    assert_eq!(
+        splice(&coordinator, &digest, &[digest]).await.unwrap(),
+        spliced
+    );
+    // Chunks of unusual sizes are not what others are told.
+    let response = split(&coordinator, &digest).await.unwrap();
+    assert_eq!(digests(&response.chunk_digests), [digest]);
+    let nothing = splice(&coordinator, &Digest::EMPTY, &[]).await.unwrap();
+    assert_eq!(digests(nothing.blob_digest.as_slice()), [Digest::EMPTY]);
+    let emptiness = [Digest::EMPTY, Digest::EMPTY];
+    splice(&coordinator, &Digest::EMPTY, &emptiness)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_spliced_blob_is_remembered_as_it_was_cut() {
+    let coordinator = Running::start().await;
+    let parts = [noise(200_000, 1), noise(300_000, 2), noise(10, 3)];
+    let mut chunks = Vec::new();
+    for part in &parts {
+        chunks.push(coordinator.store(part.clone()).await);
+    }
+    let digest = Digest::of(&parts.concat());
+    splice(&coordinator, &digest, &chunks).await.unwrap();
+    let response = split(&coordinator, &digest).await.unwrap();
+    assert_eq!(digests(&response.chunk_digests), chunks);
+    assert_eq!(response.chunking_function(), ChunkingFunction::Unknown);
+}
+
+#[tokio::test]
+async fn what_cannot_be_spliced_becomes_no_blob() {
+    let coordinator = Running::start().await;
+    let (a, b) = (
+        coordinator.store("one ").await,
+        coordinator.store("two ").await,
+    );
+    let (blob, absent) = (Digest::of(b"one two "), Digest::of(b"gone"));
+    let wrong_size = Digest::new(*blob.hash(), 9);
+    let largest = Digest::new([1; 32], 1 << 40);
+    let too_many = vec![Digest::EMPTY; 50_001];
+    let cases: [(&str, Digest, &[Digest], Code); 8] = [
+        ("wrong order", blob, &[b, a], Code::InvalidArgument),
+        ("missing chunk", blob, &[a, absent], Code::NotFound),
+        ("too short", blob, &[a], Code::InvalidArgument),
+        ("wrong size", wrong_size, &[a, b], Code::InvalidArgument),
+        ("nothing", blob, &[], Code::InvalidArgument),
+        ("too many", Digest::EMPTY, &too_many, Code::InvalidArgument),
+        ("too large", largest, &[largest], Code::InvalidArgument),
+        ("itself", blob, &[blob], Code::NotFound),
+    ];
+    for (name, digest, chunks, code) in cases {
+        let refused = splice(&coordinator, &digest, chunks).await.unwrap_err();
+        assert_eq!(refused.code(), code, "{name}: {refused}");
+    }
+    assert_eq!(coordinator.missing(&[blob]).await, [blob]);
+    let refused = splice(&coordinator, &blob, &[a, absent]).await.unwrap_err();
+    assert!(refused.message().contains(&absent.to_string()), "{refused}");
+    splice(&coordinator, &blob, &[a, b]).await.unwrap();
+    // The blob is there by now, whatever is missing; nothing is promised of these chunks.
+    let refused = splice(&coordinator, &blob, &[a, absent]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::AlreadyExists, "{refused}");
+}
+
+#[tokio::test]
+async fn malformed_chunks_are_refused() {
+    let coordinator = Running::start().await;
+    let bad = reapi::Digest {
+        hash: "ABC".to_owned(),
+        size_bytes: 0,
+    };
+    let good = reapi::SpliceBlobRequest {
+        blob_digest: Some(Digest::EMPTY.into()),
+        ..Default::default()
+    };
+    let cases = [
+        (
+            "chunk_digests[0]",
+            reapi::SpliceBlobRequest {
+                chunk_digests: vec![bad.clone()],
+                ..good.clone()
+            },
+        ),
+        (
+            "blob_digest",
+            reapi::SpliceBlobRequest {
+                blob_digest: Some(bad),
+                ..good.clone()
+            },
+        ),
+        (
+            "blob_digest",
+            reapi::SpliceBlobRequest {
+                blob_digest: None,
+                ..good.clone()
+            },
+        ),
+        (
+            "digest_function",
+            reapi::SpliceBlobRequest {
+                digest_function: 9,
+                ..good.clone()
+            },
+        ),
+    ];
+    for (field, request) in cases {
+        let refused = coordinator.cas().splice_blob(request).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+        assert!(refused.message().starts_with(field), "{refused}");
+    }
+    // A function that is not known here is not refused: the digest alone decides.
+    let other = reapi::SpliceBlobRequest {
+        chunking_function: 77,
+        ..good
+    };
+    coordinator.cas().splice_blob(other).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_file_that_changed_a_little_costs_little() {
+    const FILE_BYTES: usize = 40_000_000;
+    let coordinator = Running::start().await;
+    let proxy = CountingProxy::start(coordinator.address).await.unwrap();
+    let store = GrpcBlobStore::new(connect(proxy.address()).await, "main");
+    let file = edits::noise(FILE_BYTES, 1);
+    // One place costs its own bytes and a chunk at each end; chunks are 512 KiB on average.
+    let versions = [
+        (file.clone(), FILE_BYTES * 101 / 100),
+        (edits::edited(&file, 1, 2), 4_000_000),
+        (edits::edited(&file, 10, 3), 15_000_000),
+    ];
+    for (version, most) in versions {
+        let digest = put_bytes(&store, version.clone().into()).await.unwrap();
+        let sent = proxy.take_sent_bytes();
+        assert!(sent <= most as u64, "{sent} bytes sent, {most} expected");
+        assert!(read_large(&coordinator, &digest).await == version);
+    }
+}

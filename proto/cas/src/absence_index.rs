@@ -1,0 +1,187 @@
+//! What is known not to be there.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use async_trait::async_trait;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use regatta_model::Digest;
+
+use crate::{BlobRange, BlobStore, BlobStream, StoreError};
+
+/// Knows which blobs a store lacks, so that asking about thousands of new ones costs no request.
+///
+/// It remembers 64 bits of the digest of every blob that the store ever had: a blob whose bits it does not
+/// know is absent for certain, and about any other the store is asked. Until the store's listing has been
+/// read to its end, and if that fails or is longer than the capacity, it asks about all of them.
+///
+/// It is right only if nothing else writes to the store: never put it above a bucket or directory that
+/// several coordinators share.
+pub struct AbsenceIndex {
+    store: Arc<dyn BlobStore>,
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// The blobs that the store has, or had.
+#[derive(Debug)]
+struct Seen {
+    fingerprints: HashSet<u64>,
+    capacity: usize,
+    extent: Extent,
+}
+
+/// How much of the store's content has been seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// The listing is being read.
+    Some,
+    /// Everything: what has not been seen is absent.
+    All,
+    /// The index is of no use, and empty.
+    Unknown,
+}
+
+impl AbsenceIndex {
+    /// Adds the index to `store`, whose blobs `listing` names. The listing is read by a task that ends
+    /// with the index; it needs a tokio runtime. At most `capacity` blobs are remembered, at 10 to 20
+    /// bytes each.
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn BlobStore>,
+        listing: BoxStream<'static, Result<Digest, StoreError>>,
+        capacity: usize,
+    ) -> Self {
+        let seen = Arc::new(Mutex::new(Seen {
+            fingerprints: HashSet::new(),
+            capacity,
+            extent: Extent::Some,
+        }));
+        tokio::spawn(read_listing(Arc::downgrade(&seen), listing));
+        Self { store, seen }
+    }
+
+    /// Those of `digests` that may be there, or `None` if nothing is known.
+    fn possible(&self, digests: &[Digest]) -> Option<Vec<Digest>> {
+        let seen = lock(&self.seen);
+        (seen.extent == Extent::All).then(|| {
+            let possible = digests.iter().filter(|digest| seen.has(digest));
+            possible.copied().collect()
+        })
+    }
+}
+
+/// Notes what the listing names, until the index is gone.
+async fn read_listing(
+    seen: Weak<Mutex<Seen>>,
+    mut listing: BoxStream<'static, Result<Digest, StoreError>>,
+) {
+    while let Some(listed) = listing.next().await {
+        let Some(seen) = seen.upgrade() else {
+            return;
+        };
+        match listed {
+            Ok(digest) => lock(&seen).note(&digest),
+            Err(error) => {
+                tracing::warn!(%error, "the store cannot be listed; it will be asked about every blob");
+                lock(&seen).give_up();
+            }
+        }
+        if lock(&seen).extent == Extent::Unknown {
+            return;
+        }
+    }
+    if let Some(seen) = seen.upgrade() {
+        lock(&seen).extent = Extent::All;
+    }
+}
+
+fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Seen {
+    fn note(&mut self, digest: &Digest) {
+        if self.extent == Extent::Unknown {
+            return;
+        }
+        self.fingerprints.insert(fingerprint(digest));
+        if self.fingerprints.len() > self.capacity {
+            tracing::warn!(
+                capacity = self.capacity,
+                "the store has more blobs than the index can hold; it will be asked about every blob"
+            );
+            self.give_up();
+        }
+    }
+
+    fn has(&self, digest: &Digest) -> bool {
+        self.fingerprints.contains(&fingerprint(digest))
+    }
+
+    fn give_up(&mut self) {
+        self.fingerprints = HashSet::new();
+        self.extent = Extent::Unknown;
+    }
+}
+
+/// Bits that differ between two digests, but for one pair in 2^64.
+fn fingerprint(digest: &Digest) -> u64 {
+    let mut bits = [0; 8];
+    bits.copy_from_slice(&digest.hash()[..8]);
+    u64::from_le_bytes(bits) ^ digest.size_bytes()
+}
+
+/// `asked` without `present`, which has the order of `asked`.
+fn without(asked: &[Digest], present: &[Digest]) -> Vec<Digest> {
+    let mut present = present.iter().peekable();
+    let others = asked
+        .iter()
+        .filter(|digest| present.next_if_eq(digest).is_none());
+    others.copied().collect()
+}
+
+impl fmt::Debug for AbsenceIndex {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seen = lock(&self.seen);
+        formatter
+            .debug_struct("AbsenceIndex")
+            .field("store", &self.store)
+            .field("seen", &seen.fingerprints.len())
+            .field("extent", &seen.extent)
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl BlobStore for AbsenceIndex {
+    async fn get(&self, digest: &Digest, range: BlobRange) -> Result<BlobStream, StoreError> {
+        self.store.get(digest, range).await
+    }
+
+    async fn put(&self, digest: &Digest, body: BlobStream) -> Result<(), StoreError> {
+        // Before it can be there: that a blob is absent is never said of one that is not.
+        lock(&self.seen).note(digest);
+        self.store.put(digest, body).await
+    }
+
+    async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
+        let Some(possible) = self.possible(digests) else {
+            return self.store.find_missing(digests).await;
+        };
+        if possible.is_empty() {
+            return Ok(digests.to_vec());
+        }
+        let missing = self.store.find_missing(&possible).await?;
+        Ok(without(digests, &without(&possible, &missing)))
+    }
+
+    async fn delete(&self, digest: &Digest) -> Result<(), StoreError> {
+        // The bits stay: another blob may have the same.
+        self.store.delete(digest).await
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,125 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use futures::stream;
+use tokio::sync::Notify;
+
+use super::*;
+use crate::{MemoryBlobStore, conformance, put_bytes};
+
+/// Counts the digests that the store below is asked about.
+#[derive(Debug, Default)]
+struct AskedBlobStore {
+    store: MemoryBlobStore,
+    asked: AtomicUsize,
+}
+
+impl AskedBlobStore {
+    fn asked(&self) -> usize {
+        self.asked.swap(0, Ordering::Relaxed)
+    }
+}
+
+#[async_trait]
+impl BlobStore for AskedBlobStore {
+    async fn get(&self, digest: &Digest, range: BlobRange) -> Result<BlobStream, StoreError> {
+        self.store.get(digest, range).await
+    }
+
+    async fn put(&self, digest: &Digest, body: BlobStream) -> Result<(), StoreError> {
+        self.store.put(digest, body).await
+    }
+
+    async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
+        self.asked.fetch_add(digests.len(), Ordering::Relaxed);
+        self.store.find_missing(digests).await
+    }
+
+    async fn delete(&self, digest: &Digest) -> Result<(), StoreError> {
+        self.store.delete(digest).await
+    }
+}
+
+fn digest(text: &str) -> Digest {
+    Digest::of(text.as_bytes())
+}
+
+/// Waits until the listing has been read.
+async fn settled(index: &AbsenceIndex) -> Extent {
+    let settling = async {
+        while lock(&index.seen).extent == Extent::Some {
+            tokio::task::yield_now().await;
+        }
+        lock(&index.seen).extent
+    };
+    let settled = tokio::time::timeout(std::time::Duration::from_secs(10), settling).await;
+    settled.expect("the listing is read to its end")
+}
+
+#[tokio::test]
+async fn it_conforms() {
+    for listing in [
+        stream::empty().boxed(),
+        stream::pending().boxed(),
+        stream::iter([Err(StoreError::Unavailable {
+            detail: "down".to_owned(),
+        })])
+        .boxed(),
+    ] {
+        let index = AbsenceIndex::new(Arc::new(MemoryBlobStore::new()), listing, 1000);
+        conformance::check_keyed(Arc::new(index)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_store_is_asked_only_about_what_may_be_there() {
+    let store = Arc::new(AskedBlobStore::default());
+    let old = put_bytes(store.as_ref(), Bytes::from_static(b"old"))
+        .await
+        .unwrap();
+    let gone = digest("gone");
+    let listing = stream::iter([Ok(old), Ok(gone)]).boxed();
+    let index = AbsenceIndex::new(store.clone(), listing, 10);
+    assert_eq!(settled(&index).await, Extent::All);
+    let new = put_bytes(&index, Bytes::from_static(b"new")).await.unwrap();
+    let (a, b) = (digest("a"), digest("b"));
+    let missing = index.find_missing(&[a, old, gone, new, b]).await.unwrap();
+    assert_eq!((missing, store.asked()), (vec![a, gone, b], 3));
+    assert_eq!(index.find_missing(&[a, b]).await.unwrap(), [a, b]);
+    assert_eq!(store.asked(), 0);
+}
+
+#[tokio::test]
+async fn until_the_listing_ends_the_store_is_asked_about_all() {
+    let store = Arc::new(AskedBlobStore::default());
+    let old = put_bytes(store.as_ref(), Bytes::from_static(b"old"))
+        .await
+        .unwrap();
+    let go_on = Arc::new(Notify::new());
+    let waiting = Arc::clone(&go_on);
+    let listing = stream::once(async move {
+        waiting.notified().await;
+        Ok(old)
+    });
+    let index = AbsenceIndex::new(store.clone(), listing.boxed(), 10);
+    let asked = [digest("a"), old];
+    assert_eq!(index.find_missing(&asked).await.unwrap(), asked[..1]);
+    assert_eq!(store.asked(), 2);
+    go_on.notify_one();
+    assert_eq!(settled(&index).await, Extent::All);
+    assert_eq!(index.find_missing(&asked).await.unwrap(), asked[..1]);
+    assert_eq!(store.asked(), 1);
+}
+
+#[tokio::test]
+async fn a_store_with_more_blobs_than_the_index_holds_is_asked_about_all() {
+    let store = Arc::new(AskedBlobStore::default());
+    let listing = stream::iter([Ok(digest("a")), Ok(digest("b"))]).boxed();
+    let index = AbsenceIndex::new(store.clone(), listing, 1);
+    assert_eq!(settled(&index).await, Extent::Unknown);
+    let old = put_bytes(&index, Bytes::from_static(b"old")).await.unwrap();
+    let asked = [digest("a"), old];
+    assert_eq!(index.find_missing(&asked).await.unwrap(), asked[..1]);
+    assert_eq!(store.asked(), 2);
+    assert!(lock(&index.seen).fingerprints.is_empty());
+}
