@@ -154,7 +154,9 @@ fn a_file_that_changes_while_it_is_read() {
     let fleet = Fleet::coordinator();
     let project = tempfile::tempdir().expect("a directory");
     let words = project.path().join("words");
-    std::fs::write(&words, vec![b'w'; 16 << 20]).expect("a file");
+    // Long enough that a busy machine lets the writer in each time it is read.
+    let file = std::fs::File::create(&words).expect("a file");
+    file.set_len(256 << 20).expect("it is sparse");
     reads_words(project.path(), 1);
     let stop = AtomicBool::new(false);
     let ended = std::thread::scope(|scope| {
@@ -173,7 +175,8 @@ fn a_file_that_changes_while_it_is_read() {
     });
     ended
         .expect_code(99)
-        .expect_complaint(&["words changes while it is read", "run again"]);
+        // Whichever sees it first: what digests it or what uploads it.
+        .expect_complaint(&["words chang", " while it ", "run again"]);
     assert!(ended.lines("run-submitted").is_empty(), "{ended:#?}");
     fleet.stop();
 }
