@@ -33,7 +33,12 @@ pub(super) async fn run(global: &GlobalOptions, options: RunOptions) -> Result<E
         return list(&chosen);
     }
     let root = pipeline.root.clone();
-    let inputs = inputs(&pipeline, &chosen)?;
+    let junit = options.junit.or_else(junit_of_ci);
+    let mut inputs = inputs(&pipeline, &chosen)?;
+    if let Some(junit) = &junit {
+        let all = inputs.iter_mut();
+        all.for_each(|entries| entries.leave_out(&pipeline.root, junit));
+    }
     let client = connect(global).await?;
     let commit = blocking(move || git::commit_of(&root)).await?;
     let cache_file = directories::digest_cache(&pipeline.root).or_exit(ExitCode::Local)?;
@@ -56,7 +61,7 @@ pub(super) async fn run(global: &GlobalOptions, options: RunOptions) -> Result<E
         global,
         client: &client,
         report: &options.report,
-        junit: options.junit.or_else(junit_of_ci),
+        junit,
     };
     let (ended, tally) = session.run(spec).await?;
     Ok(ended.exit_code(&tally))

@@ -1,7 +1,7 @@
 //! `regatta test`.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use regatta_model::ImageReference;
 use regatta_wire::v1;
@@ -37,12 +37,13 @@ pub(super) async fn test(
     }
     let target = build.layout.target().to_owned();
     let digests = target.join(DIGESTS);
+    let junit = options.junit.clone().unwrap_or_else(|| target.join(JUNIT));
     let image = options.job.image.clone();
     let libraries = BuildLibraries::find(&build).or_exit(ExitCode::Local)?;
     let lacking = lacking_in(&client, image.as_ref(), &libraries, digests.clone()).await?;
     let (jobs, mut staging) = blocking({
-        let settings = settings(&options);
-        move || stage(&build, &libraries, &lacking, &settings, digests)
+        let (settings, junit) = (settings(&options), junit.clone());
+        move || stage(&build, &libraries, &lacking, &settings, &junit, digests)
     })
     .await??;
     let uploaded = staging.upload(&client.blobs()).await?;
@@ -64,12 +65,11 @@ pub(super) async fn test(
         stream_tests: options.report.live_output,
         description: description("regatta test", &options.filters),
     };
-    let junit = Some(options.junit.unwrap_or_else(|| target.join(JUNIT)));
     let session = Session {
         global,
         client: &client,
         report: &options.report,
-        junit,
+        junit: Some(junit),
     };
     let (ended, tally) = session.run(spec).await?;
     end(&ended, &tally)
@@ -139,9 +139,13 @@ fn stage(
     libraries: &BuildLibraries,
     lacking: &BTreeSet<String>,
     settings: &SuiteSettings,
+    junit: &Path,
     digests: PathBuf,
 ) -> Result<(Vec<v1::Job>, Staging), Failure> {
-    let suites = suites(build, libraries, lacking).map_err(suites_failure)?;
+    let mut suites = suites(build, libraries, lacking).map_err(suites_failure)?;
+    for suite in &mut suites {
+        suite.entries.leave_out(build.layout.root(), junit);
+    }
     let mut staging = Staging::new(&digests);
     let entries: Vec<&Entries> = suites.iter().map(|suite| &suite.entries).collect();
     let roots = staging.add(&entries)?;

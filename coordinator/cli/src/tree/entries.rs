@@ -58,4 +58,52 @@ impl Entries {
         self.by_path
             .extend(entries.map(|(path, source)| (path.clone(), source.clone())));
     }
+
+    /// Leaves out a file of the tree in `root` that Regatta itself writes, such as a report: what the last
+    /// run wrote must not make the next one another one.
+    pub fn leave_out(&mut self, root: &Path, file: &Path) {
+        // One that is not there yet is no entry.
+        let (Ok(root), Ok(file)) = (root.canonicalize(), file.canonicalize()) else {
+            return;
+        };
+        if let Some(place) = file.strip_prefix(root).ok().and_then(Path::to_str) {
+            self.by_path.remove(place);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_left_out_however_its_path_is_written() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let root = directory.path().join("project");
+        std::fs::create_dir_all(root.join("out")).expect("made");
+        std::os::unix::fs::symlink(&root, directory.path().join("link")).expect("linked");
+        let mut all = Entries::default();
+        for name in ["out/report.xml", "out/other.xml"] {
+            std::fs::write(root.join(name), "").expect("written");
+            all.insert(Path::new(name), Source::Directory).expect("UTF-8");
+        }
+        for (root, report, is_left_out) in [
+            ("project", "project/out/report.xml", true),
+            ("project", "project/out/../out/report.xml", true),
+            ("link", "project/out/report.xml", true),
+            ("project", "link/out/report.xml", true),
+            ("project/out", "project/out/report.xml", false),
+            ("project", "project/report.xml", false),
+            ("project", "elsewhere/report.xml", false),
+        ] {
+            let mut entries = all.clone();
+            entries.leave_out(&directory.path().join(root), &directory.path().join(report));
+            let left: Vec<_> = entries.by_path.keys().map(String::as_str).collect();
+            let wanted = match is_left_out {
+                true => &["out/other.xml"][..],
+                false => &["out/other.xml", "out/report.xml"],
+            };
+            assert_eq!(left, wanted, "{root} {report}");
+        }
+    }
 }

@@ -14,7 +14,7 @@ outputs = ["out"]
 
 [jobs.check]
 needs = ["build"]
-inputs = ["suite.sh"]
+inputs = ["**"]
 
 [jobs.check.suite]
 discover = ["sh", "suite.sh", "list"]
@@ -49,7 +49,8 @@ fn a_pipeline_of_a_build_and_a_suite_is_releasable_and_cached() {
         let mut run = fleet.command();
         Ended::of(
             run.current_dir(project.path())
-                .args(["--message-format", "json", "run"]),
+                .args(["--message-format", "json", "run"])
+                .args(["--junit", "report.xml"]),
         )
     };
     let first = run();
@@ -180,10 +181,12 @@ fn test(fleet: &Fleet, project: &tempfile::TempDir, options: &[&str]) -> Ended {
 fn a_cargo_workspace_needs_no_configuration_and_a_leaf_runs_alone() {
     let fleet = Fleet::of(2);
     let project = cargo_project();
-    let first = test(&fleet, &project, &[]);
+    // A report among the files of the package does not make the next run another one.
+    let junit = ["--junit", "right/report.xml"];
+    let first = test(&fleet, &project, &junit);
     first.expect_code(0);
     assert_eq!(first.finished()["counts"]["passed"], 2, "{first:#?}");
-    let second = test(&fleet, &project, &[]);
+    let second = test(&fleet, &project, &junit);
     assert_eq!(
         (
             &second.finished()["leases"],
@@ -192,7 +195,7 @@ fn a_cargo_workspace_needs_no_configuration_and_a_leaf_runs_alone() {
         (&0.into(), &2.into())
     );
     write(project.path(), &[("right/fixture", "gone")]);
-    let third = test(&fleet, &project, &[]);
+    let third = test(&fleet, &project, &junit);
     third.expect_code(100);
     let status = |line: &serde_json::Value| (line["job"].to_string(), line["status"].to_string());
     let statuses: BTreeMap<_, _> = third.lines("test").iter().map(status).collect();
