@@ -29,7 +29,6 @@ pub(crate) fn offered_properties(
         properties.insert("chroot-input-root", "true");
     }
     properties.insert("hostname", hostname);
-    properties.insert("runtime", runtime.name());
     properties
 }
 

@@ -18,6 +18,7 @@ use regatta_cas::{BlobStore as _, put_bytes, read_all};
 use regatta_model::Digest;
 use regatta_runtime::ExitStatus;
 use regatta_runtime::fake::{FakeCall, FakeRun, FakeRuntime};
+use regatta_wire::convert::timestamp_from_wire;
 use regatta_wire::{reapi, v1};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -679,11 +680,8 @@ fn length_of(
     start: &Option<prost_types::Timestamp>,
     end: &Option<prost_types::Timestamp>,
 ) -> Duration {
-    let nanos = |time: &prost_types::Timestamp| {
-        i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos)
-    };
-    let length = nanos(end.as_ref().unwrap()) - nanos(start.as_ref().unwrap());
-    Duration::from_nanos(u64::try_from(length).unwrap())
+    let time = |time: &Option<_>| timestamp_from_wire(time.as_ref().unwrap()).unwrap();
+    time(end).since(time(start))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

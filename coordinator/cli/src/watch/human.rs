@@ -202,6 +202,9 @@ impl<S: Screen> HumanReport<S> {
     }
 
     fn infrastructure_retry(&mut self, retry: &v1::InfrastructureRetry) -> io::Result<()> {
+        if let Some(live) = &mut self.live {
+            live.lost(retry);
+        }
         let head = self.options.paint.status(Tone::Doubtful, "RETRY");
         let agent = &retry.agent_id;
         let what = format!("{} {}", retry.job, retry.test_id);

@@ -54,13 +54,7 @@ impl Paint {
     /// `        PASS [   0.012s] job test`
     pub(crate) fn result_line(self, result: &v1::TestResult) -> String {
         let (tone, word) = word_of(result);
-        let mut line = format!(
-            "{} {} {} {}",
-            self.status(tone, word),
-            seconds(shown_duration(result.duration.as_ref())),
-            self.paint(Tone::Name, &result.job),
-            result.test_id
-        );
+        let mut line = self.line_of(tone, word, result);
         if !result.message.is_empty() {
             let _infallible = write!(line, ": {}", first_line(&result.message));
         }
@@ -70,13 +64,20 @@ impl Paint {
     /// `  TRY 1 FAIL [   0.012s] job test`
     pub(crate) fn retry_line(self, result: &v1::TestResult) -> String {
         let (tone, word) = word_of(result);
-        format!(
+        let word = format!("TRY {} {word}", result.attempts.max(1));
+        self.line_of(tone, &word, result)
+    }
+
+    /// An attempt of a build has no test.
+    fn line_of(self, tone: Tone, word: &str, result: &v1::TestResult) -> String {
+        let line = format!(
             "{} {} {} {}",
-            self.status(tone, &format!("TRY {} {word}", result.attempts.max(1))),
+            self.status(tone, word),
             seconds(shown_duration(result.duration.as_ref())),
             self.paint(Tone::Name, &result.job),
             result.test_id
-        )
+        );
+        line.trim_end().to_owned()
     }
 
     /// `        SLOW [> 60.000s] job test`

@@ -28,6 +28,11 @@ impl LiveOutput {
         show_lines(screen, (&output.job, &output.test_id), &output.data)
     }
 
+    /// A task has been lost: what it writes when it is run again begins anew.
+    pub(super) fn lost(&mut self, retry: &v1::InfrastructureRetry) {
+        self.shown.forget((&retry.job, &retry.test_id));
+    }
+
     /// What a test wrote that no piece had.
     pub(super) fn rest_of_test(
         &mut self,
@@ -104,6 +109,13 @@ impl Shown {
         *shown = end.max(*shown);
     }
 
+    fn forget(&mut self, (job, test): (&str, &str)) {
+        for stream in STREAMS {
+            let key = (job.to_owned(), test.to_owned(), stream.into());
+            self.0.remove(&key);
+        }
+    }
+
     /// What is left to show of an output that has ended, which `tail` is the end of; the next output of its
     /// name begins anew.
     fn rest<'a>(
@@ -167,6 +179,15 @@ mod tests {
             text: b"345",
         };
         assert_eq!(rest_of(shown(0, b"0"), Some(6), b"345"), gap);
+    }
+
+    #[test]
+    fn what_a_lost_attempt_wrote_counts_for_nothing() {
+        let mut shown = shown(0, b"all of the lost one");
+        shown.forget(("a", "other"));
+        assert_eq!(shown.0.len(), 1);
+        shown.forget(("a", ""));
+        assert_eq!(rest_of(shown, Some(3), b"new"), text(b"new"));
     }
 
     #[test]

@@ -40,7 +40,12 @@ pub(super) async fn run_build(
         };
         let outcome = match run_action(job, spec).await {
             Ok(answer) => outcome_of(job, answer, attempts).await,
-            Err(end) => return end.into(),
+            Err(end) => {
+                return JobOutcome {
+                    attempts: attempts - 1,
+                    ..end.into()
+                };
+            }
         };
         if !outcome.end.class.is_some_and(may_be_retried) || attempts > job.job().retries {
             return outcome;

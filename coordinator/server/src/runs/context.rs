@@ -78,7 +78,7 @@ pub(super) struct JobOutcome {
     pub(super) result: Option<reapi::ActionResult>,
     pub(super) cached: bool,
     pub(super) provenance: Option<v1::Provenance>,
-    /// Of a build: which attempt this was, counted from 1; 0 if nothing ran.
+    /// Of a build: how many attempts came to an end, this one included; 0 if nothing ran.
     pub(super) attempts: u32,
 }
 

@@ -126,7 +126,8 @@ fn attempt_of(finished: &v1::JobFinished) -> v1::TestResult {
         attempts: finished.attempts,
         r#where: finished.r#where.clone(),
         exit_code: finished.result.as_ref().map(|result| result.exit_code),
-        message: finished.message.clone(),
+        // What follows quotes the output, which follows itself.
+        message: finished.message.lines().next().unwrap_or_default().into(),
         ..Default::default()
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fake_agent::{Script, completed, lost};
-use fixture::{Fixture, Story, build, contract, libtest, spec};
+use fixture::{Fixture, PATIENCE, Story, build, contract, libtest, spec};
 pub(crate) use full_ledger::FullLedger;
 use futures::FutureExt as _;
 use regatta_cas::read_all;
@@ -517,9 +517,13 @@ async fn a_ledger_that_lets_nothing_be_leased_ends_the_run_with_its_reason() {
     assert!(reasons[0].contains("disk is full"), "{reasons:?}");
     assert!(fixture.dispatcher.trouble().is_some());
     ledger.make_room();
-    while fixture.dispatcher.trouble().is_some() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let recovers = async {
+        while fixture.dispatcher.trouble().is_some() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let recovered = tokio::time::timeout(PATIENCE, recovers).await;
+    recovered.expect("there is room again");
     let story = fixture.run(spec(vec![libtest("unit")])).await;
     assert_eq!(story.end().verdict(), v1::Verdict::Releasable);
     assert_eq!(fixture.dispatcher.trouble(), None);

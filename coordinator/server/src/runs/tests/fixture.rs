@@ -27,7 +27,7 @@ use crate::fleet_service::FleetService;
 use crate::runs::{RunRegistry, RunServices, RunsService};
 
 /// How long a test waits for what must happen.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The services.
 pub(crate) struct Fixture {
