@@ -295,6 +295,7 @@ fn execution_parts(
         cache: Arc::new(ActionCache::new(
             Arc::clone(&storage.results),
             Arc::clone(&blobs),
+            plan_defaults(config),
         )),
         publications: Arc::default(),
         inputs: Arc::new(InputTrees::new(Arc::clone(&blobs))),

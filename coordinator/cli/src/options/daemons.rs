@@ -34,7 +34,7 @@ pub struct CoordinatorOptions {
     /// Where it listens.
     #[command(flatten)]
     pub listen: ListenOptions,
-    /// The image for work that names none
+    /// The image for work that names none; results of another one are not found in the cache
     #[arg(long)]
     pub image: Option<ImageReference>,
     /// A tenant (REAPI instance name) whose clients may write action results, and so are trusted as agents
@@ -54,7 +54,7 @@ pub struct CoordinatorOptions {
     #[arg(long = "tenant-weight", value_name = "NAME=N", value_parser = parse_tenant_weight)]
     pub tenant_weights: Vec<(TenantId, NonZeroU32)>,
     /// A platform property for those of a tenant's actions that do not name it, for clients that cannot say
-    /// such a thing: `buildstream:chroot-input-root=true` (may be repeated)
+    /// such a thing: `buildstream:chroot-input-root=true` (may be repeated); results of other ones are not found
     #[arg(long = "tenant-property", value_name = "TENANT:NAME=VALUE", value_parser = parse_tenant_property)]
     pub tenant_properties: Vec<(TenantId, String, String)>,
     /// Where everything is kept; by default below the user's state directory

@@ -85,7 +85,8 @@ mod tests {
         let mut all = Entries::default();
         for name in ["out/report.xml", "out/other.xml"] {
             std::fs::write(root.join(name), "").expect("written");
-            all.insert(Path::new(name), Source::Directory).expect("UTF-8");
+            all.insert(Path::new(name), Source::Directory)
+                .expect("UTF-8");
         }
         for (root, report, is_left_out) in [
             ("project", "project/out/report.xml", true),

@@ -9,16 +9,18 @@ pub(super) use crate::sealed::MAX_SEALED_SIZE_BYTES as MAX_ENTRY_SIZE_BYTES;
 use crate::sealed::{seal, unseal};
 
 /// Sets these keys apart from every other digest, and from the keys of other versions of this format.
-const KEY_DOMAIN: &[u8] = b"regatta action cache 1\0";
+const KEY_DOMAIN: &[u8] = b"regatta action cache 2\0";
 
-/// The key of an action's entry.
-pub(super) fn key_of(tenant: &TenantId, action: &Digest) -> Digest {
+/// The key of an action's entry. `unsaid` is the fingerprint of what is not in the action.
+pub(super) fn key_of(tenant: &TenantId, unsaid: &Digest, action: &Digest) -> Digest {
     let mut hasher = DigestHasher::new();
     hasher.update(KEY_DOMAIN);
     hasher.update(&(tenant.as_str().len() as u64).to_le_bytes());
     hasher.update(tenant.as_str().as_bytes());
-    hasher.update(action.hash());
-    hasher.update(&action.size_bytes().to_le_bytes());
+    for digest in [unsaid, action] {
+        hasher.update(digest.hash());
+        hasher.update(&digest.size_bytes().to_le_bytes());
+    }
     hasher.finish()
 }
 

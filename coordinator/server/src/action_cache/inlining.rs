@@ -1,5 +1,7 @@
 //! Outputs inside results, for clients that want to save a round trip.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use prost::Message as _;
 use regatta_cas::{BlobStore, read_all};
@@ -20,7 +22,7 @@ pub(crate) struct InlineRequest {
     /// The standard error.
     pub(crate) stderr: bool,
     /// Output files by path.
-    pub(crate) files: Vec<String>,
+    pub(crate) files: HashSet<String>,
 }
 
 /// Puts the outputs asked for into a result, as far as they fit and can be read: it is a hint, and
@@ -57,7 +59,7 @@ impl InlineRequest {
         match output {
             Output::Stdout => self.stdout,
             Output::Stderr => self.stderr,
-            Output::File(path) => self.files.iter().any(|wanted| wanted == path),
+            Output::File(path) => self.files.contains(path),
         }
     }
 }
@@ -163,7 +165,7 @@ mod tests {
         let request = InlineRequest {
             stdout: true,
             stderr: false,
-            files: vec!["large".to_owned(), "small".to_owned()],
+            files: HashSet::from(["large".to_owned(), "small".to_owned()]),
         };
         inline_outputs(&store, &request, &mut result, 0).await;
         assert_eq!(result.stdout_raw.len(), 2 * MIB);

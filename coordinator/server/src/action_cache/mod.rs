@@ -16,6 +16,7 @@ use regatta_cas::{BlobStore, StoreError, read_all, stream_of};
 use regatta_model::{Digest, TenantId};
 use regatta_wire::reapi::ActionResult;
 
+use crate::action_plan::PlanDefaults;
 use crate::cas::find_missing;
 use crate::recently_used::RecentlyUsed;
 use crate::status;
@@ -34,11 +35,13 @@ const CONCURRENT_READS: usize = 32;
 
 /// The action cache: a keyed store of results, each served only while every blob that it names is there.
 ///
-/// Entries of one tenant are invisible to every other: the tenant is part of the key.
+/// Entries of one tenant are invisible to every other: the tenant is part of the key, and so is what
+/// the coordinator's configuration adds to its actions.
 #[derive(Debug)]
 pub struct ActionCache {
     entries: Arc<dyn BlobStore>,
     blobs: Arc<dyn BlobStore>,
+    defaults: PlanDefaults,
     remembered: Mutex<RecentlyUsed<Digest, Arc<Remembered>>>,
 }
 
@@ -76,12 +79,18 @@ impl From<ClosureError> for PutResultError {
 }
 
 impl ActionCache {
-    /// A cache whose results are in `entries`, a keyed store, and refer to `blobs`.
+    /// A cache whose results are in `entries`, a keyed store, and refer to `blobs`. Results of actions that
+    /// ran under other `defaults` are not found.
     #[must_use]
-    pub fn new(entries: Arc<dyn BlobStore>, blobs: Arc<dyn BlobStore>) -> Self {
+    pub fn new(
+        entries: Arc<dyn BlobStore>,
+        blobs: Arc<dyn BlobStore>,
+        defaults: PlanDefaults,
+    ) -> Self {
         Self {
             entries,
             blobs,
+            defaults,
             remembered: Mutex::new(RecentlyUsed::new(REMEMBERED_BYTES)),
         }
     }
@@ -110,9 +119,10 @@ impl ActionCache {
         tenant: &TenantId,
         actions: &[Digest],
     ) -> Result<Vec<Option<Arc<ActionResult>>>, StoreError> {
+        let unsaid = self.defaults.fingerprint(tenant);
         let keys: Vec<Digest> = actions
             .iter()
-            .map(|action| key_of(tenant, action))
+            .map(|action| key_of(tenant, &unsaid, action))
             .collect();
         let found: Vec<Option<Arc<Remembered>>> = stream::iter(keys.clone())
             .map(|key| async move { self.load(&key).await })
@@ -142,7 +152,7 @@ impl ActionCache {
 
     /// Whether the result of an action is in memory, as it is just after it was put. Costs no request.
     pub(crate) fn remembers(&self, tenant: &TenantId, action: &Digest) -> bool {
-        self.lock().get(&key_of(tenant, action)).is_some()
+        self.lock().get(&self.key(tenant, action)).is_some()
     }
 
     /// Remembers the result of an action, instead of any other that it had.
@@ -156,7 +166,7 @@ impl ActionCache {
         result: ActionResult,
     ) -> Result<(), PutResultError> {
         let references = self.references_of(&result).await?;
-        let key = key_of(tenant, action);
+        let key = self.key(tenant, action);
         let sealed =
             seal_entry(&result).map_err(|size_bytes| PutResultError::TooLarge { size_bytes })?;
         self.entries.put(&key, stream_of(sealed)).await?;
@@ -172,9 +182,13 @@ impl ActionCache {
     /// # Errors
     /// Those of [`BlobStore::delete`].
     pub async fn remove(&self, tenant: &TenantId, action: &Digest) -> Result<(), StoreError> {
-        let key = key_of(tenant, action);
+        let key = self.key(tenant, action);
         self.lock().remove(&key);
         self.entries.delete(&key).await
+    }
+
+    fn key(&self, tenant: &TenantId, action: &Digest) -> Digest {
+        key_of(tenant, &self.defaults.fingerprint(tenant), action)
     }
 
     async fn load(&self, key: &Digest) -> Result<Option<Arc<Remembered>>, StoreError> {

@@ -83,7 +83,7 @@ impl action_cache_server::ActionCache for ActionCacheService {
         let inline = InlineRequest {
             stdout: request.inline_stdout,
             stderr: request.inline_stderr,
-            files: request.inline_output_files,
+            files: request.inline_output_files.into_iter().collect(),
         };
         inline_outputs(self.blobs.as_ref(), &inline, &mut result, 0).await;
         Ok(Response::new(result))

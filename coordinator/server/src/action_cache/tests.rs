@@ -1,6 +1,8 @@
-use std::time::Instant;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use regatta_cas::{EmptyBlobStore, MemoryBlobStore, put_bytes};
+use regatta_model::Resources;
 use regatta_wire::reapi::{Directory, FileNode, OutputDirectory, OutputFile, Tree};
 
 use super::*;
@@ -12,10 +14,20 @@ struct Fixture {
     tenant: TenantId,
 }
 
+fn defaults(image: &str) -> PlanDefaults {
+    PlanDefaults {
+        image: Some(image.parse().unwrap()),
+        resources: Resources::default(),
+        timeout: Duration::from_secs(60),
+        maximum_timeout: Duration::from_secs(60),
+        tenant_properties: BTreeMap::new(),
+    }
+}
+
 fn fixture() -> Fixture {
     let entries = Arc::new(MemoryBlobStore::new());
     let blobs: Arc<dyn BlobStore> = Arc::new(EmptyBlobStore::new(Arc::new(MemoryBlobStore::new())));
-    let cache = ActionCache::new(entries.clone(), Arc::clone(&blobs));
+    let cache = ActionCache::new(entries.clone(), Arc::clone(&blobs), defaults("image:1"));
     Fixture {
         entries,
         blobs,
@@ -27,7 +39,15 @@ fn fixture() -> Fixture {
 impl Fixture {
     /// The same store seen by a coordinator that has just started.
     fn restarted(&self) -> ActionCache {
-        ActionCache::new(self.entries.clone(), Arc::clone(&self.blobs))
+        self.restarted_with("image:1")
+    }
+
+    fn restarted_with(&self, image: &str) -> ActionCache {
+        ActionCache::new(
+            self.entries.clone(),
+            Arc::clone(&self.blobs),
+            defaults(image),
+        )
     }
 
     async fn store(&self, text: &str) -> Digest {
@@ -139,10 +159,24 @@ async fn a_result_whose_blobs_are_gone_is_gone() {
 }
 
 #[tokio::test]
+async fn a_result_is_found_only_under_the_defaults_that_it_was_made_under() {
+    let fixture = fixture();
+    let action = Digest::of(b"action");
+    let result = result_of(&[Digest::EMPTY]);
+    let put = fixture.cache.put(&fixture.tenant, &action, result).await;
+    put.unwrap();
+    for (image, is_found) in [("image:1", true), ("image:2", false)] {
+        let cache = fixture.restarted_with(image);
+        let found = cache.get(&fixture.tenant, &action).await.unwrap();
+        assert_eq!(found.is_some(), is_found, "{image}");
+    }
+}
+
+#[tokio::test]
 async fn a_damaged_entry_is_no_entry() {
     let fixture = fixture();
     let action = Digest::of(b"action");
-    let key = key_of(&fixture.tenant, &action);
+    let key = fixture.cache.key(&fixture.tenant, &action);
     let sealed = seal_entry(&result_of(&[Digest::EMPTY])).unwrap();
     let mut flipped = sealed.to_vec();
     *flipped.last_mut().unwrap() ^= 1;

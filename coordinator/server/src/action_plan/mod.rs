@@ -13,7 +13,7 @@ mod quantity;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use regatta_model::{Digest, ImageReference, Platform, Resources, RunId, TenantId};
+use regatta_model::{Digest, DigestHasher, ImageReference, Platform, Resources, RunId, TenantId};
 use regatta_wire::convert::{
     InvalidDurationError, RequiredDigestError, duration_from_wire, duration_to_wire,
     required_digest,
@@ -55,6 +55,21 @@ impl PlanDefaults {
             settings_of(properties.clone(), self).map_err(|error| (tenant.clone(), error))?;
         }
         Ok(())
+    }
+
+    /// A digest of what decides how a tenant's actions run and is not in them: another image or other
+    /// properties mean other results.
+    pub(crate) fn fingerprint(&self, tenant: &TenantId) -> Digest {
+        let image = self.image.as_ref().map(ToString::to_string);
+        let properties = self.tenant_properties.get(tenant);
+        let properties = properties.into_iter().flat_map(Platform::iter);
+        let texts = properties.flat_map(|(name, value)| [name, value]);
+        let mut hasher = DigestHasher::new();
+        for text in std::iter::once(image.as_deref().unwrap_or_default()).chain(texts) {
+            hasher.update(&(text.len() as u64).to_le_bytes());
+            hasher.update(text.as_bytes());
+        }
+        hasher.finish()
     }
 
     /// What a tenant's action asks for, be it by itself or not.

@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use regatta_wire::reapi::command::EnvironmentVariable;
 use regatta_wire::reapi::platform::Property;
 
@@ -175,6 +177,33 @@ fn a_tenants_properties_count_where_its_actions_say_nothing() {
     let strangers = with("other", &properties);
     let other = plan_with(&action, &command(&["true"]), &strangers).expect("valid");
     assert_eq!(other.platform.get("pool"), None);
+}
+
+#[test]
+fn whatever_actions_leave_unsaid_is_in_the_fingerprint() {
+    let tenant = |name: &str| name.parse::<TenantId>().expect("a tenant");
+    let of = |image: Option<&str>, properties: &[(&str, &str)]| PlanDefaults {
+        image: image.map(|image| image.parse().expect("an image")),
+        tenant_properties: BTreeMap::from([(
+            tenant("main"),
+            Platform::new(properties.iter().copied()),
+        )]),
+        ..defaults()
+    };
+    let all = [
+        of(None, &[]),
+        of(Some("default:1"), &[]),
+        of(Some("default:2"), &[]),
+        of(None, &[("pool", "large")]),
+        of(None, &[("pool", "small")]),
+        of(None, &[("poo", "llarge")]),
+        of(None, &[("pool", "large"), ("zone", "a")]),
+    ];
+    let prints = |name| all.iter().map(move |it| it.fingerprint(&tenant(name)));
+    assert_eq!(prints("main").collect::<HashSet<_>>().len(), all.len());
+    // Of the others' there are but the three images.
+    assert_eq!(prints("other").collect::<HashSet<_>>().len(), 3);
+    assert!(prints("main").eq(prints("main")));
 }
 
 #[test]

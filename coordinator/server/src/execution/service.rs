@@ -211,7 +211,7 @@ impl Call {
             inline: InlineRequest {
                 stdout: request.inline_stdout,
                 stderr: request.inline_stderr,
-                files: request.inline_output_files,
+                files: request.inline_output_files.into_iter().collect(),
             },
         })
     }

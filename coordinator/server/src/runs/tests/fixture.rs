@@ -61,22 +61,24 @@ impl Fixture {
         };
         let dispatcher = Dispatcher::start(config, Arc::clone(&ledger));
         let dispatcher = dispatcher.await.expect("starts");
+        let defaults = PlanDefaults {
+            image: None,
+            resources: Resources::default(),
+            timeout: Duration::from_secs(60),
+            maximum_timeout: Duration::from_secs(600),
+            tenant_properties: BTreeMap::new(),
+        };
         let services = RunServices {
             dispatcher: Arc::clone(&dispatcher),
             results: Arc::new(ActionCache::new(
                 Arc::new(MemoryBlobStore::new()),
                 Arc::clone(&blobs),
+                defaults.clone(),
             )),
             blobs: Arc::clone(&blobs),
             trees: Arc::new(InputTrees::new(Arc::clone(&blobs))),
             ledger: Arc::clone(&ledger),
-            defaults: PlanDefaults {
-                image: None,
-                resources: Resources::default(),
-                timeout: Duration::from_secs(60),
-                maximum_timeout: Duration::from_secs(600),
-                tenant_properties: BTreeMap::new(),
-            },
+            defaults,
         };
         let (channel, server) = serve(&services).await;
         Self {
