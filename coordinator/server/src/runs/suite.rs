@@ -26,6 +26,7 @@ use super::plan::{Adapter, PlannedSuite};
 use super::state::{JobEnd, JobStatus};
 use super::tally::{Ending, Tally};
 use execution::Execution;
+use judged::reason_of_skip;
 
 /// How long a test is expected to take if nothing is known of it or its neighbours.
 const UNKNOWN_DURATION: Duration = Duration::from_millis(100);
@@ -164,7 +165,7 @@ fn key_of(job: &JobContext, suite: &PlannedSuite, id: &str) -> Digest {
     )
 }
 
-/// Records the tests whose passes are known.
+/// Records the tests whose passes and skips are known.
 async fn record_cached(job: &JobContext, tests: &[Test], tally: &mut Tally) -> Vec<v1::TestResult> {
     if job.run.plan.spec.skip_cache_lookup || !job.surroundings.are_known() {
         return Vec::new();
@@ -179,6 +180,14 @@ async fn record_cached(job: &JobContext, tests: &[Test], tally: &mut Tally) -> V
     let mut results = Vec::new();
     for (index, found) in open.into_iter().zip(found) {
         let Some(found) = found else { continue };
+        if let Some(reason) = reason_of_skip(&found) {
+            tally.record(index, Ending::Skipped);
+            results.push(v1::TestResult {
+                message: reason,
+                ..bare_result(job, &tests[index], Ending::Skipped)
+            });
+            continue;
+        }
         tally.record(index, Ending::Cached);
         results.push(v1::TestResult {
             exit_code: Some(found.exit_code),

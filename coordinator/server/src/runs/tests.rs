@@ -462,6 +462,51 @@ async fn a_contract_suite_runs_in_batches_and_is_cached_by_test() {
     assert_eq!((again.counts().cached, again.end().leases), (3, 0));
 }
 
+fn skipping(id: &str) -> String {
+    let skip = "<skipped message=\"not here\"/>";
+    format!("<testsuite><testcase name=\"{id}\">{skip}</testcase></testsuite>")
+}
+
+#[tokio::test]
+async fn what_a_runner_skips_is_skipped_with_its_reason_and_not_asked_again() {
+    let fixture = Fixture::start().await;
+    let report = |ids: &[String]| {
+        let skips = ids.iter().filter(|id| *id == "y").map(|id| skipping(id));
+        let passes = junit(ids.iter().map(String::as_str).filter(|id| *id != "y"));
+        format!("<all>{}{passes}</all>", skips.collect::<String>())
+    };
+    let _agent = fixture.agent("a", contract_runner(&fixture, "x\ny\nz\n", report));
+    for (passed, cached) in [(2, 0), (0, 2)] {
+        let story = fixture.run(spec(vec![contract("acceptance")])).await;
+        assert_eq!(story.end().verdict(), v1::Verdict::Releasable);
+        let counts = story.counts();
+        let counts = (counts.passed, counts.cached, counts.skipped);
+        assert_eq!(counts, (passed, cached, 1));
+        let tests = story.tests();
+        assert_eq!(tests["y"].status(), v1::TestStatus::Skipped);
+        assert_eq!(tests["y"].message, "not here");
+        assert_eq!(story.end().leases == 0, passed == 0);
+    }
+}
+
+#[tokio::test]
+async fn a_skip_does_not_make_a_failure_good() {
+    let fixture = Fixture::start().await;
+    let batches = AtomicUsize::new(0);
+    let report = move |ids: &[String]| match batches.fetch_add(1, Ordering::SeqCst) {
+        0 => format!("<testcase name=\"{}\"><failure/></testcase>", ids[0]),
+        _ => skipping(&ids[0]),
+    };
+    let _agent = fixture.agent("a", contract_runner(&fixture, "x\n", report));
+    let tried_again = v1::Job {
+        retries: 1,
+        ..contract("acceptance")
+    };
+    let story = fixture.run(spec(vec![tried_again])).await;
+    assert_eq!(story.end().verdict(), v1::Verdict::NotReleasable);
+    check_lie(&story, "x", "it failed, and the runner skipped it");
+}
+
 #[tokio::test]
 async fn a_report_without_an_id_or_with_a_strange_one_is_caught() {
     let fixture = Fixture::start().await;

@@ -11,7 +11,7 @@ use regatta_model::{Digest, FailureClass, LeaseId, UnitIndex};
 use regatta_wire::convert::{duration_from_wire, duration_to_wire, required_digest};
 use regatta_wire::{reapi, v1};
 
-use super::judged::Judged;
+use super::judged::{Ended, Judged, cached_skip};
 use super::junit::{self, Case, CaseStatus};
 use crate::dispatch::{BatchPreparer, PrepareError};
 use crate::runs::action::judge;
@@ -20,7 +20,7 @@ use crate::runs::output::tail_to_show;
 use crate::runs::overlay::{Layer, lay, remove, resolve};
 
 /// Changes whenever tests are run or judged in another way.
-pub(super) const VERSION: &str = "contract 2";
+pub(super) const VERSION: &str = "contract 3";
 /// What starting a batch costs: the runner itself starts, and finds its tests.
 pub(super) const BATCH_OVERHEAD: Duration = Duration::from_millis(500);
 /// Where the ids are, from the working directory.
@@ -246,19 +246,16 @@ impl BatchReport {
             return self.judged(Err((FailureClass::Test, message)), case.time, &case.output);
         }
         let verdict = match &case.status {
-            CaseStatus::Passed => Ok(()),
+            CaseStatus::Passed => Ok(Ended::Passed),
             CaseStatus::Failed(message) => Err((FailureClass::Test, message.clone())),
-            CaseStatus::Skipped => Err((
-                FailureClass::Test,
-                format!("the runner skipped `{id}`, which it was asked to run"),
-            )),
+            CaseStatus::Skipped(reason) => Ok(Ended::Skipped(reason.clone())),
         };
         self.judged(verdict, case.time, &case.output)
     }
 
     fn judged(
         &self,
-        verdict: Result<(), (FailureClass, String)>,
+        verdict: Result<Ended, (FailureClass, String)>,
         duration: Duration,
         output: &str,
     ) -> Judged {
@@ -266,11 +263,15 @@ impl BatchReport {
         let tail = &output[output.len().saturating_sub(OUTPUT_BYTES)..];
         // A copy: a slice would keep the whole output in memory for as long as the result is.
         let stdout_tail = Bytes::copy_from_slice(tail);
-        let is_cacheable = verdict.is_ok() && self.is_trusted();
-        let cacheable = is_cacheable.then(|| reapi::ActionResult {
-            stdout_raw: stdout_tail.clone(),
-            ..Default::default()
-        });
+        let cacheable = match &verdict {
+            Ok(_) if !self.is_trusted() => None,
+            Ok(Ended::Passed) => Some(reapi::ActionResult {
+                stdout_raw: stdout_tail.clone(),
+                ..Default::default()
+            }),
+            Ok(Ended::Skipped(reason)) => Some(cached_skip(reason)),
+            Err(_) => None,
+        };
         Judged {
             cacheable,
             verdict,
@@ -358,7 +359,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(report: &BatchReport, id: &str, expected: Result<(), &str>) {
+    fn check(report: &BatchReport, id: &str, expected: Result<Ended, &str>) {
         let verdict = report.judge(id).verdict.map_err(|(_, message)| message);
         assert_eq!(verdict, expected.map_err(ToOwned::to_owned));
     }
@@ -373,7 +374,7 @@ mod tests {
         ]);
         check(&report, "a", Err("the runner reported `a` twice"));
         check(&report, "b", Err("the runner did not report `b`"));
-        check(&report, "m::c", Ok(()));
+        check(&report, "m::c", Ok(Ended::Passed));
         assert_eq!(
             report.complaints,
             ["the runner reported `ghost`, which it was not asked to run"]
@@ -382,12 +383,9 @@ mod tests {
 
     #[test]
     fn a_skip_is_no_pass() {
-        let report = report(vec![case("", "a", CaseStatus::Skipped)]);
-        check(
-            &report,
-            "a",
-            Err("the runner skipped `a`, which it was asked to run"),
-        );
+        let why = "not on this system".to_owned();
+        let report = report(vec![case("", "a", CaseStatus::Skipped(why.clone()))]);
+        check(&report, "a", Ok(Ended::Skipped(why)));
     }
 
     #[test]
@@ -440,7 +438,7 @@ mod tests {
     #[test]
     fn a_tail_does_not_keep_the_whole_output() {
         let output = "x".repeat(OUTPUT_BYTES * 8);
-        let judged = BatchReport::default().judged(Ok(()), Duration::ZERO, &output);
+        let judged = BatchReport::default().judged(Ok(Ended::Passed), Duration::ZERO, &output);
         drop(judged.cacheable);
         let tail = judged.stdout_tail.try_into_mut().expect("is held once");
         assert_eq!(tail.len(), OUTPUT_BYTES);

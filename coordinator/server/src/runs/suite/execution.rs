@@ -12,7 +12,7 @@ use regatta_wire::v1::run_event::Event;
 use tokio::time::Instant;
 
 use super::contract::{self, BatchReport, IdsFile};
-use super::judged::Judged;
+use super::judged::{Ended, Judged};
 use super::live::{MAX_STREAMED_BYTES, at};
 use super::outbox::Outbox;
 use super::reports::Reports;
@@ -283,9 +283,11 @@ impl<'a> Execution<'a> {
             .filter(|_| self.job.surroundings.produced(&outcome));
         self.attempts[test] += 1;
         let attempts = self.attempts[test];
+        judged.refuse_late_skip(attempts);
         let ending = match &judged.verdict {
-            Ok(()) if attempts > 1 => Ending::Flaky,
-            Ok(()) => Ending::Passed,
+            Ok(Ended::Passed) if attempts > 1 => Ending::Flaky,
+            Ok(Ended::Passed) => Ending::Passed,
+            Ok(Ended::Skipped(_)) => Ending::Skipped,
             Err((class, _)) => Ending::Failed(*class),
         };
         let result = v1::TestResult {
@@ -350,10 +352,11 @@ impl<'a> Execution<'a> {
         if matches!(ending, Ending::Failed(class) if class != FailureClass::Infra) {
             self.job.run.failure.notify_one();
         }
-        if !matches!(
+        let is_measured = !matches!(
             ending,
-            Ending::Failed(FailureClass::Infra | FailureClass::Cancelled)
-        ) {
+            Ending::Skipped | Ending::Failed(FailureClass::Infra | FailureClass::Cancelled)
+        );
+        if is_measured {
             self.outbox.remember(TestObservation {
                 tenant: self.job.run.plan.tenant.clone(),
                 suite: self.job.name(),

@@ -38,7 +38,8 @@ pub(super) struct Case {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum CaseStatus {
     Passed,
-    Skipped,
+    /// With the reason, if the report has one.
+    Skipped(String),
     /// With what the report says about it.
     Failed(String),
 }
@@ -132,9 +133,10 @@ impl Parser {
             }
             b"skipped" | b"disabled" => {
                 if let Some(case) = &mut self.case
-                    && case.status == CaseStatus::Passed
+                    && matches!(case.status, CaseStatus::Passed | CaseStatus::Skipped(_))
                 {
-                    case.status = CaseStatus::Skipped;
+                    let reason = attribute(element, "message")?.unwrap_or_default();
+                    case.status = CaseStatus::Skipped(reason);
                 }
             }
             b"system-out" | b"system-err" => self.text = Some(String::new()),
@@ -151,7 +153,7 @@ impl Parser {
                 let message = match &mut self.case {
                     Some(case) => match &mut case.status {
                         CaseStatus::Failed(message) => Some(message),
-                        CaseStatus::Passed | CaseStatus::Skipped => None,
+                        CaseStatus::Passed | CaseStatus::Skipped(_) => None,
                     },
                     None => self.report.errors.last_mut(),
                 };
@@ -189,7 +191,7 @@ fn status_of(element: &BytesStart<'_>) -> Result<CaseStatus, JunitError> {
         let value = attribute(element, name)?.unwrap_or_default();
         let value = value.to_ascii_lowercase();
         if DID_NOT_RUN.contains(&value.as_str()) {
-            return Ok(CaseStatus::Skipped);
+            return Ok(CaseStatus::Skipped(String::new()));
         }
     }
     Ok(CaseStatus::Passed)
@@ -216,7 +218,7 @@ mod tests {
             <testcase classname="m" name="a &lt;b&gt;" time="0.5"/>
             <testcase name="c"><failure message="no">left &amp; <![CDATA[<right>]]></failure>
               <system-out>said &#65;</system-out></testcase>
-            <testcase name="d"><skipped/></testcase></testsuite>"#;
+            <testcase name="d"><skipped message="not here"/></testcase></testsuite>"#;
         let cases = parse(xml).expect("is a report").cases;
         assert_eq!(cases[0].name, "a <b>");
         assert_eq!(
@@ -228,7 +230,7 @@ mod tests {
             CaseStatus::Failed("no\nleft & <right>".to_owned())
         );
         assert_eq!(cases[1].output, "said A");
-        assert_eq!(cases[2].status, CaseStatus::Skipped);
+        assert_eq!(cases[2].status, CaseStatus::Skipped("not here".to_owned()));
     }
 
     #[track_caller]
@@ -248,7 +250,7 @@ mod tests {
             "status='disabled'",
             "status='Skipped'",
         ] {
-            check_status(attributes, "", &CaseStatus::Skipped);
+            check_status(attributes, "", &CaseStatus::Skipped(String::new()));
         }
         let failed = CaseStatus::Failed("no".to_owned());
         check_status("", "<failure message='no'/><skipped/>", &failed);

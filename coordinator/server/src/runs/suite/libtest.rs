@@ -5,7 +5,7 @@ use std::time::Duration;
 use regatta_model::FailureClass;
 use regatta_wire::v1;
 
-use super::judged::Judged;
+use super::judged::{Ended, Judged};
 use crate::runs::action::judge;
 use crate::runs::context::JobContext;
 use crate::runs::event::duration_of;
@@ -149,13 +149,13 @@ pub(super) async fn judge_test(job: &JobContext, outcome: &v1::ExecutionOutcome)
 }
 
 /// Whether a summary says that exactly one test was run and passed.
-fn ran_one(stdout: &str) -> Result<(), (FailureClass, String)> {
+fn ran_one(stdout: &str) -> Result<Ended, (FailureClass, String)> {
     let summary = stdout
         .lines()
         .rev()
         .find(|line| line.contains("test result: "));
     match summary {
-        Some(line) if line.contains("test result: ok. 1 passed; 0 failed;") => Ok(()),
+        Some(line) if line.contains("test result: ok. 1 passed; 0 failed;") => Ok(Ended::Passed),
         Some(line) => Err((
             FailureClass::Test,
             format!("the runner exited with code 0 but did not run exactly this test: {line}"),
@@ -184,7 +184,7 @@ mod tests {
     fn a_runner_that_ran_nothing_is_caught() {
         let summary =
             |counts: &str| format!("\nrunning\n\ntest result: ok. {counts}; 0 ignored;\n");
-        assert_eq!(ran_one(&summary("1 passed; 0 failed")), Ok(()));
+        assert_eq!(ran_one(&summary("1 passed; 0 failed")), Ok(Ended::Passed));
         assert!(ran_one(&summary("0 passed; 0 failed")).is_err());
         assert!(ran_one(&summary("2 passed; 0 failed")).is_err());
         assert!(ran_one("").is_err());
