@@ -174,7 +174,13 @@ fn case_status(result: &v1::TestResult) -> TestCaseStatus {
         v1::TestStatus::Passed | v1::TestStatus::Cached | v1::TestStatus::Flaky => {
             TestCaseStatus::success()
         }
-        v1::TestStatus::Skipped | v1::TestStatus::NotRun => TestCaseStatus::skipped(),
+        v1::TestStatus::Skipped | v1::TestStatus::NotRun => {
+            let mut status = TestCaseStatus::skipped();
+            if !result.message.is_empty() {
+                status.set_message(result.message.clone());
+            }
+            status
+        }
         v1::TestStatus::Failed | v1::TestStatus::Unspecified => {
             let mut status = TestCaseStatus::non_success(kind_of(result.failure_class()));
             status

@@ -136,8 +136,17 @@ pub(crate) struct PlannedSuite {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Adapter {
-    Libtest,
+    /// Each test runs in a process of its own.
+    Harness(Harness),
+    /// The tests of a batch run together.
     Contract { junit_path: String },
+}
+
+/// What a test program is made with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Harness {
+    Libtest,
+    GoogleTest,
 }
 
 impl Plan {
@@ -306,7 +315,8 @@ fn plan_kind(job: &v1::Job) -> Result<JobKind, PlanError> {
         }),
         Some(v1::job::Kind::Suite(suite)) => {
             let adapter = match suite.adapter() {
-                v1::SuiteAdapter::Libtest => Adapter::Libtest,
+                v1::SuiteAdapter::Libtest => Adapter::Harness(Harness::Libtest),
+                v1::SuiteAdapter::Googletest => Adapter::Harness(Harness::GoogleTest),
                 v1::SuiteAdapter::Contract if suite.junit_path.is_empty() => {
                     let problem = "the contract adapter needs the path of its JUnit report";
                     return Err(invalid(field("suite.junit_path"), problem));
@@ -345,7 +355,7 @@ fn plan_template(job: &v1::Job, kind: &JobKind) -> Result<reapi::Command, PlanEr
         JobKind::Suite(suite) => (
             &suite.run_arguments,
             match &suite.adapter {
-                Adapter::Libtest => Vec::new(),
+                Adapter::Harness(_) => Vec::new(),
                 Adapter::Contract { junit_path } => vec![junit_path.clone()],
             },
         ),

@@ -3,6 +3,8 @@
 mod contract;
 mod discovery;
 mod execution;
+mod googletest;
+mod harness;
 mod judged;
 mod junit;
 mod libtest;
@@ -45,7 +47,7 @@ impl Adapter {
     /// Whether one execution runs all tests of a batch.
     const fn runs_together(&self) -> bool {
         match self {
-            Self::Libtest => false,
+            Self::Harness(_) => false,
             Self::Contract { .. } => true,
         }
     }
@@ -153,7 +155,7 @@ async fn plan_tests(job: &JobContext, suite: &PlannedSuite, ids: &[String]) -> V
 /// The digest of the action that would run this test alone.
 fn key_of(job: &JobContext, suite: &PlannedSuite, id: &str) -> Digest {
     let (extra, judge) = match &suite.adapter {
-        Adapter::Libtest => (libtest::run_arguments(suite, id), libtest::VERSION),
+        Adapter::Harness(harness) => (harness.run_arguments(suite, id), harness.version()),
         Adapter::Contract { .. } => (vec![id.to_owned()], contract::VERSION),
     };
     let arguments = suite.run_arguments.iter().cloned().chain(extra).collect();

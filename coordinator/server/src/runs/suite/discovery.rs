@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use regatta_model::FailureClass;
 
-use super::libtest;
+use super::harness::ListCommand;
 use crate::runs::action::{ActionSpec, Lookup, judge, run_action};
 use crate::runs::context::{JobContext, failed, unknown};
 use crate::runs::output::{tail_to_show, whole};
@@ -28,24 +28,30 @@ pub(super) struct Listing {
 /// Asks the suite for its tests.
 pub(super) async fn discover(job: &JobContext, suite: &PlannedSuite) -> Result<Listing, JobEnd> {
     let (ids, ignored) = match &suite.adapter {
-        Adapter::Libtest => {
-            let all = libtest::list_arguments(suite);
-            let only_ignored = libtest::list_ignored_arguments(suite);
-            if suite.include_ignored {
-                (
-                    list(job, all, libtest::parse_listing).await?,
-                    BTreeSet::new(),
-                )
-            } else {
-                let (ids, ignored) = tokio::try_join!(
-                    list(job, all, libtest::parse_listing),
-                    list(job, only_ignored, libtest::parse_listing),
-                )?;
-                (ids, ignored.into_iter().collect())
+        Adapter::Harness(harness) => {
+            let all = harness.list(suite);
+            let ignored = harness.list_ignored(suite);
+            match ignored.filter(|_| !suite.include_ignored) {
+                Some(ignored) => {
+                    let (ids, ignored) = tokio::try_join!(list(job, all), list(job, ignored))?;
+                    (ids, ignored.into_iter().collect())
+                }
+                None => {
+                    let ids = list(job, all).await?;
+                    let ignored = match suite.include_ignored {
+                        true => BTreeSet::new(),
+                        false => harness.ignored_by_name(&ids),
+                    };
+                    (ids, ignored)
+                }
             }
         }
         Adapter::Contract { .. } => {
-            let ids = list(job, suite.discover_arguments.clone(), parse_lines).await?;
+            let command = ListCommand {
+                arguments: suite.discover_arguments.clone(),
+                parse: parse_lines,
+            };
+            let ids = list(job, command).await?;
             if ids.is_empty() {
                 let text = "discovery exited with code 0 and listed no test".to_owned();
                 return Err(failed(FailureClass::Test, text));
@@ -65,11 +71,8 @@ pub(super) async fn discover(job: &JobContext, suite: &PlannedSuite) -> Result<L
     Ok(Listing { ids, ignored })
 }
 
-async fn list(
-    job: &JobContext,
-    arguments: Vec<String>,
-    parse: fn(&str) -> Result<Vec<String>, String>,
-) -> Result<Vec<String>, JobEnd> {
+async fn list(job: &JobContext, command: ListCommand) -> Result<Vec<String>, JobEnd> {
+    let ListCommand { arguments, parse } = command;
     let skip = job.run.plan.spec.skip_cache_lookup;
     let spec = ActionSpec {
         arguments,

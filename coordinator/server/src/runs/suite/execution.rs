@@ -17,7 +17,7 @@ use super::live::{MAX_STREAMED_BYTES, at};
 use super::outbox::Outbox;
 use super::reports::Reports;
 use super::slow::SlowTests;
-use super::{Test, bare_result, libtest};
+use super::{Test, bare_result, harness};
 use crate::dispatch::{BatchShape, TaskEvent, TaskHandle, UnitPlan};
 use crate::runs::action::may_be_retried;
 use crate::runs::context::{JobContext, JobWork};
@@ -133,7 +133,7 @@ impl<'a> Execution<'a> {
     async fn submit(&mut self, tests: Vec<usize>) -> Result<(), JobEnd> {
         let ids = || tests.iter().map(|test| self.tests[*test].id.clone());
         let (shape, batch_overhead) = match &self.suite.adapter {
-            Adapter::Libtest => (BatchShape::ExecutionPerUnit, libtest::BATCH_OVERHEAD),
+            Adapter::Harness(_) => (BatchShape::ExecutionPerUnit, harness::BATCH_OVERHEAD),
             Adapter::Contract { junit_path } => {
                 let blobs = Arc::clone(&self.job.run.blobs);
                 let ids = IdsFile {
@@ -150,7 +150,9 @@ impl<'a> Execution<'a> {
         let unit = |test: &usize| UnitPlan {
             expected: self.tests[*test].expected,
             extra_arguments: match &self.suite.adapter {
-                Adapter::Libtest => libtest::run_arguments(self.suite, &self.tests[*test].id),
+                Adapter::Harness(harness) => {
+                    harness.run_arguments(self.suite, &self.tests[*test].id)
+                }
                 Adapter::Contract { .. } => Vec::new(),
             },
         };
@@ -271,7 +273,7 @@ impl<'a> Execution<'a> {
         origin: Origin,
     ) {
         let mut judged = match &self.suite.adapter {
-            Adapter::Libtest => libtest::judge_test(self.job, &outcome).await,
+            Adapter::Harness(harness) => harness.judge(self.job, &outcome).await,
             Adapter::Contract { junit_path } => {
                 let path = junit_path.clone();
                 let report = self.report(submission, &path, &outcome, origin.lease).await;

@@ -1,27 +1,11 @@
 //! Rust's libtest, as its command line and its output are.
 
-use std::time::Duration;
-
-use regatta_model::FailureClass;
-use regatta_wire::v1;
-
-use super::judged::{Ended, Judged};
-use crate::runs::action::judge;
-use crate::runs::context::JobContext;
-use crate::runs::event::duration_of;
-use crate::runs::output::{tail, tail_to_show};
+use super::harness::{Verdict, did_not_run_it};
+use super::judged::Ended;
 use crate::runs::plan::PlannedSuite;
 
 /// Changes whenever tests are run or judged in another way.
 pub(super) const VERSION: &str = "libtest 1";
-/// What starting a batch costs: staging its inputs, mostly.
-pub(super) const BATCH_OVERHEAD: Duration = Duration::from_millis(20);
-/// How much of a passing test's output its result repeats, in bytes.
-const PASSED_TAIL_BYTES: u64 = 1024;
-/// How much of any other's.
-const FAILED_TAIL_BYTES: u64 = 16 * 1024;
-/// Where the summary of one test fits, in bytes from the end.
-const SUMMARY_BYTES: u64 = 4096;
 
 /// Lists every test.
 pub(super) fn list_arguments(suite: &PlannedSuite) -> Vec<String> {
@@ -93,77 +77,15 @@ fn is_total(line: &str) -> bool {
         .is_some_and(|(tests, rest)| counts(tests, "tests") && counts(rest, "benchmarks"))
 }
 
-/// What one test's process says. Exit code 0 is a pass only if a test was run.
-pub(super) async fn judge_test(job: &JobContext, outcome: &v1::ExecutionOutcome) -> Judged {
-    let result = outcome.result.clone().unwrap_or_default();
-    let blobs = job.run.blobs.as_ref();
-    let summary = || {
-        let digest = result.stdout_digest.as_ref();
-        tail(blobs, &result.stdout_raw, digest, SUMMARY_BYTES)
-    };
-    let stdout = |limit| {
-        tail_to_show(
-            blobs,
-            &result.stdout_raw,
-            result.stdout_digest.as_ref(),
-            limit,
-        )
-    };
-    let stderr = |limit| {
-        tail_to_show(
-            blobs,
-            &result.stderr_raw,
-            result.stderr_digest.as_ref(),
-            limit,
-        )
-    };
-    let verdict = match judge(outcome) {
-        Ok(()) => match summary().await {
-            Ok(text) => ran_one(&String::from_utf8_lossy(&text)),
-            // The test may well have passed: that nobody can tell is the machines' fault.
-            Err(error) => Err((
-                FailureClass::Infra,
-                format!("what the runner said cannot be read: {error}"),
-            )),
-        },
-        Err((class, _)) if class == FailureClass::Test && outcome.message.is_empty() => {
-            Err((class, String::new()))
-        }
-        Err(failure) => Err(failure),
-    };
-    let limit = if verdict.is_ok() {
-        PASSED_TAIL_BYTES
-    } else {
-        FAILED_TAIL_BYTES
-    };
-    Judged {
-        cacheable: verdict.is_ok().then(|| result.clone()),
-        verdict,
-        duration: duration_of(outcome),
-        exit_code: outcome.result.as_ref().map(|result| result.exit_code),
-        stdout_tail: stdout(limit).await,
-        stderr_tail: stderr(limit).await,
-        stdout_digest: result.stdout_digest.clone(),
-        stderr_digest: result.stderr_digest.clone(),
-    }
-}
-
 /// Whether a summary says that exactly one test was run and passed.
-fn ran_one(stdout: &str) -> Result<Ended, (FailureClass, String)> {
+pub(super) fn ran_one(stdout: &str) -> Verdict {
     let summary = stdout
         .lines()
         .rev()
         .find(|line| line.contains("test result: "));
     match summary {
         Some(line) if line.contains("test result: ok. 1 passed; 0 failed;") => Ok(Ended::Passed),
-        Some(line) => Err((
-            FailureClass::Test,
-            format!("the runner exited with code 0 but did not run exactly this test: {line}"),
-        )),
-        None => Err((
-            FailureClass::Test,
-            "the runner exited with code 0 but did not say that it ran a test".to_owned(),
-        )),
+        line => Err(did_not_run_it(line)),
     }
 }
 

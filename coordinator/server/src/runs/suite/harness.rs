@@ -1,0 +1,165 @@
+//! Test programs that run one test in a process of its own: what they are given, and what they say.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use regatta_model::FailureClass;
+use regatta_wire::v1;
+
+use super::judged::{Ended, Judged, cached_skip};
+use super::{googletest, libtest};
+use crate::runs::action::judge;
+use crate::runs::context::JobContext;
+use crate::runs::event::duration_of;
+use crate::runs::output::{tail, tail_to_show};
+use crate::runs::plan::{Harness, PlannedSuite};
+
+/// What starting a batch costs: staging its inputs, mostly.
+pub(super) const BATCH_OVERHEAD: Duration = Duration::from_millis(20);
+/// How much of a passing test's output its result repeats, in bytes.
+const PASSED_TAIL_BYTES: u64 = 1024;
+/// How much of any other's.
+const FAILED_TAIL_BYTES: u64 = 16 * 1024;
+/// Where the summary of one test fits, in bytes from the end.
+const SUMMARY_BYTES: u64 = 4096;
+
+/// How a test ended, or why it is a failure.
+pub(super) type Verdict = Result<Ended, (FailureClass, String)>;
+
+/// A command that lists tests, and how to read what it prints.
+#[derive(Debug)]
+pub(super) struct ListCommand {
+    pub(super) arguments: Vec<String>,
+    pub(super) parse: fn(&str) -> Result<Vec<String>, String>,
+}
+
+impl Harness {
+    /// Changes whenever tests are run or judged in another way.
+    pub(super) const fn version(self) -> &'static str {
+        match self {
+            Self::Libtest => libtest::VERSION,
+            Self::GoogleTest => googletest::VERSION,
+        }
+    }
+
+    /// Lists every test.
+    pub(super) fn list(self, suite: &PlannedSuite) -> ListCommand {
+        match self {
+            Self::Libtest => ListCommand {
+                arguments: libtest::list_arguments(suite),
+                parse: libtest::parse_listing,
+            },
+            Self::GoogleTest => ListCommand {
+                arguments: googletest::list_arguments(suite),
+                parse: googletest::parse_listing,
+            },
+        }
+    }
+
+    /// Lists the tests that the suite itself says not to run; `None` if their names say so.
+    pub(super) fn list_ignored(self, suite: &PlannedSuite) -> Option<ListCommand> {
+        match self {
+            Self::Libtest => Some(ListCommand {
+                arguments: libtest::list_ignored_arguments(suite),
+                parse: libtest::parse_listing,
+            }),
+            Self::GoogleTest => None,
+        }
+    }
+
+    /// Those of `ids` whose names say that they are not to be run.
+    pub(super) fn ignored_by_name(self, ids: &[String]) -> BTreeSet<String> {
+        match self {
+            Self::Libtest => BTreeSet::new(),
+            Self::GoogleTest => {
+                let disabled = ids.iter().filter(|id| googletest::is_disabled(id));
+                disabled.cloned().collect()
+            }
+        }
+    }
+
+    /// What makes the suite's command run exactly one test.
+    pub(super) fn run_arguments(self, suite: &PlannedSuite, id: &str) -> Vec<String> {
+        match self {
+            Self::Libtest => libtest::run_arguments(suite, id),
+            Self::GoogleTest => googletest::run_arguments(suite, id),
+        }
+    }
+
+    /// What the end of a test's output says, of a process that exited with 0.
+    fn ran_one(self, stdout: &str) -> Verdict {
+        match self {
+            Self::Libtest => libtest::ran_one(stdout),
+            Self::GoogleTest => googletest::ran_one(stdout),
+        }
+    }
+
+    /// What one test's process says. Exit code 0 is a pass only if a test was run.
+    pub(super) async fn judge(self, job: &JobContext, outcome: &v1::ExecutionOutcome) -> Judged {
+        let result = outcome.result.clone().unwrap_or_default();
+        let blobs = job.run.blobs.as_ref();
+        let summary = || {
+            let digest = result.stdout_digest.as_ref();
+            tail(blobs, &result.stdout_raw, digest, SUMMARY_BYTES)
+        };
+        let stdout = |limit| {
+            tail_to_show(
+                blobs,
+                &result.stdout_raw,
+                result.stdout_digest.as_ref(),
+                limit,
+            )
+        };
+        let stderr = |limit| {
+            tail_to_show(
+                blobs,
+                &result.stderr_raw,
+                result.stderr_digest.as_ref(),
+                limit,
+            )
+        };
+        let verdict = match judge(outcome) {
+            Ok(()) => match summary().await {
+                Ok(text) => self.ran_one(&String::from_utf8_lossy(&text)),
+                // The test may well have passed: that nobody can tell is the machines' fault.
+                Err(error) => Err((
+                    FailureClass::Infra,
+                    format!("what the runner said cannot be read: {error}"),
+                )),
+            },
+            Err((class, _)) if class == FailureClass::Test && outcome.message.is_empty() => {
+                Err((class, String::new()))
+            }
+            Err(failure) => Err(failure),
+        };
+        let limit = if verdict.is_ok() {
+            PASSED_TAIL_BYTES
+        } else {
+            FAILED_TAIL_BYTES
+        };
+        Judged {
+            cacheable: verdict.as_ref().ok().map(|ended| match ended {
+                Ended::Passed => result.clone(),
+                Ended::Skipped(reason) => cached_skip(reason),
+            }),
+            verdict,
+            duration: duration_of(outcome),
+            exit_code: outcome.result.as_ref().map(|result| result.exit_code),
+            stdout_tail: stdout(limit).await,
+            stderr_tail: stderr(limit).await,
+            stdout_digest: result.stdout_digest.clone(),
+            stderr_digest: result.stderr_digest.clone(),
+        }
+    }
+}
+
+/// A pass that the output does not bear out. `line` is what it says instead.
+pub(super) fn did_not_run_it(line: Option<&str>) -> (FailureClass, String) {
+    let text = match line {
+        Some(line) => {
+            format!("the runner exited with code 0 but did not run exactly this test: {line}")
+        }
+        None => "the runner exited with code 0 but did not say that it ran a test".to_owned(),
+    };
+    (FailureClass::Test, text)
+}
