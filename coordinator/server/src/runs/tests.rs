@@ -386,6 +386,15 @@ fn contract_runner(
     listed: &'static str,
     report: impl Fn(&[String]) -> String + Send + Sync + 'static,
 ) -> Script {
+    ending_runner(fixture, listed, move |ids| (0, report(ids)))
+}
+
+/// One that ends with an exit code of its own.
+fn ending_runner(
+    fixture: &Fixture,
+    listed: &'static str,
+    run: impl Fn(&[String]) -> (i32, String) + Send + Sync + 'static,
+) -> Script {
     let blobs = Arc::clone(&fixture.blobs);
     Arc::new(move |spec, execution| {
         let command = spec.command.as_ref().expect("is set");
@@ -397,8 +406,8 @@ fn contract_runner(
         let ids = ids_in(blobs.as_ref(), spec)
             .now_or_never()
             .expect("memory answers at once");
-        let xml = report(&ids);
-        let mut outcome = completed(0, "");
+        let (code, xml) = run(&ids);
+        let mut outcome = completed(code, "");
         let result = outcome.result.as_mut().expect("is set");
         result.output_files.push(reapi::OutputFile {
             path: "junit.xml".to_owned(),
@@ -505,6 +514,49 @@ async fn a_skip_does_not_make_a_failure_good() {
     let story = fixture.run(spec(vec![tried_again])).await;
     assert_eq!(story.end().verdict(), v1::Verdict::NotReleasable);
     check_lie(&story, "x", "it failed, and the runner skipped it");
+}
+
+#[tokio::test]
+async fn a_test_that_ends_its_runner_fails_alone() {
+    let fixture = Fixture::start().await;
+    // The runner says of each test that it runs before it does, and dies in those with a `!`.
+    let run = |ids: &[String]| {
+        let dies = ids.iter().position(|id| id.ends_with('!'));
+        let done = &ids[..dies.unwrap_or(ids.len())];
+        let passes = junit(done.iter().map(String::as_str));
+        let Some(dies) = dies else {
+            return (0, passes);
+        };
+        let running = format!(
+            "<testcase name=\"{}\"><error message=\"died\"/></testcase>",
+            ids[dies]
+        );
+        (139, format!("<all>{passes}{running}</all>"))
+    };
+    let listed = "a\nb\nc!\nd\ne!\nf\n";
+    let _agent = fixture.agent("a", ending_runner(&fixture, listed, run));
+    let story = fixture.run(spec(vec![contract("acceptance")])).await;
+    for id in ["c!", "e!"] {
+        check_lie(&story, id, "died");
+    }
+    let counts = story.counts();
+    assert_eq!((counts.passed, counts.failed), (4, 2));
+    assert!(story.tests().values().all(|result| result.attempts == 1));
+}
+
+#[tokio::test]
+async fn a_runner_that_ends_badly_and_never_runs_a_test_is_not_asked_for_ever() {
+    let fixture = Fixture::start().await;
+    let run = |ids: &[String]| {
+        (
+            1,
+            junit(ids.iter().map(String::as_str).filter(|id| *id != "y")),
+        )
+    };
+    let _agent = fixture.agent("a", ending_runner(&fixture, "x\ny\n", run));
+    let story = fixture.run(spec(vec![contract("acceptance")])).await;
+    check_lie(&story, "y", "exited with code 1");
+    assert_eq!((story.counts().passed, story.counts().failed), (1, 1));
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use regatta_wire::{reapi, v1};
 use super::judged::{Ended, Judged, cached_skip};
 use super::junit::{self, Case, CaseStatus};
 use crate::dispatch::{BatchPreparer, PrepareError};
-use crate::runs::action::judge;
+use crate::runs::action::{judge, may_be_retried};
 use crate::runs::context::JobContext;
 use crate::runs::output::tail_to_show;
 use crate::runs::overlay::{Layer, lay, remove, resolve};
@@ -106,6 +106,8 @@ pub(super) struct BatchReport {
     otherwise: Option<(FailureClass, String)>,
     /// Whether a test that was asked for is not reported.
     is_incomplete: bool,
+    /// Whether the tests that are not reported run again, because the runner ended in the middle.
+    is_continued: bool,
     /// The first test that is not reported, with what the runner itself printed: once is enough for all of
     /// a batch, which may have thousands.
     quoted: Option<(String, Printed)>,
@@ -218,6 +220,33 @@ impl BatchReport {
     /// its batch known the next time, nothing would run that could complain again.
     fn is_trusted(&self) -> bool {
         self.complaints.is_empty() && self.twice.is_empty() && !self.is_incomplete
+    }
+
+    /// The tests that another runner should run, because this one ended badly before it got to them. One
+    /// that reported nothing would go on to do so, and one that ended well has lied.
+    pub(super) fn left<'a>(&self, asked: &BTreeSet<&'a str>) -> Vec<&'a str> {
+        let ended_badly = self
+            .otherwise
+            .as_ref()
+            .is_some_and(|(class, _)| may_be_retried(*class));
+        match ended_badly && !self.cases.is_empty() && self.complaints.is_empty() {
+            true => asked
+                .iter()
+                .copied()
+                .filter(|id| !self.cases.contains_key(*id))
+                .collect(),
+            false => Vec::new(),
+        }
+    }
+
+    /// The tests that are left run again: this report says nothing of them.
+    pub(super) fn continued(&mut self) {
+        self.is_continued = true;
+    }
+
+    /// Whether a test is left to another runner.
+    pub(super) fn leaves(&self, id: &str) -> bool {
+        self.is_continued && !self.cases.contains_key(id)
     }
 
     /// What the report says of one test.

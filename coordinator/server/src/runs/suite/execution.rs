@@ -1,6 +1,6 @@
 //! Runs the tests whose results are not known, and tries failed ones again.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use futures::stream::{BoxStream, SelectAll};
@@ -277,6 +277,9 @@ impl<'a> Execution<'a> {
             Adapter::Contract { junit_path } => {
                 let path = junit_path.clone();
                 let report = self.report(submission, &path, &outcome, origin.lease).await;
+                if report.leaves(&self.tests[test].id) {
+                    return;
+                }
                 report.judge(&self.tests[test].id)
             }
         };
@@ -326,8 +329,16 @@ impl<'a> Execution<'a> {
         let tests = units
             .into_iter()
             .filter_map(|unit| self.test_of(submission, unit));
-        let asked: BTreeSet<&str> = tests.map(|test| self.tests[test].id.as_str()).collect();
-        let report = Arc::new(BatchReport::read(self.job, junit_path, outcome, &asked).await);
+        let all = self.tests;
+        let by_id: BTreeMap<&str, usize> =
+            tests.map(|test| (all[test].id.as_str(), test)).collect();
+        let asked: BTreeSet<&str> = by_id.keys().copied().collect();
+        let mut report = BatchReport::read(self.job, junit_path, outcome, &asked).await;
+        let left: Vec<usize> = report.left(&asked).iter().map(|id| by_id[id]).collect();
+        if !left.is_empty() && self.submit(left).await.is_ok() {
+            report.continued();
+        }
+        let report = Arc::new(report);
         self.complaints.extend(report.complaints.iter().cloned());
         if !report.complaints.is_empty() {
             self.job.run.failure.notify_one();
