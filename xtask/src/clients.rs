@@ -21,11 +21,18 @@ const OPTIONS: &[&str] = &[
     "--dpkgopt=path-exclude=/usr/lib/jvm/*/jmods/*",
 ];
 
-/// Bazel 4, as Debian's stable releases carry it.
+/// Bazel 4, as Debian's stable releases carry it, and test runners.
 const BOOKWORM: DebianImage<'static> = DebianImage {
     name: "regatta-clients-bookworm",
     suite: "bookworm",
-    packages: &["bazel-bootstrap", "g++", "git", "python3"],
+    packages: &[
+        "bazel-bootstrap",
+        "g++",
+        "git",
+        "libgtest-dev",
+        "python3",
+        "python3-pytest",
+    ],
     options: OPTIONS,
 };
 

@@ -10,6 +10,8 @@ use regatta_wire::{reapi, v1};
 
 use crate::cargo::suites::CargoSuite;
 use crate::config::{JobAction, JobConfig, Pipeline, SuiteAdapter, SuiteConfig};
+use crate::pytest::{self, Pytest};
+use crate::tree::Source;
 
 /// What commands find if nobody says otherwise: nothing is inherited from any machine, yet a shell script
 /// without a PATH is of no use, and some programs fail without a home they can write to.
@@ -159,15 +161,31 @@ pub fn configured_job(job: &JobConfig, pipeline: &Pipeline, input_root: Digest) 
                 arguments: arguments.clone(),
                 do_not_cache: false,
             }),
-            JobAction::Suite(suite) => v1::job::Kind::Suite(configured_suite(suite)),
+            JobAction::Suite(suite) => v1::job::Kind::Suite(configured_suite(suite, job.timeout)),
         }),
         ..v1::Job::default()
     }
 }
 
-fn configured_suite(suite: &SuiteConfig) -> v1::Suite {
+/// What a job's suite needs besides the job's inputs, by path.
+#[must_use]
+pub fn helper(job: &JobConfig) -> Option<(&'static str, Source)> {
+    match &job.action {
+        JobAction::Suite(suite) => match &suite.adapter {
+            SuiteAdapter::Pytest(_) => Some((pytest::HELPER_PATH, Pytest::helper())),
+            SuiteAdapter::Libtest | SuiteAdapter::GoogleTest | SuiteAdapter::Contract { .. } => {
+                None
+            }
+        },
+        JobAction::Command(_) => None,
+    }
+}
+
+fn configured_suite(suite: &SuiteConfig, timeout: Option<Duration>) -> v1::Suite {
     let (adapter, junit_path) = match &suite.adapter {
+        SuiteAdapter::Pytest(pytest) => return pytest.suite(timeout, suite.filters.clone()),
         SuiteAdapter::Libtest => (v1::SuiteAdapter::Libtest, String::new()),
+        SuiteAdapter::GoogleTest => (v1::SuiteAdapter::Googletest, String::new()),
         SuiteAdapter::Contract { junit } => (v1::SuiteAdapter::Contract, junit.clone()),
     };
     v1::Suite {

@@ -28,6 +28,7 @@ pub mod logging;
 mod memory;
 pub mod options;
 pub mod probe;
+pub mod pytest;
 pub mod session;
 pub mod tree;
 pub mod watch;

@@ -111,7 +111,13 @@ fn inputs(pipeline: &Pipeline, jobs: &[JobConfig]) -> Result<Vec<Entries>, Failu
 fn job_inputs(pipeline: &Pipeline, job: &JobConfig, files: &Entries) -> Result<Entries, Failure> {
     let patterns = job.inputs.iter().map(|pattern| pattern.text.as_str());
     match expand(&pipeline.root, files, patterns) {
-        Ok(entries) => Ok(entries),
+        Ok(mut entries) => {
+            let helper = jobs::helper(job);
+            entries
+                .by_path
+                .extend(helper.map(|(path, source)| (path.to_owned(), source)));
+            Ok(entries)
+        }
         Err(ExpandError::NoMatch { pattern }) => Err(no_such_input(pipeline, job, pattern).into()),
         Err(error @ ExpandError::Invalid { .. }) => Err(error).or_exit(ExitCode::BadConfiguration),
         Err(error @ ExpandError::Walk(_)) => Err(error).or_exit(ExitCode::Local),

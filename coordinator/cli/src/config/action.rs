@@ -3,11 +3,15 @@
 use toml::Spanned;
 use toml::de::DeValue;
 
+use crate::pytest::Pytest;
+
 use super::error::{ConfigError, ConfigProblem};
 use super::pipeline::{JobAction, SuiteAdapter, SuiteConfig};
 use super::read::relative_path;
 use super::section::Section;
 
+/// Adapters that need no help to list tests and to read results.
+const KNOWN_ADAPTERS: [&str; 3] = ["googletest", "libtest", "pytest"];
 const SUITE_KEYS: &[&str] = &["adapter", "discover", "filters", "junit", "run"];
 /// A shell that stops at the first failing command and at unset variables.
 const SHELL: [&str; 2] = ["sh", "-ceu"];
@@ -70,11 +74,23 @@ fn command(section: &Section<'_>, key: &str) -> Result<Vec<String>, ConfigError>
 
 fn read_suite(section: &Section<'_>) -> Result<SuiteConfig, ConfigError> {
     section.allow(SUITE_KEYS)?;
+    let adapter = read_adapter(section)?;
+    let optional = |key| match section.value(key) {
+        Some(_) => command(section, key),
+        None => Ok(Vec::new()),
+    };
+    let (discover, run) = match &adapter {
+        SuiteAdapter::Contract { .. } => (command(section, "discover")?, command(section, "run")?),
+        SuiteAdapter::Libtest | SuiteAdapter::GoogleTest => {
+            (optional("discover")?, command(section, "run")?)
+        }
+        SuiteAdapter::Pytest(_) => (Vec::new(), Vec::new()),
+    };
     let filters = section.texts("filters")?.unwrap_or_default();
     Ok(SuiteConfig {
-        discover: command(section, "discover")?,
-        run: suite_run(command(section, "run")?),
-        adapter: read_adapter(section)?,
+        discover,
+        run: suite_run(run),
+        adapter,
         filters: filters.into_iter().map(Spanned::into_inner).collect(),
     })
 }
@@ -94,23 +110,47 @@ fn read_adapter(section: &Section<'_>) -> Result<SuiteAdapter, ConfigError> {
         .map(|path| relative_path(section, "junit", path))
         .transpose()?;
     let name = section.text("adapter")?;
-    match (name.as_ref().map(|name| name.get_ref().as_str()), junit) {
-        (Some("libtest"), None) => Ok(SuiteAdapter::Libtest),
-        (Some("contract") | None, Some(junit)) => Ok(SuiteAdapter::Contract { junit }),
-        (Some("libtest"), Some(_)) => Err(section.bad_value(
-            "junit",
-            &section.span,
-            "the libtest adapter takes results from exit codes; remove `junit`",
-        )),
-        (Some("contract") | None, None) => Err(section.bad_value(
-            "junit",
-            &section.span,
-            "is missing: name the JUnit file that `run` writes, or set adapter = \"libtest\"",
-        )),
-        (Some(other), _) => {
-            let span = name.as_ref().map_or(section.span.clone(), Spanned::span);
-            let detail = format!("`{other}` is no adapter; there are contract and libtest");
-            Err(section.bad_value("adapter", &span, detail))
+    let name_text = name.as_ref().map_or("contract", |name| name.get_ref());
+    let adapter = match (name_text, junit) {
+        ("contract", Some(junit)) => return Ok(SuiteAdapter::Contract { junit }),
+        ("contract", None) => {
+            let detail = format!(
+                "is missing: name the JUnit file that `run` writes, or set `adapter` to one of {}",
+                KNOWN_ADAPTERS.join(", ")
+            );
+            return Err(section.bad_value("junit", &section.span, &detail));
         }
+        ("libtest", None) => SuiteAdapter::Libtest,
+        ("googletest", None) => SuiteAdapter::GoogleTest,
+        ("pytest", None) => SuiteAdapter::Pytest(read_pytest(section)?),
+        (known, Some(_)) if KNOWN_ADAPTERS.contains(&known) => {
+            let detail =
+                format!("the {known} adapter needs no report of its tests; remove `junit`");
+            return Err(section.bad_value("junit", &section.span, &detail));
+        }
+        (other, _) => {
+            let span = name.as_ref().map_or(section.span.clone(), Spanned::span);
+            let detail = format!(
+                "`{other}` is no adapter; there are contract, {}",
+                KNOWN_ADAPTERS.join(", ")
+            );
+            return Err(section.bad_value("adapter", &span, &detail));
+        }
+    };
+    Ok(adapter)
+}
+
+/// How pytest is started, if that is said.
+fn read_pytest(section: &Section<'_>) -> Result<Pytest, ConfigError> {
+    if let Some(value) = section.value("discover") {
+        let detail = "the pytest adapter lists tests itself; remove `discover`";
+        return Err(section.bad_value("discover", &value.span(), detail));
     }
+    let Some(value) = section.value("run") else {
+        return Ok(Pytest::default());
+    };
+    Pytest::parse(&command(section, "run")?).ok_or_else(|| {
+        let detail = "the pytest adapter wants a list that begins like [\"pytest\"] or [\"python3\", \"-m\", \"pytest\"]";
+        section.bad_value("run", &value.span(), detail)
+    })
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use regatta_model::{ImageReference, Isolation, JobName};
 
+use crate::pytest::Pytest;
+
 use super::error::{ConfigError, ConfigProblem, Position, nearest};
 
 /// Every job of a configuration file; their `needs` name jobs that are there and have no circle.
@@ -73,9 +75,9 @@ pub enum JobAction {
 /// How to find tests and how to run them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SuiteConfig {
-    /// Lists the ids.
+    /// Lists the ids; empty if the adapter knows how to.
     pub discover: Vec<String>,
-    /// Runs the chosen tests.
+    /// Runs the chosen tests; empty if the adapter knows how to.
     pub run: Vec<String>,
     /// How both are spoken to.
     pub adapter: SuiteAdapter,
@@ -88,6 +90,10 @@ pub struct SuiteConfig {
 pub enum SuiteAdapter {
     /// As Rust's libtest.
     Libtest,
+    /// As GoogleTest.
+    GoogleTest,
+    /// pytest.
+    Pytest(Pytest),
     /// One id a line, `@file` as last argument, JUnit at this path.
     Contract {
         /// Relative to the working directory.

@@ -19,6 +19,7 @@ mod justbuild;
 #[expect(dead_code, reason = "these tests need a part of the fixture")]
 mod program;
 mod recc;
+mod runners;
 mod siso;
 mod sleepers;
 mod workstation;

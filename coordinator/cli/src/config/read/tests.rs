@@ -1,5 +1,6 @@
-use super::super::pipeline::JobAction;
+use super::super::pipeline::{JobAction, SuiteAdapter};
 use super::*;
+use crate::pytest::Pytest;
 
 fn parsed(text: &str) -> Result<Pipeline, ConfigError> {
     parse(text, Path::new("regatta.toml"), Path::new("."))
@@ -175,9 +176,57 @@ fn values_that_make_no_sense_are_named() {
         "regatta.toml:3:12: `outputs` in [jobs.a]: `/abs` must be a relative path without `..`",
     );
     check_refused(
-        "[jobs.a.suite]\ndiscover = 'x'\nrun = 'y'\nadapter = 'pytest'",
-        "regatta.toml:4:11: `adapter` in [jobs.a.suite]: `pytest` is no adapter; \
-         there are contract and libtest",
+        "[jobs.a.suite]\ndiscover = 'x'\nrun = 'y'\nadapter = 'junit'",
+        "regatta.toml:4:11: `adapter` in [jobs.a.suite]: `junit` is no adapter; \
+         there are contract, googletest, libtest, pytest",
+    );
+}
+
+#[test]
+fn adapters_take_what_they_need_and_nothing_else() {
+    let adapter = |text: &str| {
+        let text = format!("[jobs.a.suite]\n{text}");
+        let mut jobs = parsed(&text).expect("it is good").jobs;
+        match jobs.remove(0).action {
+            JobAction::Suite(suite) => (suite.adapter, suite.discover, suite.run),
+            JobAction::Command(_) => panic!("it has a suite"),
+        }
+    };
+    let words = |words: &[&str]| {
+        words
+            .iter()
+            .map(|&word| word.to_owned())
+            .collect::<Vec<_>>()
+    };
+    let program = adapter("adapter = 'googletest'\nrun = ['./tests']");
+    assert_eq!(
+        program,
+        (SuiteAdapter::GoogleTest, words(&[]), words(&["./tests"]))
+    );
+    let lists = adapter("adapter = 'libtest'\nrun = ['./tests']\ndiscover = ['./list']");
+    assert_eq!(lists.1, ["./list"]);
+    let (default, _, run) = adapter("adapter = 'pytest'");
+    assert_eq!(
+        (default, run),
+        (SuiteAdapter::Pytest(Pytest::default()), words(&[]))
+    );
+    let (fast, _, _) = adapter("adapter = 'pytest'\nrun = ['pytest', '-m', 'fast']");
+    let wanted = Pytest::parse(&words(&["python3", "-m", "pytest", "-m", "fast"]));
+    assert_eq!(fast, SuiteAdapter::Pytest(wanted.expect("it is pytest")));
+    check_refused(
+        "[jobs.a.suite]\nadapter = 'pytest'\nrun = 'pytest -m fast'",
+        "regatta.toml:3:7: `run` in [jobs.a.suite]: the pytest adapter wants a list that begins like \
+         [\"pytest\"] or [\"python3\", \"-m\", \"pytest\"]",
+    );
+    check_refused(
+        "[jobs.a.suite]\nadapter = 'pytest'\ndiscover = 'ls'",
+        "regatta.toml:3:12: `discover` in [jobs.a.suite]: the pytest adapter lists tests itself; \
+         remove `discover`",
+    );
+    check_refused(
+        "[jobs.a.suite]\nadapter = 'googletest'\nrun = './tests'\njunit = 'x.xml'",
+        "regatta.toml:1:1: `junit` in [jobs.a.suite]: the googletest adapter needs no report of its \
+         tests; remove `junit`",
     );
 }
 

@@ -229,7 +229,10 @@ impl BatchReport {
             .otherwise
             .as_ref()
             .is_some_and(|(class, _)| may_be_retried(*class));
-        match ended_badly && !self.cases.is_empty() && self.complaints.is_empty() {
+        // A test may end its runner with exit code 0, too.
+        let mut cases = self.cases.values();
+        let is_cut = ended_badly || cases.any(|case| matches!(case.status, CaseStatus::Failed(_)));
+        match is_cut && !self.cases.is_empty() && self.complaints.is_empty() {
             true => asked
                 .iter()
                 .copied()

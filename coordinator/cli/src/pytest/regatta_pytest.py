@@ -1,0 +1,189 @@
+"""Speaks for pytest to Regatta: lists its tests, or runs those that it is given and writes JUnit XML.
+
+    regatta_pytest.py list [ARGUMENT ...]
+    regatta_pytest.py run JUNIT SECONDS [ARGUMENT ...] @FILE
+
+The arguments are pytest's. FILE has a test's node id on each line. SECONDS is how long a test may take,
+0 for as long as it likes. The report is whole at any moment, so that a test which ends the process is
+reported as the one that ran, after those before it.
+"""
+
+import faulthandler
+import importlib.util
+import os
+import re
+import sys
+from xml.sax.saxutils import escape, quoteattr
+
+# As `python3 -m pytest` has it: the directory that tests run in, not that of this file.
+sys.path[0] = os.getcwd()
+try:
+    import pytest
+except ImportError as error:
+    sys.exit(f"{sys.executable} has no pytest ({error}): use an image that has it, and what the tests import")
+
+# How much of each stream a test's case repeats, in characters.
+OUTPUT_CHARACTERS = 16 * 1024
+# How much of a failure.
+FAILURE_CHARACTERS = 64 * 1024
+# What XML cannot express.
+NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# pytest's exit code for a run without tests.
+NO_TESTS = 5
+
+
+def printable(text):
+    return NOT_XML.sub("\ufffd", text)
+
+
+def attribute(text):
+    return quoteattr(printable(text))
+
+
+class Listing:
+    """Keeps the ids of the tests that were found."""
+
+    def __init__(self):
+        self.tests = []
+
+    def pytest_collection_finish(self, session):
+        self.tests = [item.nodeid for item in session.items]
+
+
+class Report:
+    """A JUnit file that is well-formed after each write."""
+
+    HEAD = b'<?xml version="1.0" encoding="utf-8"?>\n<testsuites><testsuite name="pytest">\n'
+    TAIL = b"</testsuite></testsuites>\n"
+
+    def __init__(self, path):
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        self.file = open(path, "wb")
+        self.file.write(self.HEAD)
+        self.end = len(self.HEAD)
+        self.put("")
+
+    def put(self, case, is_final=True):
+        data = case.encode("utf-8")
+        self.file.seek(self.end)
+        self.file.write(data + self.TAIL)
+        self.file.truncate()
+        self.file.flush()
+        if is_final:
+            self.end += len(data)
+
+
+class Runner:
+    """Runs the tests that are wanted and no other, and reports each."""
+
+    def __init__(self, wanted, report, seconds):
+        self.wanted = set(wanted)
+        self.files = list(dict.fromkeys(test.split("::", 1)[0] for test in wanted))
+        self.report = report
+        self.seconds = seconds
+        self.phases = []
+        # pytest has a test's error output captured; this is where nobody captures anything.
+        self.errors = os.fdopen(os.dup(2), "w")
+
+    def pytest_configure(self, config):
+        # To load only the files that have wanted tests, if ids begin with files at all.
+        root = str(getattr(config, "rootpath", None) or config.rootdir)
+        paths = [os.path.join(root, file) for file in self.files]
+        if all(map(os.path.exists, paths)):
+            config.args[:] = paths
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, config, items):
+        others = [item for item in items if item.nodeid not in self.wanted]
+        items[:] = [item for item in items if item.nodeid in self.wanted]
+        if others:
+            config.hook.pytest_deselected(items=others)
+
+    def pytest_runtest_logstart(self, nodeid):
+        self.phases = []
+        why = "the runner ended while this test ran"
+        if self.seconds:
+            why += f", because of it or because {self.seconds:g} s were over"
+            faulthandler.dump_traceback_later(self.seconds, exit=True, file=self.errors)
+        self.report.put(f"<testcase name={attribute(nodeid)}><error message={attribute(why)}/></testcase>\n", False)
+
+    def pytest_runtest_logreport(self, report):
+        if report.outcome == "rerun":
+            # Of pytest-rerunfailures: only the last time counts.
+            self.phases = []
+        else:
+            self.phases.append(report)
+
+    def pytest_runtest_logfinish(self, nodeid):
+        if self.seconds:
+            faulthandler.cancel_dump_traceback_later()
+        self.report.put(case(nodeid, self.phases))
+
+
+def case(nodeid, phases):
+    time = sum(phase.duration for phase in phases)
+    failed = [phase for phase in phases if phase.failed]
+    inside = failure(failed) if failed else "".join(map(skip, phases))
+    # Those of the last phase are those of all of them.
+    for name, text in [("out", phases[-1].capstdout), ("err", phases[-1].capstderr)] if phases else []:
+        if text:
+            inside += f"<system-{name}>{escape(printable(text[-OUTPUT_CHARACTERS:]))}</system-{name}>"
+    return f'<testcase name={attribute(nodeid)} time="{time:.6f}">{inside}</testcase>\n'
+
+
+def failure(phases):
+    first = phases[0]
+    crash = getattr(first.longrepr, "reprcrash", None)
+    message = crash.message if crash else first.longreprtext.strip().rpartition("\n")[2]
+    message = message.partition("\n")[0]
+    if first.when != "call":
+        message = f"{first.when}: {message}"
+    text = "\n".join(phase.longreprtext[-FAILURE_CHARACTERS:] for phase in phases)
+    return f"<failure message={attribute(message)}>{escape(printable(text))}</failure>"
+
+
+def skip(phase):
+    if not phase.skipped:
+        return ""
+    reason = getattr(phase, "wasxfail", None)
+    if reason is not None:
+        reason = f"expected failure: {reason}".rstrip(": ")
+    else:
+        is_place = isinstance(phase.longrepr, tuple)
+        reason = phase.longrepr[2] if is_place else phase.longreprtext
+        reason = reason[len("Skipped: "):] if reason.startswith("Skipped: ") else reason
+    return f"<skipped message={attribute(reason)}/>"
+
+
+def serially(arguments):
+    """This is one worker of many already, and it must come to every test."""
+    is_parallel = importlib.util.find_spec("xdist") is not None
+    return [*arguments, "--maxfail=0", *(["-n0"] if is_parallel else [])]
+
+
+def list_tests(arguments):
+    listing = Listing()
+    # Only ids go to standard output, whatever modules print when they are loaded.
+    ids = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    code = pytest.main([*serially(arguments), "--collect-only", "-qq"], plugins=[listing])
+    if code not in (0, NO_TESTS):
+        return code
+    if any("\n" in test for test in listing.tests):
+        print("a test's id has a newline in it; give its parameters other ids", file=sys.stderr)
+        return 1
+    with ids:
+        ids.writelines(f"{test}\n" for test in listing.tests)
+    return 0
+
+
+def run_tests(junit, seconds, *arguments):
+    *arguments, file = arguments
+    with open(file[1:], encoding="utf-8") as wanted:
+        wanted = wanted.read().split("\n")[:-1]
+    runner = Runner(wanted, Report(junit), float(seconds))
+    return pytest.main(serially(arguments), plugins=[runner])
+
+
+what = {"list": lambda *arguments: list_tests(arguments), "run": run_tests}[sys.argv[1]]
+sys.exit(int(what(*sys.argv[2:])))

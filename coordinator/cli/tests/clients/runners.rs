@@ -1,0 +1,247 @@
+//! Suites of other languages' test runners, each with the real runner in a container.
+
+use std::collections::BTreeMap;
+
+use super::fleet::Fleet;
+use super::program::{Ended, write};
+use super::workstation::bookworm;
+
+/// Runs the pipeline in a project.
+fn run(fleet: &Fleet, project: &tempfile::TempDir, arguments: &[&str]) -> Ended {
+    let mut run = fleet.command();
+    run.current_dir(project.path());
+    let run = run.args(["--message-format", "json", "run"]);
+    Ended::of(run.args(arguments))
+}
+
+/// How each test ended, and what is said of it, by job and id.
+fn tests(ended: &Ended) -> BTreeMap<(String, String), (String, String)> {
+    let text =
+        |line: &serde_json::Value, key: &str| line[key].as_str().unwrap_or_default().to_owned();
+    let lines = ended.lines("test");
+    let test = |line: &serde_json::Value| {
+        let name = (text(line, "job"), text(line, "test"));
+        (name, (text(line, "status"), text(line, "message")))
+    };
+    let tests: BTreeMap<_, _> = lines.iter().map(test).collect();
+    assert_eq!(tests.len(), lines.len(), "a test is told twice: {ended:#?}");
+    tests
+}
+
+#[track_caller]
+fn check(ended: &Ended, job: &str, expected: &[(&str, &str, &str)]) {
+    let mut tests = tests(ended);
+    tests.retain(|(of, _), _| of == job);
+    for (id, status, message) in expected {
+        let found = tests.remove(&(job.to_owned(), (*id).to_owned()));
+        let found = found.unwrap_or_else(|| panic!("no {id} in {ended:#?}"));
+        assert_eq!(&found.0, status, "{id}: {ended:#?}");
+        assert!(found.1.contains(message), "{id}: {}", found.1);
+    }
+    assert!(tests.is_empty(), "unexpected: {tests:#?}");
+}
+
+const PYTEST: &str = r#"
+[jobs.good]
+inputs = ["**"]
+[jobs.good.suite]
+adapter = "pytest"
+run = ["python3", "-m", "pytest", "good"]
+
+[jobs.bad]
+inputs = ["bad/**", "pytest.ini"]
+timeout = "3s"
+[jobs.bad.suite]
+adapter = "pytest"
+run = ["pytest", "bad"]
+"#;
+const GOOD: &str = r#"
+import pytest, unittest
+print("no id")
+@pytest.mark.skip(reason="not <here> & now")
+def test_skipped(): pass
+@pytest.mark.xfail(reason="known")
+def test_expected(): assert 0
+@pytest.mark.parametrize("x", ["a b", "é::x/y", "[]", "\x01", "x" * 10000])
+def test_parametrised(x): pass
+def test_reads_a_file():
+    with open("data/ü") as file: assert file.read() == "here"
+class TestUnit(unittest.TestCase):
+    def test_method(self): self.assertEqual(1, 1)
+"#;
+const BAD: &str = r#"
+import os, time, pytest
+def test_before(): pass
+def test_fails():
+    print("what it printed")
+    assert 1 == 2, "the reason"
+def test_ends_the_process(): os._exit(0)
+def test_closes_its_output():
+    os.close(1)
+    os.close(2)
+def test_hangs(): time.sleep(600)
+@pytest.fixture
+def broken(): raise RuntimeError("no setup")
+def test_without_setup(broken): pass
+def test_leaves_a_daemon():
+    if os.fork() == 0:
+        os.setsid()
+        time.sleep(600)
+def test_writes_a_lot():
+    for _ in range(500): os.write(1, b"x" * 1000000)
+def test_after(): pass
+"#;
+
+#[test]
+fn pytest_suites_run_as_pytest_would() {
+    let fleet = Fleet::with_image(&bookworm());
+    let project = tempfile::tempdir().expect("a directory");
+    let files = [
+        ("regatta.toml", PYTEST),
+        // What its own users want, and shards do not.
+        ("pytest.ini", "[pytest]\naddopts = -x -v\n"),
+        ("good/test_good.py", GOOD),
+        ("good/sub/test_more.py", "def test_one(): pass\n"),
+        ("bad/test_bad.py", BAD),
+        ("data/ü", "here"),
+    ];
+    write(project.path(), &files);
+    let ended = run(&fleet, &project, &["good", "--junit", "junit.xml"]);
+    ended.expect_code(0);
+    let long = format!(
+        "good/test_good.py::test_parametrised[{}]",
+        "x".repeat(10_000)
+    );
+    let good = |status| {
+        [
+            (
+                "good/test_good.py::test_skipped",
+                "skipped",
+                "not <here> & now",
+            ),
+            ("good/test_good.py::test_expected", "skipped", "known"),
+            ("good/test_good.py::test_parametrised[a b]", status, ""),
+            (
+                "good/test_good.py::test_parametrised[\\xe9::x/y]",
+                status,
+                "",
+            ),
+            ("good/test_good.py::test_parametrised[[]]", status, ""),
+            ("good/test_good.py::test_parametrised[\\x01]", status, ""),
+            (long.as_str(), status, ""),
+            ("good/test_good.py::test_reads_a_file", status, ""),
+            ("good/test_good.py::TestUnit::test_method", status, ""),
+            ("good/sub/test_more.py::test_one", status, ""),
+        ]
+    };
+    check(&ended, "good", &good("passed"));
+    let again = run(&fleet, &project, &["good", "--junit", "junit.xml"]);
+    check(&again, "good", &good("cached"));
+    assert_eq!(again.finished()["leases"], 0, "{again:#?}");
+
+    let ended = run(&fleet, &project, &["bad"]);
+    ended.expect_code(100);
+    let bad = |name: &str| format!("bad/test_bad.py::test_{name}");
+    let bad: Vec<_> = [
+        ("before", "passed", ""),
+        ("fails", "failed", "the reason"),
+        (
+            "ends_the_process",
+            "failed",
+            "the runner ended while this test ran",
+        ),
+        ("closes_its_output", "passed", ""),
+        ("hangs", "failed", "3 s were over"),
+        ("without_setup", "failed", "setup: RuntimeError: no setup"),
+        ("leaves_a_daemon", "passed", ""),
+        ("writes_a_lot", "passed", ""),
+        ("after", "passed", ""),
+    ]
+    .map(|(name, status, message)| (bad(name), status, message))
+    .into();
+    let bad: Vec<_> = bad
+        .iter()
+        .map(|(id, status, message)| (id.as_str(), *status, *message))
+        .collect();
+    check(&ended, "bad", &bad);
+    fleet.stop();
+}
+
+#[test]
+fn an_image_without_pytest_says_so() {
+    let fleet = Fleet::of(1);
+    let project = tempfile::tempdir().expect("a directory");
+    let pipeline = "[jobs.a]\nsuite = { adapter = 'pytest' }\n";
+    write(project.path(), &[("regatta.toml", pipeline)]);
+    let ended = run(&fleet, &project, &[]);
+    ended
+        .expect_code(100)
+        .expect_complaint(&["tests could not be listed", "python3"]);
+    fleet.stop();
+}
+
+const GOOGLETEST: &str = r#"
+[jobs.build]
+inputs = ["tests.cc"]
+run = ["g++", "tests.cc", "-o", "tests", "-lgtest", "-lgtest_main"]
+outputs = ["tests"]
+
+[jobs.check]
+needs = ["build"]
+timeout = "3s"
+[jobs.check.suite]
+adapter = "googletest"
+run = ["./tests"]
+"#;
+const TESTS_CC: &str = r#"
+#include <gtest/gtest.h>
+#include <cstdlib>
+#include <unistd.h>
+TEST(Sum, Holds) { EXPECT_EQ(2, 1 + 1); }
+TEST(Sum, DISABLED_Later) { FAIL(); }
+TEST(Sum, Fails) { EXPECT_EQ(3, 1 + 1) << "the reason"; }
+TEST(Sum, SkipsItself) { GTEST_SKIP() << "not here"; }
+TEST(Process, Aborts) { std::abort(); }
+TEST(Process, ExitsEarly) { std::_Exit(0); }
+TEST(Process, Hangs) { for (;;) pause(); }
+class Each : public testing::TestWithParam<const char*> {};
+TEST_P(Each, HasText) { EXPECT_TRUE(GetParam()[0]); }
+INSTANTIATE_TEST_SUITE_P(All, Each, testing::Values("a  # b", "c"));
+template <typename T> class Typed : public testing::Test {};
+TYPED_TEST_SUITE(Typed, testing::Types<int>);
+TYPED_TEST(Typed, IsZero) { EXPECT_EQ(TypeParam(), 0); }
+"#;
+
+#[test]
+fn googletest_programs_run_a_process_for_each_test() {
+    let fleet = Fleet::with_image(&bookworm());
+    let project = tempfile::tempdir().expect("a directory");
+    write(
+        project.path(),
+        &[("regatta.toml", GOOGLETEST), ("tests.cc", TESTS_CC)],
+    );
+    let expected = |passed| {
+        [
+            ("Sum.Holds", passed, ""),
+            ("Sum.DISABLED_Later", "skipped", ""),
+            ("Sum.Fails", "failed", ""),
+            ("Sum.SkipsItself", "skipped", "not here"),
+            ("Process.Aborts", "failed", ""),
+            (
+                "Process.ExitsEarly",
+                "failed",
+                "did not say that it ran a test",
+            ),
+            ("Process.Hangs", "failed", ""),
+            ("All/Each.HasText/0", passed, ""),
+            ("All/Each.HasText/1", passed, ""),
+            ("Typed/0.IsZero", passed, ""),
+        ]
+    };
+    let ended = run(&fleet, &project, &[]);
+    ended.expect_code(100).expect_complaint(&["the reason"]);
+    check(&ended, "check", &expected("passed"));
+    let again = run(&fleet, &project, &[]);
+    check(&again, "check", &expected("cached"));
+    fleet.stop();
+}
