@@ -19,6 +19,10 @@
 //! discover = "./tests/list"  # prints one test id a line
 //! run = './tests/run "$@"'   # is given @FILE with the ids to run, and writes JUnit
 //! junit = "junit.xml"
+//!
+//! [jobs.python]
+//! inputs = ["**"]
+//! suite = { adapter = "pytest" }   # needs no more; `googletest` and `libtest` need `run`
 //! ```
 //!
 //! Every key is checked: an unknown one, or a value of another type, is an error that names the file,

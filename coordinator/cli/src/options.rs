@@ -48,7 +48,7 @@ pub enum Command {
     Agent(AgentOptions),
     /// Run the jobs of regatta.toml
     Run(RunOptions),
-    /// Build a Cargo workspace's tests here and run them on the fleet
+    /// Run the tests of a Cargo workspace, which is built here, or of a pytest project
     Test(Box<TestOptions>),
     /// Run one command on the fleet
     Exec(ExecOptions),

@@ -10,9 +10,10 @@ use regatta_wire::v1;
 use super::{blocking, connect};
 use crate::config::{self, ConfigError, ConfigProblem, JobConfig, Pipeline};
 use crate::exit_code::{ExitCode, Failure, OrExit};
-use crate::options::{GlobalOptions, RunOptions};
+use crate::options::{GlobalOptions, ReportArguments, RunOptions};
 use crate::session::Session;
 use crate::tree::{Entries, ExpandError, Staging, expand, walk};
+use crate::watch::{Ended, Tally};
 use crate::{directories, git, jobs};
 
 /// In the working directory.
@@ -32,9 +33,35 @@ pub(super) async fn run(global: &GlobalOptions, options: RunOptions) -> Result<E
     if options.list {
         return list(&chosen);
     }
+    let how = How {
+        report: &options.report,
+        junit: options.junit,
+        fail_fast: options.fail_fast,
+        description: description("regatta run", &options.jobs),
+    };
+    let (ended, tally) = run_jobs(global, &pipeline, &chosen, how).await?;
+    Ok(ended.exit_code(&tally))
+}
+
+/// How jobs run and where their results go.
+pub(super) struct How<'a> {
+    pub(super) report: &'a ReportArguments,
+    pub(super) junit: Option<PathBuf>,
+    pub(super) fail_fast: bool,
+    /// For `regatta ps`.
+    pub(super) description: String,
+}
+
+/// Runs jobs of a pipeline and follows them to their end.
+pub(super) async fn run_jobs(
+    global: &GlobalOptions,
+    pipeline: &Pipeline,
+    chosen: &[JobConfig],
+    how: How<'_>,
+) -> Result<(Ended, Tally), Failure> {
     let root = pipeline.root.clone();
-    let junit = options.junit.or_else(junit_of_ci);
-    let mut inputs = inputs(&pipeline, &chosen)?;
+    let junit = how.junit.or_else(junit_of_ci);
+    let mut inputs = inputs(pipeline, chosen)?;
     if let Some(junit) = &junit {
         let all = inputs.iter_mut();
         all.for_each(|entries| entries.leave_out(&pipeline.root, junit));
@@ -51,20 +78,19 @@ pub(super) async fn run(global: &GlobalOptions, options: RunOptions) -> Result<E
         commit: commit.id,
         branch: commit.branch,
         dirty: commit.dirty,
-        jobs: configured_jobs(&chosen, &pipeline, &roots),
-        fail_fast: options.fail_fast,
-        skip_cache_lookup: options.report.no_cache,
-        stream_tests: options.report.live_output,
-        description: description("regatta run", &options.jobs),
+        jobs: configured_jobs(chosen, pipeline, &roots),
+        fail_fast: how.fail_fast,
+        skip_cache_lookup: how.report.no_cache,
+        stream_tests: how.report.live_output,
+        description: how.description,
     };
     let session = Session {
         global,
         client: &client,
-        report: &options.report,
+        report: how.report,
         junit,
     };
-    let (ended, tally) = session.run(spec).await?;
-    Ok(ended.exit_code(&tally))
+    session.run(spec).await
 }
 
 /// Where the report goes that CI systems pick up, if this is one and nobody said where.

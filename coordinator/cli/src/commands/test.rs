@@ -1,4 +1,6 @@
-//! `regatta test`.
+//! `regatta test`: the tests of the project here, which needs no configuration.
+
+mod python;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -16,6 +18,7 @@ use crate::git::{self, Commit};
 use crate::jobs::{SuiteSettings, cargo_job};
 use crate::options::{GlobalOptions, TestOptions};
 use crate::probe::lacking;
+use crate::pytest;
 use crate::session::Session;
 use crate::tree::{Entries, Staging};
 use crate::watch::{Ended, Tally};
@@ -28,6 +31,20 @@ pub(super) async fn test(
     global: &GlobalOptions,
     options: TestOptions,
 ) -> Result<ExitCode, Failure> {
+    let here = std::env::current_dir().or_exit(ExitCode::Local)?;
+    let (ended, tally) = match pytest::project_root(&here) {
+        Some(root) if options.selection.manifest_path.is_none() => {
+            python::test(global, options, root).await?
+        }
+        Some(_) | None => cargo_test(global, options).await?,
+    };
+    end(&ended, &tally)
+}
+
+async fn cargo_test(
+    global: &GlobalOptions,
+    options: TestOptions,
+) -> Result<(Ended, Tally), Failure> {
     // Nobody wants to hear after a long build that nobody answers.
     let client = connect(global).await?;
     let (build, commit) = build_here(options.selection.clone()).await?;
@@ -71,8 +88,7 @@ pub(super) async fn test(
         report: &options.report,
         junit: Some(junit),
     };
-    let (ended, tally) = session.run(spec).await?;
-    end(&ended, &tally)
+    session.run(spec).await
 }
 
 async fn build_here(selection: Selection) -> Result<(Build, Commit), Failure> {

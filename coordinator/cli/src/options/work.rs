@@ -46,7 +46,7 @@ pub struct JobOptions {
 /// Options of `regatta test`.
 #[derive(Clone, Debug, Args)]
 #[command(
-    after_help = "Examples:\n  regatta test\n  regatta test --workspace --no-fail-fast\n  regatta test -p my-crate parser::\n  regatta test --image debian:stable-slim --retries 1 --junit junit.xml"
+    after_help = "Examples:\n  regatta test\n  regatta test --workspace --no-fail-fast\n  regatta test -p my-crate parser::\n  regatta test --image my/python tests/unit\n  regatta test --image debian:stable-slim --retries 1 --junit junit.xml"
 )]
 pub struct TestOptions {
     /// Run only tests whose names contain any of these
@@ -70,7 +70,7 @@ pub struct TestOptions {
     /// Run every test, whatever fails
     #[arg(long)]
     pub no_fail_fast: bool,
-    /// Where to write JUnit XML [default: regatta/junit.xml in the target directory]
+    /// Where to write JUnit XML [default: regatta/junit.xml in cargo's target directory]
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
     /// What to show.
