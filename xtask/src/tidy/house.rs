@@ -31,6 +31,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("regatta-scheduler", &["regatta-model"]),
     ("regatta-ledger", &["regatta-model"]),
+    ("regatta-verdict", &["regatta-model", "regatta-wire"]),
     (
         "regatta-server",
         &[
@@ -38,6 +39,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "regatta-ledger",
             "regatta-model",
             "regatta-scheduler",
+            "regatta-verdict",
             "regatta-wire",
         ],
     ),
@@ -62,6 +64,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "regatta-model",
             "regatta-runtime",
             "regatta-server",
+            "regatta-verdict",
             "regatta-wire",
         ],
     ),

@@ -1,0 +1,24 @@
+//! Verdicts: from the events of a run to signed statements, and back.
+//!
+//! Responsibility: what a run's events are evidence of ([`Evidence`]), the in-toto statements that say so
+//! ([`Statement`]), the envelopes that carry them ([`Envelope`], DSSE) and the keys that sign them. Pure: no
+//! I/O, no clock; the same events and the same key give the same bytes, so that a verdict can be made again.
+//!
+//! Invariants:
+//! - What is signed says no more than the events do.
+//! - A statement that contradicts itself is no evidence, whoever has signed it.
+//!
+//! Sources: in-toto Attestation Framework v1 (statement, test-result predicate v0.1, bundle), DSSE v1.0.2,
+//! RFC 8032 (Ed25519), RFC 8410 (its keys in PKCS #8 and SubjectPublicKeyInfo).
+
+mod bundle;
+mod envelope;
+mod evidence;
+mod keys;
+mod statement;
+
+pub use bundle::{InvalidBundleError, Verified, sign_bundle, verify_bundle};
+pub use envelope::{Envelope, EnvelopeError, PAYLOAD_TYPE, Signature};
+pub use evidence::{Counts, Evidence, IncompleteRunError, JobEvidence, SuiteEvidence};
+pub use keys::{InvalidKeyError, NewKeyError, PublicKey, SigningKey};
+pub use statement::{Statement, Subject, TEST_RESULT_TYPE, VERDICT_TYPE, VerdictPredicate};

@@ -1,0 +1,322 @@
+//! in-toto statements about a run (Attestation Framework v1).
+
+use std::collections::BTreeMap;
+
+use regatta_model::Digest;
+use regatta_wire::v1;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::evidence::{Counts, Evidence, SuiteEvidence};
+
+const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
+/// in-toto's predicate for the tests of one suite.
+pub const TEST_RESULT_TYPE: &str = "https://in-toto.io/attestation/test-result/v0.1";
+/// Regatta's own, for a whole run. The name leads nowhere (RFC 6761): it is but a name.
+pub const VERDICT_TYPE: &str = "https://regatta.invalid/verdict/v1";
+/// The algorithm of our digests, in in-toto's words.
+const SHA256: &str = "sha256";
+/// What a commit's id is, in in-toto's words.
+const GIT_COMMIT: &str = "gitCommit";
+
+/// A statement: a predicate of some things.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Statement {
+    #[serde(rename = "_type")]
+    statement_type: String,
+    /// What it is about.
+    pub subject: Vec<Subject>,
+    /// Which kind of predicate it is.
+    pub predicate_type: String,
+    /// What it says.
+    pub predicate: Value,
+}
+
+/// Something that a statement is about.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Subject {
+    /// For people.
+    pub name: String,
+    /// By algorithm.
+    pub digest: BTreeMap<String, String>,
+}
+
+/// A digest by algorithm, with more about it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Described {
+    /// What it is of.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub name: Option<String>,
+    /// By algorithm.
+    pub digest: BTreeMap<String, String>,
+}
+
+/// Regatta's predicate: what a run says of a commit.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VerdictPredicate {
+    /// `RELEASABLE`, `NOT_RELEASABLE` or `UNKNOWN`.
+    pub verdict: String,
+    /// Why it is not releasable.
+    pub reasons: Vec<String>,
+    /// The run's id.
+    pub run: String,
+    /// The commit; empty if there was none.
+    pub commit: String,
+    /// The branch.
+    pub branch: String,
+    /// Whether files differed from the commit.
+    pub dirty: bool,
+    /// What was required: the digest of all jobs as they were asked for, and their names.
+    pub policy: Required,
+    /// The digest of every planned test with its key.
+    pub plan: Described,
+    /// How the tests ended.
+    pub counts: Counts,
+    /// How the jobs ended.
+    pub jobs: Vec<JobStatement>,
+    /// `job test` of each test that failed before it passed.
+    pub flaky_tests: Vec<String>,
+    /// How often machines lost something that then ran elsewhere.
+    pub infrastructure_retries: u64,
+    /// How many leases it took; 0 if all was known.
+    pub leases: u64,
+    /// What something ran in.
+    pub images: Vec<String>,
+    /// What something ran on.
+    pub agents: Vec<String>,
+    /// RFC 3339.
+    pub started_at: String,
+    /// RFC 3339.
+    pub finished_at: String,
+}
+
+/// What had to pass.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Required {
+    /// Of all the jobs as they were asked for.
+    pub digest: BTreeMap<String, String>,
+    /// Their names, with the choice of tests if not all were to run.
+    pub required_jobs: Vec<String>,
+}
+
+/// A job.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct JobStatement {
+    /// Its name.
+    pub name: String,
+    /// `PASSED`, `FAILED`, `CANCELLED`, `NOT_RUN` or `UNKNOWN`.
+    pub status: String,
+    /// Whether a build's result was known.
+    pub cached: bool,
+    /// Whether a build failed before it passed.
+    pub flaky: bool,
+}
+
+impl Statement {
+    /// What a run says of its commit: the verdict.
+    #[must_use]
+    pub fn of_run(run: &str, evidence: &Evidence) -> Self {
+        let predicate = VerdictPredicate::new(run, evidence);
+        Self::new(evidence, VERDICT_TYPE, serde_json::json!(predicate))
+    }
+
+    /// What a run says of each suite: in-toto's test results.
+    pub fn of_suites(evidence: &Evidence) -> impl Iterator<Item = Self> + '_ {
+        evidence.suites.iter().map(|(job, suite)| {
+            let predicate = test_result(job, suite, evidence);
+            Self::new(evidence, TEST_RESULT_TYPE, predicate)
+        })
+    }
+
+    /// Its predicate, if it is a verdict.
+    ///
+    /// # Errors
+    /// It lacks a field, or one has another type.
+    pub fn verdict(&self) -> Option<Result<VerdictPredicate, serde_json::Error>> {
+        let is_verdict = self.predicate_type == VERDICT_TYPE;
+        is_verdict.then(|| serde_json::from_value(self.predicate.clone()))
+    }
+
+    /// Whether it is a statement at all.
+    pub(crate) fn has_type(&self) -> bool {
+        self.statement_type == STATEMENT_TYPE
+    }
+
+    fn new(evidence: &Evidence, predicate_type: &str, predicate: Value) -> Self {
+        Self {
+            statement_type: STATEMENT_TYPE.to_owned(),
+            subject: subjects(evidence),
+            predicate_type: predicate_type.to_owned(),
+            predicate,
+        }
+    }
+}
+
+/// The files that were given, what was made of them, and the commit if they are what it has.
+fn subjects(evidence: &Evidence) -> Vec<Subject> {
+    let subject = |name: &str, digest| Subject {
+        name: name.to_owned(),
+        digest,
+    };
+    let mut subjects = vec![subject("tree", sha256(&evidence.tree()))];
+    if !evidence.spec.dirty && !evidence.spec.commit.is_empty() {
+        let digest = BTreeMap::from([(GIT_COMMIT.to_owned(), evidence.spec.commit.clone())]);
+        subjects.insert(0, subject("commit", digest));
+    }
+    for (job, ended) in &evidence.jobs {
+        for (path, digest) in &ended.artefacts {
+            subjects.push(subject(&format!("{job}/{path}"), sha256(digest)));
+        }
+    }
+    subjects
+}
+
+fn sha256(digest: &Digest) -> BTreeMap<String, String> {
+    BTreeMap::from([(SHA256.to_owned(), digest.hash_hex())])
+}
+
+impl VerdictPredicate {
+    fn new(run: &str, evidence: &Evidence) -> Self {
+        let flaky = |(job, suite): (&String, &SuiteEvidence)| {
+            let tests = suite.that_are(&[v1::TestStatus::Flaky]);
+            let named = tests.map(|test| format!("{job} {test}"));
+            named.collect::<Vec<_>>()
+        };
+        let jobs = evidence.jobs.iter().map(|(name, job)| JobStatement {
+            name: name.clone(),
+            status: word(job.status.as_str_name(), "JOB_STATUS_"),
+            cached: job.cached,
+            flaky: job.flaky,
+        });
+        Self {
+            verdict: word(evidence.end.verdict().as_str_name(), "VERDICT_"),
+            reasons: evidence.end.reasons.clone(),
+            run: run.to_owned(),
+            commit: evidence.spec.commit.clone(),
+            branch: evidence.spec.branch.clone(),
+            dirty: evidence.spec.dirty,
+            policy: Required {
+                digest: sha256(&evidence.policy()),
+                required_jobs: evidence.spec.jobs.iter().map(required).collect(),
+            },
+            plan: Described {
+                name: None,
+                digest: sha256(&evidence.plan()),
+            },
+            counts: evidence.counts(),
+            jobs: jobs.collect(),
+            flaky_tests: evidence.suites.iter().flat_map(flaky).collect(),
+            infrastructure_retries: evidence.infrastructure_retries,
+            leases: evidence.end.leases,
+            images: evidence.images.iter().cloned().collect(),
+            agents: evidence.agents.iter().cloned().collect(),
+            started_at: evidence.started_at.to_string(),
+            finished_at: evidence.finished_at.to_string(),
+        }
+    }
+
+    /// Whether what it says fits together.
+    pub(crate) fn contradiction(&self) -> Option<&'static str> {
+        let passed = |job: &JobStatement| job.status == "PASSED";
+        let is_good = self.jobs.iter().all(passed);
+        let is_releasable = self.verdict == "RELEASABLE";
+        if !self.counts.add_up() {
+            Some("its counts do not add up")
+        } else if is_releasable && (!is_good || self.counts.failed + self.counts.not_run > 0) {
+            Some("it is RELEASABLE, and not all of it has passed")
+        } else {
+            None
+        }
+    }
+}
+
+/// A job's name, and which of its tests were wanted.
+fn required(job: &v1::Job) -> String {
+    match &job.kind {
+        Some(v1::job::Kind::Suite(suite)) if !suite.filters.is_empty() => {
+            format!("{} (tests with {})", job.name, suite.filters.join(" or "))
+        }
+        Some(_) | None => job.name.clone(),
+    }
+}
+
+/// `VERDICT_RELEASABLE` without `VERDICT_`.
+fn word(name: &str, prefix: &str) -> String {
+    name.strip_prefix(prefix).unwrap_or(name).to_owned()
+}
+
+/// in-toto's test-result predicate. Tests that were known to pass have passed, flaky ones are warned of.
+fn test_result(job: &str, suite: &SuiteEvidence, evidence: &Evidence) -> Value {
+    use v1::TestStatus::{Cached, Failed, Flaky, NotRun, Passed, Unspecified};
+    let that_are = |wanted: &[v1::TestStatus]| {
+        let tests = suite.that_are(wanted);
+        tests.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (passed, warned) = (that_are(&[Passed, Cached]), that_are(&[Flaky]));
+    let failed = that_are(&[Failed, NotRun, Unspecified]);
+    let result = match (failed.is_empty(), warned.is_empty()) {
+        (true, true) => "PASSED",
+        (true, false) => "WARNED",
+        (false, _) => "FAILED",
+    };
+    let configuration = Described {
+        name: Some(job.to_owned()),
+        digest: sha256(&evidence.policy()),
+    };
+    serde_json::json!({
+        "result": result,
+        "configuration": [configuration],
+        "passedTests": passed,
+        "warnedTests": warned,
+        "failedTests": failed,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evidence::tests::run;
+
+    #[test]
+    fn a_run_is_stated_in_intotos_words() {
+        use v1::TestStatus::{Cached, Failed, Flaky, Passed};
+        let tests = [("a", Passed), ("b", Cached), ("c", Flaky), ("d", Failed)];
+        let events = run(&tests, v1::Verdict::NotReleasable);
+        let evidence = Evidence::of(&events).expect("is complete");
+        let verdict = Statement::of_run("r1", &evidence);
+        let names: Vec<_> = verdict.subject.iter().map(|it| it.name.as_str()).collect();
+        assert_eq!(names, ["commit", "tree", "make/out/app"]);
+        assert_eq!(
+            verdict.subject[0].digest["gitCommit"],
+            "0123456789012345678901234567890123456789"
+        );
+        let said = verdict.verdict().expect("is one").expect("is whole");
+        assert_eq!(
+            (said.verdict.as_str(), said.flaky_tests),
+            ("NOT_RELEASABLE", vec!["check c".to_owned()])
+        );
+        assert_eq!(said.started_at, "1970-01-01T00:00:10Z");
+        let suites: Vec<_> = Statement::of_suites(&evidence).collect();
+        let expected = serde_json::json!({
+            "result": "FAILED",
+            "configuration": [{"name": "check", "digest": {"sha256": evidence.policy().hash_hex()}}],
+            "passedTests": ["a", "b"], "warnedTests": ["c"], "failedTests": ["d"],
+        });
+        assert_eq!((suites.len(), &suites[0].predicate), (1, &expected));
+        assert!(suites[0].verdict().is_none());
+    }
+
+    #[test]
+    fn files_that_differ_from_the_commit_say_nothing_of_it() {
+        let mut events = run(&[], v1::Verdict::Releasable);
+        if let Some(v1::run_event::Event::RunStarted(started)) = &mut events[0].event {
+            started.spec.as_mut().expect("is set").dirty = true;
+        }
+        let evidence = Evidence::of(&events).expect("is complete");
+        let subjects = Statement::of_run("r1", &evidence).subject;
+        assert!(subjects.iter().all(|subject| subject.name != "commit"));
+    }
+}
