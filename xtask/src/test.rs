@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Result, bail};
 
 use crate::clients::Clients;
-use crate::{docker, images, process, workspace};
+use crate::{docker, images, process, tools, workspace};
 
 /// Which tests to run.
 #[derive(clap::Args)]
@@ -47,6 +47,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let before = containers()?;
     if with_docker(arguments)? {
         let image = images::ensure(&images::Arguments::default())?;
+        // Verifies what Regatta signs.
+        tools::debian("openssl", "openssl")?;
         test.args(["--features", DOCKER_FEATURES])
             .env("REGATTA_TEST_IMAGE", image);
         if arguments.without_demo {

@@ -6,12 +6,14 @@ mod completions;
 mod daemons;
 mod doctor;
 mod exec;
+mod keys;
 mod logs;
 mod ps;
 mod run;
 mod run_id;
 mod table;
 mod test;
+mod verdict;
 
 use crate::client::Client;
 use crate::exit_code::{ExitCode, Failure};
@@ -51,6 +53,10 @@ pub async fn execute(options: Options) -> Result<ExitCode, Failure> {
             let request = logs::request(run, job, test, all);
             logs::logs(&client, request, global.paint()).await
         }
+        Command::Verdict(verdict) => verdict::verdict(global, verdict).await,
+        Command::Verify(verify) => verdict::verify(&verify),
+        Command::Keys { new: Some(file) } => keys::make(&file),
+        Command::Keys { new: None } => keys::show(&connect(global).await?).await,
         Command::Agents { format } => agents::agents(&connect(global).await?, format).await,
         Command::Drain { agent, undo } => {
             agents::drain(&connect(global).await?, agent, !undo).await
@@ -69,6 +75,9 @@ fn verbosity(command: &Command) -> Verbosity {
         | Command::Cancel { .. }
         | Command::Ps { .. }
         | Command::Logs { .. }
+        | Command::Verdict(_)
+        | Command::Verify(_)
+        | Command::Keys { .. }
         | Command::Agents { .. }
         | Command::Drain { .. }
         | Command::Doctor { .. }

@@ -13,6 +13,9 @@
 //! | 101 | the build failed: cargo's here, or a build job of `regatta run` while no suite failed |
 //! | 130 | cancelled |
 //!
+//! `regatta verdict` ends with 0, 1 or 2 if the commit is RELEASABLE, NOT_RELEASABLE or of an UNKNOWN state, and
+//! `regatta verify` with 1 if the file cannot be believed; the codes 96 to 99 mean the above.
+//!
 //! `regatta exec` ends with the code of its command, 124 if that ran too long, 137 if it was killed for
 //! want of memory and 100 if it made no such output; the codes 96 to 99 and 130 mean the above.
 
@@ -25,6 +28,10 @@ use crate::config::ConfigError;
 pub enum ExitCode {
     /// Everything asked for was done and is good.
     Good,
+    /// The commit that was asked for is not releasable, or what is said of it cannot be believed.
+    NotReleasable,
+    /// Nobody knows whether the commit that was asked for is releasable.
+    Unknown,
     /// Nothing matched what was asked for.
     NothingSelected,
     /// The configuration cannot be used.
@@ -56,6 +63,8 @@ impl ExitCode {
     pub const fn number(self) -> u8 {
         match self {
             Self::Good => 0,
+            Self::NotReleasable => 1,
+            Self::Unknown => 2,
             Self::NothingSelected => 4,
             Self::BadConfiguration => 96,
             Self::CoordinatorUnreachable => 97,

@@ -32,6 +32,25 @@ pub fn commit_of(directory: &Path) -> Commit {
     }
 }
 
+/// The whole id of the commit that git calls so in `directory`; `None` if there is none. Blocks.
+#[must_use]
+pub fn resolve(directory: &Path, name: &str) -> Option<String> {
+    let output = Command::new("git")
+        .args(["rev-parse", "--verify", "--quiet", "--end-of-options"])
+        .arg(format!("{name}^{{commit}}"))
+        .current_dir(directory)
+        .output();
+    let output = output.ok().filter(|output| output.status.success())?;
+    let id = String::from_utf8(output.stdout).ok()?;
+    Some(id.trim().to_owned()).filter(|id| is_id(id))
+}
+
+/// Whether this is the whole id of a commit: of SHA-1 or of SHA-256.
+#[must_use]
+pub fn is_id(text: &str) -> bool {
+    [40, 64].contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 fn parse(status: &str) -> Commit {
     let mut commit = Commit::default();
     for line in status.lines() {

@@ -2,7 +2,10 @@
 
 mod daemons;
 mod global;
+mod verdict;
 mod work;
+
+use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
@@ -10,6 +13,7 @@ pub use daemons::{
     AgentOptions, CoordinatorOptions, ListenOptions, RuntimeChoice, UpOptions, WorkOptions,
 };
 pub use global::{ColorChoice, GlobalOptions, LogFormat, MessageFormat, ProgressChoice};
+pub use verdict::{VerdictOptions, VerifyOptions};
 pub use work::{ExecOptions, JobOptions, ReportArguments, RunOptions, TestOptions};
 
 /// Turns a pool of machines into one fast, trustworthy answer to "is this commit releasable?"
@@ -83,6 +87,25 @@ pub enum Command {
         /// Show what every test printed, not only those that failed
         #[arg(short, long)]
         all: bool,
+    },
+    /// Say whether a commit is releasable, and what shows it
+    #[command(
+        after_help = "Examples:\n  regatta verdict\n  regatta verdict v1.2 --json\n  regatta verdict --output verdict.intoto.jsonl && regatta verify verdict.intoto.jsonl --key regatta.pub\n\nEnds with 0 (RELEASABLE), 1 (NOT_RELEASABLE) or 2 (UNKNOWN)."
+    )]
+    Verdict(VerdictOptions),
+    /// Check a verdict's signature and statements, with nothing but its file and a key
+    #[command(
+        after_help = "Examples:\n  regatta keys > regatta.pub\n  regatta verify verdict.intoto.jsonl --key regatta.pub --commit \"$(git rev-parse HEAD)\""
+    )]
+    Verify(VerifyOptions),
+    /// Print the key that verifies the coordinator's verdicts, or make one that signs
+    #[command(
+        after_help = "Examples:\n  regatta keys > regatta.pub\n  regatta keys --new verdict-key.pem   # for `regatta coordinator --verdict-key`"
+    )]
+    Keys {
+        /// Make a new key in this file, and print the one that verifies
+        #[arg(long, value_name = "FILE")]
+        new: Option<PathBuf>,
     },
     /// List the agents
     Agents {

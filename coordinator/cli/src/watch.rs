@@ -29,6 +29,7 @@ pub use human::{HumanReport, ReportOptions, StatusLevel};
 pub use json::{JsonOutput, JsonReport};
 pub use junit::JunitReport;
 pub use lines::Paint;
+pub(crate) use lines::Tone;
 pub use screen::{PlainScreen, Screen, TtyScreen};
 pub use tally::Tally;
 

@@ -107,6 +107,17 @@ async fn runs_are_found_newest_first(ledger: &dyn Ledger) {
         ..all.clone()
     };
     assert_eq!(ids(ledger, of_a).await, ["r3", "r1"]);
+    let of_commit = |commit: &str| RunQuery {
+        commit: Some(commit.to_owned()),
+        ..all.clone()
+    };
+    let known = new_run("r2", "b", 2).commit;
+    assert!(
+        ids(ledger, of_commit(&known))
+            .await
+            .contains(&"r2".to_owned())
+    );
+    assert!(ids(ledger, of_commit("of no run")).await.is_empty());
     let by_id = RunQuery {
         run: Some(run_id("r2")),
         ..all

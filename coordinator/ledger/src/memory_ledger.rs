@@ -43,6 +43,10 @@ fn wanted(query: &RunQuery, record: &RunRecord) -> bool {
             .tenant
             .as_ref()
             .is_none_or(|tenant| *tenant == record.new.tenant)
+        && query
+            .commit
+            .as_ref()
+            .is_none_or(|commit| *commit == record.new.commit)
         && !(query.active_only && record.end.is_some())
 }
 

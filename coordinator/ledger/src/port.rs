@@ -158,6 +158,8 @@ pub struct RunQuery {
     pub run: Option<RunId>,
     /// Only this tenant's.
     pub tenant: Option<TenantId>,
+    /// Only those of this commit.
+    pub commit: Option<String>,
     /// Only those that have not ended.
     pub active_only: bool,
     /// At most so many.

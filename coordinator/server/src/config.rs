@@ -44,8 +44,11 @@ pub struct CoordinatorConfig {
     /// of 1. Default: empty.
     pub tenant_weights: BTreeMap<TenantId, NonZeroU32>,
     /// Platform properties that the actions of a tenant's clients have as well, except for names that an
-    /// action has itself. Results of before a change stay. Default: empty.
+    /// action has itself. Results of before a change are not found after it. Default: empty.
     pub tenant_properties: BTreeMap<TenantId, Platform>,
+    /// The file with the key that signs verdicts. Default: one in the state directory, which is made if it
+    /// is not there.
+    pub verdict_key: Option<PathBuf>,
     /// How long work that no agent of the fleet can run waits for one that can. Default: 10 s.
     pub unsatisfiable_grace: Duration,
     /// How long work waits while there is no agent at all. Default: 60 s.
@@ -77,6 +80,7 @@ impl CoordinatorConfig {
             queue_limit_units: 2_000_000,
             tenant_weights: BTreeMap::new(),
             tenant_properties: BTreeMap::new(),
+            verdict_key: None,
             unsatisfiable_grace: Duration::from_secs(10),
             no_agent_grace: Duration::from_secs(60),
             clients_may_write: BTreeSet::new(),

@@ -32,6 +32,7 @@ use crate::runs::{RunRegistry, RunServices, StartRunsError};
 use crate::services::{self, ServiceParts};
 use crate::state_directory::{StateDirectory, StateDirectoryError};
 use crate::storage::{Storage, Writers, url_of};
+use crate::verdict_key::{self, VerdictKeyError};
 
 /// How many uploads may be under way at once.
 const MAX_UPLOADS: usize = 1024;
@@ -45,6 +46,8 @@ const COMPLETED_RETENTION: Duration = Duration::from_secs(10 * 60);
 const COMPLETED_BYTES: usize = 8 << 20;
 /// How long calls under way may go on once the coordinator is told to stop. Streams last for ever.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
+/// The file in the state directory with the key that signs verdicts.
+const VERDICT_KEY: &str = "verdict-key.pem";
 /// Why a coordinator cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -88,6 +91,9 @@ pub enum StartError {
     /// The ledger cannot be opened.
     #[error("cannot open the ledger")]
     Ledger(#[from] OpenLedgerError),
+    /// There is no key to sign with.
+    #[error(transparent)]
+    VerdictKey(#[from] VerdictKeyError),
     /// The dispatcher cannot start.
     #[error("cannot start to dispatch")]
     Dispatch(#[from] dispatch::StartError),
@@ -148,6 +154,10 @@ impl Coordinator {
             limit: MAX_UPLOADS,
             idle_timeout: UPLOAD_IDLE_TIMEOUT,
         }));
+        let verdict_key = match &config.verdict_key {
+            Some(path) => verdict_key::read(path)?,
+            None => verdict_key::read_or_make(&state.path().join(VERDICT_KEY))?,
+        };
         let serving = watch::Sender::new(true);
         let stopping = CancellationToken::new();
         let execution = Arc::new(execution_parts(
@@ -175,6 +185,7 @@ impl Coordinator {
             assets,
             ledger,
             runs,
+            verdict_key: Arc::new(verdict_key),
             serving: serving.subscribe(),
             clients_may_write: Arc::new(config.clients_may_write),
         });

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use regatta_ledger::Ledger;
 use regatta_model::TenantId;
+use regatta_verdict::SigningKey;
 use regatta_wire::asset::fetch_server::FetchServer;
 use regatta_wire::asset::push_server::PushServer;
 use regatta_wire::bytestream::byte_stream_server::ByteStreamServer;
@@ -51,6 +52,7 @@ pub(crate) struct ServiceParts {
     pub(crate) assets: Arc<AssetStore>,
     pub(crate) ledger: Arc<dyn Ledger>,
     pub(crate) runs: Arc<RunRegistry>,
+    pub(crate) verdict_key: Arc<SigningKey>,
     pub(crate) serving: watch::Receiver<bool>,
     pub(crate) clients_may_write: Arc<BTreeSet<TenantId>>,
 }
@@ -63,6 +65,7 @@ pub(crate) fn routes(parts: ServiceParts) -> Routes {
         assets,
         ledger,
         runs,
+        verdict_key,
         serving,
         clients_may_write,
     } = parts;
@@ -103,7 +106,7 @@ pub(crate) fn routes(parts: ServiceParts) -> Routes {
                 .max_encoding_message_size(MAX_DESIRED_STATE_SIZE_BYTES),
         )
         .add_service(
-            RunsServer::new(RunsService::new(runs))
+            RunsServer::new(RunsService::new(runs, verdict_key))
                 .max_decoding_message_size(MAX_MESSAGE_SIZE_BYTES),
         )
         .add_service(SuitesServer::new(SuitesService::new(ledger)))

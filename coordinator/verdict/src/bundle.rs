@@ -3,7 +3,7 @@
 use crate::envelope::{Envelope, EnvelopeError};
 use crate::evidence::Evidence;
 use crate::keys::{PublicKey, SigningKey};
-use crate::statement::{Statement, VerdictPredicate};
+use crate::statement::{GIT_COMMIT, Statement, VerdictPredicate};
 
 /// Why a bundle is no evidence.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +38,12 @@ pub enum InvalidBundleError {
         /// How many there are.
         found: usize,
     },
+    /// Lines of several runs were put together.
+    #[error("line {line} is about something else than line 1")]
+    Mixed {
+        /// Counted from 1.
+        line: usize,
+    },
     /// A verdict was signed that cannot be.
     #[error("the verdict contradicts itself: {detail}")]
     Contradiction {
@@ -53,6 +59,16 @@ pub struct Verified {
     pub verdict: VerdictPredicate,
     /// Every statement, the verdict's first.
     pub statements: Vec<Statement>,
+}
+
+impl Verified {
+    /// The commit that the verdict is about, if its files were the commit's.
+    #[must_use]
+    pub fn commit(&self) -> Option<&str> {
+        let mut subjects = self.statements.iter().flat_map(|it| &it.subject);
+        let commit = subjects.find_map(|subject| subject.digest.get(GIT_COMMIT));
+        commit.map(String::as_str)
+    }
 }
 
 /// Signs what a run says. The same run and key always give the same bytes.
@@ -83,6 +99,10 @@ pub fn verify_bundle(text: &str, key: &PublicKey) -> Result<Verified, InvalidBun
             verdicts.push(verdict.map_err(|error| invalid(error.to_string()))?);
         }
         statements.push(statement);
+    }
+    let is_other = |statement: &Statement| statement.subject != statements[0].subject;
+    if let Some(index) = statements.iter().position(is_other) {
+        return Err(InvalidBundleError::Mixed { line: index + 1 });
     }
     let verdict = match <[_; 1]>::try_from(verdicts) {
         Ok([verdict]) => verdict,
@@ -121,12 +141,12 @@ mod tests {
     use regatta_wire::v1;
 
     use super::*;
-    use crate::evidence::tests::run;
+    use crate::evidence::tests::{gathered, run};
 
     fn bundle(key: &SigningKey) -> String {
         let tests = [("a", v1::TestStatus::Passed), ("b", v1::TestStatus::Flaky)];
         let events = run(&tests, v1::Verdict::Releasable);
-        sign_bundle("r1", &Evidence::of(&events).expect("is complete"), key)
+        sign_bundle("r1", &gathered(&events).expect("is complete"), key)
     }
 
     #[test]
@@ -148,10 +168,42 @@ mod tests {
     }
 
     #[test]
+    fn statements_of_several_runs_are_no_bundle() {
+        let key = SigningKey::generate().expect("random numbers");
+        let tests = [("a", v1::TestStatus::Passed)];
+        let of = |change: fn(&mut v1::RunSpec)| {
+            let mut events = run(&tests, v1::Verdict::Releasable);
+            if let Some(v1::run_event::Event::RunStarted(started)) = &mut events[0].event {
+                change(started.spec.as_mut().expect("is set"));
+            }
+            sign_bundle("r1", &gathered(&events).expect("is complete"), &key)
+        };
+        let (good, dirty) = (of(|_| {}), of(|spec| spec.dirty = true));
+        let commit = |bundle: &str| {
+            let verified = verify_bundle(bundle, &key.public()).expect("is good");
+            verified.commit().map(str::to_owned)
+        };
+        assert_eq!(commit(&good), Some("0123456789".repeat(4)));
+        assert_eq!(commit(&dirty), None);
+        let lines = |bundle: &str| {
+            bundle
+                .lines()
+                .map(|line| format!("{line}\n"))
+                .collect::<Vec<_>>()
+        };
+        let mixed = [lines(&dirty)[0].clone(), lines(&good)[1].clone()].concat();
+        let error = verify_bundle(&mixed, &key.public()).expect_err("of two runs");
+        assert!(
+            matches!(error, InvalidBundleError::Mixed { line: 2 }),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn a_signature_does_not_make_a_contradiction_true() {
         let key = SigningKey::generate().expect("random numbers");
         let events = run(&[("a", v1::TestStatus::Failed)], v1::Verdict::NotReleasable);
-        let evidence = Evidence::of(&events).expect("is complete");
+        let evidence = gathered(&events).expect("is complete");
         let mut statement = Statement::of_run("r1", &evidence);
         statement.predicate["verdict"] = "RELEASABLE".into();
         let payload = serde_json::json!(statement).to_string();

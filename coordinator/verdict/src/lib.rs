@@ -19,6 +19,8 @@ mod statement;
 
 pub use bundle::{InvalidBundleError, Verified, sign_bundle, verify_bundle};
 pub use envelope::{Envelope, EnvelopeError, PAYLOAD_TYPE, Signature};
-pub use evidence::{Counts, Evidence, IncompleteRunError, JobEvidence, SuiteEvidence};
+pub use evidence::{
+    Counts, Evidence, EvidenceBuilder, IncompleteRunError, JobEvidence, SuiteEvidence,
+};
 pub use keys::{InvalidKeyError, NewKeyError, PublicKey, SigningKey};
 pub use statement::{Statement, Subject, TEST_RESULT_TYPE, VERDICT_TYPE, VerdictPredicate};

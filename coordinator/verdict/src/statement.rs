@@ -17,7 +17,7 @@ pub const VERDICT_TYPE: &str = "https://regatta.invalid/verdict/v1";
 /// The algorithm of our digests, in in-toto's words.
 const SHA256: &str = "sha256";
 /// What a commit's id is, in in-toto's words.
-const GIT_COMMIT: &str = "gitCommit";
+pub(crate) const GIT_COMMIT: &str = "gitCommit";
 
 /// A statement: a predicate of some things.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -185,11 +185,14 @@ impl VerdictPredicate {
             let named = tests.map(|test| format!("{job} {test}"));
             named.collect::<Vec<_>>()
         };
-        let jobs = evidence.jobs.iter().map(|(name, job)| JobStatement {
-            name: name.clone(),
-            status: word(job.status.as_str_name(), "JOB_STATUS_"),
-            cached: job.cached,
-            flaky: job.flaky,
+        let jobs = evidence.spec.jobs.iter().map(|job| {
+            let ended = evidence.jobs.get(&job.name);
+            JobStatement {
+                name: job.name.clone(),
+                status: word(evidence.status_of(&job.name).as_str_name(), "JOB_STATUS_"),
+                cached: ended.is_some_and(|job| job.cached),
+                flaky: ended.is_some_and(|job| job.flaky),
+            }
         });
         Self {
             verdict: word(evidence.end.verdict().as_str_name(), "VERDICT_"),
@@ -278,14 +281,14 @@ fn test_result(job: &str, suite: &SuiteEvidence, evidence: &Evidence) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evidence::tests::run;
+    use crate::evidence::tests::{gathered, run};
 
     #[test]
     fn a_run_is_stated_in_intotos_words() {
         use v1::TestStatus::{Cached, Failed, Flaky, Passed};
         let tests = [("a", Passed), ("b", Cached), ("c", Flaky), ("d", Failed)];
         let events = run(&tests, v1::Verdict::NotReleasable);
-        let evidence = Evidence::of(&events).expect("is complete");
+        let evidence = gathered(&events).expect("is complete");
         let verdict = Statement::of_run("r1", &evidence);
         let names: Vec<_> = verdict.subject.iter().map(|it| it.name.as_str()).collect();
         assert_eq!(names, ["commit", "tree", "make/out/app"]);
@@ -315,7 +318,7 @@ mod tests {
         if let Some(v1::run_event::Event::RunStarted(started)) = &mut events[0].event {
             started.spec.as_mut().expect("is set").dirty = true;
         }
-        let evidence = Evidence::of(&events).expect("is complete");
+        let evidence = gathered(&events).expect("is complete");
         let subjects = Statement::of_run("r1", &evidence).subject;
         assert!(subjects.iter().all(|subject| subject.name != "commit"));
     }

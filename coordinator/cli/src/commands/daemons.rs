@@ -73,6 +73,7 @@ pub(super) async fn coordinator(
     config.unwatched_grace = options.abandoned_grace.unwrap_or(config.unwatched_grace);
     config.maximum_timeout = options.maximum_timeout.unwrap_or(config.maximum_timeout);
     config.default_image = options.image;
+    config.verdict_key = options.verdict_key;
     config.tenant_weights = options.tenant_weights.into_iter().collect();
     for (tenant, name, value) in options.tenant_properties {
         let properties = config.tenant_properties.entry(tenant).or_default();

@@ -50,6 +50,9 @@ pub struct CoordinatorOptions {
     /// Where blobs and action results are stored: file:///DIR, s3://BUCKET/PREFIX, memory://
     #[arg(long, value_name = "URL")]
     pub storage: Option<String>,
+    /// The key that signs verdicts, of `regatta keys --new`; by default one in the state directory
+    #[arg(long, value_name = "FILE")]
+    pub verdict_key: Option<PathBuf>,
     /// A tenant's share of the fleet, relative to the others', who have 1; may be given for each tenant
     #[arg(long = "tenant-weight", value_name = "NAME=N", value_parser = parse_tenant_weight)]
     pub tenant_weights: Vec<(TenantId, NonZeroU32)>,

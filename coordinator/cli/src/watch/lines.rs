@@ -23,7 +23,7 @@ pub enum Paint {
 
 /// Colours by what they mean.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Tone {
+pub(crate) enum Tone {
     Good,
     Bad,
     Doubtful,
@@ -32,7 +32,7 @@ pub(super) enum Tone {
 }
 
 impl Paint {
-    pub(super) fn paint(self, tone: Tone, text: &str) -> String {
+    pub(crate) fn paint(self, tone: Tone, text: &str) -> String {
         let code = match tone {
             Tone::Good => "32;1",
             Tone::Bad => "31;1",

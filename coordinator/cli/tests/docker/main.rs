@@ -20,6 +20,7 @@ mod pipeline;
 mod program;
 mod root_directory;
 mod settings;
+mod verdict;
 
 /// What jobs run in here.
 pub(crate) const RUNTIME: fleet::Runtime = fleet::Runtime::Docker;

@@ -120,7 +120,7 @@ pub(super) fn find_runs(
                 planned, passed, flaky, failed, cached, skipped, not_run
              FROM runs
              WHERE (?1 IS NULL OR run = ?1) AND (?2 IS NULL OR tenant = ?2)
-                AND (?3 = 0 OR finished_at IS NULL)
+                AND (?3 = 0 OR finished_at IS NULL) AND (?5 IS NULL OR commit_id = ?5)
              ORDER BY submitted_at DESC, rowid DESC LIMIT ?4",
         )
         .map_err(unavailable)?;
@@ -130,6 +130,7 @@ pub(super) fn find_runs(
             query.tenant.as_ref().map(TenantId::as_str),
             query.active_only,
             bounded(query.limit),
+            query.commit.as_deref(),
         ])
         .map_err(unavailable)?;
     let mut found = Vec::new();

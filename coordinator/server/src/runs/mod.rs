@@ -31,6 +31,7 @@ mod state;
 mod suite;
 mod surroundings;
 mod tally;
+mod verdict;
 mod waiting;
 
 pub use plan::PlanError;

@@ -309,10 +309,10 @@ impl RunRegistry {
             limit.min(MAX_LIST)
         };
         let query = RunQuery {
-            run: None,
             tenant: Some(tenant),
             active_only,
             limit,
+            ..RunQuery::default()
         };
         self.services.ledger.find_runs(query).await
     }
@@ -324,6 +324,16 @@ impl RunRegistry {
 
     pub(super) fn blobs(&self) -> Arc<dyn BlobStore> {
         Arc::clone(&self.services.blobs)
+    }
+
+    /// What is known of a run besides its events.
+    pub(super) async fn record(&self, run: &str) -> Result<RunRecord, FindRunError> {
+        self.find(&parse(run)?).await
+    }
+
+    /// The runs that a query asks for.
+    pub(super) async fn find_all(&self, query: RunQuery) -> Result<Vec<RunRecord>, FindRunError> {
+        Ok(self.services.ledger.find_runs(query).await?)
     }
 
     async fn find(&self, run: &RunId) -> Result<RunRecord, FindRunError> {

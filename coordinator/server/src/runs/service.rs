@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::stream::BoxStream;
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use regatta_ledger::RunRecord;
 use regatta_model::TenantId;
+use regatta_verdict::{SigningKey, sign_bundle};
 use regatta_wire::convert::timestamp_to_wire;
 use regatta_wire::v1;
 use regatta_wire::v1::runs_server::Runs;
@@ -16,22 +18,26 @@ use tonic::{Request, Response, Status};
 use super::event;
 use super::logs::{Log, LogSearch};
 use super::registry::{FindRunError, RunRegistry, SubmitRunError};
+use super::verdict::FindVerdictError;
 use crate::status::{self, Failure, with_sources};
 
 /// Pieces of a log that wait for their reader.
 const MAX_WAITING_CHUNKS: usize = 8;
+/// How much of a bundle goes into one message, in bytes.
+const BUNDLE_PIECE_BYTES: usize = 256 << 10;
 
 /// The service.
 #[derive(Clone, Debug)]
 pub struct RunsService {
     registry: Arc<RunRegistry>,
+    key: Arc<SigningKey>,
 }
 
 impl RunsService {
-    /// Serves these runs.
+    /// Serves these runs, and signs what they say with this key.
     #[must_use]
-    pub const fn new(registry: Arc<RunRegistry>) -> Self {
-        Self { registry }
+    pub const fn new(registry: Arc<RunRegistry>, key: Arc<SigningKey>) -> Self {
+        Self { registry, key }
     }
 }
 
@@ -55,6 +61,16 @@ fn of_find(error: &FindRunError) -> Failure {
     }
 }
 
+fn of_verdict(error: &FindVerdictError) -> Failure {
+    match error {
+        FindVerdictError::Run(error) => of_find(error),
+        FindVerdictError::NoRun { .. } => status::not_found(error.to_string()),
+        FindVerdictError::GoesOn { .. } | FindVerdictError::Incomplete { .. } => {
+            status::failed_precondition(with_sources(error))
+        }
+    }
+}
+
 /// The ledger's error for somebody who called.
 pub(crate) fn of_ledger(error: &regatta_ledger::LedgerError) -> Failure {
     status::unavailable(error.to_string(), status::DEFAULT_RETRY_DELAY)
@@ -63,6 +79,7 @@ pub(crate) fn of_ledger(error: &regatta_ledger::LedgerError) -> Failure {
 #[tonic::async_trait]
 impl Runs for RunsService {
     type WatchRunStream = BoxStream<'static, Result<v1::RunEvent, Status>>;
+    type GetVerdictStream = BoxStream<'static, Result<v1::BundlePiece, Status>>;
     type ReadLogsStream = ReceiverStream<Result<v1::LogChunk, Status>>;
 
     async fn submit_run(
@@ -122,9 +139,7 @@ impl Runs for RunsService {
             limit,
             active_only,
         } = request.into_inner();
-        let tenant: TenantId = instance_name
-            .parse()
-            .map_err(|error| Status::from(status::invalid_argument("instance_name", error)))?;
+        let tenant = tenant(&instance_name)?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let found = self
             .registry
@@ -154,6 +169,46 @@ impl Runs for RunsService {
         });
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
+
+    async fn get_verdict(
+        &self,
+        request: Request<v1::GetVerdictRequest>,
+    ) -> Result<Response<Self::GetVerdictStream>, Status> {
+        use v1::get_verdict_request::Subject;
+        let request = request.into_inner();
+        let found = match request.subject {
+            Some(Subject::RunId(run)) => self.registry.evidence_of_run(&run).await,
+            Some(Subject::Commit(commit)) => {
+                let tenant = tenant(&request.instance_name)?;
+                self.registry.evidence_of_commit(tenant, commit).await
+            }
+            None => return Err(status::invalid_argument("subject", "is not set").into()),
+        };
+        let (run, evidence) = found.map_err(|error| Status::from(of_verdict(&error)))?;
+        let bundle = Bytes::from(sign_bundle(run.as_str(), &evidence, &self.key));
+        let places = (0..bundle.len()).step_by(BUNDLE_PIECE_BYTES);
+        let piece = move |from: usize| {
+            let to = bundle.len().min(from + BUNDLE_PIECE_BYTES);
+            Ok(v1::BundlePiece {
+                data: bundle.slice(from..to),
+            })
+        };
+        Ok(Response::new(stream::iter(places.map(piece)).boxed()))
+    }
+
+    async fn get_verdict_key(
+        &self,
+        _request: Request<v1::GetVerdictKeyRequest>,
+    ) -> Result<Response<v1::GetVerdictKeyResponse>, Status> {
+        Ok(Response::new(v1::GetVerdictKeyResponse {
+            public_key: self.key.public().to_pem(),
+        }))
+    }
+}
+
+fn tenant(instance_name: &str) -> Result<TenantId, Status> {
+    let tenant = instance_name.parse();
+    tenant.map_err(|error| status::invalid_argument("instance_name", error).into())
 }
 
 impl RunsService {

@@ -32,6 +32,7 @@ type EventStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl Runs for RecordedRuns {
     type WatchRunStream = EventStream<v1::RunEvent>;
     type ReadLogsStream = EventStream<v1::LogChunk>;
+    type GetVerdictStream = EventStream<v1::BundlePiece>;
 
     async fn submit_run(
         &self,
@@ -96,6 +97,20 @@ impl Runs for RecordedRuns {
         &self,
         _: Request<v1::ReadLogsRequest>,
     ) -> Result<Response<Self::ReadLogsStream>, Status> {
+        Err(Status::unimplemented("not recorded"))
+    }
+
+    async fn get_verdict(
+        &self,
+        _: Request<v1::GetVerdictRequest>,
+    ) -> Result<Response<Self::GetVerdictStream>, Status> {
+        Err(Status::unimplemented("not recorded"))
+    }
+
+    async fn get_verdict_key(
+        &self,
+        _: Request<v1::GetVerdictKeyRequest>,
+    ) -> Result<Response<v1::GetVerdictKeyResponse>, Status> {
         Err(Status::unimplemented("not recorded"))
     }
 }

@@ -8,6 +8,7 @@ use regatta_cas::{BlobStore, EmptyBlobStore, MemoryBlobStore};
 use regatta_ledger::{Ledger, MemoryLedger};
 use regatta_model::{Digest, Resources};
 use regatta_scheduler::SchedulerConfig;
+use regatta_verdict::SigningKey;
 use regatta_wire::v1;
 use regatta_wire::v1::fleet_server::FleetServer;
 use regatta_wire::v1::run_event::Event;
@@ -187,8 +188,9 @@ async fn serve(services: &RunServices) -> (Channel, AbortOnDropHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
     let address = listener.local_addr().expect("is bound");
     let fleet = FleetService::new(Arc::clone(&services.dispatcher));
+    let key = SigningKey::generate().expect("random numbers");
     let server = Server::builder()
-        .add_service(RunsServer::new(RunsService::new(registry)))
+        .add_service(RunsServer::new(RunsService::new(registry, Arc::new(key))))
         .add_service(FleetServer::new(fleet))
         .serve_with_incoming(TcpListenerStream::new(listener));
     let server = tokio::spawn(async move { server.await.expect("serves") });

@@ -1,0 +1,140 @@
+//! `regatta verdict` and `regatta verify`.
+
+mod lines;
+
+use std::io::Write as _;
+use std::path::Path;
+
+use futures::TryStreamExt as _;
+use regatta_verdict::{PublicKey, Verified, verify_bundle};
+use regatta_wire::v1;
+use regatta_wire::v1::get_verdict_request::Subject;
+use tonic::Code;
+
+use super::{blocking, connect, keys, run_id};
+use crate::client::{Client, refused};
+use crate::exit_code::{ExitCode, Failure, OrExit};
+use crate::files::write_atomically;
+use crate::git;
+use crate::options::{GlobalOptions, VerdictOptions, VerifyOptions};
+
+/// Prints what is known of a commit, or of a run.
+pub(super) async fn verdict(
+    global: &GlobalOptions,
+    options: VerdictOptions,
+) -> Result<ExitCode, Failure> {
+    let client = connect(global).await?;
+    let subject = match options.run {
+        Some(run) => Subject::RunId(run_id::complete(&client, run).await?),
+        None => Subject::Commit(commit(options.commit).await?),
+    };
+    let Some(bundle) = fetch(&client, subject).await? else {
+        return Ok(ExitCode::Unknown);
+    };
+    let key = keys::of_coordinator(&client).await?;
+    let verified = verify_bundle(&bundle, &key).or_exit(ExitCode::Infrastructure)?;
+    if let Some(file) = &options.output {
+        let written = write_atomically(file, bundle.as_bytes());
+        written.or_exit(ExitCode::Local)?;
+    }
+    let text = match options.json {
+        true => bundle,
+        false => lines::of(&verified, &key, global.paint()),
+    };
+    print(&text)?;
+    Ok(exit_code(&verified))
+}
+
+/// Checks a file, without any coordinator.
+pub(super) fn verify(options: &VerifyOptions) -> Result<ExitCode, Failure> {
+    let read = |path: &Path| {
+        let text = std::fs::read_to_string(path);
+        text.map_err(|error| {
+            let message = format!("{} cannot be read: {error}", path.display());
+            Failure::new(ExitCode::Local, message)
+        })
+    };
+    let key = PublicKey::from_pem(&read(&options.key)?);
+    let key = key.map_err(|error| {
+        let message = format!("{}: {error}", options.key.display());
+        Failure::new(ExitCode::BadConfiguration, message)
+    })?;
+    let refused = |detail: String| {
+        let message = format!("{} cannot be believed: {detail}", options.file.display());
+        Failure::new(ExitCode::NotReleasable, message)
+    };
+    let verified = verify_bundle(&read(&options.file)?, &key);
+    let verified = verified.map_err(|error| refused(chain(&error)))?;
+    if let Some(commit) = &options.commit {
+        let of = verified.commit();
+        if of != Some(commit.as_str()) {
+            let of = of.unwrap_or("no commit");
+            return Err(refused(format!("it speaks of {of}, not of {commit}")));
+        }
+    }
+    print(&lines::of(&verified, &key, crate::watch::Paint::Plain))?;
+    Ok(exit_code(&verified))
+}
+
+/// An error with all that is below it, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let texts: Vec<_> = causes.map(ToString::to_string).collect();
+    texts.join(": ")
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout().lock();
+    write!(stdout, "{text}").or_exit(ExitCode::Local)
+}
+
+/// The commit's whole id.
+async fn commit(name: String) -> Result<String, Failure> {
+    let here = std::env::current_dir().or_exit(ExitCode::Local)?;
+    let found = blocking({
+        let name = name.clone();
+        move || git::resolve(&here, &name)
+    });
+    match found.await? {
+        Some(id) => Ok(id),
+        // Of another repository, or without any here.
+        None if git::is_id(&name) => Ok(name),
+        None => {
+            let message = format!("git knows no commit `{name}` here; write its whole id");
+            Err(Failure::new(ExitCode::BadConfiguration, message))
+        }
+    }
+}
+
+/// The signed statements; `None` if nothing is known, which has been said.
+async fn fetch(client: &Client, subject: Subject) -> Result<Option<String>, Failure> {
+    let request = v1::GetVerdictRequest {
+        instance_name: client.instance().to_owned(),
+        subject: Some(subject),
+    };
+    let failed = |status: tonic::Status| refused("give a verdict", &status);
+    let pieces = match client.runs().get_verdict(request).await {
+        Ok(pieces) => pieces.into_inner(),
+        Err(status) if matches!(status.code(), Code::NotFound | Code::FailedPrecondition) => {
+            print(&format!("UNKNOWN: {}\n", status.message()))?;
+            return Ok(None);
+        }
+        Err(status) => return Err(failed(status)),
+    };
+    let pieces: Vec<_> = pieces.try_collect().await.map_err(failed)?;
+    let bytes: Vec<u8> = pieces
+        .iter()
+        .flat_map(|piece| piece.data.iter().copied())
+        .collect();
+    String::from_utf8(bytes)
+        .map(Some)
+        .or_exit(ExitCode::Infrastructure)
+}
+
+fn exit_code(verified: &Verified) -> ExitCode {
+    match verified.verdict.verdict.as_str() {
+        "RELEASABLE" => ExitCode::Good,
+        "NOT_RELEASABLE" => ExitCode::NotReleasable,
+        _ => ExitCode::Unknown,
+    }
+}

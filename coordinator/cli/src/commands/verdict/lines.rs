@@ -1,0 +1,129 @@
+//! A verdict for people.
+
+use std::fmt::Write as _;
+
+use regatta_verdict::{Counts, PublicKey, Subject, Verified};
+
+use crate::watch::{Paint, Tone};
+
+/// How wide the names of lines are, in characters.
+const WIDTH: usize = 10;
+/// How much of a digest or an id tells it from others, in characters.
+const SHORT: usize = 12;
+/// How many of many things are named.
+const NAMED: usize = 5;
+
+/// What a verdict says, and who has signed it.
+pub(super) fn of(verified: &Verified, key: &PublicKey, paint: Paint) -> String {
+    let said = &verified.verdict;
+    let tone = match said.verdict.as_str() {
+        "RELEASABLE" => Tone::Good,
+        "NOT_RELEASABLE" => Tone::Bad,
+        _ => Tone::Doubtful,
+    };
+    let mut text = format!("{}\n", paint.paint(tone, &said.verdict));
+    let mut line = |name: &str, value: String| {
+        if !value.is_empty() {
+            let _infallible = writeln!(text, "{name:>WIDTH$}  {value}");
+        }
+    };
+    said.reasons
+        .iter()
+        .for_each(|reason| line("because", reason.clone()));
+    line("commit", commit(&said.commit, &said.branch, said.dirty));
+    line("run", said.run.clone());
+    line("required", said.policy.required_jobs.join(", "));
+    line("tests", counts(said.counts));
+    line("flaky", some_of(&said.flaky_tests));
+    line("artefacts", artefacts(&verified.statements[0].subject));
+    line("agents", some_of(&said.agents));
+    line("images", some_of(&said.images));
+    let retries = said.infrastructure_retries;
+    if retries > 0 {
+        line(
+            "lost",
+            format!("{retries} times by machines, then run elsewhere"),
+        );
+    }
+    line("leases", said.leases.to_string());
+    line(
+        "time",
+        format!("{} to {}", said.started_at, said.finished_at),
+    );
+    line("signed by", key.id());
+    text
+}
+
+fn commit(id: &str, branch: &str, is_dirty: bool) -> String {
+    let mut text = match id {
+        "" => return "none".to_owned(),
+        id => id.to_owned(),
+    };
+    if !branch.is_empty() {
+        let _infallible = write!(text, " on {branch}");
+    }
+    if is_dirty {
+        text.push_str(", with changed files: it says nothing of the commit");
+    }
+    text
+}
+
+fn counts(counts: Counts) -> String {
+    let kinds = [
+        (counts.passed, "passed"),
+        (counts.flaky, "flaky"),
+        (counts.failed, "failed"),
+        (counts.cached, "cached"),
+        (counts.skipped, "skipped"),
+        (counts.not_run, "not run"),
+    ];
+    let some = kinds.into_iter().filter(|(count, _)| *count > 0);
+    let some: Vec<_> = some
+        .map(|(count, kind)| format!("{count} {kind}"))
+        .collect();
+    format!("{} planned: {}", counts.planned, some.join(", "))
+        .trim_end_matches([':', ' '])
+        .to_owned()
+}
+
+fn some_of(all: &[String]) -> String {
+    let named = all.iter().take(NAMED).map(String::as_str);
+    let mut text = named.collect::<Vec<_>>().join(", ");
+    if all.len() > NAMED {
+        let _infallible = write!(text, " and {} more", all.len() - NAMED);
+    }
+    text
+}
+
+/// What was made: all that a verdict is about and that is neither the commit nor its files.
+fn artefacts(subjects: &[Subject]) -> String {
+    let made = subjects
+        .iter()
+        .filter(|it| !["commit", "tree"].contains(&it.name.as_str()));
+    let named = made.map(|it| {
+        let digest = it.digest.get("sha256").map_or("", String::as_str);
+        format!("{} {}", it.name, digest.get(..SHORT).unwrap_or(digest))
+    });
+    some_of(&named.collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_short_and_say_it_all() {
+        let all = Counts {
+            planned: 6,
+            passed: 1,
+            cached: 5,
+            ..Counts::default()
+        };
+        assert_eq!(counts(all), "6 planned: 1 passed, 5 cached");
+        assert_eq!(counts(Counts::default()), "0 planned");
+        let names: Vec<_> = (0..7).map(|number| number.to_string()).collect();
+        assert_eq!(some_of(&names), "0, 1, 2, 3, 4 and 2 more");
+        assert_eq!(commit("", "", false), "none");
+        assert_eq!(commit("a", "main", false), "a on main");
+    }
+}

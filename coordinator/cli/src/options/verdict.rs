@@ -1,0 +1,35 @@
+//! Options of commands about verdicts.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// Options of `regatta verdict`.
+#[derive(Clone, Debug, Args)]
+pub struct VerdictOptions {
+    /// The commit, as git knows it, or its whole id
+    #[arg(default_value = "HEAD")]
+    pub commit: String,
+    /// What this run says, instead of the newest one of a commit
+    #[arg(long, value_name = "RUN", conflicts_with = "commit")]
+    pub run: Option<String>,
+    /// Print the signed statements: an in-toto bundle
+    #[arg(long)]
+    pub json: bool,
+    /// Write the signed statements to this file, too
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// Options of `regatta verify`.
+#[derive(Clone, Debug, Args)]
+pub struct VerifyOptions {
+    /// The file that `regatta verdict --output` wrote
+    pub file: PathBuf,
+    /// The file with the key that verifies, of `regatta keys`
+    #[arg(long, value_name = "FILE")]
+    pub key: PathBuf,
+    /// The whole id of the commit that it must speak of
+    #[arg(long, value_name = "ID")]
+    pub commit: Option<String>,
+}

@@ -1,0 +1,152 @@
+//! `regatta verdict`, `regatta verify` and `regatta keys`.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::fleet::Fleet;
+use super::program::{Ended, regatta, write};
+
+const PIPELINE: &str = r#"
+[jobs.make]
+inputs = ["words"]
+run = "sort words > sorted"
+outputs = ["sorted"]
+"#;
+
+fn git(project: &Path, arguments: &[&str]) -> String {
+    let identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"];
+    let mut git = Command::new("git");
+    let git = git.current_dir(project).args(identity).args(arguments);
+    let ended = Ended::of(git);
+    ended.expect_code(0);
+    ended.stdout.trim().to_owned()
+}
+
+/// Commits everything, and says which commit that is.
+fn commit(project: &Path) -> String {
+    git(project, &["add", "--all"]);
+    git(project, &["commit", "--quiet", "--message", "m"]);
+    git(project, &["rev-parse", "HEAD"])
+}
+
+#[track_caller]
+fn check(ended: &Ended, code: i32, words: &[&str]) {
+    ended.expect_code(code);
+    for words in words {
+        assert!(ended.stdout.contains(words), "no {words:?} in {ended:#?}");
+    }
+}
+
+#[test]
+fn a_commit_has_a_verdict_that_can_be_verified_without_the_coordinator() {
+    let mut fleet = Fleet::of(1);
+    let project = tempfile::tempdir().expect("a directory");
+    let project = project.path();
+    let out = tempfile::tempdir().expect("a directory");
+    let out = out.path();
+    let file = |name: &str| out.join(name).display().to_string();
+    let run = |fleet: &Fleet, arguments: &[&str]| {
+        Ended::of(fleet.command().current_dir(project).args(arguments))
+    };
+    git(project, &["init", "--quiet", "--initial-branch", "main"]);
+    write(project, &[("regatta.toml", PIPELINE), ("words", "b\na\n")]);
+    let good = commit(project);
+    let unknown = run(&fleet, &["verdict"]);
+    check(&unknown, 2, &["UNKNOWN: no run of commit", &good]);
+    run(&fleet, &["run"]).expect_code(0);
+
+    let (bundle, key) = (file("verdict.jsonl"), file("key.pub"));
+    let verdict = run(&fleet, &["verdict", "--output", &bundle]);
+    let of_main = format!("commit  {good} on main\n");
+    let words = [
+        "RELEASABLE\n",
+        &of_main,
+        "artefacts  make/sorted ",
+        "signed by",
+    ];
+    check(&verdict, 0, &words);
+    let printed = run(&fleet, &["keys"]);
+    std::fs::write(&key, &printed.stdout).expect("written");
+    let json = run(&fleet, &["verdict", "--json", "main"]);
+    json.expect_code(0);
+    assert_eq!(
+        json.stdout,
+        std::fs::read_to_string(&bundle).expect("is there")
+    );
+
+    // A change that is not committed says nothing of the commit, and a bad commit is bad.
+    write(project, &[("words", "")]);
+    run(&fleet, &["run"]).expect_code(0);
+    assert_eq!(run(&fleet, &["verdict"]).stdout, verdict.stdout);
+    write(
+        project,
+        &[("regatta.toml", "[jobs.make]\nrun = 'exit 3'\n")],
+    );
+    let bad = commit(project);
+    run(&fleet, &["run"]).expect_code(101);
+    let failed = run(&fleet, &["verdict"]);
+    check(&failed, 1, &["NOT_RELEASABLE\n", "because", &bad]);
+    assert_eq!(run(&fleet, &["verdict", &good]).stdout, verdict.stdout);
+    run(&fleet, &["verdict", "no-such-tag"])
+        .expect_code(96)
+        .expect_complaint(&["git knows no commit `no-such-tag`"]);
+
+    // The key outlives the coordinator, and so does what it signed.
+    let address = fleet.url().replacen("grpc://", "", 1);
+    fleet.kill_coordinator();
+    let verify = |arguments: &[&str]| Ended::of(regatta().arg("verify").args(arguments));
+    let verified = verify(&[&bundle, "--key", &key, "--commit", &good]);
+    verified.expect_code(0);
+    assert_eq!(verified.stdout, verdict.stdout);
+    verify(&[&bundle, "--key", &key, "--commit", &bad])
+        .expect_code(1)
+        .expect_complaint(&["cannot be believed", &good]);
+    let text = std::fs::read_to_string(&bundle).expect("is there");
+    let edited = text.replacen("ey", "eZ", 1);
+    assert_ne!(edited, text);
+    std::fs::write(file("edited"), edited).expect("written");
+    verify(&[&file("edited"), "--key", &key])
+        .expect_code(1)
+        .expect_complaint(&["cannot be believed: line 1", "no signature of the key"]);
+    let other = Ended::of(regatta().args(["keys", "--new", &file("other.pem")]));
+    std::fs::write(file("other.pub"), &other.expect_code(0).stdout).expect("written");
+    verify(&[&bundle, "--key", &file("other.pub")]).expect_code(1);
+    Ended::of(regatta().args(["keys", "--new", &file("other.pem")])).expect_code(99);
+    verify_with_openssl(&text, Path::new(&key), out);
+
+    fleet.start_coordinator(&address);
+    assert_eq!(run(&fleet, &["verdict", &good]).stdout, verdict.stdout);
+    fleet.stop();
+}
+
+/// Somebody else's Ed25519, over DSSE as its specification has it.
+fn verify_with_openssl(bundle: &str, key: &Path, out: &Path) {
+    let line = bundle.lines().next().expect("a line");
+    let envelope: serde_json::Value = serde_json::from_str(line).expect("is JSON");
+    let decode = |text: &serde_json::Value, name: &str| {
+        let encoded = out.join("encoded");
+        std::fs::write(&encoded, text.as_str().expect("is text")).expect("written");
+        let mut base64 = Command::new("base64");
+        let decoded = base64
+            .arg("--decode")
+            .arg(&encoded)
+            .output()
+            .expect("decodes");
+        std::fs::write(out.join(name), &decoded.stdout).expect("written");
+        decoded.stdout
+    };
+    let payload = decode(&envelope["payload"], "payload");
+    decode(&envelope["signatures"][0]["sig"], "signature");
+    let kind = "application/vnd.in-toto+json";
+    let head = format!("DSSEv1 {} {kind} {} ", kind.len(), payload.len());
+    std::fs::write(out.join("signed"), [head.as_bytes(), &payload].concat()).expect("written");
+    let mut openssl = Command::new("openssl");
+    let openssl = openssl
+        .args(["pkeyutl", "-verify", "-pubin", "-rawin", "-inkey"])
+        .arg(key)
+        .args(["-in", "signed", "-sigfile", "signature"])
+        .current_dir(out);
+    Ended::of(openssl).expect_code(0);
+    let statement: serde_json::Value = serde_json::from_slice(&payload).expect("is JSON");
+    assert_eq!(statement["_type"], "https://in-toto.io/Statement/v1");
+}

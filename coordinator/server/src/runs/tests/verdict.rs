@@ -1,0 +1,105 @@
+//! Verdicts of runs, as clients get them.
+
+use futures::TryStreamExt as _;
+use regatta_verdict::{PublicKey, Verified, verify_bundle};
+use regatta_wire::v1;
+use regatta_wire::v1::get_verdict_request::Subject;
+use tonic::{Code, Status};
+
+use super::fixture::{Fixture, libtest, spec};
+use super::{RAN_NOTHING, all_pass, completed, names, runner};
+
+const COMMIT: &str = "0123456789012345678901234567890123456789";
+
+fn of_commit(jobs: Vec<v1::Job>) -> v1::RunSpec {
+    v1::RunSpec {
+        commit: COMMIT.to_owned(),
+        ..spec(jobs)
+    }
+}
+
+/// What the coordinator says, its signature and its statements verified.
+async fn verdict(fixture: &Fixture, subject: Subject) -> Result<Verified, Status> {
+    let request = v1::GetVerdictRequest {
+        instance_name: String::new(),
+        subject: Some(subject),
+    };
+    let pieces = fixture.runs().get_verdict(request).await?.into_inner();
+    let pieces: Vec<_> = pieces.try_collect().await?;
+    let bundle: Vec<u8> = pieces
+        .iter()
+        .flat_map(|piece| piece.data.to_vec())
+        .collect();
+    let mut runs = fixture.runs();
+    let key = runs.get_verdict_key(v1::GetVerdictKeyRequest {});
+    let key = key.await?.into_inner().public_key;
+    let key = PublicKey::from_pem(&key).expect("is a key");
+    let bundle = String::from_utf8(bundle).expect("is text");
+    Ok(verify_bundle(&bundle, &key).expect("is signed"))
+}
+
+#[tokio::test]
+async fn a_commit_has_the_verdict_of_its_newest_run_with_its_files() {
+    let fixture = Fixture::start().await;
+    let _agent = fixture.agent("a", all_pass(1000));
+    let of = |commit: &str| verdict(&fixture, Subject::Commit(commit.to_owned()));
+    let none = of(COMMIT).await.expect_err("no run yet");
+    assert_eq!(none.code(), Code::NotFound);
+
+    let run = fixture.submit(of_commit(vec![libtest("unit")])).await;
+    fixture.finish(&run).await;
+    let verified = of(COMMIT).await.expect("is there");
+    let said = verified.verdict;
+    assert_eq!((said.verdict.as_str(), &said.run), ("RELEASABLE", &run));
+    assert_eq!((said.counts.planned, said.counts.passed), (1000, 1000));
+    assert_eq!(said.policy.required_jobs, ["unit"]);
+    assert_eq!(said.agents, ["a"]);
+    assert_eq!(verified.statements.len(), 2, "the verdict and one suite");
+    let passed = &verified.statements[1].predicate["passedTests"];
+    assert_eq!(passed.as_array().map(Vec::len), Some(1000));
+
+    // Changed files say nothing of the commit, and a later run of it says more.
+    let dirty = v1::RunSpec {
+        dirty: true,
+        ..of_commit(vec![libtest("other")])
+    };
+    let dirty = fixture.submit(dirty).await;
+    fixture.finish(&dirty).await;
+    assert_eq!(of(COMMIT).await.expect("is there").verdict.run, run);
+    let of_dirty = verdict(&fixture, Subject::RunId(dirty)).await;
+    let of_dirty = of_dirty.expect("is there").statements;
+    assert!(of_dirty[0].subject.iter().all(|it| it.name != "commit"));
+    let again = fixture.submit(of_commit(vec![libtest("unit")])).await;
+    fixture.finish(&again).await;
+    let said = of(COMMIT).await.expect("is there").verdict;
+    assert_eq!(
+        (said.run, said.counts.cached, said.leases),
+        (again, 1000, 0)
+    );
+    assert_eq!(
+        of("another").await.expect_err("no run").code(),
+        Code::NotFound
+    );
+}
+
+#[tokio::test]
+async fn a_failure_is_stated_and_a_run_that_goes_on_says_nothing() {
+    let fixture = Fixture::start().await;
+    let run = fixture.submit(of_commit(vec![libtest("unit")])).await;
+    let early = verdict(&fixture, Subject::RunId(run.clone())).await;
+    assert_eq!(early.expect_err("goes on").code(), Code::FailedPrecondition);
+    let _agent = fixture.agent("a", runner(names(1), |_| Some(completed(0, RAN_NOTHING))));
+    fixture.finish(&run).await;
+    let verified = verdict(&fixture, Subject::RunId(run))
+        .await
+        .expect("is there");
+    assert_eq!(verified.verdict.verdict, "NOT_RELEASABLE");
+    assert!(!verified.verdict.reasons.is_empty());
+    let suite = &verified.statements[1].predicate;
+    assert_eq!(
+        (&suite["result"], &suite["failedTests"][0]),
+        (&"FAILED".into(), &"test_0000".into())
+    );
+    let unknown = verdict(&fixture, Subject::RunId("0".repeat(32))).await;
+    assert_eq!(unknown.expect_err("no run").code(), Code::NotFound);
+}

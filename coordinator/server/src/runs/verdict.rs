@@ -1,0 +1,83 @@
+//! What runs say of their commits.
+
+use regatta_ledger::{RunQuery, RunRecord};
+use regatta_model::{RunId, TenantId};
+use regatta_verdict::{Evidence, EvidenceBuilder, IncompleteRunError};
+
+use super::registry::{FindRunError, RunRegistry};
+
+/// How many runs of a commit are looked at for one that says something of it.
+const MAX_RUNS_OF_COMMIT: usize = 50;
+
+/// Why there is no verdict.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FindVerdictError {
+    #[error(transparent)]
+    Run(#[from] FindRunError),
+    #[error("run {run} goes on; wait for its end")]
+    GoesOn { run: RunId },
+    #[error("run {run} says nothing of its commit")]
+    Incomplete {
+        run: RunId,
+        source: IncompleteRunError,
+    },
+    #[error(
+        "no run of commit {commit} has ended in which all files were as they are in it; \
+         run its pipeline with nothing changed"
+    )]
+    NoRun { commit: String },
+}
+
+impl RunRegistry {
+    /// What a run says, once it has ended.
+    pub(super) async fn evidence_of_run(
+        &self,
+        run: &str,
+    ) -> Result<(RunId, Evidence), FindVerdictError> {
+        let record = self.record(run).await?;
+        match record.end {
+            Some(_) => self.evidence(record).await,
+            None => Err(FindVerdictError::GoesOn {
+                run: record.new.run,
+            }),
+        }
+    }
+
+    /// What the newest run says that ended and that had the files of the commit.
+    pub(super) async fn evidence_of_commit(
+        &self,
+        tenant: TenantId,
+        commit: String,
+    ) -> Result<(RunId, Evidence), FindVerdictError> {
+        let query = RunQuery {
+            tenant: Some(tenant),
+            commit: Some(commit.clone()),
+            limit: MAX_RUNS_OF_COMMIT,
+            ..RunQuery::default()
+        };
+        let records = self.find_all(query).await?;
+        for record in records.into_iter().filter(|record| record.end.is_some()) {
+            let (run, evidence) = self.evidence(record).await?;
+            if !evidence.spec.dirty {
+                return Ok((run, evidence));
+            }
+        }
+        Err(FindVerdictError::NoRun { commit })
+    }
+
+    async fn evidence(&self, record: RunRecord) -> Result<(RunId, Evidence), FindVerdictError> {
+        let run = record.new.run;
+        let mut evidence = EvidenceBuilder::default();
+        let mut last = 0;
+        loop {
+            let events = self.events_so_far(run.as_str(), last).await?;
+            let Some(event) = events.last() else { break };
+            last = event.sequence;
+            events.iter().for_each(|event| evidence.take(event));
+        }
+        match evidence.finish() {
+            Ok(evidence) => Ok((run, evidence)),
+            Err(source) => Err(FindVerdictError::Incomplete { run, source }),
+        }
+    }
+}
