@@ -3,7 +3,6 @@
 //! The helper names tests by pytest's own node ids and reports each as it ends, which pytest's JUnit report
 //! does not: its classes and names lose where a test is, and it is written only in the end.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use regatta_wire::v1;
@@ -83,55 +82,9 @@ impl Pytest {
     }
 }
 
-/// Files that mark a Python project, as pytest looks for them to find its root directory.
-const MARKS: [&str; 7] = [
-    "pytest.ini",
-    ".pytest.ini",
-    "pyproject.toml",
-    "tox.ini",
-    "setup.cfg",
-    "setup.py",
-    "conftest.py",
-];
-
-/// The Python project that a directory is in; `None` if it is in a cargo package, or if there is neither
-/// here or above.
-#[must_use]
-pub fn project_root(directory: &Path) -> Option<PathBuf> {
-    for root in directory.ancestors() {
-        if root.join("Cargo.toml").is_file() {
-            return None;
-        }
-        if MARKS.iter().any(|mark| root.join(mark).is_file()) {
-            return Some(root.to_owned());
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_nearest_project_counts() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let root = directory.path();
-        let at = |path: &str| project_root(&root.join(path));
-        std::fs::create_dir_all(root.join("py/tests")).expect("made");
-        std::fs::create_dir_all(root.join("py/native/src")).expect("made");
-        for file in [
-            "Cargo.toml",
-            "py/pyproject.toml",
-            "py/native/Cargo.toml",
-            "py/native/setup.py",
-        ] {
-            std::fs::write(root.join(file), "").expect("written");
-        }
-        assert_eq!(at(""), None);
-        assert_eq!(at("py/tests"), Some(root.join("py")));
-        assert_eq!(at("py/native/src"), None);
-    }
 
     fn words(text: &str) -> Vec<String> {
         text.split(' ').map(str::to_owned).collect()

@@ -216,8 +216,8 @@ impl VerdictPredicate {
             leases: evidence.end.leases,
             images: evidence.images.iter().cloned().collect(),
             agents: evidence.agents.iter().cloned().collect(),
-            started_at: evidence.started_at.to_string(),
-            finished_at: evidence.finished_at.to_string(),
+            started_at: format!("{:.3}", evidence.started_at),
+            finished_at: format!("{:.3}", evidence.finished_at),
         }
     }
 
@@ -301,7 +301,7 @@ mod tests {
             (said.verdict.as_str(), said.flaky_tests),
             ("NOT_RELEASABLE", vec!["check c".to_owned()])
         );
-        assert_eq!(said.started_at, "1970-01-01T00:00:10Z");
+        assert_eq!(said.started_at, "1970-01-01T00:00:10.000Z");
         let suites: Vec<_> = Statement::of_suites(&evidence).collect();
         let expected = serde_json::json!({
             "result": "FAILED",

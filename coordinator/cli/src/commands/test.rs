@@ -18,7 +18,6 @@ use crate::git::{self, Commit};
 use crate::jobs::{SuiteSettings, cargo_job};
 use crate::options::{GlobalOptions, TestOptions};
 use crate::probe::lacking;
-use crate::pytest;
 use crate::session::Session;
 use crate::tree::{Entries, Staging};
 use crate::watch::{Ended, Tally};
@@ -32,13 +31,58 @@ pub(super) async fn test(
     options: TestOptions,
 ) -> Result<ExitCode, Failure> {
     let here = std::env::current_dir().or_exit(ExitCode::Local)?;
-    let (ended, tally) = match pytest::project_root(&here) {
-        Some(root) if options.selection.manifest_path.is_none() => {
-            python::test(global, options, root).await?
+    let project = match options.selection.manifest_path {
+        Some(_) => Some(Project::Cargo),
+        None => Project::of(&here),
+    };
+    let (ended, tally) = match project {
+        Some(Project::Cargo) => cargo_test(global, options).await?,
+        Some(Project::Python(root)) => python::test(global, options, root).await?,
+        None => {
+            let message = format!(
+                "no Cargo.toml and no Python project ({}) in {} or above; `regatta run` runs the suites of a \
+                 regatta.toml",
+                PYTHON_MARKS.join(", "),
+                here.display()
+            );
+            return Err(Failure::new(ExitCode::BadConfiguration, message));
         }
-        Some(_) | None => cargo_test(global, options).await?,
     };
     end(&ended, &tally)
+}
+
+/// Files that mark a Python project, as pytest looks for them to find its root directory.
+const PYTHON_MARKS: [&str; 7] = [
+    "pyproject.toml",
+    "pytest.ini",
+    ".pytest.ini",
+    "tox.ini",
+    "setup.cfg",
+    "setup.py",
+    "conftest.py",
+];
+
+/// A project whose tests need no configuration.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Project {
+    Cargo,
+    /// With its root directory.
+    Python(PathBuf),
+}
+
+impl Project {
+    /// The one that a directory is in: the nearest, and cargo's if there are two in the same place.
+    fn of(directory: &Path) -> Option<Self> {
+        directory.ancestors().find_map(|root| {
+            let has = |name: &&str| root.join(name).is_file();
+            if has(&"Cargo.toml") {
+                Some(Self::Cargo)
+            } else {
+                let is_python = PYTHON_MARKS.iter().any(has);
+                is_python.then(|| Self::Python(root.to_owned()))
+            }
+        })
+    }
 }
 
 async fn cargo_test(
@@ -215,6 +259,27 @@ mod tests {
             }),
             ..v1::RunFinished::default()
         })
+    }
+
+    #[test]
+    fn the_nearest_project_counts() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let root = directory.path();
+        let at = |path: &str| Project::of(&root.join(path));
+        std::fs::create_dir_all(root.join("py/tests")).expect("made");
+        std::fs::create_dir_all(root.join("py/native/src")).expect("made");
+        assert_eq!(at("py/tests"), None);
+        for file in [
+            "Cargo.toml",
+            "py/pyproject.toml",
+            "py/native/Cargo.toml",
+            "py/native/setup.py",
+        ] {
+            std::fs::write(root.join(file), "").expect("written");
+        }
+        assert_eq!(at(""), Some(Project::Cargo));
+        assert_eq!(at("py/tests"), Some(Project::Python(root.join("py"))));
+        assert_eq!(at("py/native/src"), Some(Project::Cargo));
     }
 
     #[test]

@@ -69,6 +69,9 @@ fn commit(id: &str, branch: &str, is_dirty: bool) -> String {
 }
 
 fn counts(counts: Counts) -> String {
+    if counts.planned == 0 {
+        return String::new();
+    }
     let kinds = [
         (counts.passed, "passed"),
         (counts.flaky, "flaky"),
@@ -82,8 +85,6 @@ fn counts(counts: Counts) -> String {
         .map(|(count, kind)| format!("{count} {kind}"))
         .collect();
     format!("{} planned: {}", counts.planned, some.join(", "))
-        .trim_end_matches([':', ' '])
-        .to_owned()
 }
 
 fn some_of(all: &[String]) -> String {
@@ -120,7 +121,7 @@ mod tests {
             ..Counts::default()
         };
         assert_eq!(counts(all), "6 planned: 1 passed, 5 cached");
-        assert_eq!(counts(Counts::default()), "0 planned");
+        assert_eq!(counts(Counts::default()), "", "it has no suite");
         let names: Vec<_> = (0..7).map(|number| number.to_string()).collect();
         assert_eq!(some_of(&names), "0, 1, 2, 3, 4 and 2 more");
         assert_eq!(commit("", "", false), "none");
