@@ -1,5 +1,7 @@
 //! All statements about a run together: an in-toto bundle, which is JSON Lines of envelopes.
 
+use regatta_model::Digest;
+
 use crate::envelope::{Envelope, EnvelopeError};
 use crate::evidence::Evidence;
 use crate::keys::{PublicKey, SigningKey};
@@ -32,17 +34,18 @@ pub enum InvalidBundleError {
         /// What is wrong.
         detail: String,
     },
-    /// There is not exactly one verdict.
-    #[error("it holds {found} verdicts, not one")]
-    Verdicts {
+    /// The first line is none.
+    #[error("it does not begin with a verdict")]
+    NoVerdict,
+    /// The verdict does not vouch for a line, or for one that is not there.
+    #[error(
+        "it is not whole: the verdict vouches for {vouched} other statements, not for these {found}"
+    )]
+    Mixed {
+        /// For how many the verdict vouches.
+        vouched: usize,
         /// How many there are.
         found: usize,
-    },
-    /// Lines of several runs were put together.
-    #[error("line {line} is about something else than line 1")]
-    Mixed {
-        /// Counted from 1.
-        line: usize,
     },
     /// A verdict was signed that cannot be.
     #[error("the verdict contradicts itself: {detail}")]
@@ -65,7 +68,8 @@ impl Verified {
     /// The commit that the verdict is about, if its files were the commit's.
     #[must_use]
     pub fn commit(&self) -> Option<&str> {
-        let mut subjects = self.statements.iter().flat_map(|it| &it.subject);
+        // That of the verdict, which vouches for the others.
+        let mut subjects = self.statements.iter().take(1).flat_map(|it| &it.subject);
         let commit = subjects.find_map(|subject| subject.digest.get(GIT_COMMIT));
         commit.map(String::as_str)
     }
@@ -74,14 +78,24 @@ impl Verified {
 /// Signs what a run says. The same run and key always give the same bytes.
 #[must_use]
 pub fn sign_bundle(run: &str, evidence: &Evidence, key: &SigningKey) -> String {
-    let statements = [Statement::of_run(run, evidence)];
-    let statements = statements.into_iter().chain(Statement::of_suites(evidence));
-    let line = |statement: Statement| {
-        let payload = serde_json::json!(statement).to_string();
+    let suites = Statement::of_suites(evidence);
+    let suites: Vec<_> = suites
+        .map(|(name, it)| (name.to_owned(), payload(&it)))
+        .collect();
+    let digest =
+        |(name, payload): &(String, String)| (name.clone(), Digest::of(payload.as_bytes()));
+    let vouched: Vec<_> = suites.iter().map(digest).collect();
+    let verdict = payload(&Statement::of_run(run, evidence, &vouched));
+    let line = |payload: String| {
         let envelope = Envelope::sign(payload.as_bytes(), key);
         format!("{}\n", serde_json::json!(envelope))
     };
-    statements.map(line).collect()
+    let payloads = suites.into_iter().map(|(_, payload)| payload);
+    std::iter::once(verdict).chain(payloads).map(line).collect()
+}
+
+fn payload(statement: &Statement) -> String {
+    serde_json::json!(statement).to_string()
 }
 
 /// What a bundle says, if each line of it was signed with this key and none contradicts itself.
@@ -90,27 +104,25 @@ pub fn sign_bundle(run: &str, evidence: &Evidence, key: &SigningKey) -> String {
 /// [`InvalidBundleError`] names the line.
 pub fn verify_bundle(text: &str, key: &PublicKey) -> Result<Verified, InvalidBundleError> {
     let mut statements = Vec::new();
-    let mut verdicts = Vec::new();
+    let mut digests = Vec::new();
     for (index, text) in text.lines().enumerate() {
-        let line = index + 1;
-        let statement = open(text, line, key)?;
-        let invalid = |detail: String| InvalidBundleError::Statement { line, detail };
-        if let Some(verdict) = statement.verdict() {
-            verdicts.push(verdict.map_err(|error| invalid(error.to_string()))?);
-        }
+        let (statement, digest) = open(text, index + 1, key)?;
         statements.push(statement);
+        digests.push(digest);
     }
-    let is_other = |statement: &Statement| statement.subject != statements[0].subject;
-    if let Some(index) = statements.iter().position(is_other) {
-        return Err(InvalidBundleError::Mixed { line: index + 1 });
+    let verdict = statements.first().and_then(Statement::verdict);
+    let verdict = verdict.ok_or(InvalidBundleError::NoVerdict)?;
+    let verdict = verdict.map_err(|error| InvalidBundleError::Statement {
+        line: 1,
+        detail: error.to_string(),
+    })?;
+    // Statements of other runs are as well signed as this one's.
+    if !verdict.vouches_for(&digests[1..]) {
+        return Err(InvalidBundleError::Mixed {
+            vouched: verdict.test_results.len(),
+            found: digests.len() - 1,
+        });
     }
-    let verdict = match <[_; 1]>::try_from(verdicts) {
-        Ok([verdict]) => verdict,
-        Err(verdicts) => {
-            let found = verdicts.len();
-            return Err(InvalidBundleError::Verdicts { found });
-        }
-    };
     match verdict.contradiction() {
         Some(detail) => Err(InvalidBundleError::Contradiction { detail }),
         None => Ok(Verified {
@@ -120,7 +132,12 @@ pub fn verify_bundle(text: &str, key: &PublicKey) -> Result<Verified, InvalidBun
     }
 }
 
-fn open(text: &str, line: usize, key: &PublicKey) -> Result<Statement, InvalidBundleError> {
+/// A line's statement, with the digest of its bytes.
+fn open(
+    text: &str,
+    line: usize,
+    key: &PublicKey,
+) -> Result<(Statement, Digest), InvalidBundleError> {
     let envelope: Envelope = serde_json::from_str(text)
         .map_err(|source| InvalidBundleError::NotAnEnvelope { line, source })?;
     let payload = envelope
@@ -130,7 +147,7 @@ fn open(text: &str, line: usize, key: &PublicKey) -> Result<Statement, InvalidBu
     let statement: Statement =
         serde_json::from_slice(&payload).map_err(|error| invalid(error.to_string()))?;
     match statement.has_type() {
-        true => Ok(statement),
+        true => Ok((statement, Digest::of(&payload))),
         false => Err(invalid("its `_type` is another".to_owned())),
     }
 }
@@ -162,8 +179,7 @@ mod tests {
         let of_another = format!("{signed}{}", bundle(&other));
         assert!(verify_bundle(&of_another, &key.public()).is_err());
         let twice = signed.repeat(2);
-        let error = verify_bundle(&twice, &key.public()).expect_err("two verdicts");
-        assert!(matches!(error, InvalidBundleError::Verdicts { found: 2 }));
+        assert!(verify_bundle(&twice, &key.public()).is_err());
         assert!(verify_bundle("", &key.public()).is_err());
     }
 
@@ -185,31 +201,23 @@ mod tests {
         };
         assert_eq!(commit(&good), Some("0123456789".repeat(4)));
         assert_eq!(commit(&dirty), None);
+        // Two runs of the same files say other things, and neither vouches for the other's suites.
+        let flaky = run(&[("a", v1::TestStatus::Flaky)], v1::Verdict::Releasable);
+        let flaky = sign_bundle("r2", &gathered(&flaky).expect("is complete"), &key);
         let lines = |bundle: &str| {
-            bundle
-                .lines()
-                .map(|line| format!("{line}\n"))
-                .collect::<Vec<_>>()
+            let lines = bundle.lines().map(|line| format!("{line}\n"));
+            lines.collect::<Vec<_>>()
         };
-        let mixed = [lines(&dirty)[0].clone(), lines(&good)[1].clone()].concat();
-        let error = verify_bundle(&mixed, &key.public()).expect_err("of two runs");
-        assert!(
-            matches!(error, InvalidBundleError::Mixed { line: 2 }),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn a_signature_does_not_make_a_contradiction_true() {
-        let key = SigningKey::generate().expect("random numbers");
-        let events = run(&[("a", v1::TestStatus::Failed)], v1::Verdict::NotReleasable);
-        let evidence = gathered(&events).expect("is complete");
-        let mut statement = Statement::of_run("r1", &evidence);
-        statement.predicate["verdict"] = "RELEASABLE".into();
-        let payload = serde_json::json!(statement).to_string();
-        let envelope = serde_json::json!(Envelope::sign(payload.as_bytes(), &key)).to_string();
-        let error = verify_bundle(&envelope, &key.public()).expect_err("it lies");
-        assert!(matches!(error, InvalidBundleError::Contradiction { .. }));
+        let (good, flaky) = (lines(&good), lines(&flaky));
+        for mixed in [
+            vec![&good[0], &flaky[1]],
+            vec![&good[0]],
+            vec![&good[0], &good[1], &good[1]],
+            vec![&good[1], &good[0]],
+        ] {
+            let mixed: String = mixed.into_iter().map(String::as_str).collect();
+            assert!(verify_bundle(&mixed, &key.public()).is_err(), "{mixed}");
+        }
     }
 
     proptest! {

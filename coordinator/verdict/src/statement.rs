@@ -76,6 +76,8 @@ pub struct VerdictPredicate {
     pub counts: Counts,
     /// How the jobs ended.
     pub jobs: Vec<JobStatement>,
+    /// The statements about its suites: the digest of each as it was signed.
+    pub test_results: Vec<Described>,
     /// `job test` of each test that failed before it passed.
     pub flaky_tests: Vec<String>,
     /// How often machines lost something that then ran elsewhere.
@@ -116,18 +118,19 @@ pub struct JobStatement {
 }
 
 impl Statement {
-    /// What a run says of its commit: the verdict.
+    /// What a run says of its commit: the verdict, which vouches for the statements about its suites.
     #[must_use]
-    pub fn of_run(run: &str, evidence: &Evidence) -> Self {
-        let predicate = VerdictPredicate::new(run, evidence);
+    pub fn of_run(run: &str, evidence: &Evidence, suites: &[(String, Digest)]) -> Self {
+        let predicate = VerdictPredicate::new(run, evidence, suites);
         Self::new(evidence, VERDICT_TYPE, serde_json::json!(predicate))
     }
 
-    /// What a run says of each suite: in-toto's test results.
-    pub fn of_suites(evidence: &Evidence) -> impl Iterator<Item = Self> + '_ {
+    /// What a run says of each suite, by its job's name: in-toto's test results.
+    pub fn of_suites(evidence: &Evidence) -> impl Iterator<Item = (&str, Self)> {
         evidence.suites.iter().map(|(job, suite)| {
             let predicate = test_result(job, suite, evidence);
-            Self::new(evidence, TEST_RESULT_TYPE, predicate)
+            let statement = Self::new(evidence, TEST_RESULT_TYPE, predicate);
+            (job.as_str(), statement)
         })
     }
 
@@ -179,7 +182,7 @@ fn sha256(digest: &Digest) -> BTreeMap<String, String> {
 }
 
 impl VerdictPredicate {
-    fn new(run: &str, evidence: &Evidence) -> Self {
+    fn new(run: &str, evidence: &Evidence, suites: &[(String, Digest)]) -> Self {
         let flaky = |(job, suite): (&String, &SuiteEvidence)| {
             let tests = suite.that_are(&[v1::TestStatus::Flaky]);
             let named = tests.map(|test| format!("{job} {test}"));
@@ -211,6 +214,7 @@ impl VerdictPredicate {
             },
             counts: evidence.counts(),
             jobs: jobs.collect(),
+            test_results: suites.iter().map(described).collect(),
             flaky_tests: evidence.suites.iter().flat_map(flaky).collect(),
             infrastructure_retries: evidence.infrastructure_retries,
             leases: evidence.end.leases,
@@ -219,6 +223,12 @@ impl VerdictPredicate {
             started_at: format!("{:.3}", evidence.started_at),
             finished_at: format!("{:.3}", evidence.finished_at),
         }
+    }
+
+    /// Whether the other statements are these, all of them and in this order.
+    pub(crate) fn vouches_for(&self, others: &[Digest]) -> bool {
+        let vouched = self.test_results.iter().map(|it| &it.digest);
+        vouched.eq(others.iter().map(sha256).collect::<Vec<_>>().iter())
     }
 
     /// Whether what it says fits together.
@@ -233,6 +243,13 @@ impl VerdictPredicate {
         } else {
             None
         }
+    }
+}
+
+fn described((name, digest): &(String, Digest)) -> Described {
+    Described {
+        name: Some(name.clone()),
+        digest: sha256(digest),
     }
 }
 
@@ -251,7 +268,8 @@ fn word(name: &str, prefix: &str) -> String {
     name.strip_prefix(prefix).unwrap_or(name).to_owned()
 }
 
-/// in-toto's test-result predicate. Tests that were known to pass have passed, flaky ones are warned of.
+/// in-toto's test-result predicate. Tests that were known to pass have passed, flaky ones are warned of; a
+/// suite is good only if its job is, which may know of a failure that is no test's.
 fn test_result(job: &str, suite: &SuiteEvidence, evidence: &Evidence) -> Value {
     use v1::TestStatus::{Cached, Failed, Flaky, NotRun, Passed, Unspecified};
     let that_are = |wanted: &[v1::TestStatus]| {
@@ -260,7 +278,8 @@ fn test_result(job: &str, suite: &SuiteEvidence, evidence: &Evidence) -> Value {
     };
     let (passed, warned) = (that_are(&[Passed, Cached]), that_are(&[Flaky]));
     let failed = that_are(&[Failed, NotRun, Unspecified]);
-    let result = match (failed.is_empty(), warned.is_empty()) {
+    let is_good = failed.is_empty() && evidence.status_of(job) == v1::JobStatus::Passed;
+    let result = match (is_good, warned.is_empty()) {
         (true, true) => "PASSED",
         (true, false) => "WARNED",
         (false, _) => "FAILED",
@@ -289,7 +308,7 @@ mod tests {
         let tests = [("a", Passed), ("b", Cached), ("c", Flaky), ("d", Failed)];
         let events = run(&tests, v1::Verdict::NotReleasable);
         let evidence = gathered(&events).expect("is complete");
-        let verdict = Statement::of_run("r1", &evidence);
+        let verdict = Statement::of_run("r1", &evidence, &[]);
         let names: Vec<_> = verdict.subject.iter().map(|it| it.name.as_str()).collect();
         assert_eq!(names, ["commit", "tree", "make/out/app"]);
         assert_eq!(
@@ -302,7 +321,8 @@ mod tests {
             ("NOT_RELEASABLE", vec!["check c".to_owned()])
         );
         assert_eq!(said.started_at, "1970-01-01T00:00:10.000Z");
-        let suites: Vec<_> = Statement::of_suites(&evidence).collect();
+        let suites = Statement::of_suites(&evidence);
+        let suites: Vec<_> = suites.map(|(_, statement)| statement).collect();
         let expected = serde_json::json!({
             "result": "FAILED",
             "configuration": [{"name": "check", "digest": {"sha256": evidence.policy().hash_hex()}}],
@@ -313,13 +333,31 @@ mod tests {
     }
 
     #[test]
+    fn a_suite_is_no_better_than_its_job() {
+        use v1::run_event::Event;
+        let tests = [("a", v1::TestStatus::Passed)];
+        let mut failed = run(&tests, v1::Verdict::NotReleasable);
+        let mut cut = run(&tests, v1::Verdict::Unknown);
+        if let Some(Event::JobFinished(finished)) = &mut failed[3].event {
+            // The runner ended badly though every test passed.
+            finished.status = v1::JobStatus::Failed.into();
+        }
+        cut.remove(3);
+        for events in [failed, cut] {
+            let evidence = gathered(&events).expect("is complete");
+            let (_, suite) = Statement::of_suites(&evidence).next().expect("one");
+            assert_eq!(suite.predicate["result"], "FAILED");
+        }
+    }
+
+    #[test]
     fn files_that_differ_from_the_commit_say_nothing_of_it() {
         let mut events = run(&[], v1::Verdict::Releasable);
         if let Some(v1::run_event::Event::RunStarted(started)) = &mut events[0].event {
             started.spec.as_mut().expect("is set").dirty = true;
         }
         let evidence = gathered(&events).expect("is complete");
-        let subjects = Statement::of_run("r1", &evidence).subject;
+        let subjects = Statement::of_run("r1", &evidence, &[]).subject;
         assert!(subjects.iter().all(|subject| subject.name != "commit"));
     }
 }

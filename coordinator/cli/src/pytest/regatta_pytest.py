@@ -15,8 +15,9 @@ import re
 import sys
 from xml.sax.saxutils import escape, quoteattr
 
-# As `python3 -m pytest` has it: the directory that tests run in, not that of this file.
-sys.path[0] = os.getcwd()
+if __name__ == "__main__":
+    # As `python3 -m pytest` has it: the directory that tests run in, not that of this file.
+    sys.path[0] = os.getcwd()
 try:
     import pytest
 except ImportError as error:
@@ -185,5 +186,7 @@ def run_tests(junit, seconds, *arguments):
     return pytest.main(serially(arguments), plugins=[runner])
 
 
-what = {"list": lambda *arguments: list_tests(arguments), "run": run_tests}[sys.argv[1]]
-sys.exit(int(what(*sys.argv[2:])))
+# Processes that tests spawn load this module, too.
+if __name__ == "__main__":
+    what = {"list": lambda *arguments: list_tests(arguments), "run": run_tests}[sys.argv[1]]
+    sys.exit(int(what(*sys.argv[2:])))

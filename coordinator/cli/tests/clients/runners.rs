@@ -70,7 +70,7 @@ class TestUnit(unittest.TestCase):
     def test_method(self): self.assertEqual(1, 1)
 "#;
 const BAD: &str = r#"
-import os, time, pytest
+import multiprocessing, os, time, pytest
 def test_before(): pass
 def test_fails():
     print("what it printed")
@@ -87,6 +87,9 @@ def test_leaves_a_daemon():
     if os.fork() == 0:
         os.setsid()
         time.sleep(600)
+def test_spawns():
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.map(abs, [-1]) == [1]
 def test_writes_a_lot():
     for _ in range(200): os.write(1, b"x" * 1000000)
 def test_after(): pass
@@ -154,6 +157,7 @@ fn pytest_suites_run_as_pytest_would() {
         ("hangs", "failed", "20 s were over"),
         ("without_setup", "failed", "setup: RuntimeError: no setup"),
         ("leaves_a_daemon", "passed", ""),
+        ("spawns", "passed", ""),
         ("writes_a_lot", "passed", ""),
         ("after", "passed", ""),
     ]

@@ -14,7 +14,7 @@ use regatta_wire::{reapi, v1};
 use super::judged::{Ended, Judged, cached_skip};
 use super::junit::{self, Case, CaseStatus};
 use crate::dispatch::{BatchPreparer, PrepareError};
-use crate::runs::action::{judge, may_be_retried};
+use crate::runs::action::judge;
 use crate::runs::context::JobContext;
 use crate::runs::output::tail_to_show;
 use crate::runs::overlay::{Layer, lay, remove, resolve};
@@ -222,17 +222,12 @@ impl BatchReport {
         self.complaints.is_empty() && self.twice.is_empty() && !self.is_incomplete
     }
 
-    /// The tests that another runner should run, because this one ended badly before it got to them. One
-    /// that reported nothing would go on to do so, and one that ended well has lied.
+    /// The tests that another runner should run, because a test ended this one before it got to them: one
+    /// that is reported as failed. Without such a test nobody knows which of them it was.
     pub(super) fn left<'a>(&self, asked: &BTreeSet<&'a str>) -> Vec<&'a str> {
-        let ended_badly = self
-            .otherwise
-            .as_ref()
-            .is_some_and(|(class, _)| may_be_retried(*class));
-        // A test may end its runner with exit code 0, too.
         let mut cases = self.cases.values();
-        let is_cut = ended_badly || cases.any(|case| matches!(case.status, CaseStatus::Failed(_)));
-        match is_cut && !self.cases.is_empty() && self.complaints.is_empty() {
+        let is_cut = cases.any(|case| matches!(case.status, CaseStatus::Failed(_)));
+        match is_cut && self.complaints.is_empty() {
             true => asked
                 .iter()
                 .copied()
