@@ -1,7 +1,7 @@
 //! Files that are there whole or not at all.
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Puts `bytes` into `file`, whole or not at all; the directories above are made.
 ///
@@ -19,6 +19,13 @@ pub fn write_atomically(file: &Path, bytes: &[u8]) -> io::Result<()> {
     temporary.write_all(bytes)?;
     temporary.persist(file).map_err(|error| error.error)?;
     Ok(())
+}
+
+/// Where a file is below a directory, however the paths to both are written; `None` if it is not there.
+#[must_use]
+pub fn place_in(directory: &Path, file: &Path) -> Option<PathBuf> {
+    let (directory, file) = (directory.canonicalize().ok()?, file.canonicalize().ok()?);
+    file.strip_prefix(directory).ok().map(Path::to_owned)
 }
 
 #[cfg(test)]

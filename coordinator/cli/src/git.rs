@@ -1,7 +1,10 @@
 //! Which commit a tree was taken from.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::process::Command;
+
+use crate::files::place_in;
 
 /// Which commit a tree was taken from.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -14,22 +17,40 @@ pub struct Commit {
     pub dirty: bool,
 }
 
-/// The commit that `directory` is at; an empty one if git does not say. Blocks.
+/// The commit that `directory` is at; an empty one if git does not say. A file that Regatta itself writes,
+/// such as its report, makes no difference. Blocks.
 #[must_use]
-pub fn commit_of(directory: &Path) -> Commit {
-    let output = Command::new("git")
-        .args([
-            "status",
-            "--porcelain=v2",
-            "--branch",
-            "--untracked-files=normal",
-        ])
-        .current_dir(directory)
-        .output();
-    match output {
+pub fn commit_of(directory: &Path, own_file: Option<&Path>) -> Commit {
+    let mut git = Command::new("git");
+    git.current_dir(directory).args([
+        "status",
+        "--porcelain=v2",
+        "--branch",
+        "--untracked-files=normal",
+    ]);
+    if let Some(place) = own_file.and_then(|file| place_in(directory, file)) {
+        let mut without = std::ffi::OsString::from(":(exclude,literal)");
+        without.push(place);
+        git.args(["--", ":(top)"]).arg(without);
+    }
+    match git.output() {
         Ok(output) if output.status.success() => parse(&String::from_utf8_lossy(&output.stdout)),
         Ok(_) | Err(_) => Commit::default(),
     }
+}
+
+/// Whether git knows all these files, whose paths are relative to `directory`: what it ignores is in no
+/// commit. Blocks.
+#[must_use]
+pub fn knows_all<'a>(directory: &Path, mut files: impl Iterator<Item = &'a str>) -> bool {
+    let output = Command::new("git")
+        .args(["ls-files", "-z"])
+        .current_dir(directory)
+        .output();
+    let Ok(output) = output else { return false };
+    let known = output.stdout.split(|byte| *byte == 0);
+    let known: HashSet<&[u8]> = known.collect();
+    output.status.success() && files.all(|file| known.contains(file.as_bytes()))
 }
 
 /// The whole id of the commit that git calls so in `directory`; `None` if there is none. Blocks.
@@ -91,5 +112,41 @@ mod tests {
             parse("# branch.oid (initial)\n# branch.head (detached)\n"),
             Commit::default()
         );
+    }
+
+    #[test]
+    fn what_is_in_no_commit_makes_the_difference() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let root = directory.path();
+        let git = |arguments: &[&str]| {
+            let mut git = Command::new("git");
+            let identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"];
+            let git = git.current_dir(root).args(identity).args(arguments);
+            let output = git.output().expect("git");
+            assert!(output.status.success(), "{output:?}");
+        };
+        let write = |name: &str| std::fs::write(root.join(name), name).expect("written");
+        git(&["init", "--quiet"]);
+        std::fs::create_dir(root.join("sub")).expect("made");
+        ["a", "sub/b"].into_iter().for_each(write);
+        std::fs::write(root.join(".gitignore"), "ignored\n").expect("written");
+        git(&["add", "--all"]);
+        git(&["commit", "--quiet", "--message", "m"]);
+        ["ignored", "sub/report.xml"].into_iter().for_each(write);
+        let report = root.join("sub/report.xml");
+        let is_dirty = |directory: &str, own: Option<&Path>| {
+            let commit = commit_of(&root.join(directory), own);
+            assert!(is_id(&commit.id), "{commit:?}");
+            commit.dirty
+        };
+        for directory in ["", "sub"] {
+            assert!(is_dirty(directory, None));
+            assert!(!is_dirty(directory, Some(&report)));
+        }
+        assert!(knows_all(root, ["a", "sub/b"].into_iter()));
+        assert!(!knows_all(root, ["a", "ignored"].into_iter()));
+        assert!(knows_all(&root.join("sub"), ["b"].into_iter()));
+        write("c");
+        assert!(is_dirty("sub", Some(&report)));
     }
 }

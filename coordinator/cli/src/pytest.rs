@@ -14,6 +14,9 @@ pub const HELPER_PATH: &str = ".regatta/regatta_pytest.py";
 const HELPER: &str = include_str!("pytest/regatta_pytest.py");
 /// Where it writes its report.
 const JUNIT_PATH: &str = ".regatta/junit.xml";
+/// How long a test may take if nobody says: as long as any command, which without the helper's clock would
+/// hold for all tests of a batch together.
+const TIMEOUT: Duration = Duration::from_secs(60 * 60);
 /// What runs it if nobody says otherwise.
 const PYTHON: &str = "python3";
 
@@ -70,7 +73,7 @@ impl Pytest {
             let words = words.chain(self.arguments.iter().map(String::as_str));
             words.map(str::to_owned).collect()
         };
-        let seconds = timeout.unwrap_or_default().as_secs_f64().to_string();
+        let seconds = timeout.unwrap_or(TIMEOUT).as_secs_f64().to_string();
         v1::Suite {
             adapter: v1::SuiteAdapter::Contract.into(),
             discover_arguments: command(&["list"]),

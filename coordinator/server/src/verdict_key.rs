@@ -1,14 +1,9 @@
 //! The key that signs verdicts.
 
-use std::fs::OpenOptions;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use regatta_verdict::{InvalidKeyError, NewKeyError, SigningKey};
-
-/// Nobody else may read it.
-const MODE: u32 = 0o600;
 
 /// Why there is no key to sign with.
 #[derive(Debug, thiserror::Error)]
@@ -66,24 +61,18 @@ pub fn make(path: &Path) -> Result<SigningKey, VerdictKeyError> {
         path: path.to_owned(),
         source,
     };
-    if path.exists() {
-        return Err(unusable(io::ErrorKind::AlreadyExists.into()));
-    }
     let key = SigningKey::generate()?;
-    // Whole or not at all: a process that is killed in between leaves no half of a key.
-    let new = path.with_extension("new");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(MODE)
-        .open(&new)
-        .map_err(unusable)?;
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) | None => Path::new("."),
+    };
+    // Whole or not at all, and nobody else's: the file is new, has a name that nobody knows, and may be read
+    // by its owner alone.
+    let mut file = tempfile::NamedTempFile::new_in(directory).map_err(unusable)?;
     file.write_all(key.to_pem().as_bytes()).map_err(unusable)?;
-    file.sync_all().map_err(unusable)?;
-    let linked = std::fs::hard_link(&new, path);
-    std::fs::remove_file(&new).map_err(unusable)?;
-    linked.map_err(unusable)?;
+    file.as_file().sync_all().map_err(unusable)?;
+    let kept = file.persist_noclobber(path);
+    kept.map_err(|error| unusable(error.error))?;
     Ok(key)
 }
 
@@ -103,7 +92,7 @@ mod tests {
         assert!(make(&path).is_err(), "it is not written over");
         assert_eq!(read(&path).expect("is there").public(), made.public());
         let mode = path.metadata().expect("is there").permissions().mode();
-        assert_eq!(mode & 0o777, MODE);
+        assert_eq!(mode & 0o777, 0o600);
         assert_eq!(directory.path().read_dir().expect("lists").count(), 1);
         std::fs::write(&path, "no key").expect("written");
         assert!(matches!(

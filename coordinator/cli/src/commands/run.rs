@@ -10,9 +10,10 @@ use regatta_wire::v1;
 use super::{blocking, connect};
 use crate::config::{self, ConfigError, ConfigProblem, JobConfig, Pipeline};
 use crate::exit_code::{ExitCode, Failure, OrExit};
+use crate::git::Commit;
 use crate::options::{GlobalOptions, ReportArguments, RunOptions};
 use crate::session::Session;
-use crate::tree::{Entries, ExpandError, Staging, expand, walk};
+use crate::tree::{Entries, ExpandError, Source, Staging, expand, walk};
 use crate::watch::{Ended, Tally};
 use crate::{directories, git, jobs};
 
@@ -67,11 +68,16 @@ pub(super) async fn run_jobs(
         all.for_each(|entries| entries.leave_out(&pipeline.root, junit));
     }
     let client = connect(global).await?;
-    let commit = blocking(move || git::commit_of(&root)).await?;
     let cache_file = directories::digest_cache(&pipeline.root).or_exit(ExitCode::Local)?;
     let mut staging = Staging::new(&cache_file);
     let roots = staging.add(&inputs.iter().collect::<Vec<_>>())?;
     staging.save_cache();
+    // After everything was read: a change before that would be seen.
+    let commit = blocking({
+        let own_file = junit.clone();
+        move || commit_of(&root, own_file.as_deref(), &inputs)
+    });
+    let commit = commit.await?;
     staging.upload(&client.blobs()).await?;
     let spec = v1::RunSpec {
         instance_name: global.instance.clone(),
@@ -91,6 +97,18 @@ pub(super) async fn run_jobs(
         junit,
     };
     session.run(spec).await
+}
+
+/// The commit that the inputs were taken from, which is dirty if it lacks one of them.
+fn commit_of(root: &Path, own_file: Option<&Path>, inputs: &[Entries]) -> Commit {
+    let mut commit = git::commit_of(root, own_file);
+    if !commit.id.is_empty() && !commit.dirty {
+        let all = inputs.iter().flat_map(|entries| &entries.by_path);
+        let of_here = all
+            .filter(|(_, source)| matches!(source, Source::File { .. } | Source::Symlink { .. }));
+        commit.dirty = !git::knows_all(root, of_here.map(|(path, _)| path.as_str()));
+    }
+    commit
 }
 
 /// Where the report goes that CI systems pick up, if this is one and nobody said where.

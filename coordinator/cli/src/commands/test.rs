@@ -10,11 +10,11 @@ use regatta_wire::v1;
 
 use super::run::description;
 use super::{blocking, connect};
-use crate::cargo::build::{Build, BuildError, Selection, build};
+use crate::cargo::build::{Build, BuildError, build};
 use crate::cargo::suites::{BuildLibraries, CargoSuite, SuitesError, suites};
 use crate::client::Client;
 use crate::exit_code::{ExitCode, Failure, OrExit};
-use crate::git::{self, Commit};
+use crate::git;
 use crate::jobs::{SuiteSettings, cargo_job};
 use crate::options::{GlobalOptions, TestOptions};
 use crate::probe::lacking;
@@ -52,14 +52,13 @@ pub(super) async fn test(
 }
 
 /// Files that mark a Python project, as pytest looks for them to find its root directory.
-const PYTHON_MARKS: [&str; 7] = [
+const PYTHON_MARKS: [&str; 6] = [
     "pyproject.toml",
     "pytest.ini",
     ".pytest.ini",
     "tox.ini",
     "setup.cfg",
     "setup.py",
-    "conftest.py",
 ];
 
 /// A project whose tests need no configuration.
@@ -91,7 +90,9 @@ async fn cargo_test(
 ) -> Result<(Ended, Tally), Failure> {
     // Nobody wants to hear after a long build that nobody answers.
     let client = connect(global).await?;
-    let (build, commit) = build_here(options.selection.clone()).await?;
+    let selection = options.selection.clone();
+    let build = blocking(move || build(&selection)).await?;
+    let build = build.map_err(build_failure)?;
     if build.tests.is_empty() {
         let message = "nothing to test: no test binary was selected";
         return Err(Failure::new(ExitCode::NothingSelected, message));
@@ -107,6 +108,13 @@ async fn cargo_test(
         move || stage(&build, &libraries, &lacking, &settings, &junit, digests)
     })
     .await??;
+    // After everything was read: a change before that would be seen.
+    let here = std::env::current_dir().or_exit(ExitCode::Local)?;
+    let commit = blocking({
+        let junit = junit.clone();
+        move || git::commit_of(&here, Some(&junit))
+    });
+    let commit = commit.await?;
     let uploaded = staging.upload(&client.blobs()).await?;
     tracing::info!(
         blobs = uploaded.uploaded_blobs,
@@ -133,15 +141,6 @@ async fn cargo_test(
         junit: Some(junit),
     };
     session.run(spec).await
-}
-
-async fn build_here(selection: Selection) -> Result<(Build, Commit), Failure> {
-    let here = std::env::current_dir().or_exit(ExitCode::Local)?;
-    let commit = tokio::task::spawn_blocking(move || git::commit_of(&here));
-    let build = blocking(move || build(&selection))
-        .await?
-        .map_err(build_failure)?;
-    Ok((build, commit.await.or_exit(ExitCode::Local)?))
 }
 
 fn build_failure(error: BuildError) -> Failure {

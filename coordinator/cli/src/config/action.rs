@@ -82,7 +82,11 @@ fn read_suite(section: &Section<'_>) -> Result<SuiteConfig, ConfigError> {
     let (discover, run) = match &adapter {
         SuiteAdapter::Contract { .. } => (command(section, "discover")?, command(section, "run")?),
         SuiteAdapter::Libtest | SuiteAdapter::GoogleTest => {
-            (optional("discover")?, command(section, "run")?)
+            let run = command(section, "run")?;
+            takes_arguments(section, "run", &run)?;
+            let discover = optional("discover")?;
+            takes_arguments(section, "discover", &discover)?;
+            (suite_run(discover), run)
         }
         SuiteAdapter::Pytest(_) => (Vec::new(), Vec::new()),
     };
@@ -93,6 +97,23 @@ fn read_suite(section: &Section<'_>) -> Result<SuiteConfig, ConfigError> {
         adapter,
         filters: filters.into_iter().map(Spanned::into_inner).collect(),
     })
+}
+
+/// A test program is given arguments, which a script would have to pass on.
+fn takes_arguments(
+    section: &Section<'_>,
+    key: &str,
+    command: &[String],
+) -> Result<(), ConfigError> {
+    let is_script = command.len() == 3 && command[..2] == SHELL;
+    match section.value(key) {
+        Some(value) if is_script && !command[2].contains("$@") => {
+            let detail = "the adapter adds arguments, which this script drops: write a list, like \
+                          [\"./tests\"], or pass on \"$@\"";
+            Err(section.bad_value(key, &value.span(), detail))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Lets a script see the arguments that are appended to it as `$@`: what follows the script itself

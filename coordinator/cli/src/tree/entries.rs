@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use regatta_cas::merkle::Unfit;
 
+use crate::files::place_in;
+
 /// What goes into an input root, by path relative to it; parents come into being by themselves.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Entries {
@@ -62,11 +64,8 @@ impl Entries {
     /// Leaves out a file of the tree in `root` that Regatta itself writes, such as a report: what the last
     /// run wrote must not make the next one another one.
     pub fn leave_out(&mut self, root: &Path, file: &Path) {
-        // One that is not there yet is no entry.
-        let (Ok(root), Ok(file)) = (root.canonicalize(), file.canonicalize()) else {
-            return;
-        };
-        if let Some(place) = file.strip_prefix(root).ok().and_then(Path::to_str) {
+        let place = place_in(root, file);
+        if let Some(place) = place.as_deref().and_then(Path::to_str) {
             self.by_path.remove(place);
         }
     }

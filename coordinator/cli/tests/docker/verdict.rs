@@ -74,6 +74,14 @@ fn a_commit_has_a_verdict_that_can_be_verified_without_the_coordinator() {
         std::fs::read_to_string(&bundle).expect("is there")
     );
 
+    // The report of a run is no change of its project.
+    run(&fleet, &["run", "--junit", "report.xml"]).expect_code(0);
+    let newer = run(&fleet, &["run", "--junit", "report.xml"]);
+    newer.expect_code(0);
+    std::fs::remove_file(project.join("report.xml")).expect("it is there");
+    let verdict = run(&fleet, &["verdict", "--output", &bundle]);
+    check(&verdict, 0, &["RELEASABLE\n", "leases  0\n"]);
+
     // A change that is not committed says nothing of the commit, and a bad commit is bad.
     write(project, &[("words", "")]);
     run(&fleet, &["run"]).expect_code(0);

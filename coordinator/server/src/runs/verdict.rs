@@ -3,11 +3,12 @@
 use regatta_ledger::{RunQuery, RunRecord};
 use regatta_model::{RunId, TenantId};
 use regatta_verdict::{Evidence, EvidenceBuilder, IncompleteRunError};
+use regatta_wire::v1::run_event::Event;
 
 use super::registry::{FindRunError, RunRegistry};
 
 /// How many runs of a commit are looked at for one that says something of it.
-const MAX_RUNS_OF_COMMIT: usize = 50;
+const MAX_RUNS_OF_COMMIT: usize = 1000;
 
 /// Why there is no verdict.
 #[derive(Debug, thiserror::Error)]
@@ -57,12 +58,21 @@ impl RunRegistry {
         };
         let records = self.find_all(query).await?;
         for record in records.into_iter().filter(|record| record.end.is_some()) {
-            let (run, evidence) = self.evidence(record).await?;
-            if !evidence.spec.dirty {
-                return Ok((run, evidence));
+            if !self.is_dirty(&record).await? {
+                return self.evidence(record).await;
             }
         }
         Err(FindVerdictError::NoRun { commit })
+    }
+
+    /// Whether a run's files differed from its commit, which its first event says.
+    async fn is_dirty(&self, record: &RunRecord) -> Result<bool, FindVerdictError> {
+        let events = self.events_so_far(record.new.run.as_str(), 0).await?;
+        let first = events.into_iter().find_map(|event| match event.event {
+            Some(Event::RunStarted(started)) => started.spec,
+            _ => None,
+        });
+        Ok(first.is_none_or(|spec| spec.dirty))
     }
 
     async fn evidence(&self, record: RunRecord) -> Result<(RunId, Evidence), FindVerdictError> {

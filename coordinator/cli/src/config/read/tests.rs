@@ -224,6 +224,11 @@ fn adapters_take_what_they_need_and_nothing_else() {
          remove `discover`",
     );
     check_refused(
+        "[jobs.a.suite]\nadapter = 'googletest'\nrun = './tests'",
+        "regatta.toml:3:7: `run` in [jobs.a.suite]: the adapter adds arguments, which this script drops: \
+         write a list, like [\"./tests\"], or pass on \"$@\"",
+    );
+    check_refused(
         "[jobs.a.suite]\nadapter = 'googletest'\nrun = './tests'\njunit = 'x.xml'",
         "regatta.toml:1:1: `junit` in [jobs.a.suite]: the googletest adapter needs no report of its \
          tests; remove `junit`",
