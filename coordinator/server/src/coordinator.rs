@@ -10,6 +10,7 @@ use regatta_cas::OpenStoreError;
 use regatta_ledger::{Ledger, OpenLedgerError, SqliteLedger};
 use regatta_model::TenantId;
 use regatta_scheduler::SchedulerConfig;
+use regatta_verdict::SigningKey;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -154,10 +155,7 @@ impl Coordinator {
             limit: MAX_UPLOADS,
             idle_timeout: UPLOAD_IDLE_TIMEOUT,
         }));
-        let verdict_key = match &config.verdict_key {
-            Some(path) => verdict_key::read(path)?,
-            None => verdict_key::read_or_make(&state.path().join(VERDICT_KEY))?,
-        };
+        let verdict_key = verdict_key(&config, &state)?;
         let serving = watch::Sender::new(true);
         let stopping = CancellationToken::new();
         let execution = Arc::new(execution_parts(
@@ -282,6 +280,16 @@ fn dispatch_config(config: &CoordinatorConfig) -> DispatchConfig {
             ..SchedulerConfig::default()
         },
         ..DispatchConfig::default()
+    }
+}
+
+fn verdict_key(
+    config: &CoordinatorConfig,
+    state: &StateDirectory,
+) -> Result<SigningKey, VerdictKeyError> {
+    match &config.verdict_key {
+        Some(path) => verdict_key::read(path),
+        None => verdict_key::read_or_make(&state.path().join(VERDICT_KEY)),
     }
 }
 

@@ -132,7 +132,7 @@ mod tests {
         };
         forged(&envelope, &other);
         let mut edited = envelope.clone();
-        edited.payload = STANDARD.encode(b"statemenT");
+        edited.payload = STANDARD.encode(b"Statement");
         forged(&edited, &key);
         let mut retyped = envelope.clone();
         retyped.payload_type = "text/plain".to_owned();

@@ -12,15 +12,15 @@
 //! RFC 8032 (Ed25519), RFC 8410 (its keys in PKCS #8 and SubjectPublicKeyInfo).
 
 mod bundle;
+mod counts;
 mod envelope;
 mod evidence;
 mod keys;
 mod statement;
 
 pub use bundle::{InvalidBundleError, Verified, sign_bundle, verify_bundle};
+pub use counts::Counts;
 pub use envelope::{Envelope, EnvelopeError, PAYLOAD_TYPE, Signature};
-pub use evidence::{
-    Counts, Evidence, EvidenceBuilder, IncompleteRunError, JobEvidence, SuiteEvidence,
-};
+pub use evidence::{Evidence, EvidenceBuilder, IncompleteRunError, JobEvidence, SuiteEvidence};
 pub use keys::{InvalidKeyError, NewKeyError, PublicKey, SigningKey};
 pub use statement::{Statement, Subject, TEST_RESULT_TYPE, VERDICT_TYPE, VerdictPredicate};

@@ -7,7 +7,8 @@ use regatta_wire::v1;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::evidence::{Counts, Evidence, SuiteEvidence};
+use crate::counts::Counts;
+use crate::evidence::{Evidence, SuiteEvidence};
 
 const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
 /// in-toto's predicate for the tests of one suite.
@@ -303,7 +304,7 @@ mod tests {
     use crate::evidence::tests::{gathered, run};
 
     #[test]
-    fn a_run_is_stated_in_intotos_words() {
+    fn a_run_is_stated_in_the_frameworks_words() {
         use v1::TestStatus::{Cached, Failed, Flaky, Passed};
         let tests = [("a", Passed), ("b", Cached), ("c", Flaky), ("d", Failed)];
         let events = run(&tests, v1::Verdict::NotReleasable);

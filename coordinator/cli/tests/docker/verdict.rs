@@ -37,26 +37,49 @@ fn check(ended: &Ended, code: i32, words: &[&str]) {
     }
 }
 
-#[test]
-fn a_commit_has_a_verdict_that_can_be_verified_without_the_coordinator() {
-    let mut fleet = Fleet::of(1);
-    let project = tempfile::tempdir().expect("a directory");
-    let project = project.path();
-    let out = tempfile::tempdir().expect("a directory");
-    let out = out.path();
-    let file = |name: &str| out.join(name).display().to_string();
-    let run = |fleet: &Fleet, arguments: &[&str]| {
-        Ended::of(fleet.command().current_dir(project).args(arguments))
-    };
-    git(project, &["init", "--quiet", "--initial-branch", "main"]);
-    write(project, &[("regatta.toml", PIPELINE), ("words", "b\na\n")]);
-    let good = commit(project);
-    let unknown = run(&fleet, &["verdict"]);
-    check(&unknown, 2, &["UNKNOWN: no run of commit", &good]);
-    run(&fleet, &["run"]).expect_code(0);
+/// A project with a commit, and a place beside it.
+struct Project {
+    root: tempfile::TempDir,
+    out: tempfile::TempDir,
+}
 
-    let (bundle, key) = (file("verdict.jsonl"), file("key.pub"));
-    let verdict = run(&fleet, &["verdict", "--output", &bundle]);
+impl Project {
+    fn new() -> Self {
+        let [root, out] = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
+        git(
+            root.path(),
+            &["init", "--quiet", "--initial-branch", "main"],
+        );
+        write(
+            root.path(),
+            &[("regatta.toml", PIPELINE), ("words", "b\na\n")],
+        );
+        Self { root, out }
+    }
+
+    fn path(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// A file beside it.
+    fn file(&self, name: &str) -> String {
+        self.out.path().join(name).display().to_string()
+    }
+
+    fn run(&self, fleet: &Fleet, arguments: &[&str]) -> Ended {
+        Ended::of(fleet.command().current_dir(self.path()).args(arguments))
+    }
+}
+
+#[test]
+fn a_commit_has_the_verdict_of_the_runs_of_its_files() {
+    let fleet = Fleet::of(1);
+    let project = Project::new();
+    let run = |arguments: &[&str]| project.run(&fleet, arguments);
+    let good = commit(project.path());
+    let unknown = run(&["verdict"]);
+    check(&unknown, 2, &["UNKNOWN: no run of commit", &good]);
+    run(&["run"]).expect_code(0);
     let of_main = format!("commit  {good} on main\n");
     let words = [
         "RELEASABLE\n",
@@ -64,40 +87,48 @@ fn a_commit_has_a_verdict_that_can_be_verified_without_the_coordinator() {
         "artefacts  make/sorted ",
         "signed by",
     ];
-    check(&verdict, 0, &words);
-    let printed = run(&fleet, &["keys"]);
-    std::fs::write(&key, &printed.stdout).expect("written");
-    let json = run(&fleet, &["verdict", "--json", "main"]);
-    json.expect_code(0);
-    assert_eq!(
-        json.stdout,
-        std::fs::read_to_string(&bundle).expect("is there")
-    );
+    check(&run(&["verdict"]), 0, &words);
 
     // The report of a run is no change of its project.
-    run(&fleet, &["run", "--junit", "report.xml"]).expect_code(0);
-    let newer = run(&fleet, &["run", "--junit", "report.xml"]);
-    newer.expect_code(0);
-    std::fs::remove_file(project.join("report.xml")).expect("it is there");
-    let verdict = run(&fleet, &["verdict", "--output", &bundle]);
+    run(&["run", "--junit", "report.xml"]).expect_code(0);
+    run(&["run", "--junit", "report.xml"]).expect_code(0);
+    std::fs::remove_file(project.path().join("report.xml")).expect("it is there");
+    let verdict = run(&["verdict"]);
     check(&verdict, 0, &["RELEASABLE\n", "leases  0\n"]);
 
     // A change that is not committed says nothing of the commit, and a bad commit is bad.
-    write(project, &[("words", "")]);
-    run(&fleet, &["run"]).expect_code(0);
-    assert_eq!(run(&fleet, &["verdict"]).stdout, verdict.stdout);
+    write(project.path(), &[("words", "")]);
+    run(&["run"]).expect_code(0);
+    assert_eq!(run(&["verdict"]).stdout, verdict.stdout);
     write(
-        project,
+        project.path(),
         &[("regatta.toml", "[jobs.make]\nrun = 'exit 3'\n")],
     );
-    let bad = commit(project);
-    run(&fleet, &["run"]).expect_code(101);
-    let failed = run(&fleet, &["verdict"]);
+    let bad = commit(project.path());
+    run(&["run"]).expect_code(101);
+    let failed = run(&["verdict"]);
     check(&failed, 1, &["NOT_RELEASABLE\n", "because", &bad]);
-    assert_eq!(run(&fleet, &["verdict", &good]).stdout, verdict.stdout);
-    run(&fleet, &["verdict", "no-such-tag"])
+    assert_eq!(run(&["verdict", &good]).stdout, verdict.stdout);
+    run(&["verdict", "no-such-tag"])
         .expect_code(96)
         .expect_complaint(&["git knows no commit `no-such-tag`"]);
+    fleet.stop();
+}
+
+#[test]
+fn a_verdict_can_be_verified_without_the_coordinator() {
+    let mut fleet = Fleet::of(1);
+    let project = Project::new();
+    let file = |name: &str| project.file(name);
+    let good = commit(project.path());
+    project.run(&fleet, &["run"]).expect_code(0);
+    let (bundle, key) = (file("verdict.intoto.jsonl"), file("key.pub"));
+    let verdict = project.run(&fleet, &["verdict", "--output", &bundle]);
+    let printed = project.run(&fleet, &["keys"]);
+    std::fs::write(&key, &printed.expect_code(0).stdout).expect("written");
+    let text = std::fs::read_to_string(&bundle).expect("is there");
+    let json = project.run(&fleet, &["verdict", "--json", "main"]);
+    assert_eq!(json.stdout, text);
 
     // The key outlives the coordinator, and so does what it signed.
     let address = fleet.url().replacen("grpc://", "", 1);
@@ -106,10 +137,9 @@ fn a_commit_has_a_verdict_that_can_be_verified_without_the_coordinator() {
     let verified = verify(&[&bundle, "--key", &key, "--commit", &good]);
     verified.expect_code(0);
     assert_eq!(verified.stdout, verdict.stdout);
-    verify(&[&bundle, "--key", &key, "--commit", &bad])
+    verify(&[&bundle, "--key", &key, "--commit", &"0".repeat(40)])
         .expect_code(1)
         .expect_complaint(&["cannot be believed", &good]);
-    let text = std::fs::read_to_string(&bundle).expect("is there");
     let edited = text.replacen("ey", "eZ", 1);
     assert_ne!(edited, text);
     std::fs::write(file("edited"), edited).expect("written");
@@ -120,10 +150,11 @@ fn a_commit_has_a_verdict_that_can_be_verified_without_the_coordinator() {
     std::fs::write(file("other.pub"), &other.expect_code(0).stdout).expect("written");
     verify(&[&bundle, "--key", &file("other.pub")]).expect_code(1);
     Ended::of(regatta().args(["keys", "--new", &file("other.pem")])).expect_code(99);
-    verify_with_openssl(&text, Path::new(&key), out);
+    verify_with_openssl(&text, Path::new(&key), project.out.path());
 
     fleet.start_coordinator(&address);
-    assert_eq!(run(&fleet, &["verdict", &good]).stdout, verdict.stdout);
+    let again = project.run(&fleet, &["verdict", &good]);
+    assert_eq!(again.stdout, verdict.stdout);
     fleet.stop();
 }
 

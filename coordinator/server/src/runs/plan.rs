@@ -1,6 +1,7 @@
 //! From a submitted specification to a plan that can be carried out. Pure.
 
 mod cycles;
+mod suite;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use regatta_wire::{reapi, v1};
 use crate::action_plan::{PlanDefaults, RunSettings, canonical_command, settings_of, timeout_of};
 use crate::status::with_sources;
 use cycles::check_acyclic;
+pub(crate) use suite::{Adapter, Harness, PlannedSuite};
 
 /// How many jobs a run may have.
 const MAX_JOBS: usize = 10_000;
@@ -123,30 +125,6 @@ pub(crate) enum JobKind {
         do_not_cache: bool,
     },
     Suite(PlannedSuite),
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct PlannedSuite {
-    pub(crate) adapter: Adapter,
-    pub(crate) discover_arguments: Vec<String>,
-    pub(crate) run_arguments: Vec<String>,
-    pub(crate) filters: Vec<String>,
-    pub(crate) include_ignored: bool,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Adapter {
-    /// Each test runs in a process of its own.
-    Harness(Harness),
-    /// The tests of a batch run together.
-    Contract { junit_path: String },
-}
-
-/// What a test program is made with.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Harness {
-    Libtest,
-    GoogleTest,
 }
 
 impl Plan {
@@ -313,38 +291,7 @@ fn plan_kind(job: &v1::Job) -> Result<JobKind, PlanError> {
             arguments: build.arguments.clone(),
             do_not_cache: build.do_not_cache,
         }),
-        Some(v1::job::Kind::Suite(suite)) => {
-            let adapter = match suite.adapter() {
-                v1::SuiteAdapter::Libtest => Adapter::Harness(Harness::Libtest),
-                v1::SuiteAdapter::Googletest => Adapter::Harness(Harness::GoogleTest),
-                v1::SuiteAdapter::Contract if suite.junit_path.is_empty() => {
-                    let problem = "the contract adapter needs the path of its JUnit report";
-                    return Err(invalid(field("suite.junit_path"), problem));
-                }
-                v1::SuiteAdapter::Contract => {
-                    if suite.discover_arguments.is_empty() {
-                        let problem = "the contract adapter needs a command that lists tests";
-                        return Err(invalid(field("suite.discover_arguments"), problem));
-                    }
-                    Adapter::Contract {
-                        junit_path: suite.junit_path.clone(),
-                    }
-                }
-                v1::SuiteAdapter::Unspecified => {
-                    return Err(invalid(
-                        field("suite.adapter"),
-                        "is not set to a known adapter",
-                    ));
-                }
-            };
-            Ok(JobKind::Suite(PlannedSuite {
-                adapter,
-                discover_arguments: suite.discover_arguments.clone(),
-                run_arguments: suite.run_arguments.clone(),
-                filters: suite.filters.clone(),
-                include_ignored: suite.include_ignored,
-            }))
-        }
+        Some(v1::job::Kind::Suite(suite)) => PlannedSuite::new(suite, &field).map(JobKind::Suite),
     }
 }
 

@@ -1,0 +1,67 @@
+//! What a suite's job is to do.
+
+use regatta_wire::v1;
+
+use super::{PlanError, invalid};
+
+#[derive(Clone, Debug)]
+pub(crate) struct PlannedSuite {
+    pub(crate) adapter: Adapter,
+    pub(crate) discover_arguments: Vec<String>,
+    pub(crate) run_arguments: Vec<String>,
+    pub(crate) filters: Vec<String>,
+    pub(crate) include_ignored: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Adapter {
+    /// Each test runs in a process of its own.
+    Harness(Harness),
+    /// The tests of a batch run together.
+    Contract { junit_path: String },
+}
+
+/// What a test program is made with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Harness {
+    Libtest,
+    GoogleTest,
+}
+
+impl PlannedSuite {
+    /// Checks a suite, whose fields `field` names.
+    pub(super) fn new(
+        suite: &v1::Suite,
+        field: &dyn Fn(&str) -> String,
+    ) -> Result<Self, PlanError> {
+        Ok(Self {
+            adapter: plan_adapter(suite, field)?,
+            discover_arguments: suite.discover_arguments.clone(),
+            run_arguments: suite.run_arguments.clone(),
+            filters: suite.filters.clone(),
+            include_ignored: suite.include_ignored,
+        })
+    }
+}
+
+fn plan_adapter(suite: &v1::Suite, field: &dyn Fn(&str) -> String) -> Result<Adapter, PlanError> {
+    match suite.adapter() {
+        v1::SuiteAdapter::Libtest => Ok(Adapter::Harness(Harness::Libtest)),
+        v1::SuiteAdapter::Googletest => Ok(Adapter::Harness(Harness::GoogleTest)),
+        v1::SuiteAdapter::Contract if suite.junit_path.is_empty() => Err(invalid(
+            field("suite.junit_path"),
+            "the contract adapter needs the path of its JUnit report",
+        )),
+        v1::SuiteAdapter::Contract if suite.discover_arguments.is_empty() => Err(invalid(
+            field("suite.discover_arguments"),
+            "the contract adapter needs a command that lists tests",
+        )),
+        v1::SuiteAdapter::Contract => Ok(Adapter::Contract {
+            junit_path: suite.junit_path.clone(),
+        }),
+        v1::SuiteAdapter::Unspecified => Err(invalid(
+            field("suite.adapter"),
+            "is not set to a known adapter",
+        )),
+    }
+}

@@ -1,0 +1,126 @@
+//! From events to evidence.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use regatta_model::Digest;
+use regatta_wire::v1;
+use regatta_wire::v1::run_event::Event;
+
+use super::{Evidence, IncompleteRunError, JobEvidence, SuiteEvidence};
+
+/// What the events so far have said.
+#[derive(Debug, Default)]
+pub struct EvidenceBuilder {
+    spec: Option<v1::RunSpec>,
+    end: Option<v1::RunFinished>,
+    jobs: BTreeMap<String, JobEvidence>,
+    suites: BTreeMap<String, SuiteEvidence>,
+    images: BTreeSet<String>,
+    agents: BTreeSet<String>,
+    infrastructure_retries: u64,
+    started_at: Option<Timestamp>,
+    finished_at: Option<Timestamp>,
+}
+
+impl EvidenceBuilder {
+    /// Takes in the next event.
+    pub fn take(&mut self, event: &v1::RunEvent) {
+        let time = event.time.as_ref().and_then(time_of);
+        match &event.event {
+            Some(Event::RunStarted(started)) => {
+                self.spec.clone_from(&started.spec);
+                self.started_at = time;
+            }
+            Some(Event::TestsFinished(finished)) => {
+                finished.results.iter().for_each(|result| self.test(result));
+            }
+            Some(Event::TestRetried(retried)) => {
+                let place = retried.result.as_ref().and_then(|it| it.r#where.as_ref());
+                self.place(place);
+            }
+            Some(Event::JobFinished(finished)) => self.job(finished),
+            Some(Event::InfrastructureRetry(_)) => self.infrastructure_retries += 1,
+            Some(Event::RunFinished(finished)) => {
+                self.end = Some(finished.clone());
+                self.finished_at = time;
+            }
+            Some(
+                Event::JobStarted(_)
+                | Event::SuitePlanned(_)
+                | Event::BuildRetried(_)
+                | Event::JobOutput(_)
+                | Event::Warning(_)
+                | Event::TestSlow(_),
+            )
+            | None => {}
+        }
+    }
+
+    fn test(&mut self, result: &v1::TestResult) {
+        self.place(result.r#where.as_ref());
+        let key = result.key.as_ref().and_then(|key| key.try_into().ok());
+        let suite = self.suites.entry(result.job.clone()).or_default();
+        let test = (result.status(), key);
+        suite.tests.insert(result.test_id.clone(), test);
+    }
+
+    fn job(&mut self, finished: &v1::JobFinished) {
+        self.place(finished.r#where.as_ref());
+        let result = finished.result.iter();
+        let files = result.clone().flat_map(|result| &result.output_files);
+        let files = files.map(|file| (&file.path, file.digest.as_ref()));
+        let directories = result.flat_map(|result| &result.output_directories);
+        let directories = directories.map(|directory| {
+            let root = directory.root_directory_digest.as_ref();
+            (&directory.path, directory.tree_digest.as_ref().or(root))
+        });
+        let artefact = |(path, digest): (&String, Option<_>)| {
+            Some((path.clone(), Digest::try_from(digest?).ok()?))
+        };
+        let job = JobEvidence {
+            status: finished.status(),
+            cached: finished.cached,
+            flaky: finished.status() == v1::JobStatus::Passed && finished.attempts > 1,
+            artefacts: files.chain(directories).filter_map(artefact).collect(),
+        };
+        self.jobs.insert(finished.job.clone(), job);
+    }
+
+    fn place(&mut self, place: Option<&v1::Provenance>) {
+        if let Some(place) = place {
+            let known = |text: &&String| !text.is_empty();
+            self.agents
+                .extend(Some(&place.agent_id).filter(known).cloned());
+            self.images
+                .extend(Some(&place.image_id).filter(known).cloned());
+        }
+    }
+
+    /// What all events of a run say together.
+    ///
+    /// # Errors
+    /// [`IncompleteRunError`].
+    pub fn finish(self) -> Result<Evidence, IncompleteRunError> {
+        let lacks = |lacks| IncompleteRunError::Lacks { lacks };
+        let evidence = Evidence {
+            spec: self.spec.ok_or_else(|| lacks("beginning"))?,
+            end: self.end.ok_or_else(|| lacks("end"))?,
+            jobs: self.jobs,
+            suites: self.suites,
+            images: self.images,
+            agents: self.agents,
+            infrastructure_retries: self.infrastructure_retries,
+            started_at: self
+                .started_at
+                .ok_or_else(|| lacks("time of its beginning"))?,
+            finished_at: self.finished_at.ok_or_else(|| lacks("time of its end"))?,
+        };
+        evidence.check()?;
+        Ok(evidence)
+    }
+}
+
+fn time_of(time: &prost_types::Timestamp) -> Option<Timestamp> {
+    Timestamp::new(time.seconds, time.nanos).ok()
+}
