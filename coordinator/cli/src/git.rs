@@ -44,7 +44,7 @@ pub fn commit_of(directory: &Path, own_file: Option<&Path>) -> Commit {
 #[must_use]
 pub fn knows_all<'a>(directory: &Path, mut files: impl Iterator<Item = &'a str>) -> bool {
     let output = Command::new("git")
-        .args(["ls-files", "-z"])
+        .args(["ls-files", "-z", "--recurse-submodules"])
         .current_dir(directory)
         .output();
     let Ok(output) = output else { return false };
@@ -146,6 +146,12 @@ mod tests {
         assert!(knows_all(root, ["a", "sub/b"].into_iter()));
         assert!(!knows_all(root, ["a", "ignored"].into_iter()));
         assert!(knows_all(&root.join("sub"), ["b"].into_iter()));
+        let module = root.display().to_string();
+        git(&["init", "--quiet", "outer"]);
+        let outer = ["-C", "outer", "-c", "protocol.file.allow=always"];
+        git(&[&outer[..], &["submodule", "--quiet", "add", &module, "in"]].concat());
+        assert!(knows_all(&root.join("outer"), ["in/sub/b"].into_iter()));
+        std::fs::remove_dir_all(root.join("outer")).expect("removed");
         write("c");
         assert!(is_dirty("sub", Some(&report)));
     }

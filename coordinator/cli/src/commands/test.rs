@@ -271,6 +271,8 @@ mod tests {
         for file in [
             "Cargo.toml",
             "py/pyproject.toml",
+            // pytest does not look for it either.
+            "py/tests/conftest.py",
             "py/native/Cargo.toml",
             "py/native/setup.py",
         ] {
