@@ -113,46 +113,4 @@ mod tests {
             Commit::default()
         );
     }
-
-    #[test]
-    fn what_is_in_no_commit_makes_the_difference() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let root = directory.path();
-        let git = |arguments: &[&str]| {
-            let mut git = Command::new("git");
-            let identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"];
-            let git = git.current_dir(root).args(identity).args(arguments);
-            let output = git.output().expect("git");
-            assert!(output.status.success(), "{output:?}");
-        };
-        let write = |name: &str| std::fs::write(root.join(name), name).expect("written");
-        git(&["init", "--quiet"]);
-        std::fs::create_dir(root.join("sub")).expect("made");
-        ["a", "sub/b"].into_iter().for_each(write);
-        std::fs::write(root.join(".gitignore"), "ignored\n").expect("written");
-        git(&["add", "--all"]);
-        git(&["commit", "--quiet", "--message", "m"]);
-        ["ignored", "sub/report.xml"].into_iter().for_each(write);
-        let report = root.join("sub/report.xml");
-        let is_dirty = |directory: &str, own: Option<&Path>| {
-            let commit = commit_of(&root.join(directory), own);
-            assert!(is_id(&commit.id), "{commit:?}");
-            commit.dirty
-        };
-        for directory in ["", "sub"] {
-            assert!(is_dirty(directory, None));
-            assert!(!is_dirty(directory, Some(&report)));
-        }
-        assert!(knows_all(root, ["a", "sub/b"].into_iter()));
-        assert!(!knows_all(root, ["a", "ignored"].into_iter()));
-        assert!(knows_all(&root.join("sub"), ["b"].into_iter()));
-        let module = root.display().to_string();
-        git(&["init", "--quiet", "outer"]);
-        let outer = ["-C", "outer", "-c", "protocol.file.allow=always"];
-        git(&[&outer[..], &["submodule", "--quiet", "add", &module, "in"]].concat());
-        assert!(knows_all(&root.join("outer"), ["in/sub/b"].into_iter()));
-        std::fs::remove_dir_all(root.join("outer")).expect("removed");
-        write("c");
-        assert!(is_dirty("sub", Some(&report)));
-    }
 }

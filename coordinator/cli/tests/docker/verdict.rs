@@ -189,3 +189,44 @@ fn verify_with_openssl(bundle: &str, key: &Path, out: &Path) {
     let statement: serde_json::Value = serde_json::from_slice(&payload).expect("is JSON");
     assert_eq!(statement["_type"], "https://in-toto.io/Statement/v1");
 }
+
+#[test]
+fn what_is_in_no_commit_makes_the_difference() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let root = directory.path();
+    let in_root = |arguments: &[&str]| git(root, arguments);
+    let write = |name: &str| write(root, &[(name, name)]);
+    in_root(&["init", "--quiet"]);
+    ["a", "sub/b"].into_iter().for_each(write);
+    std::fs::write(root.join(".gitignore"), "ignored\n").expect("written");
+    in_root(&["add", "--all"]);
+    in_root(&["commit", "--quiet", "--message", "m"]);
+    ["ignored", "sub/report.xml"].into_iter().for_each(write);
+    let report = root.join("sub/report.xml");
+    let is_dirty = |directory: &str, own: Option<&Path>| {
+        let commit = regatta::git::commit_of(&root.join(directory), own);
+        assert!(regatta::git::is_id(&commit.id), "{commit:?}");
+        commit.dirty
+    };
+    for directory in ["", "sub"] {
+        assert!(is_dirty(directory, None));
+        assert!(!is_dirty(directory, Some(&report)));
+    }
+    assert!(regatta::git::knows_all(root, ["a", "sub/b"].into_iter()));
+    assert!(!regatta::git::knows_all(root, ["a", "ignored"].into_iter()));
+    assert!(regatta::git::knows_all(
+        &root.join("sub"),
+        ["b"].into_iter()
+    ));
+    let module = root.display().to_string();
+    in_root(&["init", "--quiet", "outer"]);
+    let outer = ["-C", "outer", "-c", "protocol.file.allow=always"];
+    in_root(&[&outer[..], &["submodule", "--quiet", "add", &module, "in"]].concat());
+    assert!(regatta::git::knows_all(
+        &root.join("outer"),
+        ["in/sub/b"].into_iter()
+    ));
+    std::fs::remove_dir_all(root.join("outer")).expect("removed");
+    write("c");
+    assert!(is_dirty("sub", Some(&report)));
+}
