@@ -73,6 +73,8 @@ pub fn make(path: &Path) -> Result<SigningKey, VerdictKeyError> {
     file.as_file().sync_all().map_err(unusable)?;
     let kept = file.persist_noclobber(path);
     kept.map_err(|error| unusable(error.error))?;
+    let directory = std::fs::File::open(directory).map_err(unusable)?;
+    directory.sync_all().map_err(unusable)?;
     Ok(key)
 }
 

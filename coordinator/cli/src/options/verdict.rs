@@ -10,7 +10,7 @@ pub struct VerdictOptions {
     /// The commit, as git knows it, or its whole id
     #[arg(default_value = "HEAD")]
     pub commit: String,
-    /// What this run says, instead of the newest one of a commit
+    /// What this run says, instead of the one that speaks for a commit
     #[arg(long, value_name = "RUN", conflicts_with = "commit")]
     pub run: Option<String>,
     /// Print the signed statements: an in-toto bundle

@@ -100,14 +100,14 @@ fn a_commit_has_the_verdict_of_the_runs_of_its_files() {
     write(project.path(), &[("words", "")]);
     run(&["run"]).expect_code(0);
     assert_eq!(run(&["verdict"]).stdout, verdict.stdout);
-    write(
-        project.path(),
-        &[("regatta.toml", "[jobs.make]\nrun = 'exit 3'\n")],
-    );
+    let jobs = "[jobs.make]\nrun = 'exit 3'\n[jobs.lint]\nrun = 'true'\n";
+    write(project.path(), &[("regatta.toml", jobs)]);
     let bad = commit(project.path());
     run(&["run"]).expect_code(101);
     let failed = run(&["verdict"]);
     check(&failed, 1, &["NOT_RELEASABLE\n", "because", &bad]);
+    run(&["run", "lint"]).expect_code(0);
+    assert_eq!(run(&["verdict"]).stdout, failed.stdout, "less passed since");
     assert_eq!(run(&["verdict", &good]).stdout, verdict.stdout);
     run(&["verdict", "no-such-tag"])
         .expect_code(96)

@@ -295,6 +295,18 @@ pub(super) async fn read_stored(
     decode_all(&ledger.read_events(run, after, MAX_READ_TOGETHER).await?)
 }
 
+/// What a run was asked to do, which its first event says; none if that is not stored.
+pub(super) async fn read_spec(
+    ledger: &dyn Ledger,
+    run: &RunId,
+) -> Result<Option<v1::RunSpec>, LedgerError> {
+    let first = decode_all(&ledger.read_events(run, 0, 1).await?)?;
+    Ok(first.into_iter().find_map(|event| match event.event {
+        Some(Event::RunStarted(started)) => started.spec,
+        _ => None,
+    }))
+}
+
 fn decode_all(events: &[StoredEvent]) -> Result<Vec<v1::RunEvent>, LedgerError> {
     let decode = |event: &StoredEvent| {
         v1::RunEvent::decode(event.bytes.clone()).map_err(|error| LedgerError::Corrupt {

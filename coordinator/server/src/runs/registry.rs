@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::context::RunContext;
 use super::driver::drive;
-use super::log::{RunLog, now, read_stored};
+use super::log::{RunLog, now, read_spec, read_stored};
 use super::orphan;
 use super::plan::{Plan, PlanError};
 use crate::action_cache::ActionCache;
@@ -329,6 +329,11 @@ impl RunRegistry {
     /// What is known of a run besides its events.
     pub(super) async fn record(&self, run: &str) -> Result<RunRecord, FindRunError> {
         self.find(&parse(run)?).await
+    }
+
+    /// What a run was asked to do, which its first event says; none if that is not stored.
+    pub(super) async fn spec_of(&self, run: &RunId) -> Result<Option<v1::RunSpec>, FindRunError> {
+        Ok(read_spec(self.services.ledger.as_ref(), run).await?)
     }
 
     /// The runs that a query asks for.

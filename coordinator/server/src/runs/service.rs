@@ -65,9 +65,9 @@ fn of_verdict(error: &FindVerdictError) -> Failure {
     match error {
         FindVerdictError::Run(error) => of_find(error),
         FindVerdictError::NoRun { .. } => status::not_found(error.to_string()),
-        FindVerdictError::GoesOn { .. } | FindVerdictError::Incomplete { .. } => {
-            status::failed_precondition(with_sources(error))
-        }
+        FindVerdictError::GoesOn { .. }
+        | FindVerdictError::Incomplete { .. }
+        | FindVerdictError::TooManyRuns { .. } => status::failed_precondition(with_sources(error)),
     }
 }
 

@@ -22,6 +22,7 @@ use regatta_wire::{reapi, v1};
 use tonic::Code;
 
 const PASSED: &str = "\nrunning 1 test\n\ntest result: ok. 1 passed; 0 failed; 0 ignored\n";
+const FAILED: &str = "\nrunning 1 test\n\ntest result: FAILED. 0 passed; 1 failed; 0 ignored\n";
 const RAN_NOTHING: &str = "\nrunning 0 tests\n\ntest result: ok. 0 passed; 0 failed; 0 ignored\n";
 
 /// A runner like libtest's: `tests` are listed, `answer` says how each ends.

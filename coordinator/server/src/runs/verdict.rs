@@ -2,13 +2,13 @@
 
 use regatta_ledger::{RunQuery, RunRecord};
 use regatta_model::{RunId, TenantId};
-use regatta_verdict::{Evidence, EvidenceBuilder, IncompleteRunError};
-use regatta_wire::v1::run_event::Event;
+use regatta_verdict::{EndedRun, Evidence, EvidenceBuilder, IncompleteRunError, decisive_run};
 
+use super::event;
 use super::registry::{FindRunError, RunRegistry};
 
-/// How many runs of a commit are looked at for one that says something of it.
-const MAX_RUNS_OF_COMMIT: usize = 1000;
+/// How many runs of a commit are looked at for the one that speaks for it.
+const MAX_RUNS_OF_COMMIT: usize = 10_000;
 
 /// Why there is no verdict.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +27,11 @@ pub(super) enum FindVerdictError {
          run its pipeline with nothing changed"
     )]
     NoRun { commit: String },
+    #[error(
+        "commit {commit} has {MAX_RUNS_OF_COMMIT} runs or more, too many to say which speaks for \
+         it; name a run instead"
+    )]
+    TooManyRuns { commit: String },
 }
 
 impl RunRegistry {
@@ -44,7 +49,7 @@ impl RunRegistry {
         }
     }
 
-    /// What the newest run says that ended and that had the files of the commit.
+    /// What the run says that speaks for a commit.
     pub(super) async fn evidence_of_commit(
         &self,
         tenant: TenantId,
@@ -56,23 +61,28 @@ impl RunRegistry {
             limit: MAX_RUNS_OF_COMMIT,
             ..RunQuery::default()
         };
-        let records = self.find_all(query).await?;
-        for record in records.into_iter().filter(|record| record.end.is_some()) {
-            if !self.is_dirty(&record).await? {
-                return self.evidence(record).await;
-            }
+        let mut records = self.find_all(query).await?;
+        if records.len() == MAX_RUNS_OF_COMMIT {
+            return Err(FindVerdictError::TooManyRuns { commit });
         }
-        Err(FindVerdictError::NoRun { commit })
-    }
-
-    /// Whether a run's files differed from its commit, which its first event says.
-    async fn is_dirty(&self, record: &RunRecord) -> Result<bool, FindVerdictError> {
-        let events = self.events_so_far(record.new.run.as_str(), 0).await?;
-        let first = events.into_iter().find_map(|event| match event.event {
-            Some(Event::RunStarted(started)) => started.spec,
-            _ => None,
-        });
-        Ok(first.is_none_or(|spec| spec.dirty))
+        records.retain(|record| record.end.is_some());
+        let mut clean = Vec::new();
+        let mut runs = Vec::new();
+        for record in records {
+            let spec = self.spec_of(&record.new.run).await?;
+            let (Some(spec), Some(end)) = (spec.filter(|spec| !spec.dirty), record.end) else {
+                continue;
+            };
+            runs.push(EndedRun {
+                spec,
+                verdict: event::verdict(end.verdict),
+            });
+            clean.push(record);
+        }
+        match decisive_run(&runs).and_then(|index| clean.into_iter().nth(index)) {
+            Some(record) => self.evidence(record).await,
+            None => Err(FindVerdictError::NoRun { commit }),
+        }
     }
 
     async fn evidence(&self, record: RunRecord) -> Result<(RunId, Evidence), FindVerdictError> {

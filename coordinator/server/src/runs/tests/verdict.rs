@@ -1,5 +1,8 @@
 //! Verdicts of runs, as clients get them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use futures::TryStreamExt as _;
 use regatta_verdict::{PublicKey, Verified, verify_bundle};
 use regatta_wire::v1;
@@ -7,7 +10,7 @@ use regatta_wire::v1::get_verdict_request::Subject;
 use tonic::{Code, Status};
 
 use super::fixture::{Fixture, libtest, spec};
-use super::{RAN_NOTHING, all_pass, completed, names, runner};
+use super::{FAILED, PASSED, RAN_NOTHING, all_pass, completed, names, runner};
 
 const COMMIT: &str = "0123456789012345678901234567890123456789";
 
@@ -39,7 +42,7 @@ async fn verdict(fixture: &Fixture, subject: Subject) -> Result<Verified, Status
 }
 
 #[tokio::test]
-async fn a_commit_has_the_verdict_of_its_newest_run_with_its_files() {
+async fn a_commit_has_the_verdict_of_a_run_with_its_files() {
     let fixture = Fixture::start().await;
     let _agent = fixture.agent("a", all_pass(1000));
     let of = |commit: &str| verdict(&fixture, Subject::Commit(commit.to_owned()));
@@ -80,6 +83,41 @@ async fn a_commit_has_the_verdict_of_its_newest_run_with_its_files() {
         of("another").await.expect_err("no run").code(),
         Code::NotFound
     );
+}
+
+#[tokio::test]
+async fn a_failure_stands_until_all_of_its_run_was_done_again() {
+    let fixture = Fixture::start().await;
+    let is_mended = Arc::new(AtomicBool::new(false));
+    let now_mended = Arc::clone(&is_mended);
+    let script = runner(names(2), move |test| match test {
+        "test_0001" if !is_mended.load(Ordering::Relaxed) => Some(completed(101, FAILED)),
+        _ => Some(completed(0, PASSED)),
+    });
+    let _agent = fixture.agent("a", script);
+    let run = async |filters: &[&str]| {
+        let mut job = libtest("unit");
+        if let Some(v1::job::Kind::Suite(suite)) = &mut job.kind {
+            suite.filters = filters.iter().map(ToString::to_string).collect();
+        }
+        let run = fixture.submit(of_commit(vec![job])).await;
+        fixture.finish(&run).await;
+        run
+    };
+    let said = async || {
+        let said = verdict(&fixture, Subject::Commit(COMMIT.to_owned())).await;
+        let said = said.expect("is there").verdict;
+        (said.verdict, said.run)
+    };
+    let failed = run(&[]).await;
+    run(&["test_0000"]).await;
+    assert_eq!(said().await, ("NOT_RELEASABLE".to_owned(), failed));
+
+    now_mended.store(true, Ordering::Relaxed);
+    let passed = run(&[]).await;
+    assert_eq!(said().await, ("RELEASABLE".to_owned(), passed.clone()));
+    run(&["test_0000"]).await;
+    assert_eq!(said().await, ("RELEASABLE".to_owned(), passed));
 }
 
 #[tokio::test]
