@@ -9,8 +9,9 @@ use regatta_cas::{DiskCache, DiskCacheSettings};
 use regatta_model::{AgentId, SlotIndex};
 use regatta_runtime::ContainerRuntime;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Endpoint;
 
 use crate::blobs::TenantStores;
@@ -145,7 +146,8 @@ impl Agent {
         let mut workers = JoinSet::new();
         let driver = self.driver(&workshop, &mut workers);
         tracing::info!(agent = %self.id, slots = self.config.slots, "the agent is ready");
-        let ended = driver.run(occurrences, shutdown, kill).await;
+        let driving = AbortOnDropHandle::new(tokio::spawn(driver.run(occurrences, shutdown, kill)));
+        let ended = unpanicked(driving.await);
         ending.cancel();
         around.shutdown().await;
         if tokio::time::timeout(END_LIMIT, wait_for_all(&mut workers))
@@ -185,10 +187,7 @@ impl Agent {
                 .map_err(|error| failed("opening the tree cache", trees, error))?;
             Ok(Caches { blobs, trees })
         });
-        match opened.await {
-            Ok(caches) => caches,
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-        }
+        unpanicked(opened.await)
     }
 
     fn connection_settings(&self) -> ConnectionSettings {
@@ -321,4 +320,9 @@ async fn watch_images(runtime: Arc<dyn ContainerRuntime>, driver: OccurrenceSend
 
 async fn wait_for_all(tasks: &mut JoinSet<()>) {
     while tasks.join_next().await.is_some() {}
+}
+
+/// What a task came to, which nobody cancels; its panic goes on here.
+fn unpanicked<T>(joined: Result<T, JoinError>) -> T {
+    joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }

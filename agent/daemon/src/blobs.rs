@@ -4,13 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use regatta_cas::{
-    BlobStore, DiskCache, DiskTier, EmptyBlobStore, GrpcBlobStore, PinnedFile, StoreError,
+    BlobStore, DiskCache, DiskTier, EmptyBlobStore, GrpcBlobStore, MemoryTier, PinnedFile,
+    StoreError,
 };
 use regatta_model::{Digest, TenantId};
 use tonic::transport::Channel;
 
 /// How many tenants' stores are open at once; beyond that, those that nobody uses are closed.
 const OPEN_TENANTS: usize = 64;
+/// How much memory the directories of a tenant's input roots may take, in bytes: some 15,000 of them.
+const DIRECTORIES_BYTES: u64 = 8 << 20;
+/// The largest directory that is kept in memory, in bytes.
+const DIRECTORY_BYTES: u64 = 256 << 10;
 
 /// The stores of all tenants. They share a connection and the quota of one cache, never a blob: what one
 /// tenant has cached says nothing about what another may read.
@@ -21,11 +26,13 @@ pub(crate) struct TenantStores {
     open: Arc<Mutex<BTreeMap<TenantId, Arc<TenantStore>>>>,
 }
 
-/// The store of one tenant: the coordinator's, and a cache of files in front of it.
+/// The store of one tenant: the coordinator's, and in front of it a cache of files, and one in memory for
+/// directories, which no job needs as files.
 #[derive(Debug)]
 pub(crate) struct TenantStore {
     remote: Arc<dyn BlobStore>,
-    tier: DiskTier,
+    directories: MemoryTier,
+    files: DiskTier,
 }
 
 impl TenantStores {
@@ -70,8 +77,13 @@ impl TenantStores {
         let remote = GrpcBlobStore::new(self.channel.clone(), tenant.as_str());
         let remote: Arc<dyn BlobStore> = Arc::new(EmptyBlobStore::new(Arc::new(remote)));
         let owner = Digest::of(tenant.as_str().as_bytes());
-        let tier = self.cache.tier(Arc::clone(&remote), &owner);
-        TenantStore { remote, tier }
+        let files = self.cache.tier(Arc::clone(&remote), &owner);
+        let directories = MemoryTier::new(Arc::clone(&remote), DIRECTORIES_BYTES, DIRECTORY_BYTES);
+        TenantStore {
+            remote,
+            directories,
+            files,
+        }
     }
 
     fn open_tenants(&self) -> MutexGuard<'_, BTreeMap<TenantId, Arc<TenantStore>>> {
@@ -85,9 +97,9 @@ impl TenantStore {
         Arc::clone(&self.remote)
     }
 
-    /// Where inputs come from.
-    pub(crate) fn cache(&self) -> &dyn BlobStore {
-        &self.tier
+    /// Where the directories of input roots come from.
+    pub(crate) fn directories(&self) -> &dyn BlobStore {
+        &self.directories
     }
 
     /// An input as a file, fetched now unless it is there already.
@@ -96,6 +108,6 @@ impl TenantStore {
         digest: &Digest,
         executable: bool,
     ) -> Result<PinnedFile, StoreError> {
-        self.tier.file(digest, executable).await
+        self.files.file(digest, executable).await
     }
 }

@@ -38,10 +38,13 @@ use std::io::Write;
 use clap::Parser;
 
 use exit_code::{ExitCode, Failure, OrExit};
-use options::{MessageFormat, Options};
+use options::{Command, MessageFormat, Options};
 
 /// Threads for everything that waits; what computes or blocks has threads of its own.
 const WORKER_THREADS: usize = 2;
+/// An agent shares its machine with its jobs: on two processors, a second thread to hand work to costs it
+/// a tenth more of their time for each action, and gains nothing (`cargo xtask bench`).
+const WORKER_THREADS_OF_AGENT: usize = 1;
 
 /// Does what this process's command line says.
 #[must_use]
@@ -54,8 +57,12 @@ pub fn main() -> ExitCode {
         // Whoever does not read this will not read what follows, either.
         let _unheard = watch::json::hello(std::io::stdout());
     }
+    let workers = match options.command {
+        Command::Agent(_) => WORKER_THREADS_OF_AGENT,
+        _ => WORKER_THREADS,
+    };
     let executed = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKER_THREADS)
+        .worker_threads(workers)
         .enable_all()
         .build()
         .or_exit(ExitCode::Local)

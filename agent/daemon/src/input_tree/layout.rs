@@ -7,8 +7,8 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use futures::{FutureExt as _, StreamExt as _, stream};
-use regatta_cas::StoreError;
 use regatta_cas::merkle::{Entry, LoadLimits, load};
+use regatta_cas::{PinnedFile, StoreError};
 use regatta_model::Digest;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
@@ -42,7 +42,7 @@ pub(crate) async fn lay_out(
     root: &Digest,
     target: &Path,
 ) -> Result<u64, TreeError> {
-    let tree = load(store.cache(), root, LoadLimits::default()).await?;
+    let tree = load(store.directories(), root, LoadLimits::default()).await?;
     let mut plan = Plan::default();
     for (path, entry) in tree.entries() {
         plan.add(&target.join(path), entry);
@@ -51,7 +51,7 @@ pub(crate) async fn lay_out(
     let bytes = plan.bytes;
     let files = std::mem::take(&mut plan.files);
     let plan = blocking(target, move |_| plan.make_directories()).await?;
-    fetch_files(store, files).boxed().await?;
+    fetch_files(store, target, files).boxed().await?;
     blocking(target, move |target| plan.finish(target)).await?;
     Ok(bytes)
 }
@@ -66,21 +66,31 @@ async fn blocking<T: Send + 'static>(
         .flatten()
 }
 
-/// Every blob is tried, so that all that is missing is known at once.
+/// Every blob is tried, so that all that is missing is known at once. Files are linked as they come,
+/// several on one visit to another thread.
 async fn fetch_files(
     store: &TenantStore,
+    target: &Path,
     files: BTreeMap<(Digest, bool), Vec<PathBuf>>,
 ) -> Result<(), TreeError> {
     let mut fetches = stream::iter(files)
-        .map(|((digest, executable), paths)| fetch_file(store, digest, executable, paths).boxed())
-        .buffer_unordered(CONCURRENT_FETCHES);
+        .map(|((digest, executable), paths)| {
+            let fetched = fetch_file(store, digest, executable);
+            fetched.map(|file| Ok((file?, paths))).boxed()
+        })
+        .buffer_unordered(CONCURRENT_FETCHES)
+        .ready_chunks(CONCURRENT_FETCHES);
     let mut missing = Vec::new();
     while let Some(fetched) = fetches.next().await {
-        match fetched {
-            Ok(()) => {}
-            Err(TreeError::Missing { digests }) => missing.extend(digests),
-            Err(error) => return Err(error),
+        let mut here = Vec::with_capacity(fetched.len());
+        for file in fetched {
+            match file {
+                Ok(file) => here.push(file),
+                Err(TreeError::Missing { digests }) => missing.extend(digests),
+                Err(error) => return Err(error),
+            }
         }
+        blocking(target, move |_| link_all(here)).await?;
     }
     missing.sort_unstable();
     if missing.is_empty() {
@@ -94,25 +104,24 @@ async fn fetch_file(
     store: &TenantStore,
     digest: Digest,
     executable: bool,
-    paths: Vec<PathBuf>,
-) -> Result<(), TreeError> {
+) -> Result<PinnedFile, TreeError> {
     let file = patiently(FETCH_RETRY_LIMIT, || store.file(&digest, executable)).await;
-    let file = file.map_err(|error| match error {
+    file.map_err(|error| match error {
         StoreError::NotFound { digest } => TreeError::Missing {
             digests: vec![digest],
         },
         other => TreeError::Store(other),
-    })?;
-    let Some(first) = paths.first().cloned() else {
-        return Ok(());
-    };
-    // The pin is held until the last link is made.
-    blocking(&first, move |_| {
-        paths
-            .iter()
-            .try_for_each(|path| link(file.path(), path).map_err(TreeError::at(path)))
     })
-    .await
+}
+
+/// Each file stays until its last link is made.
+fn link_all(files: Vec<(PinnedFile, Vec<PathBuf>)>) -> Result<(), TreeError> {
+    for (file, paths) in files {
+        for path in paths {
+            link(file.path(), &path).map_err(TreeError::at(&path))?;
+        }
+    }
+    Ok(())
 }
 
 impl Plan {

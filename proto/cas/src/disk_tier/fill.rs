@@ -7,13 +7,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use futures::TryStreamExt as _;
-use tempfile::NamedTempFile;
+use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use regatta_model::Digest;
+use tempfile::{NamedTempFile, TempPath};
 
 use super::local_file::LocalFile;
 use super::pinned_file::Pin;
-use super::shared::{Shared, modified_at, unavailable};
+use super::shared::{Reservation, Shared, modified_at, unavailable};
+use crate::whole_blob::{Collected, collect_up_to};
 use crate::{BlobRange, BlobStore, BlobStream, StoreError, checked_body};
+
+/// Blobs of at most so many bytes are read before their file is made, so that one visit to another thread
+/// makes it: most files of most builds are small, and the visits cost more than they do.
+const MAX_BYTES_AT_ONCE: u64 = 128 * 1024;
 
 /// Makes a file that is not there: from its twin if that is there, else from the store below.
 pub(super) async fn fill(
@@ -25,35 +32,95 @@ pub(super) async fn fill(
     if let Some(pin) = Pin::of_intact(&shared, file) {
         return Ok(pin);
     }
-    let twin = Pin::of_intact(&shared, file.twin());
-    // Asked before any room is made: an absent blob must not drive others out.
-    let body = match &twin {
-        Some(_) => None,
-        None if file.digest.is_empty_blob() => None,
-        None => Some(store.get(&file.digest, BlobRange::ALL).await?),
+    let source = match Pin::of_intact(&shared, file.twin()) {
+        Some(twin) => Source::Twin(twin),
+        // Asked before any room is made: an absent blob must not drive others out.
+        None => Source::below(store.as_ref(), &file.digest).await?,
     };
-    let reserving = Arc::clone(&shared);
-    let (reservation, temporary) = blocking(move || {
-        let reservation = reserving.reserve(file)?;
-        let temporary = NamedTempFile::new_in(reserving.temporary_directory());
-        let temporary = temporary.map_err(|error| unavailable("making a file", &error))?;
-        Ok((reservation, temporary))
-    })
-    .await?;
-    let (target, path) = temporary.into_parts();
-    let target = match body {
-        Some(body) => write(target, checked_body(file.digest, body)).await?,
-        None => target,
-    };
-    blocking(move || {
-        if let Some(twin) = twin {
-            copy(&twin.path(), &target).map_err(|error| unavailable("copying a file", &error))?;
+    let begin = move || Filling::begin(shared, file);
+    let body = match source {
+        Source::Stream(body) => body,
+        // What is at hand is written without coming back in between.
+        Source::Twin(twin) => {
+            let copy = move || {
+                let (filling, target) = begin()?;
+                let copied = copy(&twin.path(), &target);
+                copied.map_err(|error| unavailable("copying a file", &error))?;
+                filling.finish(&target)
+            };
+            return blocking(copy).await;
         }
-        finish(file, &target).map_err(|error| unavailable("finishing a file", &error))?;
-        shared.commit(file, path, reservation)?;
-        Ok(Pin::of_pinned(&shared, file))
-    })
-    .await
+        Source::Bytes(bytes) => {
+            let write = move || {
+                let (filling, target) = begin()?;
+                filling.finish(&write(target, &bytes)?)
+            };
+            return blocking(write).await;
+        }
+    };
+    let (filling, target) = blocking(begin).await?;
+    let target = write_all(target, body).await?;
+    blocking(move || filling.finish(&target)).await
+}
+
+/// Where the content of a file comes from.
+enum Source {
+    /// The file of the same blob with the other mode.
+    Twin(Arc<Pin>),
+    /// All of it, verified.
+    Bytes(Bytes),
+    /// What will be verified when it has been read.
+    Stream(BlobStream),
+}
+
+impl Source {
+    async fn below(store: &dyn BlobStore, digest: &Digest) -> Result<Self, StoreError> {
+        if digest.is_empty_blob() {
+            return Ok(Self::Bytes(Bytes::new()));
+        }
+        let body = store.get(digest, BlobRange::ALL).await?;
+        let body = checked_body(*digest, body);
+        if digest.size_bytes() > MAX_BYTES_AT_ONCE {
+            return Ok(Self::Stream(body));
+        }
+        Ok(match collect_up_to(body, MAX_BYTES_AT_ONCE).await? {
+            Collected::Whole(bytes) => Self::Bytes(bytes),
+            Collected::TooLarge { read, rest } => {
+                Self::Stream(stream::iter(read.into_iter().map(Ok)).chain(rest).boxed())
+            }
+        })
+    }
+}
+
+/// A file that is being made, in room that is reserved for it. All that it does blocks.
+struct Filling {
+    shared: Arc<Shared>,
+    file: LocalFile,
+    reservation: Reservation,
+    path: TempPath,
+}
+
+impl Filling {
+    fn begin(shared: Arc<Shared>, file: LocalFile) -> Result<(Self, File), StoreError> {
+        let reservation = shared.reserve(file)?;
+        let temporary = NamedTempFile::new_in(shared.temporary_directory());
+        let temporary = temporary.map_err(|error| unavailable("making a file", &error))?;
+        let (target, path) = temporary.into_parts();
+        let filling = Self {
+            shared,
+            file,
+            reservation,
+            path,
+        };
+        Ok((filling, target))
+    }
+
+    fn finish(self, target: &File) -> Result<Arc<Pin>, StoreError> {
+        let finished = finish(self.file, target);
+        finished.map_err(|error| unavailable("finishing a file", &error))?;
+        self.shared.commit(self.file, self.path, self.reservation)?;
+        Ok(Pin::of_pinned(&self.shared, self.file))
+    }
 }
 
 async fn blocking<T: Send + 'static>(
@@ -63,18 +130,19 @@ async fn blocking<T: Send + 'static>(
     done.map_err(|error| unavailable("working on a file", &io::Error::other(error)))?
 }
 
-/// Writes a stream to a file. The next piece is awaited while one is written.
-async fn write(mut target: File, mut body: BlobStream) -> Result<File, StoreError> {
+/// Writes a stream. The next piece is awaited while one is written.
+async fn write_all(mut target: File, mut body: BlobStream) -> Result<File, StoreError> {
     let mut next = body.try_next().await?;
     while let Some(piece) = next {
-        let writing = blocking(move || {
-            let written = target.write_all(&piece);
-            written.map_err(|error| unavailable("writing a file", &error))?;
-            Ok(target)
-        });
-        let read = body.try_next();
-        (target, next) = futures::try_join!(writing, read)?;
+        let writing = blocking(move || write(target, &piece));
+        (target, next) = futures::try_join!(writing, body.try_next())?;
     }
+    Ok(target)
+}
+
+fn write(mut target: File, piece: &[u8]) -> Result<File, StoreError> {
+    let written = target.write_all(piece);
+    written.map_err(|error| unavailable("writing a file", &error))?;
     Ok(target)
 }
 

@@ -58,6 +58,11 @@ impl Bench {
         [self.put(a).await, self.put(b).await, self.put(c).await]
     }
 
+    fn assert_nothing_unfinished(&self) {
+        let temporary = self.directory.path().join("tier/tmp");
+        assert_eq!(fs::read_dir(temporary).unwrap().count(), 0);
+    }
+
     async fn assert_kept(&self, tier: &DiskTier, digest: &Digest, kept: bool) {
         let bytes = read_all(self.below.as_ref(), digest, 1 << 20)
             .await
@@ -300,9 +305,30 @@ async fn corrupt_and_absent_blobs_leave_nothing_and_drive_nothing_out() {
         .unwrap();
     let corrupt = tier.file(&digest, false).await;
     assert!(matches!(corrupt, Err(StoreError::Corrupt { .. })));
-    let temporary = bench.directory.path().join("tier/tmp");
-    assert_eq!(fs::read_dir(temporary).unwrap().count(), 0);
+    bench.assert_kept(&tier, &kept, true).await;
+    assert_eq!(tier.cache().usage().files, 1);
+    bench.assert_nothing_unfinished();
+}
+
+#[tokio::test]
+async fn a_large_blob_is_written_as_it_comes_and_leaves_nothing_if_it_is_corrupt() {
+    let bench = Bench::new();
+    let tier = bench.tier(8 << 20);
+    static LARGE: [u8; 3 << 20] = [7; 3 << 20];
+    let digest = bench.put(&LARGE).await;
+    let file = tier.file(&digest, true).await.unwrap();
+    assert_eq!(fs::read(file.path()).unwrap(), LARGE);
+    drop(file);
+    tier.delete(&digest).await.unwrap();
+    let mut wrong = LARGE.to_vec();
+    wrong[2 << 20] = 8;
+    let below = &bench.below;
+    let put = below.put(&digest, crate::stream_of(Bytes::from(wrong)));
+    put.await.unwrap();
+    let corrupt = tier.file(&digest, false).await;
+    assert!(matches!(corrupt, Err(StoreError::Corrupt { .. })));
     assert_eq!(tier.cache().usage(), DiskCacheUsage::default());
+    bench.assert_nothing_unfinished();
 }
 
 #[tokio::test]
