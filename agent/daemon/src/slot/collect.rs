@@ -1,5 +1,6 @@
 //! The outputs that a command declared, as REAPI wants them.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -15,7 +16,7 @@ use regatta_wire::reapi::command::OutputDirectoryFormat;
 use rustix::fs::Dir;
 use tokio_util::sync::CancellationToken;
 
-use super::output_digest::{DigestError, digest_of};
+use super::output_digest::{DigestError, Digested, digest_of};
 use super::view::{Found, View, find, find_in};
 use crate::lease_spec::DeclaredOutput;
 
@@ -23,6 +24,8 @@ use crate::lease_spec::DeclaredOutput;
 const MAX_DEPTH: usize = 200;
 /// How many files, directories and links the outputs of an execution may have.
 const MAX_ENTRIES: usize = 1_000_000;
+/// How much of the files of an execution is kept in memory, in bytes, so that it need not be read again.
+const KEPT_BYTES: usize = 1 << 20;
 
 /// How far collecting may go.
 #[derive(Clone, Debug)]
@@ -82,6 +85,7 @@ pub(crate) fn collect(
     let mut collector = Collector {
         format,
         left_bytes: limits.max_bytes,
+        left_kept_bytes: KEPT_BYTES,
         limits,
         collected: Collected::default(),
         entries: 0,
@@ -97,6 +101,8 @@ struct Collector {
     limits: CollectLimits,
     /// How much of the limit is left.
     left_bytes: u64,
+    /// How much more is kept in memory.
+    left_kept_bytes: usize,
     collected: Collected,
     entries: usize,
 }
@@ -238,7 +244,7 @@ impl Collector {
 
     fn file(&mut self, file: File, view_path: &Path, output: &str) -> Result<Digest, CollectError> {
         let hashed = digest_of(file, self.left_bytes, &self.limits.cancel);
-        let digest = hashed.map_err(|error| match error {
+        let Digested { digest, content } = hashed.map_err(|error| match error {
             DigestError::Io(source) => failed(output)(source),
             DigestError::Cancelled => CollectError::Cancelled,
             DigestError::TooLarge => CollectError::TooLarge {
@@ -247,10 +253,19 @@ impl Collector {
             },
         })?;
         self.left_bytes -= digest.size_bytes();
-        let source = || BlobSource::View {
-            path: view_path.to_owned(),
+        let Entry::Vacant(blob) = self.collected.blobs.entry(digest) else {
+            return Ok(digest);
         };
-        self.collected.blobs.entry(digest).or_insert_with(source);
+        match content.filter(|content| content.len() <= self.left_kept_bytes) {
+            Some(content) => {
+                self.left_kept_bytes -= content.len();
+                blob.insert(BlobSource::Memory(content));
+            }
+            None => {
+                let path = view_path.to_owned();
+                blob.insert(BlobSource::View { path });
+            }
+        }
         Ok(digest)
     }
 
@@ -364,6 +379,40 @@ mod tests {
         assert!(
             text.contains("`b`") && text.contains("--max-output-size"),
             "{text}"
+        );
+    }
+
+    #[test]
+    fn what_is_kept_in_memory_is_right_and_bounded() {
+        let view = tempfile::tempdir().unwrap();
+        let out = view.path().join("out");
+        fs::create_dir(&out).unwrap();
+        for number in 0..200u8 {
+            fs::write(out.join(number.to_string()), vec![number; 16 << 10]).unwrap();
+        }
+        fs::write(out.join("large"), vec![7; (16 << 10) + 1]).unwrap();
+        let collected = collected(view.path(), &["out"]);
+        let mut kept_bytes = 0;
+        for (digest, source) in &collected.blobs {
+            match source {
+                BlobSource::Memory(bytes) => {
+                    assert_eq!(Digest::of(bytes), *digest);
+                    kept_bytes += bytes.len();
+                }
+                BlobSource::View { path } => {
+                    let content = fs::read(view.path().join(path)).unwrap();
+                    assert_eq!(Digest::of(&content), *digest);
+                }
+            }
+        }
+        // The descriptions of the directory come on top.
+        let most = KEPT_BYTES + (64 << 10);
+        assert!((KEPT_BYTES..most).contains(&kept_bytes), "{kept_bytes}");
+        let large = Digest::of(&vec![7; (16 << 10) + 1]);
+        let source = collected.blobs.get(&large);
+        assert!(
+            matches!(source, Some(BlobSource::View { .. })),
+            "{source:?}"
         );
     }
 

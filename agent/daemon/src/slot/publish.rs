@@ -17,8 +17,10 @@ use crate::retry::{STORE_RETRY_LIMIT, patiently};
 const CONCURRENT_UPLOADS: usize = 8;
 /// How many digests are asked for at once.
 const PRESENCE_BATCH: usize = 1000;
+/// Outputs of at most so many bytes together are sent unasked: that costs less than asking.
+const UNASKED_BYTES: u64 = 16 << 10;
 
-/// Stores the blobs of outputs that the store does not have.
+/// Stores the blobs of outputs, as far as the store does not have them.
 pub(crate) async fn publish_outputs(
     store: &Arc<dyn BlobStore>,
     view: &View,
@@ -26,7 +28,11 @@ pub(crate) async fn publish_outputs(
 ) -> Result<(), StoreError> {
     let digests: Vec<Digest> = collected.blobs.keys().copied().collect();
     for batch in digests.chunks(PRESENCE_BATCH) {
-        let missing = patiently(STORE_RETRY_LIMIT, || store.find_missing(batch)).await?;
+        let bytes = batch.iter().map(Digest::size_bytes);
+        let missing = match bytes.fold(0, u64::saturating_add) {
+            ..=UNASKED_BYTES => batch.to_vec(),
+            _ => patiently(STORE_RETRY_LIMIT, || store.find_missing(batch)).await?,
+        };
         stream::iter(missing)
             .map(|digest| publish_blob(store, view, collected, digest).boxed())
             .buffer_unordered(CONCURRENT_UPLOADS)
