@@ -9,6 +9,7 @@ mod exec;
 mod keys;
 mod logs;
 mod ps;
+mod rerun;
 mod run;
 mod run_id;
 mod table;
@@ -32,6 +33,7 @@ pub async fn execute(options: Options) -> Result<ExitCode, Failure> {
         Command::Coordinator(coordinator) => daemons::coordinator(global, coordinator).await,
         Command::Agent(agent) => daemons::agent(global, agent).await,
         Command::Run(run) => run::run(global, run).await,
+        Command::Rerun(rerun) => rerun::rerun(global, rerun).await,
         Command::Test(test) => Box::pin(test::test(global, *test)).await,
         Command::Exec(exec) => exec::exec(global, exec).await,
         Command::Cancel { run } => {
@@ -70,6 +72,7 @@ fn verbosity(command: &Command) -> Verbosity {
     match command {
         Command::Up(_) | Command::Coordinator(_) | Command::Agent(_) => Verbosity::Daemon,
         Command::Run(_)
+        | Command::Rerun(_)
         | Command::Test(_)
         | Command::Exec(_)
         | Command::Cancel { .. }

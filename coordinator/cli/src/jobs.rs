@@ -120,6 +120,7 @@ pub fn cargo_job(
             junit_path: String::new(),
             filters: settings.filters.clone(),
             include_ignored: settings.include_ignored,
+            only_tests: Vec::new(),
         })),
         ..v1::Job::default()
     }
@@ -195,6 +196,7 @@ fn configured_suite(suite: &SuiteConfig, timeout: Option<Duration>) -> v1::Suite
         junit_path,
         filters: suite.filters.clone(),
         include_ignored: false,
+        only_tests: Vec::new(),
     }
 }
 

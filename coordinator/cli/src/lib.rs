@@ -29,6 +29,7 @@ mod memory;
 pub mod options;
 pub mod probe;
 pub mod pytest;
+mod rerun;
 pub mod session;
 pub mod tree;
 pub mod watch;

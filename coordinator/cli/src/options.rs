@@ -14,7 +14,7 @@ pub use daemons::{
 };
 pub use global::{ColorChoice, GlobalOptions, LogFormat, MessageFormat, ProgressChoice};
 pub use verdict::{VerdictOptions, VerifyOptions};
-pub use work::{ExecOptions, JobOptions, ReportArguments, RunOptions, TestOptions};
+pub use work::{ExecOptions, JobOptions, ReportArguments, RerunOptions, RunOptions, TestOptions};
 
 /// Turns a pool of machines into one fast, trustworthy answer to "is this commit releasable?"
 #[derive(Debug, Parser)]
@@ -52,6 +52,8 @@ pub enum Command {
     Agent(AgentOptions),
     /// Run the jobs of regatta.toml
     Run(RunOptions),
+    /// Run a run's jobs again, or what failed in it
+    Rerun(RerunOptions),
     /// Run the tests of a Cargo workspace, which is built here, or of a pytest project
     Test(Box<TestOptions>),
     /// Run one command on the fleet
@@ -139,7 +141,10 @@ impl Command {
     /// Whether it has a run carried out, which `--message-format json` tells of.
     #[must_use]
     pub const fn tells_of_a_run(&self) -> bool {
-        matches!(self, Self::Run(_) | Self::Test(_) | Self::Exec(_))
+        matches!(
+            self,
+            Self::Run(_) | Self::Rerun(_) | Self::Test(_) | Self::Exec(_)
+        )
     }
 }
 

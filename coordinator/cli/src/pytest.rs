@@ -81,6 +81,7 @@ impl Pytest {
             junit_path: JUNIT_PATH.to_owned(),
             filters,
             include_ignored: false,
+            only_tests: Vec::new(),
         }
     }
 }

@@ -63,6 +63,7 @@ fn does_all_of(this: &v1::Job, other: &v1::Job) -> bool {
                 && this.run_arguments == other.run_arguments
                 && (this.include_ignored || !other.include_ignored)
                 && selects_all_of(&this.filters, &other.filters)
+                && selects_all_of(&this.only_tests, &other.only_tests)
         }
         (Some(Kind::Build(this)), Some(Kind::Build(other))) => this.arguments == other.arguments,
         (None, None) => true,
@@ -137,6 +138,13 @@ mod tests {
         other_image.platform.get_or_insert_default();
         let mut other_environment = plain.clone();
         other_environment.environment.push(Default::default());
+        let mut one_test = plain.clone();
+        if let Some(Kind::Suite(suite)) = &mut one_test.kind {
+            suite.only_tests.push("one".to_owned());
+        }
+        let failed = ended(Bad, vec![plain.clone()]);
+        let again = ended(Good, vec![one_test]);
+        assert_eq!(decisive_run(&[again, failed]), Some(1));
         let mut ignored_too = plain.clone();
         if let Some(Kind::Suite(suite)) = &mut ignored_too.kind {
             suite.include_ignored = true;

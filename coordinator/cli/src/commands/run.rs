@@ -112,7 +112,7 @@ fn commit_of(root: &Path, own_file: Option<&Path>, inputs: &[Entries]) -> Commit
 }
 
 /// Where the report goes that CI systems pick up, if this is one and nobody said where.
-fn junit_of_ci() -> Option<PathBuf> {
+pub(super) fn junit_of_ci() -> Option<PathBuf> {
     let is_set = |name| std::env::var_os(name).is_some_and(|value| value == "true");
     let is_ci = is_set("GITHUB_ACTIONS") || is_set("GITLAB_CI");
     is_ci.then(|| JUNIT_OF_CI.into())

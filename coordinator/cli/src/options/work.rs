@@ -104,6 +104,27 @@ pub struct RunOptions {
     pub report: ReportArguments,
 }
 
+/// Options of `regatta rerun`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Examples:\n  regatta rerun RUN\n  regatta rerun --failed RUN\n\n\
+    The files are those that the run had, whatever is here now. A commit's verdict takes back a failure once\n\
+    all of the failed run was done again: after `--failed`, run everything, which finds the rest cached."
+)]
+pub struct RerunOptions {
+    /// The run, as `regatta ps` shows it, or the beginning of its id
+    pub run: String,
+    /// Only the tests and the jobs that did not pass, with the jobs that they need
+    #[arg(long)]
+    pub failed: bool,
+    /// Where to write JUnit XML [default in GitHub Actions and GitLab CI: regatta-junit.xml]
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// What to show.
+    #[command(flatten)]
+    pub report: ReportArguments,
+}
+
 /// Options of `regatta exec`.
 #[derive(Clone, Debug, Args)]
 #[command(

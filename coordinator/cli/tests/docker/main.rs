@@ -18,6 +18,7 @@ mod observability;
 mod pipeline;
 #[path = "../fixture/program.rs"]
 mod program;
+mod rerun;
 mod root_directory;
 mod settings;
 mod verdict;

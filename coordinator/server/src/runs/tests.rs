@@ -3,6 +3,7 @@ mod caching;
 pub(crate) mod fake_agent;
 pub(crate) mod fixture;
 mod full_ledger;
+mod selection;
 mod verdict;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,7 @@
 //! What a suite's job is to do.
 
+use std::collections::BTreeSet;
+
 use regatta_wire::v1;
 
 use super::{PlanError, invalid};
@@ -11,6 +13,8 @@ pub(crate) struct PlannedSuite {
     pub(crate) run_arguments: Vec<String>,
     pub(crate) filters: Vec<String>,
     pub(crate) include_ignored: bool,
+    /// All if there are none.
+    pub(crate) only_tests: BTreeSet<String>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -40,6 +44,7 @@ impl PlannedSuite {
             run_arguments: suite.run_arguments.clone(),
             filters: suite.filters.clone(),
             include_ignored: suite.include_ignored,
+            only_tests: suite.only_tests.iter().cloned().collect(),
         })
     }
 }

@@ -60,12 +60,11 @@ pub(super) async fn discover(job: &JobContext, suite: &PlannedSuite) -> Result<L
         }
     };
     check_unique(&ids)?;
+    check_there(&suite.only_tests, &ids)?;
     let selected = |id: &String| {
-        suite.filters.is_empty()
-            || suite
-                .filters
-                .iter()
-                .any(|filter| id.contains(filter.as_str()))
+        let mut filters = suite.filters.iter();
+        (suite.filters.is_empty() || filters.any(|filter| id.contains(filter.as_str())))
+            && (suite.only_tests.is_empty() || suite.only_tests.contains(id))
     };
     let ids: Vec<String> = ids.into_iter().filter(selected).collect();
     Ok(Listing { ids, ignored })
@@ -150,6 +149,23 @@ fn check_unique(ids: &[String]) -> Result<(), JobEnd> {
     Err(failed(
         FailureClass::Test,
         format!("tests are listed twice: {}", names.join(", ")),
+    ))
+}
+
+/// A test that was asked for by its name and is not there is no test that passed.
+fn check_there(wanted: &BTreeSet<String>, ids: &[String]) -> Result<(), JobEnd> {
+    /// Enough to see what is wrong.
+    const NAMED: usize = 10;
+    let ids: BTreeSet<_> = ids.iter().collect();
+    let absent = wanted.iter().filter(|id| !ids.contains(id));
+    let absent: Vec<_> = absent.map(|id| format!("`{id}`")).collect();
+    if absent.is_empty() {
+        return Ok(());
+    }
+    let (count, named) = (absent.len(), absent[..absent.len().min(NAMED)].join(", "));
+    Err(failed(
+        FailureClass::Test,
+        format!("{count} of the tests that were asked for are not in the suite: {named}"),
     ))
 }
 

@@ -1,0 +1,86 @@
+//! `regatta rerun`.
+
+use regatta_wire::v1;
+use regatta_wire::v1::run_event::Event;
+
+use super::run::junit_of_ci;
+use super::{connect, run_id};
+use crate::client::{Client, refused};
+use crate::exit_code::{ExitCode, Failure};
+use crate::options::{GlobalOptions, RerunOptions};
+use crate::rerun::Story;
+use crate::session::{Session, watch_failure};
+use crate::watch::RunEvents;
+
+/// How many runs that go on are looked at.
+const LOOKED_AT: u32 = 1000;
+
+pub(super) async fn rerun(
+    global: &GlobalOptions,
+    options: RerunOptions,
+) -> Result<ExitCode, Failure> {
+    let client = connect(global).await?;
+    let run = run_id::complete(&client, options.run).await?;
+    refuse_active(&client, &run).await?;
+    let story = read(&client, &run).await?;
+    let (spec, command) = match options.failed {
+        true => (story.failed(), "regatta rerun --failed"),
+        false => (story.all(), "regatta rerun"),
+    };
+    let spec = spec.ok_or_else(|| {
+        let message = format!("the first event of run {run} is not there, which says what it was");
+        Failure::new(ExitCode::Infrastructure, message)
+    })?;
+    if spec.jobs.is_empty() {
+        let message = format!("nothing to run: nothing of run {run} failed");
+        return Err(Failure::new(ExitCode::NothingSelected, message));
+    }
+    let spec = v1::RunSpec {
+        skip_cache_lookup: options.report.no_cache,
+        stream_tests: options.report.live_output,
+        description: format!("{command} {run}"),
+        ..spec
+    };
+    let session = Session {
+        global,
+        client: &client,
+        report: &options.report,
+        junit: options.junit.or_else(junit_of_ci),
+    };
+    let (ended, tally) = session.run(spec).await?;
+    Ok(ended.exit_code(&tally))
+}
+
+/// What failed is known once a run has ended.
+async fn refuse_active(client: &Client, run: &str) -> Result<(), Failure> {
+    let request = v1::ListRunsRequest {
+        instance_name: client.instance().to_owned(),
+        limit: LOOKED_AT,
+        active_only: true,
+    };
+    let listed = client.runs().list_runs(request).await;
+    let active = listed.map_err(|status| refused("list the runs", &status))?;
+    match active.into_inner().runs.iter().any(|it| it.run_id == run) {
+        true => {
+            let message = format!("run {run} goes on; wait for its end, or `regatta cancel` it");
+            Err(Failure::new(ExitCode::BadConfiguration, message))
+        }
+        false => Ok(()),
+    }
+}
+
+async fn read(client: &Client, run: &str) -> Result<Story, Failure> {
+    let mut events = RunEvents::new(client.runs(), run.to_owned());
+    let mut story = Story::default();
+    loop {
+        let event = events.next().await;
+        let Some(event) = event.map_err(|error| watch_failure(run, error))? else {
+            return Ok(story);
+        };
+        let is_last = matches!(event.event, Some(Event::RunFinished(_)));
+        story.take(event);
+        if is_last {
+            return Ok(story);
+        }
+    }
+}
