@@ -36,8 +36,8 @@ pub(super) async fn run(global: &GlobalOptions, options: RunOptions) -> Result<E
     }
     let how = How {
         report: &options.report,
+        max_failures: options.failures_that_stop(),
         junit: options.junit,
-        fail_fast: options.fail_fast,
         description: description("regatta run", &options.jobs),
     };
     let (ended, tally) = run_jobs(global, &pipeline, &chosen, how).await?;
@@ -48,7 +48,7 @@ pub(super) async fn run(global: &GlobalOptions, options: RunOptions) -> Result<E
 pub(super) struct How<'a> {
     pub(super) report: &'a ReportArguments,
     pub(super) junit: Option<PathBuf>,
-    pub(super) fail_fast: bool,
+    pub(super) max_failures: u32,
     /// For `regatta ps`.
     pub(super) description: String,
 }
@@ -85,7 +85,7 @@ pub(super) async fn run_jobs(
         branch: commit.branch,
         dirty: commit.dirty,
         jobs: configured_jobs(chosen, pipeline, &roots),
-        fail_fast: how.fail_fast,
+        max_failures: how.max_failures,
         skip_cache_lookup: how.report.no_cache,
         stream_tests: how.report.live_output,
         description: how.description,

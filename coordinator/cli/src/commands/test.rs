@@ -129,7 +129,7 @@ async fn cargo_test(
         branch: commit.branch,
         dirty: commit.dirty,
         jobs,
-        fail_fast: !options.no_fail_fast,
+        max_failures: options.failures_that_stop(),
         skip_cache_lookup: options.report.no_cache,
         stream_tests: options.report.live_output,
         description: description("regatta test", &options.filters),

@@ -1,5 +1,6 @@
 //! Options of the commands that have something run.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -65,11 +66,14 @@ pub struct TestOptions {
     #[arg(long, default_value_t = 0, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(0..=20))]
     pub retries: u32,
     /// Stop at the first failure (the default)
-    #[arg(long, conflicts_with = "no_fail_fast")]
+    #[arg(long, conflicts_with_all = ["no_fail_fast", "max_failures"])]
     pub fail_fast: bool,
     /// Run every test, whatever fails
-    #[arg(long)]
+    #[arg(long, conflicts_with = "max_failures")]
     pub no_fail_fast: bool,
+    /// Stop at so many failures
+    #[arg(long, value_name = "COUNT")]
+    pub max_failures: Option<NonZeroU32>,
     /// Where to write JUnit XML [default: regatta/junit.xml in cargo's target directory]
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
@@ -94,8 +98,11 @@ pub struct RunOptions {
     #[arg(long)]
     pub list: bool,
     /// Stop at the first failure
-    #[arg(long)]
+    #[arg(long, conflicts_with = "max_failures")]
     pub fail_fast: bool,
+    /// Stop at so many failures
+    #[arg(long, value_name = "COUNT")]
+    pub max_failures: Option<NonZeroU32>,
     /// Where to write JUnit XML [default in GitHub Actions and GitLab CI: regatta-junit.xml]
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
@@ -160,5 +167,23 @@ fn parse_variable(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         Some(_) | None => Err("write it as NAME=VALUE".to_owned()),
+    }
+}
+
+impl TestOptions {
+    /// How many failures stop the run; 0 if none do.
+    #[must_use]
+    pub fn failures_that_stop(&self) -> u32 {
+        let default = u32::from(!self.no_fail_fast);
+        self.max_failures.map_or(default, NonZeroU32::get)
+    }
+}
+
+impl RunOptions {
+    /// How many failures stop the run; 0 if none do.
+    #[must_use]
+    pub fn failures_that_stop(&self) -> u32 {
+        let default = u32::from(self.fail_fast);
+        self.max_failures.map_or(default, NonZeroU32::get)
     }
 }

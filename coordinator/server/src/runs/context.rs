@@ -1,7 +1,7 @@
 //! What the tasks of a run share.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -37,10 +37,30 @@ pub(super) struct RunContext {
     pub(super) log: Arc<RunLog>,
     /// Leases granted so far.
     pub(super) leases: AtomicU64,
-    /// Something of a running job has failed.
-    pub(super) failure: Notify,
+    /// What of running jobs has failed.
+    pub(super) failures: Failures,
     /// What whoever submitted the run has been warned of.
     pub(super) warned: Mutex<BTreeSet<String>>,
+}
+
+/// Counts failures while their jobs go on.
+#[derive(Debug, Default)]
+pub(super) struct Failures {
+    count: AtomicU32,
+    more: Notify,
+}
+
+impl Failures {
+    pub(super) fn add_one(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.more.notify_one();
+    }
+
+    /// How many there are, once there are more than there were.
+    pub(super) async fn seen(&self) -> u32 {
+        self.more.notified().await;
+        self.count.load(Ordering::Relaxed)
+    }
 }
 
 impl RunContext {

@@ -1,6 +1,7 @@
 //! Carries a run out: feeds its state with what happens, and does what the state says.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -56,7 +57,7 @@ pub(super) async fn drive(context: Arc<RunContext>, cancel: CancellationToken) {
     let nodes = context.plan.jobs.iter().map(node).collect();
     let told = Arc::clone(&context);
     let mut driver = RunDriver {
-        state: RunState::new(nodes, context.plan.spec.fail_fast),
+        state: RunState::new(nodes, NonZeroU32::new(context.plan.spec.max_failures)),
         context,
         cancel,
         started: Instant::now(),
@@ -102,7 +103,7 @@ impl RunDriver {
                     cancelled = true;
                     RunInput::Cancelled
                 }
-                () = self.context.failure.notified() => RunInput::FailureSeen,
+                failures = self.context.failures.seen() => RunInput::FailuresSeen(failures),
                 Some(ended) = self.tasks.join_next_with_id() => self.job_ended(ended),
                 else => return,
             };

@@ -9,12 +9,11 @@ use regatta_cas::BlobStore;
 use regatta_ledger::{Ledger, LedgerError, NewRun, RunQuery, RunRecord};
 use regatta_model::{Digest, RunId, TenantId};
 use regatta_wire::v1;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use super::context::RunContext;
+use super::context::{Failures, RunContext};
 use super::driver::drive;
 use super::log::{RunLog, now, read_spec, read_stored};
 use super::orphan;
@@ -185,7 +184,7 @@ impl RunRegistry {
             ledger: services.ledger,
             log: Arc::clone(&log),
             leases: AtomicU64::new(0),
-            failure: Notify::new(),
+            failures: Failures::default(),
             warned: Mutex::default(),
         });
         let span = tracing::info_span!("run", %run);

@@ -1,5 +1,7 @@
 //! The life of a run: which job starts when, and what the verdict is. Pure.
 
+use std::num::NonZeroU32;
+
 use regatta_ledger::RunCounts;
 use regatta_model::{FailureClass, Verdict};
 
@@ -44,8 +46,8 @@ impl JobEnd {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum RunInput {
     Started,
-    /// Something of a running job has failed, though the job goes on.
-    FailureSeen,
+    /// So much of running jobs has failed by now, though they go on.
+    FailuresSeen(u32),
     JobEnded(usize, JobEnd),
     Cancelled,
 }
@@ -101,7 +103,10 @@ enum Phase {
 #[derive(Clone, Debug)]
 pub(crate) struct RunState {
     jobs: Vec<(JobNode, Phase)>,
-    fail_fast: bool,
+    /// How many failures stop the run, if any do.
+    max_failures: Option<NonZeroU32>,
+    /// How much had failed when it was last told.
+    failures_seen: u32,
     stop: Option<Stop>,
     finished: bool,
 }
@@ -114,11 +119,12 @@ enum Stop {
 }
 
 impl RunState {
-    pub(crate) fn new(jobs: Vec<JobNode>, fail_fast: bool) -> Self {
+    pub(crate) fn new(jobs: Vec<JobNode>, max_failures: Option<NonZeroU32>) -> Self {
         let jobs = jobs.into_iter().map(|job| (job, Phase::Waiting)).collect();
         Self {
             jobs,
-            fail_fast,
+            max_failures,
+            failures_seen: 0,
             stop: None,
             finished: false,
         }
@@ -132,14 +138,14 @@ impl RunState {
         }
         match input {
             RunInput::Started => {}
-            RunInput::FailureSeen => self.fail_fast(&mut outputs),
+            RunInput::FailuresSeen(failures) => {
+                self.failures_seen = self.failures_seen.max(failures);
+                self.fail_fast(&mut outputs);
+            }
             RunInput::Cancelled => self.stop(Stop::Cancelled, &mut outputs),
             RunInput::JobEnded(job, end) => {
-                let failed = end.status == JobStatus::Failed;
                 self.end(job, end);
-                if failed {
-                    self.fail_fast(&mut outputs);
-                }
+                self.fail_fast(&mut outputs);
             }
         }
         self.advance(&mut outputs);
@@ -153,9 +159,27 @@ impl RunState {
     }
 
     fn fail_fast(&mut self, outputs: &mut Vec<RunOutput>) {
-        if self.fail_fast {
+        if self
+            .max_failures
+            .is_some_and(|most| self.failures() >= most.get())
+        {
             self.stop(Stop::FailedFast, outputs);
         }
+    }
+
+    /// What has failed: tests, and jobs without a failed test. Tests of jobs that have ended may have been
+    /// told before.
+    fn failures(&self) -> u32 {
+        let ended = self.jobs.iter().filter_map(|(_, phase)| match phase {
+            Phase::Ended(end) if end.status == JobStatus::Failed => Some(end.counts.failed),
+            _ => None,
+        });
+        let (mut jobs, mut tests) = (0u32, 0u32);
+        for failed_tests in ended {
+            jobs += u32::from(failed_tests == 0);
+            tests = tests.saturating_add(failed_tests);
+        }
+        jobs.saturating_add(tests.max(self.failures_seen))
     }
 
     fn stop(&mut self, why: Stop, outputs: &mut Vec<RunOutput>) {
@@ -301,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_job_starts_when_what_it_needs_has_passed() {
-        let mut state = RunState::new(vec![node("a", &[]), node("b", &[0])], false);
+        let mut state = RunState::new(vec![node("a", &[]), node("b", &[0])], None);
         assert_eq!(state.step(RunInput::Started), [RunOutput::Start(0)]);
         let passed = RunInput::JobEnded(0, ended(JobStatus::Passed));
         assert_eq!(state.step(passed), [RunOutput::Start(1)]);
@@ -320,7 +344,7 @@ mod tests {
             (JobStatus::Cancelled, Verdict::Unknown),
             (JobStatus::Failed, Verdict::NotReleasable),
         ] {
-            let mut state = RunState::new(vec![node("a", &[]), node("b", &[0])], false);
+            let mut state = RunState::new(vec![node("a", &[]), node("b", &[0])], None);
             state.step(RunInput::Started);
             let outputs = state.step(RunInput::JobEnded(0, ended(status)));
             let Some(RunOutput::Finish(conclusion)) = outputs.last() else {
@@ -334,16 +358,32 @@ mod tests {
     #[test]
     fn failing_fast_stops_what_runs_and_starts_nothing() {
         let jobs = vec![node("a", &[]), node("b", &[]), node("c", &[1])];
-        let mut state = RunState::new(jobs, true);
+        let mut state = RunState::new(jobs, NonZeroU32::new(1));
         state.step(RunInput::Started);
-        let outputs = state.step(RunInput::FailureSeen);
+        let outputs = state.step(RunInput::FailuresSeen(1));
         assert_eq!(outputs[..2], [RunOutput::Stop(0), RunOutput::Stop(1)]);
         assert!(matches!(&outputs[2], RunOutput::NeverStarted(2, _)));
     }
 
     #[test]
+    fn so_many_failures_stop_a_run_and_none_counts_twice() {
+        let jobs = ["a", "b", "c", "d"].map(|name| node(name, &[])).to_vec();
+        let stops = |outputs: &[RunOutput]| outputs.contains(&RunOutput::Stop(3));
+        let mut state = RunState::new(jobs, NonZeroU32::new(3));
+        state.step(RunInput::Started);
+        assert!(!stops(&state.step(RunInput::FailuresSeen(1))));
+        // One test, which was told; one job without tests makes two.
+        let mut of_tests = ended(JobStatus::Failed);
+        of_tests.counts.failed = 1;
+        assert!(!stops(&state.step(RunInput::JobEnded(0, of_tests))));
+        let outputs = state.step(RunInput::JobEnded(1, ended(JobStatus::Failed)));
+        assert!(!stops(&outputs));
+        assert!(stops(&state.step(RunInput::FailuresSeen(2))));
+    }
+
+    #[test]
     fn tests_that_do_not_add_up_are_never_releasable() {
-        let mut state = RunState::new(vec![node("a", &[])], false);
+        let mut state = RunState::new(vec![node("a", &[])], None);
         state.step(RunInput::Started);
         let counts = RunCounts {
             planned: 2,
@@ -375,7 +415,7 @@ mod tests {
         End(prop::sample::Index, JobStatus),
         EndFirst,
         Cancel,
-        FailureSeen,
+        FailuresSeen(u32),
     }
 
     fn chance() -> impl Strategy<Value = Chance> {
@@ -383,7 +423,7 @@ mod tests {
             20 => (any::<prop::sample::Index>(), status())
                 .prop_map(|(which, status)| Chance::End(which, status)),
             1 => Just(Chance::Cancel),
-            1 => Just(Chance::FailureSeen),
+            1 => (0..5u32).prop_map(Chance::FailuresSeen),
         ]
     }
 
@@ -407,11 +447,11 @@ mod tests {
         #[test]
         fn every_job_ends_once_and_the_run_ends(
             jobs in graph(),
-            fail_fast: bool,
+            max_failures in 0..4u32,
             chances in prop::collection::vec(chance(), 0..40),
         ) {
             let count = jobs.len();
-            let mut state = RunState::new(jobs.clone(), fail_fast);
+            let mut state = RunState::new(jobs.clone(), NonZeroU32::new(max_failures));
             let mut running: Vec<usize> = Vec::new();
             let mut ends = vec![None; count];
             let mut conclusions = Vec::new();
@@ -441,7 +481,7 @@ mod tests {
                 let Some(chance) = chances.next() else { break };
                 inputs.push(match chance {
                     Chance::Cancel => RunInput::Cancelled,
-                    Chance::FailureSeen => RunInput::FailureSeen,
+                    Chance::FailuresSeen(failures) => RunInput::FailuresSeen(failures),
                     Chance::End(..) | Chance::EndFirst if running.is_empty() => continue,
                     end => {
                         let (place, status) = match end {

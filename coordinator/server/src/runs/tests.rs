@@ -299,7 +299,7 @@ async fn failing_fast_leaves_the_rest_not_run() {
     let jobs = vec![libtest("unit"), build("later", &["unit"], &["make"])];
     let story = fixture
         .run(v1::RunSpec {
-            fail_fast: true,
+            max_failures: 1,
             ..spec(jobs)
         })
         .await;

@@ -42,7 +42,7 @@ pub(super) async fn test(
     let how = How {
         report: &options.report,
         junit: options.junit.clone(),
-        fail_fast: !options.no_fail_fast,
+        max_failures: options.failures_that_stop(),
         description: description("regatta test", &options.filters),
     };
     run_jobs(global, &pipeline, &pipeline.jobs, how).await

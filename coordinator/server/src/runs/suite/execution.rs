@@ -341,7 +341,7 @@ impl<'a> Execution<'a> {
         let report = Arc::new(report);
         self.complaints.extend(report.complaints.iter().cloned());
         if !report.complaints.is_empty() {
-            self.job.run.failure.notify_one();
+            self.job.run.failures.add_one();
         }
         self.reports.keep(lease, Arc::clone(&report), others);
         report
@@ -363,7 +363,7 @@ impl<'a> Execution<'a> {
         }
         let failed = matches!(ending, Ending::Failed(_));
         if matches!(ending, Ending::Failed(class) if class != FailureClass::Infra) {
-            self.job.run.failure.notify_one();
+            self.job.run.failures.add_one();
         }
         let is_measured = !matches!(
             ending,

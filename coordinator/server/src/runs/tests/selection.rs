@@ -1,5 +1,7 @@
 //! Which tests of a suite run.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use regatta_wire::v1;
 
 use super::fixture::{Fixture, libtest, spec};
@@ -28,4 +30,24 @@ async fn tests_are_chosen_by_their_whole_names_and_must_be_there() {
     assert_eq!(absent.end().verdict(), v1::Verdict::NotReleasable);
     let message = &absent.job("unit").message;
     assert!(message.ends_with("not in the suite: `gone`"), "{message}");
+}
+
+#[tokio::test]
+async fn a_run_stops_at_as_many_failures_as_it_may_have() {
+    let fixture = Fixture::start().await;
+    let answered = AtomicUsize::new(0);
+    let _agent = fixture.agent(
+        "a",
+        runner(names(50), move |_| {
+            // Three tests fail, and no other ever answers.
+            (answered.fetch_add(1, Ordering::SeqCst) < 3).then(|| completed(1, "no"))
+        }),
+    );
+    let run = v1::RunSpec {
+        max_failures: 3,
+        ..only(&[], &[])
+    };
+    let story = fixture.run(run).await;
+    assert_eq!((story.counts().failed, story.counts().not_run), (3, 47));
+    assert_eq!(story.end().verdict(), v1::Verdict::NotReleasable);
 }
