@@ -1,5 +1,7 @@
 //! Which of a commit's runs speaks for it.
 
+use std::collections::{HashMap, HashSet};
+
 use regatta_wire::v1;
 use regatta_wire::v1::job::Kind;
 
@@ -12,33 +14,74 @@ pub struct EndedRun {
     pub verdict: v1::Verdict,
 }
 
-/// The run, by its index, that speaks for the commit that all of them are of; they come newest first.
+/// Finds the run that speaks for the commit that all of them are of.
 ///
 /// A run takes back what an earlier one said only if it did again all that the earlier one did: a later run
-/// of fewer jobs, or of chosen tests, does not. Of the runs that nothing took back, the one that came to
-/// the worst counts; of several, the one that did most; of those, the newest.
-#[must_use]
-pub fn decisive_run(runs: &[EndedRun]) -> Option<usize> {
-    let mut standing: Vec<usize> = Vec::new();
-    for (index, run) in runs.iter().enumerate() {
-        let mut later = standing.iter().filter_map(|later| runs.get(*later));
-        if !later.any(|later| covers(&later.spec, &run.spec)) {
-            standing.push(index);
-        }
+/// of fewer jobs, or of chosen tests, does not. One that came to UNKNOWN says nothing: it takes nothing back,
+/// and counts only for what no other run has an answer to. Of the runs that stand, the one that came to the
+/// worst counts; of several, the one that did all that most of the others did; of those, the newest.
+#[derive(Clone, Debug)]
+pub struct DecisiveRun<Id> {
+    /// The newest first.
+    standing: Vec<(Id, EndedRun)>,
+}
+
+impl<Id> Default for DecisiveRun<Id> {
+    fn default() -> Self {
+        let standing = Vec::new();
+        Self { standing }
     }
-    let covered = |run: &EndedRun| {
-        let standing = standing.iter().filter_map(|index| runs.get(*index));
-        standing
-            .filter(|other| covers(&run.spec, &other.spec))
-            .count()
-    };
-    let rank = |index: usize| {
-        let run = runs.get(index);
-        run.map(|run| (badness(run.verdict), covered(run)))
-    };
-    // The last of equals is what `max_by_key` takes: the newest, from the oldest on.
-    let oldest_first = standing.iter().rev().copied();
-    oldest_first.max_by_key(|index| rank(*index))
+}
+
+impl<Id> DecisiveRun<Id> {
+    /// Takes in a run that is older than all before.
+    pub fn add_older(&mut self, id: Id, run: EndedRun) {
+        let is_answer = run.is_answer();
+        let mut standing = self.standing.iter().map(|(_, other)| other);
+        let is_covered =
+            standing.any(|it| (it.is_answer() || !is_answer) && covers(&it.spec, &run.spec));
+        if is_covered {
+            return;
+        }
+        if is_answer {
+            self.standing
+                .retain(|(_, it)| it.is_answer() || !covers(&run.spec, &it.spec));
+        }
+        self.standing.push((id, run));
+    }
+
+    /// How many runs would each be decisive without the others.
+    #[must_use]
+    pub const fn standing(&self) -> usize {
+        self.standing.len()
+    }
+
+    /// The run that speaks for the commit, if there is one.
+    #[must_use]
+    pub fn finish(self) -> Option<Id> {
+        let covered = |run: &EndedRun| {
+            let others = self.standing.iter();
+            others
+                .filter(|(_, other)| covers(&run.spec, &other.spec))
+                .count()
+        };
+        // The last of equals is what `max_by_key` takes: the newest, from the oldest on.
+        let ranks = self.standing.iter();
+        let ranks = ranks.map(|(_, run)| (badness(run.verdict), covered(run)));
+        let ranks: Vec<_> = ranks.collect();
+        let ranked = self.standing.into_iter().zip(ranks).rev();
+        let decisive = ranked.max_by_key(|(_, rank)| *rank);
+        decisive.map(|((id, _), _)| id)
+    }
+}
+
+impl EndedRun {
+    const fn is_answer(&self) -> bool {
+        matches!(
+            self.verdict,
+            v1::Verdict::Releasable | v1::Verdict::NotReleasable
+        )
+    }
 }
 
 const fn badness(verdict: v1::Verdict) -> u8 {
@@ -51,31 +94,40 @@ const fn badness(verdict: v1::Verdict) -> u8 {
 
 /// Whether a run did all that another did: each of its jobs, with all of its tests.
 fn covers(this: &v1::RunSpec, other: &v1::RunSpec) -> bool {
-    let again = |job: &v1::Job| this.jobs.iter().any(|mine| does_all_of(mine, job));
+    let mine: HashMap<_, _> = this.jobs.iter().map(|job| (&job.name, job)).collect();
+    let again = |job: &v1::Job| {
+        let mine = mine.get(&job.name);
+        mine.is_some_and(|mine| does_all_of(mine, job))
+    };
     other.jobs.iter().all(again)
 }
 
-/// The files of a job are the commit's, or are made of them; what is not in a commit must be the same.
+/// Whether a job is the same, with the same files, and has all of its tests.
 fn does_all_of(this: &v1::Job, other: &v1::Job) -> bool {
-    let work = match (&this.kind, &other.kind) {
+    let selects = match (&this.kind, &other.kind) {
         (Some(Kind::Suite(this)), Some(Kind::Suite(other))) => {
-            this.adapter == other.adapter
-                && this.run_arguments == other.run_arguments
-                && (this.include_ignored || !other.include_ignored)
+            (this.include_ignored || !other.include_ignored)
                 && selects_all_of(&this.filters, &other.filters)
                 && selects_all_of(&this.only_tests, &other.only_tests)
         }
-        (Some(Kind::Build(this)), Some(Kind::Build(other))) => this.arguments == other.arguments,
-        (None, None) => true,
-        _ => false,
+        _ => true,
     };
-    work && this.name == other.name
-        && this.environment == other.environment
-        && this.platform == other.platform
+    selects && without_selection(this) == without_selection(other)
+}
+
+fn without_selection(job: &v1::Job) -> v1::Job {
+    let mut job = job.clone();
+    if let Some(Kind::Suite(suite)) = &mut job.kind {
+        suite.include_ignored = false;
+        suite.filters.clear();
+        suite.only_tests.clear();
+    }
+    job
 }
 
 fn selects_all_of(this: &[String], other: &[String]) -> bool {
-    this.is_empty() || !other.is_empty() && other.iter().all(|filter| this.contains(filter))
+    let mine: HashSet<_> = this.iter().collect();
+    this.is_empty() || !other.is_empty() && other.iter().all(|it| mine.contains(it))
 }
 
 #[cfg(test)]
@@ -95,12 +147,25 @@ mod tests {
         }
     }
 
+    fn v1_digest() -> regatta_wire::reapi::Digest {
+        regatta_model::Digest::of(b"files").into()
+    }
+
     fn ended(verdict: v1::Verdict, jobs: Vec<v1::Job>) -> EndedRun {
         let spec = v1::RunSpec {
             jobs,
             ..v1::RunSpec::default()
         };
         EndedRun { spec, verdict }
+    }
+
+    /// The index of the run that speaks; they come newest first.
+    fn decisive_run(runs: &[EndedRun]) -> Option<usize> {
+        let mut decisive = DecisiveRun::default();
+        for (index, run) in runs.iter().enumerate() {
+            decisive.add_older(index, run.clone());
+        }
+        decisive.finish()
     }
 
     use v1::Verdict::{NotReleasable as Bad, Releasable as Good, Unknown};
@@ -125,10 +190,20 @@ mod tests {
     fn the_newest_of_equals_counts_whatever_it_came_to() {
         let run = |verdict| ended(verdict, vec![suite("a", &["x"])]);
         assert_eq!(decisive_run(&[run(Good), run(Bad)]), Some(0));
-        assert_eq!(decisive_run(&[run(Unknown), run(Good)]), Some(0));
         let more = ended(Good, vec![suite("a", &["x", "y"])]);
         assert_eq!(decisive_run(&[more.clone(), run(Bad)]), Some(0));
         assert_eq!(decisive_run(&[run(Good), more]), Some(1));
+    }
+
+    #[test]
+    fn a_run_without_an_answer_neither_counts_nor_takes_back_what_is_answered() {
+        let full = |verdict| ended(verdict, vec![suite("a", &[]), suite("b", &[])]);
+        let part = |verdict| ended(verdict, vec![suite("a", &[])]);
+        assert_eq!(decisive_run(&[full(Unknown), full(Bad)]), Some(1));
+        assert_eq!(decisive_run(&[full(Unknown), full(Good)]), Some(1));
+        assert_eq!(decisive_run(&[part(Unknown), full(Good)]), Some(1));
+        assert_eq!(decisive_run(&[part(Good), full(Unknown)]), Some(1));
+        assert_eq!(decisive_run(&[full(Unknown), part(Good)]), Some(0));
     }
 
     #[test]
@@ -149,7 +224,26 @@ mod tests {
         if let Some(Kind::Suite(suite)) = &mut ignored_too.kind {
             suite.include_ignored = true;
         }
-        for other in [other_image, other_environment, ignored_too] {
+        let other_files = v1::Job {
+            input_root: Some(v1_digest()),
+            ..plain.clone()
+        };
+        let networked = v1::Job {
+            network: true,
+            ..plain.clone()
+        };
+        let mut other_list = plain.clone();
+        if let Some(Kind::Suite(suite)) = &mut other_list.kind {
+            suite.discover_arguments.push("quick".to_owned());
+        }
+        for other in [
+            other_image,
+            other_environment,
+            other_files,
+            other_list,
+            networked,
+            ignored_too,
+        ] {
             let failed = ended(Bad, vec![other]);
             let passed = ended(Good, vec![plain.clone()]);
             assert_eq!(decisive_run(&[passed, failed]), Some(1));
@@ -166,16 +260,23 @@ mod tests {
     }
 
     proptest! {
-        /// However many pass later, a failure stands until all that it did was done again.
+        /// However many pass later, a failure stands until one run had an answer to all of it; and what no
+        /// run has an answer to keeps a commit from being RELEASABLE.
         #[test]
         fn a_failure_stands_until_it_is_taken_back(runs in runs()) {
             let decisive = decisive_run(&runs).expect("there are runs");
-            let stands = |index: usize| {
-                let (later, rest) = runs.split_at(index);
-                rest[0].verdict == Bad && !later.iter().any(|it| covers(&it.spec, &rest[0].spec))
+            let is_redone = |index: usize, others: &[EndedRun]| {
+                let mut others = others.iter().filter(|it| it.verdict != Unknown);
+                others.any(|it| covers(&it.spec, &runs[index].spec))
             };
-            let any_stands = (0..runs.len()).any(stands);
-            prop_assert_eq!(runs[decisive].verdict == Bad, any_stands);
+            let fails = |index: usize| runs[index].verdict == Bad && !is_redone(index, &runs[..index]);
+            let open = |index: usize| runs[index].verdict == Unknown && !is_redone(index, &runs);
+            let expected = match (0..runs.len()).any(fails) {
+                true => Bad,
+                false if (0..runs.len()).any(open) => Unknown,
+                false => Good,
+            };
+            prop_assert_eq!(runs[decisive].verdict, expected);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Verdicts: from the events of a run to signed statements, and back.
 //!
 //! Responsibility: what a run's events are evidence of ([`Evidence`]), which run speaks for a commit
-//! ([`decisive_run`]), the in-toto statements that say so
+//! ([`DecisiveRun`]), the in-toto statements that say so
 //! ([`Statement`]), the envelopes that carry them ([`Envelope`], DSSE) and the keys that sign them. Pure: no
 //! I/O, no clock; the same events and the same key give the same bytes, so that a verdict can be made again.
 //!
@@ -22,7 +22,7 @@ mod statement;
 
 pub use bundle::{InvalidBundleError, Verified, sign_bundle, verify_bundle};
 pub use counts::Counts;
-pub use decisive::{EndedRun, decisive_run};
+pub use decisive::{DecisiveRun, EndedRun};
 pub use envelope::{Envelope, EnvelopeError, PAYLOAD_TYPE, Signature};
 pub use evidence::{Evidence, EvidenceBuilder, IncompleteRunError, JobEvidence, SuiteEvidence};
 pub use keys::{InvalidKeyError, NewKeyError, PublicKey, SigningKey};

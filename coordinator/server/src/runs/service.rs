@@ -178,6 +178,9 @@ impl Runs for RunsService {
         let request = request.into_inner();
         let found = match request.subject {
             Some(Subject::RunId(run)) => self.registry.evidence_of_run(&run).await,
+            Some(Subject::Commit(commit)) if commit.is_empty() => {
+                return Err(status::invalid_argument("commit", "is empty").into());
+            }
             Some(Subject::Commit(commit)) => {
                 let tenant = tenant(&request.instance_name)?;
                 self.registry.evidence_of_commit(tenant, commit).await

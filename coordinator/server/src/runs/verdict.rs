@@ -2,13 +2,15 @@
 
 use regatta_ledger::{RunQuery, RunRecord};
 use regatta_model::{RunId, TenantId};
-use regatta_verdict::{EndedRun, Evidence, EvidenceBuilder, IncompleteRunError, decisive_run};
+use regatta_verdict::{DecisiveRun, EndedRun, Evidence, EvidenceBuilder, IncompleteRunError};
 
 use super::event;
 use super::registry::{FindRunError, RunRegistry};
 
 /// How many runs of a commit are looked at for the one that speaks for it.
 const MAX_RUNS_OF_COMMIT: usize = 10_000;
+/// How many of them may each have done what no other did: their plans are in memory together.
+const MAX_STANDING_RUNS: usize = 200;
 
 /// Why there is no verdict.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +30,7 @@ pub(super) enum FindVerdictError {
     )]
     NoRun { commit: String },
     #[error(
-        "commit {commit} has {MAX_RUNS_OF_COMMIT} runs or more, too many to say which speaks for \
+        "commit {commit} has too many runs, or too many of different jobs, to say which speaks for \
          it; name a run instead"
     )]
     TooManyRuns { commit: String },
@@ -66,20 +68,19 @@ impl RunRegistry {
             return Err(FindVerdictError::TooManyRuns { commit });
         }
         records.retain(|record| record.end.is_some());
-        let mut clean = Vec::new();
-        let mut runs = Vec::new();
+        let mut decisive = DecisiveRun::default();
         for record in records {
             let spec = self.spec_of(&record.new.run).await?;
             let (Some(spec), Some(end)) = (spec.filter(|spec| !spec.dirty), record.end) else {
                 continue;
             };
-            runs.push(EndedRun {
-                spec,
-                verdict: event::verdict(end.verdict),
-            });
-            clean.push(record);
+            let verdict = event::verdict(end.verdict);
+            decisive.add_older(record, EndedRun { spec, verdict });
+            if decisive.standing() > MAX_STANDING_RUNS {
+                return Err(FindVerdictError::TooManyRuns { commit });
+            }
         }
-        match decisive_run(&runs).and_then(|index| clean.into_iter().nth(index)) {
+        match decisive.finish() {
             Some(record) => self.evidence(record).await,
             None => Err(FindVerdictError::NoRun { commit }),
         }

@@ -340,7 +340,8 @@ impl<'a> Execution<'a> {
         }
         let report = Arc::new(report);
         self.complaints.extend(report.complaints.iter().cloned());
-        if !report.complaints.is_empty() {
+        // The job's own failure, which counts when it ends; unless the first failure stops the run.
+        if !report.complaints.is_empty() && self.job.run.plan.spec.max_failures == 1 {
             self.job.run.failures.add_one();
         }
         self.reports.keep(lease, Arc::clone(&report), others);
