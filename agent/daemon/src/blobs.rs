@@ -5,15 +5,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use regatta_cas::{
     BlobStore, DiskCache, DiskTier, EmptyBlobStore, GrpcBlobStore, MemoryTier, PinnedFile,
-    StoreError,
+    StoreError, VerifyingBlobStore,
 };
 use regatta_model::{Digest, TenantId};
 use tonic::transport::Channel;
 
 /// How many tenants' stores are open at once; beyond that, those that nobody uses are closed.
 const OPEN_TENANTS: usize = 64;
-/// How much memory the directories of a tenant's input roots may take, in bytes: some 15,000 of them.
-const DIRECTORIES_BYTES: u64 = 8 << 20;
+/// How much memory the directories of a tenant's input roots may take, in bytes: some 7,500 of them.
+const DIRECTORIES_BYTES: u64 = 4 << 20;
 /// The largest directory that is kept in memory, in bytes.
 const DIRECTORY_BYTES: u64 = 256 << 10;
 
@@ -78,7 +78,9 @@ impl TenantStores {
         let remote: Arc<dyn BlobStore> = Arc::new(EmptyBlobStore::new(Arc::new(remote)));
         let owner = Digest::of(tenant.as_str().as_bytes());
         let files = self.cache.tier(Arc::clone(&remote), &owner);
-        let directories = MemoryTier::new(Arc::clone(&remote), DIRECTORIES_BYTES, DIRECTORY_BYTES);
+        // What is kept must be right: it would be wrong for as long as it is used.
+        let verified = Arc::new(VerifyingBlobStore::new(Arc::clone(&remote)));
+        let directories = MemoryTier::new(verified, DIRECTORIES_BYTES, DIRECTORY_BYTES);
         TenantStore {
             remote,
             directories,

@@ -18,6 +18,8 @@ use crate::retry::patiently;
 
 /// How many blobs are fetched at once.
 const CONCURRENT_FETCHES: usize = 32;
+/// How many files are linked on one visit to another thread, at most; they are pinned until then.
+const LINKED_TOGETHER: usize = 8;
 /// How long a store that does not answer is asked again for one blob.
 const FETCH_RETRY_LIMIT: std::time::Duration = std::time::Duration::from_secs(60);
 /// When everything was last changed, as jobs see it: 2010-01-01T00:00:00Z, in seconds. The blob cache
@@ -79,7 +81,7 @@ async fn fetch_files(
             fetched.map(|file| Ok((file?, paths))).boxed()
         })
         .buffer_unordered(CONCURRENT_FETCHES)
-        .ready_chunks(CONCURRENT_FETCHES);
+        .ready_chunks(LINKED_TOGETHER);
     let mut missing = Vec::new();
     while let Some(fetched) = fetches.next().await {
         let mut here = Vec::with_capacity(fetched.len());

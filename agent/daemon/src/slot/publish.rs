@@ -17,7 +17,8 @@ use crate::retry::{STORE_RETRY_LIMIT, patiently};
 const CONCURRENT_UPLOADS: usize = 8;
 /// How many digests are asked for at once.
 const PRESENCE_BATCH: usize = 1000;
-/// Outputs of at most so many bytes together are sent unasked: that costs less than asking.
+/// Outputs of at most so many bytes together, which are sent at once, are sent unasked: that costs less
+/// than asking.
 const UNASKED_BYTES: u64 = 16 << 10;
 
 /// Stores the blobs of outputs, as far as the store does not have them.
@@ -30,7 +31,7 @@ pub(crate) async fn publish_outputs(
     for batch in digests.chunks(PRESENCE_BATCH) {
         let bytes = batch.iter().map(Digest::size_bytes);
         let missing = match bytes.fold(0, u64::saturating_add) {
-            ..=UNASKED_BYTES => batch.to_vec(),
+            ..=UNASKED_BYTES if batch.len() <= CONCURRENT_UPLOADS => batch.to_vec(),
             _ => patiently(STORE_RETRY_LIMIT, || store.find_missing(batch)).await?,
         };
         stream::iter(missing)

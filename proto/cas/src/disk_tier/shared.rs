@@ -143,51 +143,54 @@ impl Shared {
     /// Makes room for a file and reserves it. It blocks.
     pub(super) fn reserve(self: &Arc<Self>, file: LocalFile) -> Result<Reservation, StoreError> {
         let cost_bytes = file.cost_bytes();
-        let mut residents = self.residents();
-        while let Some(evicted) = residents.evict_for(cost_bytes) {
-            self.remove(evicted);
+        loop {
+            // Locked anew for each file that goes: whoever looks for a file waits for one at most.
+            let mut residents = self.residents();
+            if let Some(evicted) = residents.evict_for(cost_bytes) {
+                self.remove(evicted);
+                continue;
+            }
+            if !residents.has_room(cost_bytes) {
+                let detail = format!(
+                    "{cost_bytes} bytes do not fit into the {} of the cache beside what is in use",
+                    self.settings.capacity_bytes
+                );
+                return Err(StoreError::Full { detail });
+            }
+            if self.has_disk_space(&mut residents, cost_bytes)? {
+                residents.reserve(cost_bytes);
+                let shared = Arc::clone(self);
+                return Ok(Reservation { shared, cost_bytes });
+            }
         }
-        if !residents.has_room(cost_bytes) {
-            let detail = format!(
-                "{cost_bytes} bytes do not fit into the {} of the cache beside what is in use",
-                self.settings.capacity_bytes
-            );
-            return Err(StoreError::Full { detail });
-        }
-        self.free_disk_space(&mut residents, cost_bytes)?;
-        residents.reserve(cost_bytes);
-        drop(residents);
-        Ok(Reservation {
-            shared: Arc::clone(self),
-            cost_bytes,
-        })
     }
 
     /// Removes files until the disk has room for the watermark. It blocks.
     pub(super) fn make_room(&self) -> Result<(), StoreError> {
-        let mut residents = self.residents();
-        self.free_disk_space(&mut residents, 0)
+        while !self.has_disk_space(&mut self.residents(), 0)? {}
+        Ok(())
     }
 
-    /// Removes files until the disk has room for `cost_bytes` and the watermark.
-    fn free_disk_space(
+    /// Whether the disk has room for `cost_bytes` and the watermark; if not, a file has gone.
+    fn has_disk_space(
         &self,
         residents: &mut Residents,
         cost_bytes: u64,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let on_the_way = residents.reserved_bytes().saturating_add(cost_bytes);
         let wanted = self.settings.min_free_bytes.saturating_add(on_the_way);
-        while self.free_bytes()? < wanted {
-            let Some(evicted) = residents.evict() else {
-                let detail = format!(
-                    "the disk of {} must have {wanted} bytes free; free some disk space",
-                    self.directory().display()
-                );
-                return Err(StoreError::Full { detail });
-            };
-            self.remove(evicted);
+        if self.free_bytes()? >= wanted {
+            return Ok(true);
         }
-        Ok(())
+        let Some(evicted) = residents.evict() else {
+            let detail = format!(
+                "the disk of {} must have {wanted} bytes free; free some disk space",
+                self.directory().display()
+            );
+            return Err(StoreError::Full { detail });
+        };
+        self.remove(evicted);
+        Ok(false)
     }
 
     fn free_bytes(&self) -> Result<u64, StoreError> {
