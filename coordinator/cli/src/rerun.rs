@@ -6,6 +6,9 @@ use regatta_wire::v1;
 use regatta_wire::v1::job::Kind;
 use regatta_wire::v1::run_event::Event;
 
+/// A suite of which more tests than these failed is done again whole, which finds what passed cached.
+const MAX_CHOSEN_TESTS: usize = 10_000;
+
 /// What the events of a run tell of it, as far as it matters here.
 #[derive(Debug, Default)]
 pub(crate) struct Story {
@@ -13,6 +16,8 @@ pub(crate) struct Story {
     passed_jobs: BTreeSet<String>,
     /// How each test of each job ended last.
     tests: BTreeMap<String, BTreeMap<String, v1::TestStatus>>,
+    /// How many tests each job has.
+    planned: BTreeMap<String, u32>,
 }
 
 impl Story {
@@ -22,6 +27,9 @@ impl Story {
             Some(Event::RunStarted(started)) => self.spec = started.spec,
             Some(Event::JobFinished(job)) if job.status() == v1::JobStatus::Passed => {
                 self.passed_jobs.insert(job.job);
+            }
+            Some(Event::SuitePlanned(suite)) => {
+                self.planned.insert(suite.job, suite.planned);
             }
             Some(Event::TestsFinished(finished)) => {
                 for result in finished.results {
@@ -39,8 +47,8 @@ impl Story {
         self.spec
     }
 
-    /// What did not pass, and what that needs: of a suite, the tests that failed or were not reached; jobs
-    /// that did not pass for another reason, whole. No jobs are left if everything passed.
+    /// What did not pass, and what that needs: of a suite that told all of its tests, those that failed or were
+    /// not reached; jobs that did not pass for another reason, whole. No jobs are left if everything passed.
     pub(crate) fn failed(mut self) -> Option<v1::RunSpec> {
         let mut spec = self.spec.take()?;
         let jobs = std::mem::take(&mut spec.jobs);
@@ -75,15 +83,25 @@ impl Story {
         let Some(Kind::Suite(suite)) = &mut job.kind else {
             return job;
         };
-        if !self.passed_jobs.contains(&job.name) {
-            let tests = self.tests.get(&job.name).into_iter().flatten();
-            let failed = tests.filter(|(_, status)| {
-                matches!(
-                    status,
-                    v1::TestStatus::Failed | v1::TestStatus::NotRun | v1::TestStatus::Unspecified
-                )
-            });
-            suite.only_tests = failed.map(|(id, _)| id.clone()).collect();
+        if self.passed_jobs.contains(&job.name) {
+            return job;
+        }
+        let tests = self.tests.get(&job.name);
+        let told = tests.map_or(0, BTreeMap::len);
+        // A run that lost its coordinator did not come to tell all of its tests.
+        let planned = self.planned.get(&job.name);
+        if planned.is_none_or(|planned| usize::try_from(*planned) != Ok(told)) {
+            return job;
+        }
+        let failed = tests.into_iter().flatten().filter(|(_, status)| {
+            matches!(
+                status,
+                v1::TestStatus::Failed | v1::TestStatus::NotRun | v1::TestStatus::Unspecified
+            )
+        });
+        let failed: Vec<_> = failed.map(|(id, _)| id.clone()).collect();
+        if failed.len() <= MAX_CHOSEN_TESTS {
+            suite.only_tests = failed;
         }
         job
     }
@@ -103,6 +121,12 @@ mod tests {
     }
 
     fn story(passed: &[&str], tests: &[(&str, &str, v1::TestStatus)]) -> Story {
+        let planned = u32::try_from(tests.len()).expect("few");
+        story_of(planned, passed, tests)
+    }
+
+    /// The suite `unit` has `planned` tests.
+    fn story_of(planned: u32, passed: &[&str], tests: &[(&str, &str, v1::TestStatus)]) -> Story {
         let suite = || Kind::Suite(v1::Suite::default());
         let build = || Kind::Build(v1::Build::default());
         let spec = v1::RunSpec {
@@ -132,7 +156,12 @@ mod tests {
         });
         let mut story = Story::default();
         let started = Event::RunStarted(v1::RunStarted { spec: Some(spec) });
-        for event in [started, tests].into_iter().chain(finished) {
+        let planned = Event::SuitePlanned(v1::SuitePlanned {
+            job: "unit".to_owned(),
+            planned,
+            ..v1::SuitePlanned::default()
+        });
+        for event in [started, planned, tests].into_iter().chain(finished) {
             story.take(v1::RunEvent {
                 event: Some(event),
                 ..v1::RunEvent::default()
@@ -169,6 +198,15 @@ mod tests {
             ("slow".to_owned(), owned(&[])),
         ];
         assert_eq!(again(story(&["make", "lint"], &tests)), wanted);
+    }
+
+    #[test]
+    fn a_suite_that_did_not_come_to_tell_all_is_done_again_whole() {
+        let tests = [("unit", "a", v1::TestStatus::Failed)];
+        let whole = ("unit".to_owned(), Vec::new());
+        assert!(again(story_of(3, &[], &tests)).contains(&whole));
+        let one = ("unit".to_owned(), vec!["a".to_owned()]);
+        assert!(again(story_of(1, &[], &tests)).contains(&one));
     }
 
     #[test]

@@ -35,7 +35,13 @@ pub(super) async fn rerun(
         let message = format!("nothing to run: nothing of run {run} failed");
         return Err(Failure::new(ExitCode::NothingSelected, message));
     }
+    let max_failures = match (options.no_fail_fast, options.max_failures) {
+        (true, _) => 0,
+        (false, Some(most)) => most.get(),
+        (false, None) => spec.max_failures,
+    };
     let spec = v1::RunSpec {
+        max_failures,
         skip_cache_lookup: options.report.no_cache,
         stream_tests: options.report.live_output,
         description: format!("{command} {run}"),

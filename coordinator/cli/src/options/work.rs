@@ -124,6 +124,12 @@ pub struct RerunOptions {
     /// Only the tests and the jobs that did not pass, with the jobs that they need
     #[arg(long)]
     pub failed: bool,
+    /// Run everything, whatever fails, however the run was told to stop
+    #[arg(long, conflicts_with = "max_failures")]
+    pub no_fail_fast: bool,
+    /// Stop at so many failures [default: as the run did]
+    #[arg(long, value_name = "COUNT")]
+    pub max_failures: Option<NonZeroU32>,
     /// Where to write JUnit XML [default in GitHub Actions and GitLab CI: regatta-junit.xml]
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
