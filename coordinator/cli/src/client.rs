@@ -7,6 +7,7 @@ use regatta_wire::reapi::capabilities_client::CapabilitiesClient;
 use regatta_wire::reapi::execution_client::ExecutionClient;
 use regatta_wire::v1::fleet_client::FleetClient;
 use regatta_wire::v1::runs_client::RunsClient;
+use regatta_wire::v1::suites_client::SuitesClient;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
@@ -118,6 +119,12 @@ impl Client {
         RunsClient::new(self.channel.clone())
             .max_decoding_message_size(MESSAGE_LIMIT_BYTES)
             .max_encoding_message_size(MESSAGE_LIMIT_BYTES)
+    }
+
+    /// What it knows of suites.
+    #[must_use]
+    pub fn suites(&self) -> SuitesClient<Channel> {
+        SuitesClient::new(self.channel.clone())
     }
 
     /// Its agents.

@@ -6,6 +6,7 @@ mod completions;
 mod daemons;
 mod doctor;
 mod exec;
+mod history;
 mod keys;
 mod logs;
 mod ps;
@@ -55,6 +56,7 @@ pub async fn execute(options: Options) -> Result<ExitCode, Failure> {
             let request = logs::request(run, job, test, all);
             logs::logs(&client, request, global.paint()).await
         }
+        Command::History(options) => history::history(&connect(global).await?, options).await,
         Command::Verdict(verdict) => verdict::verdict(global, verdict).await,
         Command::Verify(verify) => verdict::verify(&verify),
         Command::Keys { new: Some(file) } => keys::make(&file),
@@ -78,6 +80,7 @@ fn verbosity(command: &Command) -> Verbosity {
         | Command::Cancel { .. }
         | Command::Ps { .. }
         | Command::Logs { .. }
+        | Command::History(_)
         | Command::Verdict(_)
         | Command::Verify(_)
         | Command::Keys { .. }

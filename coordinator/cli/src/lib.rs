@@ -22,6 +22,7 @@ pub mod download;
 pub mod exit_code;
 pub mod files;
 pub mod git;
+mod history;
 pub mod interrupts;
 pub mod jobs;
 pub mod logging;

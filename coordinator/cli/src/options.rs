@@ -2,6 +2,7 @@
 
 mod daemons;
 mod global;
+mod history;
 mod verdict;
 mod work;
 
@@ -13,6 +14,7 @@ pub use daemons::{
     AgentOptions, CoordinatorOptions, ListenOptions, RuntimeChoice, UpOptions, WorkOptions,
 };
 pub use global::{ColorChoice, GlobalOptions, LogFormat, MessageFormat, ProgressChoice};
+pub use history::{HistoryFormat, HistoryOptions};
 pub use verdict::{VerdictOptions, VerifyOptions};
 pub use work::{ExecOptions, JobOptions, ReportArguments, RerunOptions, RunOptions, TestOptions};
 
@@ -90,6 +92,8 @@ pub enum Command {
         #[arg(short, long)]
         all: bool,
     },
+    /// Show how runs and tests have been: times, cached results, what is slow and what is flaky
+    History(HistoryOptions),
     /// Say whether a commit is releasable, and what shows it
     #[command(
         after_help = "Examples:\n  regatta verdict\n  regatta verdict v1.2 --json\n  regatta verdict --output verdict.intoto.jsonl && regatta verify verdict.intoto.jsonl --key regatta.pub\n\nEnds with 0 (RELEASABLE), 1 (NOT_RELEASABLE) or 2 (UNKNOWN)."

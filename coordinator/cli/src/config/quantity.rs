@@ -25,7 +25,7 @@ pub enum ParseQuantityError {
     },
 }
 
-/// Reads a duration such as `90s`, `1h30m` or `250ms`; it is longer than nothing.
+/// Reads a duration such as `90s`, `1h30m`, `7d` or `250ms`; it is longer than nothing.
 ///
 /// # Errors
 /// The text is no duration, or one of zero length.
@@ -51,6 +51,7 @@ fn duration(text: &str) -> Option<Duration> {
             "s" => 1_000,
             "m" => 60_000,
             "h" => 3_600_000,
+            "d" => 86_400_000,
             _ => return None,
         };
         let part = Duration::from_millis(number.parse::<u64>().ok()?.checked_mul(milliseconds)?);
@@ -126,6 +127,7 @@ mod tests {
     #[test]
     fn amounts_read_as_people_write_them() {
         assert_eq!(parse_duration("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(parse_duration("7d"), Ok(Duration::from_secs(604_800)));
         assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(parse_size("2GiB"), Ok(2 << 30));
         assert_eq!(parse_size("500 MB"), Ok(500_000_000));

@@ -13,6 +13,7 @@ mod faults;
 #[path = "../fixture/fleet.rs"]
 #[expect(dead_code, reason = "these tests need a part of the fixture")]
 mod fleet;
+mod history;
 mod images;
 mod observability;
 mod pipeline;

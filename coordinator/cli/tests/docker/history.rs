@@ -1,0 +1,61 @@
+//! `regatta history`.
+
+use super::fleet::Fleet;
+use super::program::{Ended, write};
+
+/// Two tests, one of which says that it took seven seconds.
+const PIPELINE: &str = r#"
+[jobs.unit]
+inputs = ["**"]
+
+[jobs.unit.suite]
+discover = "printf 'fast\nslow\n'"
+run = ["sh", "suite.sh"]
+junit = "junit.xml"
+"#;
+const SUITE: &str = r#"
+{
+  echo '<testsuites><testsuite name="unit">'
+  while read -r id; do
+    if [ "$id" = slow ]; then time=7; else time=0.01; fi
+    echo "<testcase name=\"$id\" classname=\"\" time=\"$time\"/>"
+  done < "${1#@}"
+  echo '</testsuite></testsuites>'
+} > junit.xml
+"#;
+
+#[test]
+fn history_tells_what_runs_and_tests_were_like() {
+    let fleet = Fleet::of(1);
+    let project = tempfile::tempdir().expect("a directory");
+    write(
+        project.path(),
+        &[("regatta.toml", PIPELINE), ("suite.sh", SUITE)],
+    );
+    let run = |arguments: &[&str]| {
+        let mut command = fleet.command();
+        Ended::of(command.current_dir(project.path()).args(arguments))
+    };
+    let before = run(&["history"]);
+    before.expect_code(0);
+    assert!(before.stdout.starts_with("runs     0: "), "{before:#?}");
+    run(&["run"]).expect_code(0);
+    run(&["run"]).expect_code(0);
+    let text = run(&["history", "--since", "1d"]);
+    text.expect_code(0);
+    for words in [
+        "runs     2: 2 RELEASABLE",
+        "cached   50.0 % of 4 tests",
+        "7.00 s  1     unit slow",
+    ] {
+        assert!(text.stdout.contains(words), "{words}: {text:#?}");
+    }
+    let csv = run(&["history", "--format", "csv", "--suite", "unit"]);
+    assert_eq!(csv.stdout.lines().count(), 3, "{csv:#?}");
+    let json = run(&["history", "--format", "json", "--branch", "none"]);
+    let json: serde_json::Value = serde_json::from_str(&json.stdout).expect("JSON");
+    assert_eq!(json["runs"]["ended"], 0, "of no such branch");
+    assert_eq!(json["tests"][1]["expected_seconds"], 7.0);
+    run(&["history", "--suite", "none"]).expect_complaint(&["no run of suite `none`"]);
+    fleet.stop();
+}
