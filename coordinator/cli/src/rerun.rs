@@ -100,7 +100,8 @@ impl Story {
             )
         });
         let failed: Vec<_> = failed.map(|(id, _)| id.clone()).collect();
-        if failed.len() <= MAX_CHOSEN_TESTS {
+        // None failed if the suite did so on its own: then what was chosen stays chosen.
+        if !failed.is_empty() && failed.len() <= MAX_CHOSEN_TESTS {
             suite.only_tests = failed;
         }
         job

@@ -12,13 +12,16 @@ pub struct EndedRun {
     pub spec: v1::RunSpec,
     /// What it came to.
     pub verdict: v1::Verdict,
+    /// Whether a test failed in it, whatever it came to.
+    pub has_failed: bool,
 }
 
 /// Finds the run that speaks for the commit that all of them are of.
 ///
 /// A run takes back what an earlier one said only if it did again all that the earlier one did: a later run
-/// of fewer jobs, or of chosen tests, does not. One that came to UNKNOWN says nothing: it takes nothing back,
-/// and counts only for what no other run has an answer to. Of the runs that stand, the one that came to the
+/// of fewer jobs, or of chosen tests, does not, nor does one that looked up what the earlier one ran. One
+/// that came to UNKNOWN says nothing: it takes nothing back, and counts only for what no other run has an
+/// answer to; but if something failed in it before it was lost, only a later answer will do. Of the runs that stand, the one that came to the
 /// worst counts; of several, the one that did all that most of the others did; of those, the newest.
 #[derive(Clone, Debug)]
 pub struct DecisiveRun<Id> {
@@ -43,9 +46,14 @@ impl<Id> DecisiveRun<Id> {
         if is_covered {
             return;
         }
+        // What is no worse than this one, and less, adds nothing to it.
+        let adds = |it: &EndedRun| match it.is_answer() {
+            true => badness(it.verdict) > badness(run.verdict),
+            false => it.has_failed,
+        };
         if is_answer {
             self.standing
-                .retain(|(_, it)| it.is_answer() || !covers(&run.spec, &it.spec));
+                .retain(|(_, it)| adds(it) || !covers(&run.spec, &it.spec));
         }
         self.standing.push((id, run));
     }
@@ -99,7 +107,7 @@ fn covers(this: &v1::RunSpec, other: &v1::RunSpec) -> bool {
         let mine = mine.get(&job.name);
         mine.is_some_and(|mine| does_all_of(mine, job))
     };
-    other.jobs.iter().all(again)
+    (this.skip_cache_lookup || !other.skip_cache_lookup) && other.jobs.iter().all(again)
 }
 
 /// Whether a job is the same, with the same files, and has all of its tests.
@@ -156,7 +164,11 @@ mod tests {
             jobs,
             ..v1::RunSpec::default()
         };
-        EndedRun { spec, verdict }
+        EndedRun {
+            spec,
+            verdict,
+            has_failed: verdict == Bad,
+        }
     }
 
     /// The index of the run that speaks; they come newest first.
@@ -204,6 +216,38 @@ mod tests {
         assert_eq!(decisive_run(&[part(Unknown), full(Good)]), Some(1));
         assert_eq!(decisive_run(&[part(Good), full(Unknown)]), Some(1));
         assert_eq!(decisive_run(&[full(Unknown), part(Good)]), Some(0));
+    }
+
+    #[test]
+    fn a_failure_in_a_run_that_was_lost_is_not_passed_over() {
+        let full = |verdict| ended(verdict, vec![suite("a", &[])]);
+        let lost = EndedRun {
+            has_failed: true,
+            ..full(Unknown)
+        };
+        assert_eq!(decisive_run(&[lost.clone(), full(Good)]), Some(0));
+        assert_eq!(decisive_run(&[full(Good), lost]), Some(0));
+    }
+
+    #[test]
+    fn what_was_looked_up_takes_back_nothing_that_ran() {
+        let full = |verdict| ended(verdict, vec![suite("a", &[])]);
+        let mut executed = full(Bad);
+        executed.spec.skip_cache_lookup = true;
+        assert_eq!(decisive_run(&[full(Good), executed.clone()]), Some(1));
+        executed.verdict = Good;
+        assert_eq!(decisive_run(&[executed, full(Bad)]), Some(0));
+    }
+
+    #[test]
+    fn the_runs_that_stand_are_few() {
+        let mut decisive = DecisiveRun::default();
+        for number in 0..50 {
+            let one = ended(Good, vec![suite("a", &[&number.to_string()])]);
+            decisive.add_older(number, one);
+        }
+        decisive.add_older(50, ended(Good, vec![suite("a", &[])]));
+        assert_eq!((decisive.standing(), decisive.finish()), (1, Some(50)));
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Bytes a second of one large blob, in and out.
 
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, stream};
 use regatta_model::Digest;
@@ -26,12 +28,40 @@ pub(super) async fn throughput(channel: &Channel) -> Result<serde_json::Value> {
     let digest = Digest::of(&bytes);
     let written = write(channel, digest, bytes).await?;
     let read = read(channel, digest).await?;
+    let copied = tokio::task::spawn_blocking(tcp_copy).await??;
     let rate = |time: Duration| (BLOB_BYTES >> 20) as f64 / time.as_secs_f64();
     Ok(serde_json::json!({
         "mib": BLOB_BYTES >> 20,
         "write_mib_per_s": rate(written),
         "read_mib_per_s": rate(read),
+        "tcp_mib_per_s": rate(copied),
     }))
+}
+
+/// As many bytes from one thread to another over loopback, and nothing else.
+fn tcp_copy() -> Result<Duration> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let address = listener.local_addr()?;
+    let started = Instant::now();
+    let sending = std::thread::spawn(move || -> std::io::Result<()> {
+        let (mut peer, _) = listener.accept()?;
+        let piece = vec![7; CHUNK_BYTES];
+        (0..BLOB_BYTES / CHUNK_BYTES).try_for_each(|_| peer.write_all(&piece))
+    });
+    let mut peer = TcpStream::connect(address)?;
+    let (mut buffer, mut length) = (vec![0; CHUNK_BYTES], 0);
+    loop {
+        match peer.read(&mut buffer)? {
+            0 => break,
+            read => length += read,
+        }
+    }
+    ensure!(length == BLOB_BYTES, "{length} bytes of {BLOB_BYTES}");
+    let elapsed = started.elapsed();
+    sending
+        .join()
+        .map_err(|_| anyhow!("the sender panicked"))??;
+    Ok(elapsed)
 }
 
 async fn write(channel: &Channel, digest: Digest, bytes: Bytes) -> Result<Duration> {

@@ -6,7 +6,9 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseQuantityError {
     /// The text is no duration.
-    #[error("`{text}` is no duration; write numbers with units h, m, s or ms, like 10m or 1h30m")]
+    #[error(
+        "`{text}` is no duration; write numbers with units d, h, m, s or ms, like 10m or 1h30m"
+    )]
     Duration {
         /// The text found.
         text: String,

@@ -11,7 +11,7 @@ use crate::config::parse_duration;
 #[command(
     after_help = "Examples:\n  regatta history\n  regatta history --branch main --since 7d\n  regatta history --format csv > tests.csv\n\n\
     Runs are the newest 1,000, in the period and of the branch that are asked for. Tests are told of with all\n\
-    that is known of them, whatever the branch; how sure it is how flaky one is says Wilson's interval."
+    that is known of them, whatever the branch. A test is flaky that passed when it was tried again (--retries); the interval is Wilson's."
 )]
 pub struct HistoryOptions {
     /// Only runs of this branch
@@ -23,7 +23,7 @@ pub struct HistoryOptions {
     /// Only tests of this suite
     #[arg(long, value_name = "JOB")]
     pub suite: Option<String>,
-    /// How many tests to show
+    /// How many tests to show as text
     #[arg(short = 'n', long, default_value_t = 10, value_name = "COUNT")]
     pub limit: usize,
     /// As text, as one JSON object, or every test as a line of CSV

@@ -68,14 +68,20 @@ impl RunRegistry {
             return Err(FindVerdictError::TooManyRuns { commit });
         }
         records.retain(|record| record.end.is_some());
+        // One that was submitted first and ended last saw more.
+        records.sort_by_key(|record| std::cmp::Reverse(record.end.map(|end| end.finished_at)));
         let mut decisive = DecisiveRun::default();
         for record in records {
             let spec = self.spec_of(&record.new.run).await?;
             let (Some(spec), Some(end)) = (spec.filter(|spec| !spec.dirty), record.end) else {
                 continue;
             };
-            let verdict = event::verdict(end.verdict);
-            decisive.add_older(record, EndedRun { spec, verdict });
+            let run = EndedRun {
+                spec,
+                verdict: event::verdict(end.verdict),
+                has_failed: end.counts.failed > 0,
+            };
+            decisive.add_older(record, run);
             if decisive.standing() > MAX_STANDING_RUNS {
                 return Err(FindVerdictError::TooManyRuns { commit });
             }

@@ -144,7 +144,7 @@ impl Shared {
     pub(super) fn reserve(self: &Arc<Self>, file: LocalFile) -> Result<Reservation, StoreError> {
         let cost_bytes = file.cost_bytes();
         loop {
-            // Locked anew for each file that goes: whoever looks for a file waits for one at most.
+            // Locked anew for each file that goes, so that others have a chance in between.
             let mut residents = self.residents();
             if let Some(evicted) = residents.evict_for(cost_bytes) {
                 self.remove(evicted);

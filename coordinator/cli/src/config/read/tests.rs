@@ -153,7 +153,7 @@ fn values_that_make_no_sense_are_named() {
     check_refused(
         "[jobs.a]\nrun = 'x'\ntimeout = '5 minutes'",
         "regatta.toml:3:11: `timeout` in [jobs.a]: `5 minutes` is no duration; write numbers with \
-         units h, m, s or ms, like 10m or 1h30m",
+         units d, h, m, s or ms, like 10m or 1h30m",
     );
     check_refused(
         "[jobs.a]\nrun = 'x'\nretry = 99",
