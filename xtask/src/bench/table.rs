@@ -56,6 +56,7 @@ pub(super) fn print(measured: &Value) {
     for (name, pointer) in [
         ("blob in, over gRPC", "/fleet/blob/write_mib_per_s"),
         ("blob out, over gRPC", "/fleet/blob/read_mib_per_s"),
+        ("bare TCP over loopback", "/fleet/blob/tcp_mib_per_s"),
         ("cp of a file", "/file_copy/mib_per_s"),
     ] {
         println!("{name:38} {:9.0}", figure(pointer));
