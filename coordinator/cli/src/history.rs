@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn few_trials_prove_little() {
-        // Values of R's prop.test(1, 10, correct = FALSE) and (0, 10).
+        // Each end solves the score equation: (share - end)² = Z² end (1 - end) / trials.
         let rate = Rate::of(1, 10);
         assert!((rate.low - 0.017_876).abs() < 1e-5, "{rate:?}");
         assert!((rate.high - 0.404_150).abs() < 1e-5, "{rate:?}");
