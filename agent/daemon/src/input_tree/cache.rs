@@ -64,7 +64,7 @@ pub(crate) struct PinnedTree {
 
 impl InputTreeCache {
     /// A cache in `directory`, which it owns. Trees of an earlier process are removed: their files are
-    /// links into the blob cache, so building them again fetches nothing.
+    /// links into the blob cache, so building them again fetches nothing but their directories.
     pub(crate) fn open(directory: PathBuf, quota_bytes: u64) -> io::Result<Self> {
         match fs::remove_dir_all(&directory) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
