@@ -5,6 +5,7 @@ use std::time::Duration;
 use regatta_cas::GrpcBlobStore;
 use regatta_wire::reapi::capabilities_client::CapabilitiesClient;
 use regatta_wire::reapi::execution_client::ExecutionClient;
+use regatta_wire::v1;
 use regatta_wire::v1::fleet_client::FleetClient;
 use regatta_wire::v1::runs_client::RunsClient;
 use regatta_wire::v1::suites_client::SuitesClient;
@@ -119,6 +120,25 @@ impl Client {
         RunsClient::new(self.channel.clone())
             .max_decoding_message_size(MESSAGE_LIMIT_BYTES)
             .max_encoding_message_size(MESSAGE_LIMIT_BYTES)
+    }
+
+    /// The newest runs, at most so many of those that it lists.
+    ///
+    /// # Errors
+    /// It refuses, or does not answer.
+    pub async fn list_runs(
+        &self,
+        limit: u32,
+        active_only: bool,
+    ) -> Result<Vec<v1::RunSummary>, Failure> {
+        let request = v1::ListRunsRequest {
+            instance_name: self.instance.clone(),
+            limit,
+            active_only,
+        };
+        let listed = self.runs().list_runs(request).await;
+        let listed = listed.map_err(|status| refused("list the runs", &status))?;
+        Ok(listed.into_inner().runs)
     }
 
     /// What it knows of suites.

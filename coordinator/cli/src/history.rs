@@ -158,7 +158,8 @@ pub(crate) fn flakiest(tests: &[Test], count: usize) -> Vec<&Test> {
     tests
 }
 
-fn system_time(timestamp: &prost_types::Timestamp) -> Option<SystemTime> {
+/// A time from a message; none if it makes no sense.
+pub(crate) fn system_time(timestamp: &prost_types::Timestamp) -> Option<SystemTime> {
     timestamp_from_wire(timestamp).ok().map(SystemTime::from)
 }
 

@@ -16,7 +16,9 @@ pub use daemons::{
 pub use global::{ColorChoice, GlobalOptions, LogFormat, MessageFormat, ProgressChoice};
 pub use history::{HistoryFormat, HistoryOptions};
 pub use verdict::{VerdictOptions, VerifyOptions};
-pub use work::{ExecOptions, JobOptions, ReportArguments, RerunOptions, RunOptions, TestOptions};
+pub use work::{
+    ExecOptions, JobOptions, ReportArguments, RerunOptions, RunOptions, StopArguments, TestOptions,
+};
 
 /// Turns a pool of machines into one fast, trustworthy answer to "is this commit releasable?"
 #[derive(Debug, Parser)]

@@ -25,7 +25,7 @@ pub(super) async fn history(client: &Client, options: HistoryOptions) -> Result<
         branch: options.branch,
         since: since.flatten(),
     };
-    let listed = runs(client).await?;
+    let listed = client.list_runs(LOOKED_AT, false).await?;
     let runs = Runs::of(&listed, &scope);
     let tests = tests(client, options.suite.unwrap_or_default()).await?;
     let text = match options.format {
@@ -37,17 +37,6 @@ pub(super) async fn history(client: &Client, options: HistoryOptions) -> Result<
         .write_all(text.as_bytes())
         .or_exit(ExitCode::Local)?;
     Ok(ExitCode::Good)
-}
-
-async fn runs(client: &Client) -> Result<Vec<v1::RunSummary>, Failure> {
-    let request = v1::ListRunsRequest {
-        instance_name: client.instance().to_owned(),
-        limit: LOOKED_AT,
-        active_only: false,
-    };
-    let listed = client.runs().list_runs(request).await;
-    let listed = listed.map_err(|status| refused("list the runs", &status))?;
-    Ok(listed.into_inner().runs)
 }
 
 /// Every test that was ever executed; of one suite, if its name is not empty.

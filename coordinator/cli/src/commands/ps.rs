@@ -3,12 +3,12 @@
 use std::io::Write;
 use std::time::{Duration, SystemTime};
 
-use regatta_wire::convert::timestamp_from_wire;
 use regatta_wire::v1;
 
 use super::table::table;
-use crate::client::{Client, refused};
+use crate::client::Client;
 use crate::exit_code::{ExitCode, Failure, OrExit};
+use crate::history::system_time;
 use crate::options::ListFormat;
 
 pub(super) async fn ps(
@@ -17,16 +17,7 @@ pub(super) async fn ps(
     limit: u32,
     format: ListFormat,
 ) -> Result<ExitCode, Failure> {
-    let request = v1::ListRunsRequest {
-        instance_name: client.instance().to_owned(),
-        limit,
-        active_only: !all,
-    };
-    let listed = client.runs().list_runs(request).await;
-    let runs = listed
-        .map_err(|status| refused("list the runs", &status))?
-        .into_inner()
-        .runs;
+    let runs = client.list_runs(limit, !all).await?;
     let text = match format {
         ListFormat::Table => as_table(&runs, SystemTime::now()),
         ListFormat::Json => as_json(&runs),
@@ -66,10 +57,6 @@ fn as_table(runs: &[v1::RunSummary], now: SystemTime) -> String {
         ],
         &rows,
     )
-}
-
-fn system_time(timestamp: &prost_types::Timestamp) -> Option<SystemTime> {
-    timestamp_from_wire(timestamp).ok().map(SystemTime::from)
 }
 
 fn state(run: &v1::RunSummary) -> &'static str {

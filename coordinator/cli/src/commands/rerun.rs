@@ -5,7 +5,7 @@ use regatta_wire::v1::run_event::Event;
 
 use super::run::junit_of_ci;
 use super::{connect, run_id};
-use crate::client::{Client, refused};
+use crate::client::Client;
 use crate::exit_code::{ExitCode, Failure};
 use crate::options::{GlobalOptions, RerunOptions};
 use crate::rerun::Story;
@@ -35,13 +35,8 @@ pub(super) async fn rerun(
         let message = format!("nothing to run: nothing of run {run} failed");
         return Err(Failure::new(ExitCode::NothingSelected, message));
     }
-    let max_failures = match (options.no_fail_fast, options.max_failures) {
-        (true, _) => 0,
-        (false, Some(most)) => most.get(),
-        (false, None) => spec.max_failures,
-    };
     let spec = v1::RunSpec {
-        max_failures,
+        max_failures: options.stop.max_failures_or(spec.max_failures),
         skip_cache_lookup: options.report.no_cache,
         stream_tests: options.report.live_output,
         description: format!("{command} {run}"),
@@ -59,14 +54,8 @@ pub(super) async fn rerun(
 
 /// What failed is known once a run has ended.
 async fn refuse_active(client: &Client, run: &str) -> Result<(), Failure> {
-    let request = v1::ListRunsRequest {
-        instance_name: client.instance().to_owned(),
-        limit: LOOKED_AT,
-        active_only: true,
-    };
-    let listed = client.runs().list_runs(request).await;
-    let active = listed.map_err(|status| refused("list the runs", &status))?;
-    match active.into_inner().runs.iter().any(|it| it.run_id == run) {
+    let active = client.list_runs(LOOKED_AT, true).await?;
+    match active.iter().any(|it| it.run_id == run) {
         true => {
             let message = format!("run {run} goes on; wait for its end, or `regatta cancel` it");
             Err(Failure::new(ExitCode::BadConfiguration, message))

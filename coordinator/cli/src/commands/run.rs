@@ -36,7 +36,7 @@ pub(super) async fn run(global: &GlobalOptions, options: RunOptions) -> Result<E
     }
     let how = How {
         report: &options.report,
-        max_failures: options.failures_that_stop(),
+        max_failures: options.stop.max_failures_or(0),
         junit: options.junit,
         description: description("regatta run", &options.jobs),
     };

@@ -1,8 +1,6 @@
 //! Runs by the beginning of their ids.
 
-use regatta_wire::v1;
-
-use crate::client::{Client, refused};
+use crate::client::Client;
 use crate::exit_code::{ExitCode, Failure};
 
 /// How long an id is that needs no completion, in characters.
@@ -18,14 +16,7 @@ pub(super) async fn complete(client: &Client, text: String) -> Result<String, Fa
     if text.len() >= WHOLE || text.is_empty() {
         return Ok(text);
     }
-    let request = v1::ListRunsRequest {
-        instance_name: client.instance().to_owned(),
-        limit: LOOKED_AT,
-        active_only: false,
-    };
-    let listed = client.runs().list_runs(request).await;
-    let listed = listed.map_err(|status| refused("list the runs", &status))?;
-    let runs = listed.into_inner().runs;
+    let runs = client.list_runs(LOOKED_AT, false).await?;
     choose(text, runs.iter().map(|run| run.run_id.as_str()))
 }
 

@@ -129,7 +129,7 @@ async fn cargo_test(
         branch: commit.branch,
         dirty: commit.dirty,
         jobs,
-        max_failures: options.failures_that_stop(),
+        max_failures: options.stop.max_failures_or(1),
         skip_cache_lookup: options.report.no_cache,
         stream_tests: options.report.live_output,
         description: description("regatta test", &options.filters),

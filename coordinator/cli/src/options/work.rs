@@ -26,6 +26,33 @@ pub struct ReportArguments {
     pub no_cache: bool,
 }
 
+/// When a run stops before its end.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct StopArguments {
+    /// Stop at the first failure [default of `regatta test`]
+    #[arg(long, conflicts_with_all = ["no_fail_fast", "max_failures"])]
+    pub fail_fast: bool,
+    /// Run everything, whatever fails [default of `regatta run`]
+    #[arg(long, conflicts_with = "max_failures")]
+    pub no_fail_fast: bool,
+    /// Stop at so many failures
+    #[arg(long, value_name = "COUNT")]
+    pub max_failures: Option<NonZeroU32>,
+}
+
+impl StopArguments {
+    /// How many failures stop the run; 0 if none do. `default` is meant if nothing was said.
+    #[must_use]
+    pub fn max_failures_or(self, default: u32) -> u32 {
+        match (self.fail_fast, self.no_fail_fast, self.max_failures) {
+            (true, _, _) => 1,
+            (_, true, _) => 0,
+            (_, _, Some(most)) => most.get(),
+            (false, false, None) => default,
+        }
+    }
+}
+
 /// How every test or command runs.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "How to run")]
@@ -65,15 +92,9 @@ pub struct TestOptions {
     /// How many more times a failed test is tried; a pass after a failure is flaky
     #[arg(long, default_value_t = 0, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(0..=20))]
     pub retries: u32,
-    /// Stop at the first failure (the default)
-    #[arg(long, conflicts_with_all = ["no_fail_fast", "max_failures"])]
-    pub fail_fast: bool,
-    /// Run every test, whatever fails
-    #[arg(long, conflicts_with = "max_failures")]
-    pub no_fail_fast: bool,
-    /// Stop at so many failures
-    #[arg(long, value_name = "COUNT")]
-    pub max_failures: Option<NonZeroU32>,
+    /// When to stop.
+    #[command(flatten)]
+    pub stop: StopArguments,
     /// Where to write JUnit XML [default: regatta/junit.xml in cargo's target directory]
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
@@ -97,12 +118,9 @@ pub struct RunOptions {
     /// Name the jobs instead of running them
     #[arg(long)]
     pub list: bool,
-    /// Stop at the first failure
-    #[arg(long, conflicts_with = "max_failures")]
-    pub fail_fast: bool,
-    /// Stop at so many failures
-    #[arg(long, value_name = "COUNT")]
-    pub max_failures: Option<NonZeroU32>,
+    /// When to stop.
+    #[command(flatten)]
+    pub stop: StopArguments,
     /// Where to write JUnit XML [default in GitHub Actions and GitLab CI: regatta-junit.xml]
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
@@ -116,7 +134,8 @@ pub struct RunOptions {
 #[command(
     after_help = "Examples:\n  regatta rerun RUN\n  regatta rerun --failed RUN\n\n\
     The files are those that the run had, whatever is here now. A commit's verdict takes back a failure once\n\
-    all of the failed run was done again: after `--failed`, run everything, which finds the rest cached."
+    all of the failed run was done again: after `--failed`, run everything, which finds the rest cached. It stops\n\
+    as the run did, unless you say when."
 )]
 pub struct RerunOptions {
     /// The run, as `regatta ps` shows it, or the beginning of its id
@@ -124,12 +143,9 @@ pub struct RerunOptions {
     /// Only the tests and the jobs that did not pass, with the jobs that they need
     #[arg(long)]
     pub failed: bool,
-    /// Run everything, whatever fails, however the run was told to stop
-    #[arg(long, conflicts_with = "max_failures")]
-    pub no_fail_fast: bool,
-    /// Stop at so many failures [default: as the run did]
-    #[arg(long, value_name = "COUNT")]
-    pub max_failures: Option<NonZeroU32>,
+    /// When to stop.
+    #[command(flatten)]
+    pub stop: StopArguments,
     /// Where to write JUnit XML [default in GitHub Actions and GitLab CI: regatta-junit.xml]
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
@@ -173,23 +189,5 @@ fn parse_variable(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         Some(_) | None => Err("write it as NAME=VALUE".to_owned()),
-    }
-}
-
-impl TestOptions {
-    /// How many failures stop the run; 0 if none do.
-    #[must_use]
-    pub fn failures_that_stop(&self) -> u32 {
-        let default = u32::from(!self.no_fail_fast);
-        self.max_failures.map_or(default, NonZeroU32::get)
-    }
-}
-
-impl RunOptions {
-    /// How many failures stop the run; 0 if none do.
-    #[must_use]
-    pub fn failures_that_stop(&self) -> u32 {
-        let default = u32::from(self.fail_fast);
-        self.max_failures.map_or(default, NonZeroU32::get)
     }
 }

@@ -6,7 +6,7 @@ use super::RUNTIME;
 use super::fleet::{Fleet, Runtime};
 use super::program::{Ended, write};
 
-const PIPELINE: &str = r#"
+pub(crate) const PIPELINE: &str = r#"
 [jobs.build]
 inputs = ["words"]
 run = "mkdir -p out && sort words > out/sorted"

@@ -1,26 +1,8 @@
 //! `regatta rerun`: a run again, or what failed in it.
 
 use super::fleet::Fleet;
+use super::pipeline::PIPELINE;
 use super::program::{Ended, write};
-
-const PIPELINE: &str = r#"
-[jobs.lint]
-run = "true"
-
-[jobs.build]
-inputs = ["words"]
-run = "mkdir -p out && sort words > out/sorted"
-outputs = ["out"]
-
-[jobs.check]
-needs = ["build"]
-inputs = ["suite.sh"]
-
-[jobs.check.suite]
-discover = ["sh", "suite.sh", "list"]
-run = ["sh", "suite.sh", "run"]
-junit = "junit.xml"
-"#;
 
 /// A test for each word, of which `fig` fails.
 const SUITE: &str = r#"
@@ -40,8 +22,9 @@ if [ "$1" = list ]; then cat out/sorted; exit; fi
 fn what_failed_runs_again_with_the_files_that_it_had() {
     let fleet = Fleet::of(1);
     let project = tempfile::tempdir().expect("a directory");
+    let pipeline = format!("[jobs.lint]\nrun = 'true'\n{PIPELINE}");
     let files = [
-        ("regatta.toml", PIPELINE),
+        ("regatta.toml", pipeline.as_str()),
         ("suite.sh", SUITE),
         ("words", "pear\napple\nfig\n"),
     ];

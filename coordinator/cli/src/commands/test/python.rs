@@ -42,7 +42,7 @@ pub(super) async fn test(
     let how = How {
         report: &options.report,
         junit: options.junit.clone(),
-        max_failures: options.failures_that_stop(),
+        max_failures: options.stop.max_failures_or(1),
         description: description("regatta test", &options.filters),
     };
     run_jobs(global, &pipeline, &pipeline.jobs, how).await
