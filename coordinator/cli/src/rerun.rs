@@ -33,6 +33,9 @@ impl Story {
             }
             Some(Event::TestsFinished(finished)) => {
                 for result in finished.results {
+                    if result.is_audit && result.status() == v1::TestStatus::Failed {
+                        self.passed_jobs.remove(&result.job);
+                    }
                     let status = result.status();
                     let tests = self.tests.entry(result.job).or_default();
                     tests.insert(result.test_id, status);

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use regatta_model::{ImageReference, Platform, Resources, TenantId};
 
+use crate::runs::AuditShare;
+
 /// The port that REAPI servers commonly listen on.
 pub const DEFAULT_GRPC_PORT: u16 = 8980;
 /// The port for metrics and health.
@@ -56,6 +58,9 @@ pub struct CoordinatorConfig {
     /// The tenants whose clients may write action results, which makes them as trusted as agents: what one
     /// of them writes, all of the tenant are served. Default: none.
     pub clients_may_write: BTreeSet<TenantId>,
+    /// The share of cached passes that a run executes all the same, if it executes anything. Default: one of
+    /// a hundred.
+    pub audit_share: AuditShare,
 }
 
 impl CoordinatorConfig {
@@ -84,6 +89,7 @@ impl CoordinatorConfig {
             unsatisfiable_grace: Duration::from_secs(10),
             no_agent_grace: Duration::from_secs(60),
             clients_may_write: BTreeSet::new(),
+            audit_share: AuditShare::DEFAULT,
         }
     }
 }

@@ -164,7 +164,8 @@ impl Coordinator {
             Arc::clone(&dispatcher),
             stopping.clone(),
         ));
-        let runs = RunRegistry::start(run_services(&execution, Arc::clone(&ledger))).await?;
+        let runs =
+            RunRegistry::start(run_services(&execution, Arc::clone(&ledger), &config)).await?;
         let http_parts = HttpParts {
             serving: serving.subscribe(),
             blobs: Arc::clone(&storage.blobs),
@@ -326,7 +327,11 @@ fn execution_parts(
     }
 }
 
-fn run_services(execution: &ExecutionParts, ledger: Arc<dyn Ledger>) -> RunServices {
+fn run_services(
+    execution: &ExecutionParts,
+    ledger: Arc<dyn Ledger>,
+    config: &CoordinatorConfig,
+) -> RunServices {
     RunServices {
         dispatcher: Arc::clone(&execution.dispatcher),
         results: Arc::clone(&execution.cache),
@@ -334,6 +339,7 @@ fn run_services(execution: &ExecutionParts, ledger: Arc<dyn Ledger>) -> RunServi
         trees: Arc::clone(&execution.inputs),
         ledger,
         defaults: execution.defaults.clone(),
+        audit_share: config.audit_share,
     }
 }
 

@@ -41,5 +41,6 @@ mod verdict_key;
 pub use config::{CoordinatorConfig, DEFAULT_GRPC_PORT, DEFAULT_HTTP_PORT};
 pub use coordinator::{Coordinator, ServeError, StartError};
 pub use metrics_server::MetricsServer;
+pub use runs::{AuditShare, InvalidAuditShareError};
 pub use state_directory::StateDirectoryError;
 pub use verdict_key::{VerdictKeyError, make as make_verdict_key};

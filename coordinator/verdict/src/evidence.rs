@@ -39,6 +39,8 @@ pub struct JobEvidence {
     pub status: v1::JobStatus,
     /// Whether a build's result was known.
     pub cached: bool,
+    /// The run that a cached result comes from; empty if that is not known, or it was not cached.
+    pub cached_from: String,
     /// Whether a build failed before it passed.
     pub flaky: bool,
     /// What it made, by path.
@@ -48,8 +50,19 @@ pub struct JobEvidence {
 /// How the tests of a suite ended.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct SuiteEvidence {
-    /// The status and the key of each test.
-    pub tests: BTreeMap<String, (v1::TestStatus, Option<Digest>)>,
+    /// Each test by its id.
+    pub tests: BTreeMap<String, TestEvidence>,
+}
+
+/// How a test ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TestEvidence {
+    /// How.
+    pub status: v1::TestStatus,
+    /// Under which its pass is cached.
+    pub key: Option<Digest>,
+    /// The run that a cached result comes from; empty if that is not known, or it was not cached.
+    pub cached_from: String,
 }
 
 impl SuiteEvidence {
@@ -59,12 +72,12 @@ impl SuiteEvidence {
         wanted: &'a [v1::TestStatus],
     ) -> impl Iterator<Item = &'a str> + 'a {
         let tests = self.tests.iter();
-        let tests = tests.filter(move |(_, (status, _))| wanted.contains(status));
+        let tests = tests.filter(move |(_, test)| wanted.contains(&test.status));
         tests.map(|(id, _)| id.as_str())
     }
 
     fn counts(&self) -> Counts {
-        let counts = self.tests.values().map(|(status, _)| Counts::of(*status));
+        let counts = self.tests.values().map(|test| Counts::of(test.status));
         counts.fold(Counts::default(), Counts::plus)
     }
 }
@@ -84,6 +97,8 @@ pub struct Evidence {
     pub images: BTreeSet<String>,
     /// Agents that something ran on.
     pub agents: BTreeSet<String>,
+    /// How many cached passes were executed again, and passed.
+    pub audited_hits: u64,
     /// How often machines lost something.
     pub infrastructure_retries: u64,
     /// When it began.
@@ -106,6 +121,21 @@ impl Evidence {
         ended.map_or(v1::JobStatus::Unknown, |job| job.status)
     }
 
+    /// How many cached results come from each run that produced some; the name is empty for those of which it
+    /// is not known.
+    #[must_use]
+    pub fn cached_from(&self) -> BTreeMap<&str, u64> {
+        let tests = self.suites.values().flat_map(|suite| suite.tests.values());
+        let tests = tests.filter(|test| test.status == v1::TestStatus::Cached);
+        let jobs = self.jobs.values().filter(|job| job.cached);
+        let tests = tests.map(|test| test.cached_from.as_str());
+        let mut runs = BTreeMap::new();
+        for run in tests.chain(jobs.map(|job| job.cached_from.as_str())) {
+            *runs.entry(run).or_default() += 1;
+        }
+        runs
+    }
+
     /// The digest of what was required: the jobs as they were asked for.
     #[must_use]
     pub fn policy(&self) -> Digest {
@@ -121,8 +151,8 @@ impl Evidence {
     pub fn plan(&self) -> Digest {
         let mut lines = Lines::new();
         for (job, suite) in &self.suites {
-            for (test, (_, key)) in &suite.tests {
-                let key = key.map(|key| key.to_string()).unwrap_or_default();
+            for (test, evidence) in &suite.tests {
+                let key = evidence.key.map(|key| key.to_string()).unwrap_or_default();
                 lines.add(&[job, test, &key]);
             }
         }

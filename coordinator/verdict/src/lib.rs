@@ -24,6 +24,10 @@ pub use bundle::{InvalidBundleError, Verified, sign_bundle, verify_bundle};
 pub use counts::Counts;
 pub use decisive::{DecisiveRun, EndedRun};
 pub use envelope::{Envelope, EnvelopeError, PAYLOAD_TYPE, Signature};
-pub use evidence::{Evidence, EvidenceBuilder, IncompleteRunError, JobEvidence, SuiteEvidence};
+pub use evidence::{
+    Evidence, EvidenceBuilder, IncompleteRunError, JobEvidence, SuiteEvidence, TestEvidence,
+};
 pub use keys::{InvalidKeyError, NewKeyError, PublicKey, SigningKey};
-pub use statement::{Statement, Subject, TEST_RESULT_TYPE, VERDICT_TYPE, VerdictPredicate};
+pub use statement::{
+    CachedFrom, Statement, Subject, TEST_RESULT_TYPE, VERDICT_TYPE, VerdictPredicate,
+};

@@ -79,6 +79,12 @@ pub struct VerdictPredicate {
     pub jobs: Vec<JobStatement>,
     /// The statements about its suites: the digest of each as it was signed.
     pub test_results: Vec<Described>,
+    /// Where cached results come from.
+    #[serde(default)]
+    pub cached_from: Vec<CachedFrom>,
+    /// How many of them were executed all the same, and passed.
+    #[serde(default)]
+    pub audited_hits: u64,
     /// `job test` of each test that failed before it passed.
     pub flaky_tests: Vec<String>,
     /// How often machines lost something that then ran elsewhere.
@@ -93,6 +99,15 @@ pub struct VerdictPredicate {
     pub started_at: String,
     /// RFC 3339.
     pub finished_at: String,
+}
+
+/// A run that produced cached results.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CachedFrom {
+    /// Its id; empty for those of which it is not known.
+    pub run: String,
+    /// How many tests and builds.
+    pub results: u64,
 }
 
 /// What had to pass.
@@ -216,6 +231,12 @@ impl VerdictPredicate {
             counts: evidence.counts(),
             jobs: jobs.collect(),
             test_results: suites.iter().map(described).collect(),
+            cached_from: evidence
+                .cached_from()
+                .into_iter()
+                .map(cached_from)
+                .collect(),
+            audited_hits: evidence.audited_hits,
             flaky_tests: evidence.suites.iter().flat_map(flaky).collect(),
             infrastructure_retries: evidence.infrastructure_retries,
             leases: evidence.end.leases,
@@ -252,6 +273,11 @@ fn described((name, digest): &(String, Digest)) -> Described {
         name: Some(name.clone()),
         digest: sha256(digest),
     }
+}
+
+fn cached_from((run, results): (&str, u64)) -> CachedFrom {
+    let run = run.to_owned();
+    CachedFrom { run, results }
 }
 
 /// A job's name, and which of its tests were wanted.

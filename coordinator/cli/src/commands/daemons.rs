@@ -13,7 +13,7 @@ use regatta_runtime::{
     ContainerRuntime, DockerOptions, DockerRuntime, ProcessIsolation, ProcessOptions,
     ProcessRuntime, RuntimeError,
 };
-use regatta_server::{Coordinator, CoordinatorConfig, MetricsServer, StartError};
+use regatta_server::{AuditShare, Coordinator, CoordinatorConfig, MetricsServer, StartError};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -71,6 +71,8 @@ pub(super) async fn coordinator(
     config.storage = options.storage;
     config.clients_may_write = options.clients_may_write.into_iter().collect();
     config.unwatched_grace = options.abandoned_grace.unwrap_or(config.unwatched_grace);
+    config.audit_share =
+        AuditShare::from_percent(options.audit_hits).or_exit(ExitCode::BadConfiguration)?;
     config.maximum_timeout = options.maximum_timeout.unwrap_or(config.maximum_timeout);
     config.default_image = options.image;
     config.verdict_key = options.verdict_key;

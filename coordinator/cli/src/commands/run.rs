@@ -87,6 +87,7 @@ pub(super) async fn run_jobs(
         jobs: configured_jobs(chosen, pipeline, &roots),
         max_failures: how.max_failures,
         skip_cache_lookup: how.report.no_cache,
+        audit_percent: how.report.audit_hits,
         stream_tests: how.report.live_output,
         description: how.description,
     };

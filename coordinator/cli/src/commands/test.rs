@@ -131,6 +131,7 @@ async fn cargo_test(
         jobs,
         max_failures: options.stop.max_failures_or(1),
         skip_cache_lookup: options.report.no_cache,
+        audit_percent: options.report.audit_hits,
         stream_tests: options.report.live_output,
         description: description("regatta test", &options.filters),
     };

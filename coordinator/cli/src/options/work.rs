@@ -24,6 +24,19 @@ pub struct ReportArguments {
     /// Run everything, though its result is known
     #[arg(long)]
     pub no_cache: bool,
+    /// How many of a hundred cached passes to run all the same once all else has passed, to see whether they
+    /// hold [default: the coordinator's share, in runs that execute anything]
+    #[arg(long, value_name = "PERCENT", conflicts_with = "no_cache", value_parser = parse_percent)]
+    pub audit_hits: Option<f64>,
+}
+
+/// Reads a share in percent.
+pub(crate) fn parse_percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).parse::<f64>();
+    number
+        .ok()
+        .filter(|percent| (0.0..=100.0).contains(percent))
+        .ok_or_else(|| "write a number from 0 to 100".to_owned())
 }
 
 /// When a run stops before its end.

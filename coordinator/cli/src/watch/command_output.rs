@@ -97,6 +97,7 @@ impl<Out: Write, Err: Write> EventSink for CommandOutput<Out, Err> {
                 | Event::RunFinished(_)
                 | Event::InfrastructureRetry(_)
                 | Event::Warning(_)
+                | Event::HitsAudited(_)
                 | Event::TestSlow(_),
             )
             | None => Ok(()),

@@ -90,7 +90,7 @@ impl<S: Screen> HumanReport<S> {
             return Ok(());
         }
         self.screen.result(&line)?;
-        if result.status() == v1::TestStatus::Failed {
+        if result.is_audit || result.status() == v1::TestStatus::Failed {
             self.screen_block(&paint.output_block(result))?;
         }
         Ok(())
@@ -264,9 +264,13 @@ impl<S: Screen> EventSink for HumanReport<S> {
             Some(Event::TestSlow(slow)) => self.test_slow(slow),
             Some(Event::Warning(warning)) => self.warning(warning),
             Some(Event::RunFinished(finished)) => self.run_finished(finished),
-            Some(Event::RunStarted(_) | Event::JobStarted(_) | Event::SuitePlanned(_)) | None => {
-                Ok(())
-            }
+            Some(
+                Event::RunStarted(_)
+                | Event::JobStarted(_)
+                | Event::SuitePlanned(_)
+                | Event::HitsAudited(_),
+            )
+            | None => Ok(()),
         }
     }
 
@@ -280,6 +284,7 @@ impl<S: Screen> EventSink for HumanReport<S> {
 fn level_of(result: &v1::TestResult) -> StatusLevel {
     let slow = shown_duration(result.duration.as_ref()) >= SLOW;
     match result.status() {
+        _ if result.is_audit => StatusLevel::Fail,
         v1::TestStatus::Failed => StatusLevel::Fail,
         v1::TestStatus::Flaky => StatusLevel::Retry,
         v1::TestStatus::Passed if slow => StatusLevel::Slow,

@@ -12,7 +12,8 @@
 //! | `run-started` | `jobs` (names) |
 //! | `job-started` | `job` |
 //! | `suite-planned` | `job`, `planned`, `cached`, `skipped` |
-//! | `test` | `job`, `test`, `status` (`passed`, `cached`, `flaky`, `skipped`, `failed`, `not-run`), `failure_class`?, `duration`, `attempts`, `exit_code`?, `message`?, `agent`?, `slot`?, `image`?, `key`?, `stdout`?, `stderr`?, `stdout_digest`?, `stderr_digest`? |
+//! | `test` | `job`, `test`, `status` (`passed`, `cached`, `flaky`, `skipped`, `failed`, `not-run`), `failure_class`?, `duration`, `attempts`, `exit_code`?, `message`?, `agent`?, `slot`?, `image`?, `key`?, `stdout`?, `stderr`?, `stdout_digest`?, `stderr_digest`?, `cached_from`? (the run), `is_audit`? (in the place of a cached pass that did not hold) |
+//! | `hits-audited` | `job`, `agreed`: cached passes that were executed again, and passed |
 //! | `test-retried` | as `test`, of the failed attempt, and `next_attempt` |
 //! | `build-retried` | as `job-finished`, of the failed attempt, and `next_attempt` |
 //! | `test-slow` | `job`, `test`, `others`, `running`, `agent`: it still runs, and `others` with it |
@@ -124,6 +125,10 @@ impl<W: Write> JsonReport<W> {
                 .results
                 .iter()
                 .try_for_each(|result| self.write(&Line::Test(test(result)))),
+            Event::HitsAudited(v1::HitsAudited { job, agreed }) => self.write(&Line::HitsAudited {
+                job,
+                agreed: *agreed,
+            }),
             Event::TestRetried(retried) => match &retried.result {
                 Some(result) => self.write(&Line::TestRetried {
                     attempt: test(result),
@@ -234,6 +239,8 @@ fn test(result: &v1::TestResult) -> Test<'_> {
         stderr: String::from_utf8_lossy(&result.stderr_tail).into_owned(),
         stdout_digest: result.stdout_digest.as_ref().map(digest),
         stderr_digest: result.stderr_digest.as_ref().map(digest),
+        cached_from: &result.cached_from,
+        is_audit: result.is_audit,
     }
 }
 
@@ -277,6 +284,7 @@ fn job(finished: &v1::JobFinished) -> Job<'_> {
         counts: finished.counts.as_ref().map(counts),
         exit_code: finished.result.as_ref().map(|result| result.exit_code),
         provenance: provenance(finished.r#where.as_ref()),
+        cached_from: &finished.cached_from,
     }
 }
 

@@ -68,7 +68,20 @@ impl JunitReport {
                 case.set_system_err_lossy(&result.stderr_tail);
             }
         }
+        if result.is_audit {
+            self.take_out(&result.job, &result.test_id);
+        }
         self.add(&result.job, case);
+    }
+
+    /// Takes a case out that another is to replace: a cached pass.
+    fn take_out(&mut self, job: &str, test: &str) {
+        let Some(suite) = self.suites.get_mut(job) else {
+            return;
+        };
+        let before = suite.test_cases.len();
+        suite.test_cases.retain(|case| case.name.as_str() != test);
+        suite.tests -= before - suite.test_cases.len();
     }
 
     fn test_retried(&mut self, retried: &v1::TestRetried) {
@@ -147,6 +160,7 @@ impl EventSink for JunitReport {
                 Event::RunStarted(_)
                 | Event::JobStarted(_)
                 | Event::SuitePlanned(_)
+                | Event::HitsAudited(_)
                 | Event::JobOutput(_)
                 | Event::InfrastructureRetry(_)
                 | Event::Warning(_)

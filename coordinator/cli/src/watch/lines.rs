@@ -198,6 +198,10 @@ impl Paint {
         if counts.planned > 0 || parts.is_empty() {
             parts.push(self.tests_part(&counts));
         }
+        if tally.audited > 0 {
+            let hits = plural(tally.audited, "cached result");
+            parts.push(format!("{hits} executed again, the same"));
+        }
         format!("{head} {} {}", seconds(tally.duration()), parts.join("; "))
     }
 

@@ -18,6 +18,8 @@ pub struct Tally {
     pub failed: u64,
     /// Tests known from the cache.
     pub cached: u64,
+    /// Those of them that were executed again, and passed.
+    pub audited: u64,
     /// Jobs that have started and not ended.
     pub running: BTreeSet<String>,
     /// Jobs of the run.
@@ -80,6 +82,7 @@ impl Tally {
                     self.test_finished(result);
                 }
             }
+            Some(Event::HitsAudited(audited)) => self.audited += u64::from(audited.agreed),
             Some(Event::JobFinished(finished)) => self.job_finished(finished),
             Some(Event::RunFinished(finished)) => self.finished = Some(finished.clone()),
             Some(
@@ -124,8 +127,14 @@ impl Tally {
     }
 
     fn test_finished(&mut self, result: &v1::TestResult) {
-        self.done += 1;
-        self.suites.entry(result.job.clone()).or_default().done += 1;
+        match result.is_audit {
+            // In the place of a cached pass, which has been counted.
+            true => self.cached = self.cached.saturating_sub(1),
+            false => {
+                self.done += 1;
+                self.suites.entry(result.job.clone()).or_default().done += 1;
+            }
+        }
         match result.status() {
             v1::TestStatus::Failed => self.failed += 1,
             v1::TestStatus::Cached => self.cached += 1,

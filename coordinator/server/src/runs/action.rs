@@ -9,6 +9,7 @@ use regatta_wire::{reapi, v1};
 use super::context::{JobContext, JobWork, cancelled, of_unit, unknown};
 use super::event::provenance;
 use super::keys::action_key;
+use super::origin::stamped;
 use super::state::JobEnd;
 use crate::dispatch::{BatchShape, TaskEvent, TaskHandle, UnitPlan};
 
@@ -87,8 +88,16 @@ pub(super) async fn run_action(job: &JobContext, spec: ActionSpec) -> Result<Ans
         && missing_outputs(&outputs, &answer.result()).next().is_none();
     if merge_key.is_some() && is_cacheable {
         store(job, vec![(key, answer.result())]).await;
+    } else if cache == Some(Lookup::Skipped) && has_failed(job, &answer.outcome) {
+        distrust(job, vec![key]).await;
     }
     Ok(answer)
+}
+
+/// Whether an outcome shows that a pass with the same key is wrong.
+pub(super) fn has_failed(job: &JobContext, outcome: &v1::ExecutionOutcome) -> bool {
+    let is_own = matches!(judge(outcome), Err((class, _)) if may_be_retried(class));
+    is_own && job.surroundings.produced(outcome)
 }
 
 async fn known(job: &JobContext, key: &Digest) -> Option<Answer> {
@@ -121,11 +130,22 @@ pub(super) async fn store(job: &JobContext, passes: Vec<(Digest, reapi::ActionRe
     let (results, tenant) = (&job.run.results, &job.run.plan.tenant);
     futures::stream::iter(passes)
         .for_each_concurrent(CONCURRENT_WRITES, |(key, result)| async move {
+            let result = stamped(result, &job.run.run);
             if let Err(error) = results.put(tenant, &key, result).await {
                 tracing::warn!(run = %job.run.run, %key, %error, "a result could not be stored");
             }
         })
         .await;
+}
+
+/// Forgets passes that have been shown not to hold.
+pub(super) async fn distrust(job: &JobContext, keys: Vec<Digest>) {
+    let (results, tenant) = (&job.run.results, &job.run.plan.tenant);
+    for key in keys {
+        if let Err(error) = results.remove(tenant, &key).await {
+            tracing::warn!(run = %job.run.run, %key, %error, "a wrong result could not be forgotten");
+        }
+    }
 }
 
 async fn answer_of(job: &JobContext, mut handle: TaskHandle) -> Result<Answer, JobEnd> {

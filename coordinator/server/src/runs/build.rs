@@ -11,6 +11,7 @@ use super::action::{
 };
 use super::context::{JobContext, JobOutcome, failed};
 use super::event;
+use super::origin::origin_of;
 use super::output::tail_to_show;
 use super::state::{JobEnd, JobStatus};
 
@@ -67,6 +68,10 @@ async fn outcome_of(job: &JobContext, answer: Answer, attempts: u32) -> JobOutco
     };
     JobOutcome {
         end,
+        cached_from: match answer.cached {
+            true => origin_of(&result),
+            false => String::new(),
+        },
         result: Some(result),
         cached: answer.cached,
         provenance: answer.provenance,

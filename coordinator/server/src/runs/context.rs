@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::log::RunLog;
 use super::plan::{Plan, PlannedJob};
 use super::state::{JobEnd, JobStatus};
+use super::suite::Audit;
 use super::surroundings::Surroundings;
 use crate::action_cache::ActionCache;
 use crate::dispatch::{BatchShape, Dispatcher, TaskHandle, UnitPlan, Work};
@@ -41,6 +42,8 @@ pub(super) struct RunContext {
     pub(super) failures: Failures,
     /// What whoever submitted the run has been warned of.
     pub(super) warned: Mutex<BTreeSet<String>>,
+    /// What is executed again though it is known.
+    pub(super) audit: Audit,
 }
 
 /// Counts failures while their jobs go on.
@@ -66,6 +69,11 @@ impl Failures {
 impl RunContext {
     pub(super) fn count_lease(&self) {
         self.leases.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether anything has been leased for it.
+    pub(super) fn has_executed(&self) -> bool {
+        self.leases.load(Ordering::Relaxed) > 0
     }
 
     /// Tells watchers of something that concerns the whole run, however many jobs meet with it.
@@ -97,6 +105,8 @@ pub(super) struct JobOutcome {
     pub(super) end: JobEnd,
     pub(super) result: Option<reapi::ActionResult>,
     pub(super) cached: bool,
+    /// The run that a cached result comes from, if it is known.
+    pub(super) cached_from: String,
     pub(super) provenance: Option<v1::Provenance>,
     /// Of a build: how many attempts came to an end, this one included; 0 if nothing ran.
     pub(super) attempts: u32,
@@ -108,6 +118,7 @@ impl From<JobEnd> for JobOutcome {
             end,
             result: None,
             cached: false,
+            cached_from: String::new(),
             provenance: None,
             attempts: 0,
         }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use regatta_ledger::RunEnd;
-use regatta_model::Digest;
+use regatta_model::{Digest, Verdict};
 use regatta_wire::convert::duration_to_wire;
 use regatta_wire::v1::run_event::Event;
 use regatta_wire::{reapi, v1};
@@ -23,7 +23,7 @@ use super::log::now;
 use super::overlay::{Layer, OverlayError, lay, resolve, root_of};
 use super::plan::{JobKind, PlannedInput};
 use super::state::{Conclusion, JobNode, RunInput, RunOutput, RunState};
-use super::suite::run_suite;
+use super::suite::{audit_hits, run_suite};
 use super::surroundings::{Surroundings, have_told_images};
 use super::waiting::tell_of_waiting;
 
@@ -87,6 +87,7 @@ impl RunDriver {
             for output in self.state.step(input) {
                 self.context.log.room().await;
                 if let RunOutput::Finish(conclusion) = output {
+                    let conclusion = self.audited(conclusion).await;
                     self.finish(conclusion);
                     return;
                 }
@@ -172,6 +173,21 @@ impl RunDriver {
         let duration = started.map(|started| started.elapsed());
         let finished = event::job_finished(name, outcome, duration);
         self.context.log.append(Event::JobFinished(finished));
+    }
+
+    /// What a run comes to once some of the cached passes that it rests on have been looked into.
+    async fn audited(&mut self, conclusion: Conclusion) -> Conclusion {
+        if conclusion.verdict != Verdict::Releasable {
+            return conclusion;
+        }
+        let context = Arc::clone(&self.context);
+        tokio::select! {
+            disagreements = audit_hits(&context, &self.cancel) => conclusion.corrected_by(&disagreements),
+            reason = trouble_of(&context) => {
+                self.trouble = Some(reason);
+                conclusion
+            }
+        }
     }
 
     fn finish(&mut self, mut conclusion: Conclusion) {

@@ -65,6 +65,7 @@ pub(super) fn job_finished(
         counts: Some(counts(&end.counts)),
         r#where: outcome.provenance.clone(),
         attempts: outcome.attempts,
+        cached_from: outcome.cached_from.clone(),
     }
 }
 

@@ -61,6 +61,7 @@ impl<'a> LogSearch<'a> {
             | Event::JobOutput(_)
             | Event::RunFinished(_)
             | Event::InfrastructureRetry(_)
+            | Event::HitsAudited(_)
             | Event::Warning(_) => {}
         }
     }

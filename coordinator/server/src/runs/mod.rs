@@ -11,9 +11,12 @@
 //! - A watcher gets every event once and in order, whatever its speed; it holds up nobody.
 //! - An event is seen by nobody before it is durable, unless the ledger has failed for so long that its run
 //!   is ended for it.
+//! - A cached pass that is executed again and does not hold is forgotten, and its run is not RELEASABLE if
+//!   the test failed.
 //! - No run waits for ever: not for a ledger without room either.
 
 mod action;
+mod audit;
 mod build;
 mod context;
 mod driver;
@@ -21,6 +24,7 @@ mod event;
 mod keys;
 mod log;
 mod logs;
+mod origin;
 mod orphan;
 mod output;
 mod overlay;
@@ -34,6 +38,7 @@ mod tally;
 mod verdict;
 mod waiting;
 
+pub use audit::{AuditShare, InvalidAuditShareError};
 pub use plan::PlanError;
 pub use registry::{FindRunError, RunRegistry, RunServices, StartRunsError, SubmitRunError};
 pub use service::RunsService;

@@ -58,7 +58,8 @@ impl Told {
                 self.planned.insert(planned.job, planned.planned);
             }
             Event::TestsFinished(finished) => {
-                for result in finished.results {
+                // An audit's result takes the place of one that is counted.
+                for result in finished.results.iter().filter(|it| !it.is_audit) {
                     self.count(result.status());
                 }
             }
@@ -71,6 +72,7 @@ impl Told {
             | Event::RunFinished(_)
             | Event::InfrastructureRetry(_)
             | Event::Warning(_)
+            | Event::HitsAudited(_)
             | Event::TestSlow(_) => {}
         }
     }

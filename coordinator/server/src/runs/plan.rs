@@ -10,6 +10,7 @@ use regatta_model::{Digest, JobName, Platform, TenantId};
 use regatta_wire::convert::required_digest;
 use regatta_wire::{reapi, v1};
 
+use super::audit::AuditShare;
 use crate::action_plan::{PlanDefaults, RunSettings, canonical_command, settings_of, timeout_of};
 use crate::status::with_sources;
 use cycles::check_acyclic;
@@ -89,6 +90,8 @@ pub(crate) struct Plan {
     pub(crate) tenant: TenantId,
     pub(crate) spec: v1::RunSpec,
     pub(crate) jobs: Vec<PlannedJob>,
+    /// `None` for the coordinator's own.
+    pub(crate) audit: Option<AuditShare>,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -148,10 +151,15 @@ impl Plan {
             .map(|job| plan_job(job, &names, &spec.jobs, defaults, &mut warnings))
             .collect::<Result<Vec<_>, _>>()?;
         check_acyclic(&jobs)?;
+        let audit = spec.audit_percent.map(AuditShare::from_percent);
+        let audit = audit
+            .transpose()
+            .map_err(|error| invalid("spec.audit_percent", error))?;
         Ok(Self {
             tenant,
             spec,
             jobs,
+            audit,
             warnings,
         })
     }

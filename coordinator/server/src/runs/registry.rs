@@ -13,11 +13,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
+use super::audit::AuditShare;
 use super::context::{Failures, RunContext};
 use super::driver::drive;
 use super::log::{RunLog, now, read_spec, read_stored};
 use super::orphan;
 use super::plan::{Plan, PlanError};
+use super::suite::Audit;
 use crate::action_cache::ActionCache;
 use crate::action_plan::PlanDefaults;
 use crate::cas::{InputTreeError, InputTrees};
@@ -44,6 +46,8 @@ pub struct RunServices {
     pub ledger: Arc<dyn Ledger>,
     /// What applies where a job says nothing.
     pub defaults: PlanDefaults,
+    /// Which cached passes are executed all the same.
+    pub audit_share: AuditShare,
 }
 
 /// All runs.
@@ -175,6 +179,7 @@ impl RunRegistry {
     ) {
         tracing::info!(%run, jobs = plan.jobs.len(), "a run has been submitted");
         let services = self.services.clone();
+        let audit = Audit::new(plan.audit, services.audit_share);
         let context = Arc::new(RunContext {
             run: run.clone(),
             plan,
@@ -186,6 +191,7 @@ impl RunRegistry {
             leases: AtomicU64::new(0),
             failures: Failures::default(),
             warned: Mutex::default(),
+            audit,
         });
         let span = tracing::info_span!("run", %run);
         tokio::spawn(drive(context, cancel).instrument(span));

@@ -5,7 +5,8 @@ use std::num::NonZeroU32;
 use regatta_ledger::RunCounts;
 use regatta_model::{FailureClass, Verdict};
 
-use super::tally::{adds_up, plus};
+use super::suite::Disagreement;
+use super::tally::{Ending, adds_up, corrected, plus};
 
 /// How a job ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -79,6 +80,22 @@ impl Conclusion {
         self.cancelled = false;
         if self.verdict == Verdict::Releasable {
             self.verdict = Verdict::Unknown;
+        }
+        self
+    }
+}
+
+impl Conclusion {
+    /// The same with what became of cached passes that did not hold.
+    pub(crate) fn corrected_by(mut self, disagreements: &[Disagreement]) -> Self {
+        for Disagreement { job, test, ending } in disagreements {
+            self.counts = corrected(self.counts, *ending);
+            if matches!(ending, Ending::Failed(_)) {
+                self.verdict = Verdict::NotReleasable;
+                self.reasons.push(format!(
+                    "the cached pass of `{test}` of `{job}` does not hold"
+                ));
+            }
         }
         self
     }

@@ -1,5 +1,6 @@
 //! A test job: discover, look up, run the rest, judge, count.
 
+mod audit;
 mod contract;
 mod discovery;
 mod execution;
@@ -24,11 +25,14 @@ use regatta_wire::v1::run_event::Event;
 use super::context::{JobContext, JobOutcome, cancelled};
 use super::event;
 use super::keys::action_key;
+use super::origin::origin_of;
 use super::plan::{Adapter, PlannedSuite};
 use super::state::{JobEnd, JobStatus};
 use super::tally::{Ending, Tally};
+pub(super) use audit::{Audit, Disagreement, audit_hits};
 use execution::Execution;
 use judged::reason_of_skip;
+use outbox::Purpose;
 
 /// How long a test is expected to take if nothing is known of it or its neighbours.
 const UNKNOWN_DURATION: Duration = Duration::from_millis(100);
@@ -80,7 +84,7 @@ async fn run(job: &JobContext, suite: &PlannedSuite) -> Result<JobEnd, JobEnd> {
         skipped: counts.skipped,
     }));
     tell(job, known).await;
-    let mut execution = Execution::new(job, suite, &tests, tally);
+    let mut execution = Execution::new(job, suite, &tests, tally, Purpose::Answer);
     execution.run().await;
     let (tally, complaints) = execution.finish().await;
     Ok(conclude(job, &tally, &complaints))
@@ -180,24 +184,30 @@ async fn record_cached(job: &JobContext, tests: &[Test], tally: &mut Tally) -> V
         Vec::new()
     });
     let mut results = Vec::new();
+    let mut hits = Vec::new();
     for (index, found) in open.into_iter().zip(found) {
         let Some(found) = found else { continue };
+        let cached_from = origin_of(&found);
         if let Some(reason) = reason_of_skip(&found) {
             tally.record(index, Ending::Skipped);
             results.push(v1::TestResult {
                 message: reason,
+                cached_from,
                 ..bare_result(job, &tests[index], Ending::Skipped)
             });
             continue;
         }
         tally.record(index, Ending::Cached);
+        hits.push(&tests[index]);
         results.push(v1::TestResult {
+            cached_from,
             exit_code: Some(found.exit_code),
             stdout_digest: found.stdout_digest.clone(),
             stderr_digest: found.stderr_digest.clone(),
             ..bare_result(job, &tests[index], Ending::Cached)
         });
     }
+    job.run.audit.consider(job, hits.into_iter());
     results
 }
 

@@ -42,15 +42,7 @@ impl Tally {
         };
         *slot = Some(ending);
         self.open -= 1;
-        let counts = &mut self.counts;
-        *match ending {
-            Ending::Passed => &mut counts.passed,
-            Ending::Flaky => &mut counts.flaky,
-            Ending::Cached => &mut counts.cached,
-            Ending::Skipped => &mut counts.skipped,
-            Ending::Failed(_) => &mut counts.failed,
-            Ending::NotRun => &mut counts.not_run,
-        } += 1;
+        *count_of(&mut self.counts, ending) += 1;
         true
     }
 
@@ -69,6 +61,11 @@ impl Tally {
 
     pub(crate) const fn counts(&self) -> RunCounts {
         self.counts
+    }
+
+    /// How each test has ended, if it has.
+    pub(crate) fn endings(&self) -> impl Iterator<Item = &Option<Ending>> + Clone {
+        self.endings.iter()
     }
 
     /// How many failed for this reason.
@@ -90,6 +87,24 @@ pub(crate) fn adds_up(counts: &RunCounts) -> bool {
         counts.not_run,
     ];
     ended.into_iter().map(u64::from).sum::<u64>() == u64::from(counts.planned)
+}
+
+/// The counts once a cached pass that did not hold is counted as what it became instead.
+pub(crate) fn corrected(mut counts: RunCounts, ending: Ending) -> RunCounts {
+    counts.cached = counts.cached.saturating_sub(1);
+    *count_of(&mut counts, ending) += 1;
+    counts
+}
+
+fn count_of(counts: &mut RunCounts, ending: Ending) -> &mut u32 {
+    match ending {
+        Ending::Passed => &mut counts.passed,
+        Ending::Flaky => &mut counts.flaky,
+        Ending::Cached => &mut counts.cached,
+        Ending::Skipped => &mut counts.skipped,
+        Ending::Failed(_) => &mut counts.failed,
+        Ending::NotRun => &mut counts.not_run,
+    }
 }
 
 /// Both together.

@@ -1,3 +1,4 @@
+mod audit;
 mod builds;
 mod caching;
 pub(crate) mod fake_agent;

@@ -7,7 +7,7 @@ use regatta_model::Digest;
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 
-use super::{Evidence, IncompleteRunError, JobEvidence, SuiteEvidence};
+use super::{Evidence, IncompleteRunError, JobEvidence, SuiteEvidence, TestEvidence};
 
 /// What the events so far have said.
 #[derive(Debug, Default)]
@@ -18,6 +18,7 @@ pub struct EvidenceBuilder {
     suites: BTreeMap<String, SuiteEvidence>,
     images: BTreeSet<String>,
     agents: BTreeSet<String>,
+    audited_hits: u64,
     infrastructure_retries: u64,
     started_at: Option<Timestamp>,
     finished_at: Option<Timestamp>,
@@ -40,6 +41,7 @@ impl EvidenceBuilder {
                 self.place(place);
             }
             Some(Event::JobFinished(finished)) => self.job(finished),
+            Some(Event::HitsAudited(audited)) => self.audited_hits += u64::from(audited.agreed),
             Some(Event::InfrastructureRetry(_)) => self.infrastructure_retries += 1,
             Some(Event::RunFinished(finished)) => {
                 self.end = Some(finished.clone());
@@ -61,7 +63,11 @@ impl EvidenceBuilder {
         self.place(result.r#where.as_ref());
         let key = result.key.as_ref().and_then(|key| key.try_into().ok());
         let suite = self.suites.entry(result.job.clone()).or_default();
-        let test = (result.status(), key);
+        let test = TestEvidence {
+            status: result.status(),
+            key,
+            cached_from: result.cached_from.clone(),
+        };
         suite.tests.insert(result.test_id.clone(), test);
     }
 
@@ -81,6 +87,7 @@ impl EvidenceBuilder {
         let job = JobEvidence {
             status: finished.status(),
             cached: finished.cached,
+            cached_from: finished.cached_from.clone(),
             flaky: finished.status() == v1::JobStatus::Passed && finished.attempts > 1,
             artefacts: files.chain(directories).filter_map(artefact).collect(),
         };
@@ -110,6 +117,7 @@ impl EvidenceBuilder {
             suites: self.suites,
             images: self.images,
             agents: self.agents,
+            audited_hits: self.audited_hits,
             infrastructure_retries: self.infrastructure_retries,
             started_at: self
                 .started_at

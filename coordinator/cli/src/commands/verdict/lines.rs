@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use regatta_verdict::{Counts, PublicKey, Subject, Verified};
+use regatta_verdict::{CachedFrom, Counts, PublicKey, Subject, Verified};
 
 use crate::watch::{Paint, Tone};
 
@@ -34,6 +34,7 @@ pub(super) fn of(verified: &Verified, key: &PublicKey, paint: Paint) -> String {
     line("run", said.run.clone());
     line("required", said.policy.required_jobs.join(", "));
     line("tests", counts(said.counts));
+    line("cached", cached_from(&said.cached_from, said.audited_hits));
     line("flaky", some_of(&said.flaky_tests));
     line("artefacts", artefacts(&verified.statements[0].subject));
     line("agents", some_of(&said.agents));
@@ -99,6 +100,23 @@ fn counts(counts: Counts) -> String {
         .map(|(count, kind)| format!("{count} {kind}"))
         .collect();
     format!("{} planned: {}", counts.planned, some.join(", "))
+}
+
+/// Where what was known comes from.
+fn cached_from(runs: &[CachedFrom], audited: u64) -> String {
+    let named = runs.iter().map(|it| match it.run.as_str() {
+        "" => format!("{} from a run that is not known", it.results),
+        run => format!(
+            "{} from run {}",
+            it.results,
+            run.get(..SHORT).unwrap_or(run)
+        ),
+    });
+    let mut text = some_of(&named.collect::<Vec<_>>());
+    if audited > 0 {
+        let _infallible = write!(text, "; {audited} executed again, the same");
+    }
+    text
 }
 
 fn some_of(all: &[String]) -> String {

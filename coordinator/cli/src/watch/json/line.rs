@@ -29,6 +29,10 @@ pub(super) enum Line<'a> {
         skipped: u32,
     },
     Test(Test<'a>),
+    HitsAudited {
+        job: &'a str,
+        agreed: u32,
+    },
     TestRetried {
         #[serde(flatten)]
         attempt: Test<'a>,
@@ -86,6 +90,10 @@ pub(super) struct Test<'a> {
     pub(super) stdout_digest: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) stderr_digest: Option<String>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub(super) cached_from: &'a str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) is_audit: bool,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -126,6 +134,8 @@ pub(super) struct Job<'a> {
     pub(super) exit_code: Option<i32>,
     #[serde(flatten)]
     pub(super) provenance: Provenance<'a>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub(super) cached_from: &'a str,
 }
 
 #[derive(Debug, Serialize)]

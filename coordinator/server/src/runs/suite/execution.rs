@@ -11,10 +11,11 @@ use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 use tokio::time::Instant;
 
+use super::audit::is_disagreement;
 use super::contract::{self, BatchReport, IdsFile};
 use super::judged::{Ended, Judged};
 use super::live::{MAX_STREAMED_BYTES, at};
-use super::outbox::Outbox;
+use super::outbox::{Outbox, Purpose};
 use super::reports::Reports;
 use super::slow::SlowTests;
 use super::{Test, bare_result, harness};
@@ -46,6 +47,7 @@ pub(super) struct Execution<'a> {
     pub(super) slow: SlowTests,
     /// How much of the tests' output has been told as it came, in bytes.
     streamed_bytes: usize,
+    purpose: Purpose,
 }
 
 /// Where an answer comes from.
@@ -61,6 +63,7 @@ impl<'a> Execution<'a> {
         suite: &'a PlannedSuite,
         tests: &'a [Test],
         tally: Tally,
+        purpose: Purpose,
     ) -> Self {
         Self {
             job,
@@ -76,6 +79,7 @@ impl<'a> Execution<'a> {
             outbox: Outbox::new(job),
             slow: SlowTests::default(),
             streamed_bytes: 0,
+            purpose,
         }
     }
 
@@ -120,6 +124,9 @@ impl<'a> Execution<'a> {
         let open: Vec<usize> = self.tally.open().collect();
         for test in open {
             self.tally.record(test, Ending::NotRun);
+            if self.purpose == Purpose::Audit {
+                continue;
+            }
             let result = v1::TestResult {
                 attempts: self.attempts[test],
                 ..bare_result(self.job, &self.tests[test], Ending::NotRun)
@@ -241,7 +248,9 @@ impl<'a> Execution<'a> {
         units: Vec<UnitIndex>,
         agent: AgentId,
     ) {
-        self.job.run.count_lease();
+        if self.purpose == Purpose::Answer {
+            self.job.run.count_lease();
+        }
         let together = self.suite.adapter.runs_together();
         let tests = units.iter();
         let tests = tests.filter_map(|unit| self.test_of(submission, *unit));
@@ -283,9 +292,8 @@ impl<'a> Execution<'a> {
                 report.judge(&self.tests[test].id)
             }
         };
-        judged.cacheable = judged
-            .cacheable
-            .filter(|_| self.job.surroundings.produced(&outcome));
+        let is_comparable = self.job.surroundings.produced(&outcome);
+        judged.cacheable = judged.cacheable.filter(|_| is_comparable);
         self.attempts[test] += 1;
         let attempts = self.attempts[test];
         judged.refuse_late_skip(attempts);
@@ -310,7 +318,24 @@ impl<'a> Execution<'a> {
                 return;
             }
         }
+        if is_comparable {
+            self.compare(test, ending);
+        }
         self.settle(test, ending, result, judged);
+    }
+
+    /// A pass that is cached is forgotten if the same test has just shown that it does not hold.
+    fn compare(&mut self, test: usize, ending: Ending) {
+        let may_be_cached =
+            self.purpose == Purpose::Audit || self.job.run.plan.spec.skip_cache_lookup;
+        // What passes in the end is cached anew, unless it was known to pass at once.
+        let is_wrong = match self.purpose {
+            Purpose::Audit => is_disagreement(ending),
+            Purpose::Answer => matches!(ending, Ending::Failed(class) if may_be_retried(class)),
+        };
+        if may_be_cached && is_wrong {
+            self.outbox.distrust(self.tests[test].key);
+        }
     }
 
     /// The report of a lease's batch, read once for all its tests.
@@ -358,12 +383,19 @@ impl<'a> Execution<'a> {
             return;
         }
         let known = &self.tests[test];
-        self.outbox.tell(result);
-        if let Some(pass) = judged.cacheable {
+        if self.purpose == Purpose::Audit {
+            if is_disagreement(ending) {
+                self.outbox.tell(audited(result));
+            }
+        } else {
+            self.outbox.tell(result);
+        }
+        if let Some(pass) = judged.cacheable.filter(|_| self.purpose == Purpose::Answer) {
             self.outbox.cache(known.key, pass);
         }
         let failed = matches!(ending, Ending::Failed(_));
-        if matches!(ending, Ending::Failed(class) if class != FailureClass::Infra) {
+        let counts = self.purpose == Purpose::Answer;
+        if counts && matches!(ending, Ending::Failed(class) if class != FailureClass::Infra) {
             self.job.run.failures.add_one();
         }
         let is_measured = !matches!(
@@ -383,6 +415,17 @@ impl<'a> Execution<'a> {
             });
         }
     }
+}
+
+/// A result that takes the place of a cached pass.
+fn audited(mut result: v1::TestResult) -> v1::TestResult {
+    let said = match result.message.as_str() {
+        "" => String::new(),
+        text => format!(": {text}"),
+    };
+    result.message = format!("a pass was cached, and does not hold{said}");
+    result.is_audit = true;
+    result
 }
 
 fn events_of(handle: TaskHandle) -> BoxStream<'static, TaskEvent> {

@@ -5,14 +5,24 @@ use regatta_model::Digest;
 use regatta_wire::{reapi, v1};
 
 use super::{MAX_RESULTS_PER_EVENT, tell};
-use crate::runs::action::store;
+use crate::runs::action::{distrust, store};
 use crate::runs::context::JobContext;
+
+/// Why tests are executed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Purpose {
+    /// Nobody knows how they end.
+    Answer,
+    /// They are known to pass, which is looked into.
+    Audit,
+}
 
 /// Gathers what comes of tests, so that it is passed on many at a time.
 pub(super) struct Outbox<'a> {
     job: &'a JobContext,
     finished: Vec<v1::TestResult>,
     passes: Vec<(Digest, reapi::ActionResult)>,
+    wrong: Vec<Digest>,
     observations: Vec<TestObservation>,
 }
 
@@ -22,6 +32,7 @@ impl<'a> Outbox<'a> {
             job,
             finished: Vec::new(),
             passes: Vec::new(),
+            wrong: Vec::new(),
             observations: Vec::new(),
         }
     }
@@ -34,6 +45,11 @@ impl<'a> Outbox<'a> {
     /// Caches a pass with the next flush, before anyone is told of it.
     pub(super) fn cache(&mut self, key: Digest, pass: reapi::ActionResult) {
         self.passes.push((key, pass));
+    }
+
+    /// Forgets a pass with the next flush, before anyone is told of it.
+    pub(super) fn distrust(&mut self, key: Digest) {
+        self.wrong.push(key);
     }
 
     /// Lets the ledger learn from a test once all of them have ended.
@@ -54,6 +70,7 @@ impl<'a> Outbox<'a> {
         if !passes.is_empty() {
             store(self.job, passes).await;
         }
+        distrust(self.job, std::mem::take(&mut self.wrong)).await;
         let finished = std::mem::take(&mut self.finished);
         metrics::counter!("regatta_tests_finished_total").increment(finished.len() as u64);
         tell(self.job, finished).await;

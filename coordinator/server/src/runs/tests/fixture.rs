@@ -25,7 +25,7 @@ use crate::action_plan::PlanDefaults;
 use crate::cas::InputTrees;
 use crate::dispatch::{DispatchConfig, Dispatcher};
 use crate::fleet_service::FleetService;
-use crate::runs::{RunRegistry, RunServices, RunsService};
+use crate::runs::{AuditShare, RunRegistry, RunServices, RunsService};
 
 /// How long a test waits for what must happen.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -45,7 +45,17 @@ impl Fixture {
         Self::with_ledger(Arc::new(MemoryLedger::new())).await
     }
 
+    /// One that looks into every cached pass if anything is executed.
+    pub(crate) async fn with_audits() -> Self {
+        let all = AuditShare::from_percent(100.0).expect("is a share");
+        Self::with(Arc::new(MemoryLedger::new()), all).await
+    }
+
     pub(crate) async fn with_ledger(ledger: Arc<dyn Ledger>) -> Self {
+        Self::with(ledger, AuditShare::default()).await
+    }
+
+    async fn with(ledger: Arc<dyn Ledger>, audit_share: AuditShare) -> Self {
         let memory = || -> Arc<dyn BlobStore> {
             Arc::new(EmptyBlobStore::new(Arc::new(MemoryBlobStore::new())))
         };
@@ -80,6 +90,7 @@ impl Fixture {
             trees: Arc::new(InputTrees::new(Arc::clone(&blobs))),
             ledger: Arc::clone(&ledger),
             defaults,
+            audit_share,
         };
         let (channel, server) = serve(&services).await;
         Self {

@@ -1,0 +1,170 @@
+//! Cached passes that are executed again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use regatta_wire::v1;
+use regatta_wire::v1::run_event::Event;
+
+use super::fake_agent::{Script, completed};
+use super::fixture::{Fixture, Story, libtest, spec};
+use super::{PASSED, names, runner};
+
+/// Four tests, of which the second does as it is told: nobody declared what it depends on.
+fn undeclared(how: Arc<AtomicU32>) -> Script {
+    runner(names(4), move |id| {
+        let fails = id == "test_0001"
+            && match how.load(Ordering::SeqCst) {
+                GOOD => false,
+                FLAKY => how.swap(GOOD, Ordering::SeqCst) == FLAKY,
+                _ => true,
+            };
+        match fails {
+            true => Some(completed(101, "")),
+            false => Some(completed(0, PASSED)),
+        }
+    })
+}
+
+const GOOD: u32 = 0;
+const FLAKY: u32 = 1;
+const BROKEN: u32 = 2;
+
+fn audited(retries: u32) -> v1::RunSpec {
+    let job = v1::Job {
+        retries,
+        ..libtest("unit")
+    };
+    v1::RunSpec {
+        audit_percent: Some(100.0),
+        ..spec(vec![job])
+    }
+}
+
+fn agreed(story: &Story) -> u32 {
+    let audits = story.events.iter().map(|event| match event {
+        Event::HitsAudited(audited) => audited.agreed,
+        _ => 0,
+    });
+    audits.sum()
+}
+
+fn in_place_of_hits(story: &Story) -> Vec<v1::TestResult> {
+    let results = story.events.iter().filter_map(|event| match event {
+        Event::TestsFinished(finished) => Some(&finished.results),
+        _ => None,
+    });
+    let results = results.flatten().filter(|result| result.is_audit);
+    results.cloned().collect()
+}
+
+#[tokio::test]
+async fn a_wrong_hit_never_passes() {
+    let fixture = Fixture::start().await;
+    let how = Arc::new(AtomicU32::new(GOOD));
+    let _agent = fixture.agent("a", undeclared(Arc::clone(&how)));
+    let first = fixture.submit(audited(0)).await;
+    assert_eq!(fixture.finish(&first).await.counts().passed, 4);
+
+    let story = fixture.run(audited(0)).await;
+    assert_eq!((story.counts().cached, agreed(&story)), (4, 4));
+    assert_eq!(story.end().verdict(), v1::Verdict::Releasable);
+    assert_eq!(story.end().leases, 0, "an audit is no part of the answer");
+    let cached = story.tests();
+    assert!(cached.values().all(|result| result.cached_from == first));
+
+    how.store(BROKEN, Ordering::SeqCst);
+    let story = fixture.run(audited(0)).await;
+    assert_eq!(story.end().verdict(), v1::Verdict::NotReleasable);
+    let reasons = &story.end().reasons;
+    assert!(
+        reasons[0].contains("`test_0001` of `unit` does not hold"),
+        "{reasons:?}"
+    );
+    let counts = story.counts();
+    assert_eq!((counts.planned, counts.cached, counts.failed), (4, 3, 1));
+    let [wrong] = &in_place_of_hits(&story)[..] else {
+        panic!("one is told anew")
+    };
+    assert_eq!(
+        (wrong.test_id.as_str(), wrong.status()),
+        ("test_0001", v1::TestStatus::Failed)
+    );
+    // The evidence adds up to what the run says of itself.
+    let mut evidence = regatta_verdict::EvidenceBuilder::default();
+    for (event, second) in story.events.iter().zip(1..) {
+        evidence.take(&v1::RunEvent {
+            sequence: 1,
+            time: Some(prost_types::Timestamp {
+                seconds: second,
+                nanos: 0,
+            }),
+            event: Some(event.clone()),
+        });
+    }
+    let evidence = evidence.finish().expect("does not contradict itself");
+    assert_eq!((evidence.audited_hits, evidence.counts().failed), (3, 1));
+
+    // It is forgotten: the next run does not look into anything to find it.
+    let story = fixture.run(spec(vec![libtest("unit")])).await;
+    assert_eq!((story.counts().cached, story.counts().failed), (3, 1));
+}
+
+#[tokio::test]
+async fn a_hit_that_needs_a_second_try_is_flaky_and_forgotten() {
+    let fixture = Fixture::start().await;
+    let how = Arc::new(AtomicU32::new(GOOD));
+    let _agent = fixture.agent("a", undeclared(Arc::clone(&how)));
+    fixture.run(audited(1)).await;
+    how.store(FLAKY, Ordering::SeqCst);
+    let story = fixture.run(audited(1)).await;
+    assert_eq!(story.end().verdict(), v1::Verdict::Releasable);
+    assert_eq!((story.counts().cached, story.counts().flaky), (3, 1));
+    let story = fixture.run(audited(1)).await;
+    assert_eq!((story.counts().cached, story.counts().passed), (3, 1));
+}
+
+#[tokio::test]
+async fn a_commit_of_which_all_is_known_needs_no_agent() {
+    let fixture = Fixture::with_audits().await;
+    let answers = Arc::new(AtomicBool::new(true));
+    let script = runner(names(4), {
+        let answers = Arc::clone(&answers);
+        move |_| answers.load(Ordering::SeqCst).then(|| completed(0, PASSED))
+    });
+    let _agent = fixture.agent("a", script);
+    fixture.run(spec(vec![libtest("unit")])).await;
+    answers.store(false, Ordering::SeqCst);
+    let story = fixture.run(spec(vec![libtest("unit")])).await;
+    assert_eq!((story.counts().cached, agreed(&story)), (4, 0));
+}
+
+#[tokio::test]
+async fn a_run_that_executes_anything_audits_by_itself() {
+    let fixture = Fixture::with_audits().await;
+    let _agent = fixture.agent("a", undeclared(Arc::new(AtomicU32::new(GOOD))));
+    fixture.run(spec(vec![libtest("unit")])).await;
+    let other = v1::Job {
+        cpu_milli: 500,
+        ..libtest("other")
+    };
+    let story = fixture.run(spec(vec![libtest("unit"), other])).await;
+    assert_eq!((story.counts().cached, story.counts().passed), (4, 4));
+    assert_eq!(agreed(&story), 4);
+}
+
+#[tokio::test]
+async fn a_failure_takes_back_the_pass_that_was_cached() {
+    let fixture = Fixture::start().await;
+    let how = Arc::new(AtomicU32::new(GOOD));
+    let _agent = fixture.agent("a", undeclared(Arc::clone(&how)));
+    fixture.run(spec(vec![libtest("unit")])).await;
+    how.store(BROKEN, Ordering::SeqCst);
+    let anew = v1::RunSpec {
+        skip_cache_lookup: true,
+        ..spec(vec![libtest("unit")])
+    };
+    assert_eq!(fixture.run(anew).await.counts().failed, 1);
+    let story = fixture.run(spec(vec![libtest("unit")])).await;
+    assert_eq!((story.counts().cached, story.counts().failed), (3, 1));
+}
