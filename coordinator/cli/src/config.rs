@@ -19,6 +19,11 @@
 //! discover = "./tests/list"  # prints one test id a line
 //! run = './tests/run "$@"'   # is given @FILE with the ids to run, and writes JUnit
 //! junit = "junit.xml"
+//! [[jobs.test.suite.quarantine]]   # its failures do not count until the day is over
+//! test = "parses_dates"
+//! owner = "jane@example.org"
+//! expires = 2030-12-31
+//! reason = "waits for the new calendar"
 //!
 //! [jobs.python]
 //! inputs = ["**"]
@@ -32,10 +37,12 @@ mod action;
 mod error;
 mod pipeline;
 mod quantity;
+mod quarantine;
 mod read;
 mod section;
 
 pub use error::{ConfigError, ConfigProblem, Position};
 pub use pipeline::{InputPattern, JobAction, JobConfig, Pipeline, SuiteAdapter, SuiteConfig};
 pub use quantity::{ParseQuantityError, parse_cpus, parse_duration, parse_size};
+pub use quarantine::QuarantinedTest;
 pub use read::{find, load, parse, root_of};

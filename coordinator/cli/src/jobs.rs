@@ -5,11 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use regatta_model::{Digest, ImageReference, Isolation};
-use regatta_wire::convert::duration_to_wire;
+use regatta_wire::convert::{duration_to_wire, timestamp_to_wire};
 use regatta_wire::{reapi, v1};
 
 use crate::cargo::suites::CargoSuite;
-use crate::config::{JobAction, JobConfig, Pipeline, SuiteAdapter, SuiteConfig};
+use crate::config::{JobAction, JobConfig, Pipeline, QuarantinedTest, SuiteAdapter, SuiteConfig};
 use crate::pytest::{self, Pytest};
 use crate::tree::Source;
 
@@ -121,6 +121,7 @@ pub fn cargo_job(
             filters: settings.filters.clone(),
             include_ignored: settings.include_ignored,
             only_tests: Vec::new(),
+            quarantine: Vec::new(),
         })),
         ..v1::Job::default()
     }
@@ -183,8 +184,14 @@ pub fn helper(job: &JobConfig) -> Option<(&'static str, Source)> {
 }
 
 fn configured_suite(suite: &SuiteConfig, timeout: Option<Duration>) -> v1::Suite {
+    let quarantine = suite.quarantine.iter().map(quarantined).collect();
     let (adapter, junit_path) = match &suite.adapter {
-        SuiteAdapter::Pytest(pytest) => return pytest.suite(timeout, suite.filters.clone()),
+        SuiteAdapter::Pytest(pytest) => {
+            return v1::Suite {
+                quarantine,
+                ..pytest.suite(timeout, suite.filters.clone())
+            };
+        }
         SuiteAdapter::Libtest => (v1::SuiteAdapter::Libtest, String::new()),
         SuiteAdapter::GoogleTest => (v1::SuiteAdapter::Googletest, String::new()),
         SuiteAdapter::Contract { junit } => (v1::SuiteAdapter::Contract, junit.clone()),
@@ -197,6 +204,16 @@ fn configured_suite(suite: &SuiteConfig, timeout: Option<Duration>) -> v1::Suite
         filters: suite.filters.clone(),
         include_ignored: false,
         only_tests: Vec::new(),
+        quarantine,
+    }
+}
+
+fn quarantined(entry: &QuarantinedTest) -> v1::QuarantinedTest {
+    v1::QuarantinedTest {
+        test_id: entry.test.clone(),
+        owner: entry.owner.clone(),
+        expires: Some(timestamp_to_wire(entry.expires)),
+        reason: entry.reason.clone(),
     }
 }
 

@@ -99,7 +99,10 @@ impl Story {
         let failed = tests.into_iter().flatten().filter(|(_, status)| {
             matches!(
                 status,
-                v1::TestStatus::Failed | v1::TestStatus::NotRun | v1::TestStatus::Unspecified
+                v1::TestStatus::Failed
+                    | v1::TestStatus::Quarantined
+                    | v1::TestStatus::NotRun
+                    | v1::TestStatus::Unspecified
             )
         });
         let failed: Vec<_> = failed.map(|(id, _)| id.clone()).collect();

@@ -49,7 +49,8 @@ fn end(verdict: Verdict) -> RunEnd {
     let counts = RunCounts {
         planned: 3,
         passed: 1,
-        cached: 2,
+        cached: 1,
+        quarantined: 1,
         ..RunCounts::default()
     };
     RunEnd {

@@ -140,6 +140,8 @@ pub struct RunCounts {
     pub skipped: u32,
     /// Were not reached.
     pub not_run: u32,
+    /// Failed, which did not count.
+    pub quarantined: u32,
 }
 
 /// An event of a run.

@@ -21,6 +21,9 @@ pub struct Counts {
     pub skipped: u32,
     /// Were not reached.
     pub not_run: u32,
+    /// Failed, which did not count.
+    #[serde(default)]
+    pub quarantined: u32,
 }
 
 impl Counts {
@@ -34,6 +37,7 @@ impl Counts {
             self.cached,
             self.skipped,
             self.not_run,
+            self.quarantined,
         ];
         ended.into_iter().map(u64::from).sum::<u64>() == u64::from(self.planned)
     }
@@ -49,6 +53,7 @@ impl Counts {
             v1::TestStatus::Cached => &mut counts.cached,
             v1::TestStatus::Skipped => &mut counts.skipped,
             v1::TestStatus::NotRun => &mut counts.not_run,
+            v1::TestStatus::Quarantined => &mut counts.quarantined,
             v1::TestStatus::Failed | v1::TestStatus::Unspecified => &mut counts.failed,
         } = 1;
         counts
@@ -63,6 +68,7 @@ impl Counts {
             cached: self.cached.saturating_add(other.cached),
             skipped: self.skipped.saturating_add(other.skipped),
             not_run: self.not_run.saturating_add(other.not_run),
+            quarantined: self.quarantined.saturating_add(other.quarantined),
         }
     }
 }
@@ -77,6 +83,7 @@ impl From<v1::Counts> for Counts {
             cached: counts.cached,
             skipped: counts.skipped,
             not_run: counts.not_run,
+            quarantined: counts.quarantined,
         }
     }
 }

@@ -87,6 +87,9 @@ pub struct VerdictPredicate {
     pub audited_hits: u64,
     /// `job test` of each test that failed before it passed.
     pub flaky_tests: Vec<String>,
+    /// `job test` of each test that failed in quarantine.
+    #[serde(default)]
+    pub quarantined_tests: Vec<String>,
     /// How often machines lost something that then ran elsewhere.
     pub infrastructure_retries: u64,
     /// How many leases it took; 0 if all was known.
@@ -199,10 +202,13 @@ fn sha256(digest: &Digest) -> BTreeMap<String, String> {
 
 impl VerdictPredicate {
     fn new(run: &str, evidence: &Evidence, suites: &[(String, Digest)]) -> Self {
-        let flaky = |(job, suite): (&String, &SuiteEvidence)| {
-            let tests = suite.that_are(&[v1::TestStatus::Flaky]);
-            let named = tests.map(|test| format!("{job} {test}"));
-            named.collect::<Vec<_>>()
+        let that_are = |status: v1::TestStatus| {
+            let named = evidence.suites.iter().flat_map(|(job, suite)| {
+                let tests = suite.tests.iter().filter(|(_, test)| test.status == status);
+                let named = tests.map(|(test, _)| format!("{job} {test}"));
+                named.collect::<Vec<_>>()
+            });
+            named.collect()
         };
         let jobs = evidence.spec.jobs.iter().map(|job| {
             let ended = evidence.jobs.get(&job.name);
@@ -237,7 +243,8 @@ impl VerdictPredicate {
                 .map(cached_from)
                 .collect(),
             audited_hits: evidence.audited_hits,
-            flaky_tests: evidence.suites.iter().flat_map(flaky).collect(),
+            flaky_tests: that_are(v1::TestStatus::Flaky),
+            quarantined_tests: that_are(v1::TestStatus::Quarantined),
             infrastructure_retries: evidence.infrastructure_retries,
             leases: evidence.end.leases,
             images: evidence.images.iter().cloned().collect(),
@@ -298,12 +305,12 @@ fn word(name: &str, prefix: &str) -> String {
 /// in-toto's test-result predicate. Tests that were known to pass have passed, flaky ones are warned of; a
 /// suite is good only if its job is, which may know of a failure that is no test's.
 fn test_result(job: &str, suite: &SuiteEvidence, evidence: &Evidence) -> Value {
-    use v1::TestStatus::{Cached, Failed, Flaky, NotRun, Passed, Unspecified};
+    use v1::TestStatus::{Cached, Failed, Flaky, NotRun, Passed, Quarantined, Unspecified};
     let that_are = |wanted: &[v1::TestStatus]| {
         let tests = suite.that_are(wanted);
         tests.map(str::to_owned).collect::<Vec<_>>()
     };
-    let (passed, warned) = (that_are(&[Passed, Cached]), that_are(&[Flaky]));
+    let (passed, warned) = (that_are(&[Passed, Cached]), that_are(&[Flaky, Quarantined]));
     let failed = that_are(&[Failed, NotRun, Unspecified]);
     let is_good = failed.is_empty() && evidence.status_of(job) == v1::JobStatus::Passed;
     let result = match (is_good, warned.is_empty()) {

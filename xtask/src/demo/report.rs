@@ -39,6 +39,8 @@ struct Counts {
     cached: u64,
     skipped: u64,
     not_run: u64,
+    #[serde(default)]
+    quarantined: u64,
 }
 
 /// A run's figures.
@@ -110,7 +112,8 @@ impl Report {
     /// The counts add up, and every executed test was reported once.
     fn adds_up(&self) -> Result<()> {
         let it = &self.counts;
-        let parts = it.passed + it.flaky + it.failed + it.cached + it.skipped + it.not_run;
+        let parts =
+            it.passed + it.flaky + it.failed + it.cached + it.skipped + it.not_run + it.quarantined;
         ensure!(
             it.planned == parts,
             "{} tests planned, {parts} accounted for",

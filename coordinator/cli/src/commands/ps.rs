@@ -118,6 +118,7 @@ fn as_json(runs: &[v1::RunSummary]) -> String {
                 "cached": counts.cached,
                 "skipped": counts.skipped,
                 "not_run": counts.not_run,
+                "quarantined": counts.quarantined,
             },
         });
         text.push_str(&object.to_string());

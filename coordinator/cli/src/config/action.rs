@@ -7,12 +7,20 @@ use crate::pytest::Pytest;
 
 use super::error::{ConfigError, ConfigProblem};
 use super::pipeline::{JobAction, SuiteAdapter, SuiteConfig};
+use super::quarantine::read_quarantine;
 use super::read::relative_path;
 use super::section::Section;
 
 /// Adapters that need no help to list tests and to read results.
 const KNOWN_ADAPTERS: [&str; 3] = ["googletest", "libtest", "pytest"];
-const SUITE_KEYS: &[&str] = &["adapter", "discover", "filters", "junit", "run"];
+const SUITE_KEYS: &[&str] = &[
+    "adapter",
+    "discover",
+    "filters",
+    "junit",
+    "quarantine",
+    "run",
+];
 /// A shell that stops at the first failing command and at unset variables.
 const SHELL: [&str; 2] = ["sh", "-ceu"];
 
@@ -96,6 +104,7 @@ fn read_suite(section: &Section<'_>) -> Result<SuiteConfig, ConfigError> {
         run: suite_run(run),
         adapter,
         filters: filters.into_iter().map(Spanned::into_inner).collect(),
+        quarantine: read_quarantine(section)?,
     })
 }
 

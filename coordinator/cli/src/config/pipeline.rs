@@ -9,6 +9,7 @@ use regatta_model::{ImageReference, Isolation, JobName};
 use crate::pytest::Pytest;
 
 use super::error::{ConfigError, ConfigProblem, Position, nearest};
+use super::quarantine::QuarantinedTest;
 
 /// Every job of a configuration file; their `needs` name jobs that are there and have no circle.
 #[derive(Clone, Debug)]
@@ -83,6 +84,8 @@ pub struct SuiteConfig {
     pub adapter: SuiteAdapter,
     /// Keep ids that contain any of these; all if there are none.
     pub filters: Vec<String>,
+    /// Tests whose failures do not count for now.
+    pub quarantine: Vec<QuarantinedTest>,
 }
 
 /// How a suite's commands are spoken to.

@@ -286,7 +286,7 @@ fn level_of(result: &v1::TestResult) -> StatusLevel {
     match result.status() {
         _ if result.is_audit => StatusLevel::Fail,
         v1::TestStatus::Failed => StatusLevel::Fail,
-        v1::TestStatus::Flaky => StatusLevel::Retry,
+        v1::TestStatus::Flaky | v1::TestStatus::Quarantined => StatusLevel::Retry,
         v1::TestStatus::Passed if slow => StatusLevel::Slow,
         v1::TestStatus::Passed => StatusLevel::Pass,
         v1::TestStatus::Cached => StatusLevel::Cached,

@@ -12,7 +12,7 @@
 //! | `run-started` | `jobs` (names) |
 //! | `job-started` | `job` |
 //! | `suite-planned` | `job`, `planned`, `cached`, `skipped` |
-//! | `test` | `job`, `test`, `status` (`passed`, `cached`, `flaky`, `skipped`, `failed`, `not-run`), `failure_class`?, `duration`, `attempts`, `exit_code`?, `message`?, `agent`?, `slot`?, `image`?, `key`?, `stdout`?, `stderr`?, `stdout_digest`?, `stderr_digest`?, `cached_from`? (the run), `is_audit`? (in the place of a cached pass that did not hold) |
+//! | `test` | `job`, `test`, `status` (`passed`, `cached`, `flaky`, `skipped`, `failed`, `not-run`, `quarantined`), `failure_class`?, `duration`, `attempts`, `exit_code`?, `message`?, `agent`?, `slot`?, `image`?, `key`?, `stdout`?, `stderr`?, `stdout_digest`?, `stderr_digest`?, `cached_from`? (the run), `is_audit`? (in the place of a cached pass that did not hold) |
 //! | `hits-audited` | `job`, `agreed`: cached passes that were executed again, and passed |
 //! | `test-retried` | as `test`, of the failed attempt, and `next_attempt` |
 //! | `build-retried` | as `job-finished`, of the failed attempt, and `next_attempt` |
@@ -223,7 +223,10 @@ impl<W: Write> EventSink for JsonReport<W> {
 }
 
 fn test(result: &v1::TestResult) -> Test<'_> {
-    let failed = result.status() == v1::TestStatus::Failed;
+    let failed = matches!(
+        result.status(),
+        v1::TestStatus::Failed | v1::TestStatus::Quarantined
+    );
     Test {
         job: &result.job,
         test: &result.test_id,
@@ -309,6 +312,7 @@ fn counts(counts: &v1::Counts) -> Counts {
         cached,
         skipped,
         not_run,
+        quarantined,
     } = *counts;
     Counts {
         planned,
@@ -318,6 +322,7 @@ fn counts(counts: &v1::Counts) -> Counts {
         cached,
         skipped,
         not_run,
+        quarantined,
     }
 }
 
@@ -328,6 +333,7 @@ fn status_name(status: v1::TestStatus) -> &'static str {
         v1::TestStatus::Flaky => "flaky",
         v1::TestStatus::Skipped => "skipped",
         v1::TestStatus::Failed => "failed",
+        v1::TestStatus::Quarantined => "quarantined",
         v1::TestStatus::NotRun => "not-run",
         v1::TestStatus::Unspecified => "unknown",
     }

@@ -188,7 +188,7 @@ fn case_status(result: &v1::TestResult) -> TestCaseStatus {
         v1::TestStatus::Passed | v1::TestStatus::Cached | v1::TestStatus::Flaky => {
             TestCaseStatus::success()
         }
-        v1::TestStatus::Skipped | v1::TestStatus::NotRun => {
+        v1::TestStatus::Skipped | v1::TestStatus::NotRun | v1::TestStatus::Quarantined => {
             let mut status = TestCaseStatus::skipped();
             if !result.message.is_empty() {
                 status.set_message(result.message.clone());

@@ -224,13 +224,14 @@ impl Paint {
 
     fn tests_part(self, counts: &v1::Counts) -> String {
         let passed = u64::from(counts.passed) + u64::from(counts.flaky);
-        let run = passed + u64::from(counts.failed);
+        let run = passed + u64::from(counts.failed) + u64::from(counts.quarantined);
         let mut parts = vec![self.passed_part(passed, counts.flaky.into())];
         for (tone, count, word) in [
             (Tone::Bad, counts.failed, "failed"),
             (Tone::Known, counts.cached, "cached"),
             (Tone::Doubtful, counts.skipped, "skipped"),
             (Tone::Doubtful, counts.not_run, "not run"),
+            (Tone::Doubtful, counts.quarantined, "quarantined"),
         ] {
             if count > 0 {
                 parts.push(self.count(tone, count.into(), word));
@@ -285,6 +286,7 @@ fn word_of(result: &v1::TestResult) -> (Tone, &'static str) {
         v1::TestStatus::Skipped => (Tone::Doubtful, "SKIP"),
         v1::TestStatus::Failed => (Tone::Bad, failure_word(result.failure_class())),
         v1::TestStatus::NotRun => (Tone::Doubtful, "NOT RUN"),
+        v1::TestStatus::Quarantined => (Tone::Doubtful, "QUARANTINED"),
         v1::TestStatus::Unspecified => (Tone::Doubtful, "UNKNOWN"),
     }
 }

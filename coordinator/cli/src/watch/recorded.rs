@@ -96,6 +96,7 @@ pub(super) fn mixed_run() -> Vec<v1::RunEvent> {
         cached: 1,
         skipped: 1,
         not_run: 0,
+        quarantined: 0,
     };
     numbered(vec![
         started(vec![job(

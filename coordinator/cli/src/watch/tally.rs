@@ -142,6 +142,7 @@ impl Tally {
             | v1::TestStatus::Flaky
             | v1::TestStatus::Skipped
             | v1::TestStatus::NotRun
+            | v1::TestStatus::Quarantined
             | v1::TestStatus::Unspecified => {}
         }
     }

@@ -19,6 +19,7 @@ mod observability;
 mod pipeline;
 #[path = "../fixture/program.rs"]
 mod program;
+mod quarantine;
 mod rerun;
 mod root_directory;
 mod settings;

@@ -24,6 +24,8 @@ mod observability;
 mod pipeline;
 #[path = "../fixture/program.rs"]
 mod program;
+#[path = "../docker/quarantine.rs"]
+mod quarantine;
 
 /// What jobs run in here.
 pub(crate) const RUNTIME: fleet::Runtime = fleet::Runtime::Process;

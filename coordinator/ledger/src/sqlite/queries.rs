@@ -63,7 +63,7 @@ fn end_run(connection: &Connection, run: &RunId, end: &RunEnd) -> Result<(), Led
         .prepare_cached(
             "UPDATE runs SET finished_at = :finished_at, verdict = :verdict, planned = :planned,
                 passed = :passed, flaky = :flaky, failed = :failed, cached = :cached,
-                skipped = :skipped, not_run = :not_run
+                skipped = :skipped, not_run = :not_run, quarantined = :quarantined
              WHERE run = :run AND finished_at IS NULL",
         )
         .and_then(|mut statement| {
@@ -78,6 +78,7 @@ fn end_run(connection: &Connection, run: &RunId, end: &RunEnd) -> Result<(), Led
                 ":cached": counts.cached,
                 ":skipped": counts.skipped,
                 ":not_run": counts.not_run,
+                ":quarantined": counts.quarantined,
             })
         })
         .map(drop)
@@ -117,7 +118,7 @@ pub(super) fn find_runs(
     let mut statement = connection
         .prepare_cached(
             "SELECT run, tenant, description, commit_id, branch, submitted_at, finished_at, verdict,
-                planned, passed, flaky, failed, cached, skipped, not_run
+                planned, passed, flaky, failed, cached, skipped, not_run, quarantined
              FROM runs
              WHERE (?1 IS NULL OR run = ?1) AND (?2 IS NULL OR tenant = ?2)
                 AND (?3 = 0 OR finished_at IS NULL) AND (?5 IS NULL OR commit_id = ?5)
@@ -177,6 +178,7 @@ fn run_end(row: &Row<'_>, finished_at: Timestamp) -> Result<RunEnd, LedgerError>
         cached: count(12)?,
         skipped: count(13)?,
         not_run: count(14)?,
+        quarantined: count(15)?,
     };
     Ok(RunEnd {
         finished_at,

@@ -10,7 +10,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Each brings the database from the version of its index to the next; `user_version` counts them.
 /// What has been released is never edited: a change is one more of them.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE runs (
         run TEXT PRIMARY KEY,
         tenant TEXT NOT NULL,
@@ -44,7 +45,11 @@ const MIGRATIONS: &[&str] = &["
         PRIMARY KEY (tenant, suite, test)
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE numbers (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
-"];
+",
+    "
+    ALTER TABLE runs ADD COLUMN quarantined INTEGER NOT NULL DEFAULT 0;
+",
+];
 
 /// Why a ledger cannot be opened.
 #[derive(Debug, thiserror::Error)]

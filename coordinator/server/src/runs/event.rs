@@ -34,6 +34,7 @@ pub(super) fn test_status(ending: Ending) -> (v1::TestStatus, v1::FailureClass) 
         Ending::Skipped => (v1::TestStatus::Skipped, none),
         Ending::NotRun => (v1::TestStatus::NotRun, none),
         Ending::Failed(why) => (v1::TestStatus::Failed, class(why)),
+        Ending::Quarantined(why) => (v1::TestStatus::Quarantined, class(why)),
     }
 }
 
@@ -86,6 +87,7 @@ pub(super) const fn counts(counts: &RunCounts) -> v1::Counts {
         cached: counts.cached,
         skipped: counts.skipped,
         not_run: counts.not_run,
+        quarantined: counts.quarantined,
     }
 }
 

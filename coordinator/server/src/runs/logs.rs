@@ -104,7 +104,11 @@ impl<'a> LogSearch<'a> {
             return;
         }
         self.logs.push(Log::head_of(&result, retried));
-        if named || self.request.all || result.status() == v1::TestStatus::Failed {
+        let has_failed = matches!(
+            result.status(),
+            v1::TestStatus::Failed | v1::TestStatus::Quarantined
+        );
+        if named || self.request.all || has_failed {
             self.logs.extend(Log::of_test(result));
         }
     }

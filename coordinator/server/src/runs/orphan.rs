@@ -83,6 +83,7 @@ impl Told {
             v1::TestStatus::Passed => &mut counts.passed,
             v1::TestStatus::Flaky => &mut counts.flaky,
             v1::TestStatus::Failed => &mut counts.failed,
+            v1::TestStatus::Quarantined => &mut counts.quarantined,
             v1::TestStatus::Cached => &mut counts.cached,
             v1::TestStatus::Skipped => &mut counts.skipped,
             v1::TestStatus::NotRun | v1::TestStatus::Unspecified => &mut counts.not_run,
@@ -98,7 +99,8 @@ impl Told {
             + counts.failed
             + counts.cached
             + counts.skipped
-            + counts.not_run;
+            + counts.not_run
+            + counts.quarantined;
         counts.planned = self.planned.values().sum::<u32>().max(told);
         counts.not_run += counts.planned - told;
         counts

@@ -6,7 +6,7 @@ mod suite;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use regatta_model::{Digest, JobName, Platform, TenantId};
+use regatta_model::{Digest, JobName, Platform, TenantId, Timestamp};
 use regatta_wire::convert::required_digest;
 use regatta_wire::{reapi, v1};
 
@@ -162,6 +162,24 @@ impl Plan {
             audit,
             warnings,
         })
+    }
+}
+
+impl Plan {
+    /// Nothing in it has expired.
+    ///
+    /// # Errors
+    /// The field that has.
+    pub(crate) fn check_dates(&self, now: Timestamp) -> Result<(), PlanError> {
+        for job in &self.jobs {
+            if let JobKind::Suite(suite) = &job.kind
+                && let Some(problem) = suite.expired(now)
+            {
+                let field = format!("spec.jobs[{}].suite.quarantine", job.name);
+                return Err(invalid(field, format!("job `{}`: {problem}", job.name)));
+            }
+        }
+        Ok(())
     }
 }
 

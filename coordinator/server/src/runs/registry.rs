@@ -137,6 +137,7 @@ impl RunRegistry {
         spec: v1::RunSpec,
     ) -> Result<(RunId, Vec<String>), SubmitRunError> {
         let plan = Plan::new(spec, &self.services.defaults)?;
+        plan.check_dates(now())?;
         self.check_inputs(&plan).await?;
         let text = Uuid::new_v4().simple().to_string();
         let run: RunId = text.parse().map_err(|_| LedgerError::Closed)?;

@@ -11,6 +11,8 @@ pub(crate) enum Ending {
     Cached,
     Skipped,
     Failed(FailureClass),
+    /// Failed, which does not count for now.
+    Quarantined(FailureClass),
     NotRun,
 }
 
@@ -85,6 +87,7 @@ pub(crate) fn adds_up(counts: &RunCounts) -> bool {
         counts.cached,
         counts.skipped,
         counts.not_run,
+        counts.quarantined,
     ];
     ended.into_iter().map(u64::from).sum::<u64>() == u64::from(counts.planned)
 }
@@ -103,6 +106,7 @@ fn count_of(counts: &mut RunCounts, ending: Ending) -> &mut u32 {
         Ending::Cached => &mut counts.cached,
         Ending::Skipped => &mut counts.skipped,
         Ending::Failed(_) => &mut counts.failed,
+        Ending::Quarantined(_) => &mut counts.quarantined,
         Ending::NotRun => &mut counts.not_run,
     }
 }
@@ -117,6 +121,7 @@ pub(crate) const fn plus(one: RunCounts, other: RunCounts) -> RunCounts {
         cached: one.cached.saturating_add(other.cached),
         skipped: one.skipped.saturating_add(other.skipped),
         not_run: one.not_run.saturating_add(other.not_run),
+        quarantined: one.quarantined.saturating_add(other.quarantined),
     }
 }
 
@@ -134,6 +139,7 @@ mod tests {
             Just(Ending::Skipped),
             Just(Ending::Failed(FailureClass::Test)),
             Just(Ending::Failed(FailureClass::Infra)),
+            Just(Ending::Quarantined(FailureClass::Test)),
             Just(Ending::NotRun),
         ]
     }

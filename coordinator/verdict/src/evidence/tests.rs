@@ -65,6 +65,7 @@ pub(crate) fn run(tests: &[(&str, v1::TestStatus)], verdict: v1::Verdict) -> Vec
             cached: counts.cached,
             skipped: counts.skipped,
             not_run: counts.not_run,
+            quarantined: counts.quarantined,
         }),
         leases: 2,
         ..v1::RunFinished::default()

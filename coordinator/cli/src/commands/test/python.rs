@@ -80,6 +80,7 @@ fn job(root: &Path, options: &TestOptions) -> Result<JobConfig, Failure> {
             run: Vec::new(),
             adapter: SuiteAdapter::Pytest(Pytest::default()),
             filters: options.filters.clone(),
+            quarantine: Vec::new(),
         }),
     })
 }

@@ -36,6 +36,7 @@ pub(super) fn of(verified: &Verified, key: &PublicKey, paint: Paint) -> String {
     line("tests", counts(said.counts));
     line("cached", cached_from(&said.cached_from, said.audited_hits));
     line("flaky", some_of(&said.flaky_tests));
+    line("quarantine", some_of(&said.quarantined_tests));
     line("artefacts", artefacts(&verified.statements[0].subject));
     line("agents", some_of(&said.agents));
     line("images", some_of(&said.images));
@@ -94,6 +95,7 @@ fn counts(counts: Counts) -> String {
         (counts.cached, "cached"),
         (counts.skipped, "skipped"),
         (counts.not_run, "not run"),
+        (counts.quarantined, "quarantined"),
     ];
     let some = kinds.into_iter().filter(|(count, _)| *count > 0);
     let some: Vec<_> = some

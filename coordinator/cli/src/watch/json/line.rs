@@ -167,6 +167,7 @@ pub(super) struct Counts {
     pub(super) cached: u32,
     pub(super) skipped: u32,
     pub(super) not_run: u32,
+    pub(super) quarantined: u32,
 }
 
 /// Writes a line and sees to it that it is seen.

@@ -1,7 +1,9 @@
 //! What a suite's job is to do.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use regatta_model::Timestamp;
+use regatta_wire::convert::timestamp_from_wire;
 use regatta_wire::v1;
 
 use super::{PlanError, invalid};
@@ -15,6 +17,16 @@ pub(crate) struct PlannedSuite {
     pub(crate) include_ignored: bool,
     /// All if there are none.
     pub(crate) only_tests: BTreeSet<String>,
+    /// Tests whose failures do not count, with who says so.
+    pub(crate) quarantine: BTreeMap<String, Quarantine>,
+}
+
+/// For how long, and on whose word, a test's failures do not count.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Quarantine {
+    pub(crate) owner: String,
+    /// When they count again.
+    pub(crate) expires: Timestamp,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -45,6 +57,48 @@ impl PlannedSuite {
             filters: suite.filters.clone(),
             include_ignored: suite.include_ignored,
             only_tests: suite.only_tests.iter().cloned().collect(),
+            quarantine: plan_quarantine(suite, field)?,
+        })
+    }
+}
+
+fn plan_quarantine(
+    suite: &v1::Suite,
+    field: &dyn Fn(&str) -> String,
+) -> Result<BTreeMap<String, Quarantine>, PlanError> {
+    let mut quarantine = BTreeMap::new();
+    for entry in &suite.quarantine {
+        let test = &entry.test_id;
+        let field = || field("suite.quarantine");
+        let expires = entry.expires.as_ref().map(timestamp_from_wire);
+        let Some(Ok(expires)) = expires else {
+            let problem = format!("the quarantine of `{test}` does not say when it ends");
+            return Err(invalid(field(), problem));
+        };
+        let owner = entry.owner.clone();
+        if test.is_empty() || owner.is_empty() {
+            let problem = "a quarantine names a test and its owner";
+            return Err(invalid(field(), problem));
+        }
+        let entry = Quarantine { owner, expires };
+        if quarantine.insert(test.clone(), entry).is_some() {
+            return Err(invalid(field(), format!("`{test}` is named twice")));
+        }
+    }
+    Ok(quarantine)
+}
+
+impl PlannedSuite {
+    /// Why its quarantine cannot be accepted any more: whoever has to see to a test has not.
+    pub(crate) fn expired(&self, now: Timestamp) -> Option<String> {
+        let expired = self.quarantine.iter().filter(|(_, it)| it.expires <= now);
+        let named = expired.map(|(test, it)| format!("`{test}` (owner: {})", it.owner));
+        let named: Vec<_> = named.collect();
+        (!named.is_empty()).then(|| {
+            format!(
+                "the quarantine has expired of {}: mend what they test, or set a later date",
+                named.join(", ")
+            )
         })
     }
 }

@@ -141,6 +141,7 @@ async fn audit_suite(
 pub(super) const fn is_disagreement(ending: Ending) -> bool {
     match ending {
         Ending::Failed(FailureClass::Test | FailureClass::Timeout | FailureClass::Oom)
+        | Ending::Quarantined(_)
         | Ending::Flaky
         | Ending::Skipped => true,
         Ending::Failed(FailureClass::Infra | FailureClass::Cancelled)

@@ -61,6 +61,7 @@ pub(super) async fn discover(job: &JobContext, suite: &PlannedSuite) -> Result<L
     };
     check_unique(&ids)?;
     check_there(&suite.only_tests, &ids)?;
+    warn_of_strangers(job, suite, &ids);
     let selected = |id: &String| {
         let mut filters = suite.filters.iter();
         (suite.filters.is_empty() || filters.any(|filter| id.contains(filter.as_str())))
@@ -167,6 +168,18 @@ fn check_there(wanted: &BTreeSet<String>, ids: &[String]) -> Result<(), JobEnd> 
         FailureClass::Test,
         format!("{count} of the tests that were asked for are not in the suite: {named}"),
     ))
+}
+
+/// A quarantine of a test that is no more is to be taken out.
+fn warn_of_strangers(job: &JobContext, suite: &PlannedSuite, ids: &[String]) {
+    let ids: BTreeSet<_> = ids.iter().collect();
+    let strangers = suite.quarantine.keys().filter(|id| !ids.contains(id));
+    let named: Vec<_> = strangers.map(|id| format!("`{id}`")).collect();
+    if !named.is_empty() {
+        let (name, named) = (job.name(), named.join(", "));
+        let message = format!("the quarantine of `{name}` names what is no test of it: {named}");
+        job.run.warn_once(message);
+    }
 }
 
 /// One id a line. The contract knows nothing else.

@@ -321,7 +321,33 @@ impl<'a> Execution<'a> {
         if is_comparable {
             self.compare(test, ending);
         }
+        let (ending, result) = self.in_quarantine(test, ending, result);
         self.settle(test, ending, result, judged);
+    }
+
+    /// The failure of a test in quarantine does not count.
+    fn in_quarantine(
+        &self,
+        test: usize,
+        ending: Ending,
+        mut result: v1::TestResult,
+    ) -> (Ending, v1::TestResult) {
+        let (Some(entry), Ending::Failed(class)) =
+            (self.suite.quarantine.get(&self.tests[test].id), ending)
+        else {
+            return (ending, result);
+        };
+        if !may_be_retried(class) {
+            return (ending, result);
+        }
+        let ending = Ending::Quarantined(class);
+        result.status = event::test_status(ending).0.into();
+        let said = match result.message.as_str() {
+            "" => String::new(),
+            text => format!(": {text}"),
+        };
+        result.message = format!("in quarantine, owner {}{said}", entry.owner);
+        (ending, result)
     }
 
     /// A pass that is cached is forgotten if the same test has just shown that it does not hold.
@@ -393,7 +419,7 @@ impl<'a> Execution<'a> {
         if let Some(pass) = judged.cacheable.filter(|_| self.purpose == Purpose::Answer) {
             self.outbox.cache(known.key, pass);
         }
-        let failed = matches!(ending, Ending::Failed(_));
+        let failed = matches!(ending, Ending::Failed(_) | Ending::Quarantined(_));
         let counts = self.purpose == Purpose::Answer;
         if counts && matches!(ending, Ending::Failed(class) if class != FailureClass::Infra) {
             self.job.run.failures.add_one();
