@@ -6,6 +6,7 @@ mod completions;
 mod daemons;
 mod doctor;
 mod exec;
+mod flake;
 mod history;
 mod keys;
 mod logs;
@@ -34,6 +35,7 @@ pub async fn execute(options: Options) -> Result<ExitCode, Failure> {
         Command::Coordinator(coordinator) => daemons::coordinator(global, coordinator).await,
         Command::Agent(agent) => daemons::agent(global, agent).await,
         Command::Run(run) => run::run(global, run).await,
+        Command::Flake(flake) => Box::pin(flake::flake(global, *flake)).await,
         Command::Rerun(rerun) => rerun::rerun(global, rerun).await,
         Command::Test(test) => Box::pin(test::test(global, *test)).await,
         Command::Exec(exec) => exec::exec(global, exec).await,
@@ -75,6 +77,7 @@ fn verbosity(command: &Command) -> Verbosity {
         Command::Up(_) | Command::Coordinator(_) | Command::Agent(_) => Verbosity::Daemon,
         Command::Run(_)
         | Command::Rerun(_)
+        | Command::Flake(_)
         | Command::Test(_)
         | Command::Exec(_)
         | Command::Cancel { .. }

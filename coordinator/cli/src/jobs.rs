@@ -122,6 +122,7 @@ pub fn cargo_job(
             include_ignored: settings.include_ignored,
             only_tests: Vec::new(),
             quarantine: Vec::new(),
+            repetition: None,
         })),
         ..v1::Job::default()
     }
@@ -205,6 +206,7 @@ fn configured_suite(suite: &SuiteConfig, timeout: Option<Duration>) -> v1::Suite
         include_ignored: false,
         only_tests: Vec::new(),
         quarantine,
+        repetition: None,
     }
 }
 

@@ -30,6 +30,7 @@ mod memory;
 pub mod options;
 pub mod probe;
 pub mod pytest;
+pub mod repeat;
 mod rerun;
 pub mod session;
 pub mod tree;

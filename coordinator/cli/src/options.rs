@@ -17,7 +17,8 @@ pub use global::{ColorChoice, GlobalOptions, LogFormat, MessageFormat, ProgressC
 pub use history::{HistoryFormat, HistoryOptions};
 pub use verdict::{VerdictOptions, VerifyOptions};
 pub use work::{
-    ExecOptions, JobOptions, ReportArguments, RerunOptions, RunOptions, StopArguments, TestOptions,
+    ExecOptions, FlakeOptions, JobOptions, ReportArguments, RerunOptions, RunOptions,
+    StopArguments, TestOptions,
 };
 
 /// Turns a pool of machines into one fast, trustworthy answer to "is this commit releasable?"
@@ -56,6 +57,8 @@ pub enum Command {
     Agent(AgentOptions),
     /// Run the jobs of regatta.toml
     Run(RunOptions),
+    /// Run one test many times, to see how often it fails
+    Flake(Box<FlakeOptions>),
     /// Run a run's jobs again, or what failed in it
     Rerun(RerunOptions),
     /// Run the tests of a Cargo workspace, which is built here, or of a pytest project
@@ -149,7 +152,7 @@ impl Command {
     pub const fn tells_of_a_run(&self) -> bool {
         matches!(
             self,
-            Self::Run(_) | Self::Rerun(_) | Self::Test(_) | Self::Exec(_)
+            Self::Run(_) | Self::Rerun(_) | Self::Flake(_) | Self::Test(_) | Self::Exec(_)
         )
     }
 }

@@ -83,6 +83,7 @@ impl Pytest {
             include_ignored: false,
             only_tests: Vec::new(),
             quarantine: Vec::new(),
+            repetition: None,
         }
     }
 }

@@ -35,6 +35,11 @@ impl Session<'_> {
     pub async fn run(&self, spec: v1::RunSpec) -> Result<(Ended, Tally), Failure> {
         let mut interrupts =
             Interrupts::of_this_process(self.global.exit_with_stdin).or_exit(ExitCode::Local)?;
+        let repeat = self.report.repeat.as_ref();
+        let spec = match repeat {
+            Some(repeat) => repeat.applied_to(spec),
+            None => spec,
+        };
         let submitted = submit(self.client, spec, &mut interrupts).await?;
         let mut human = HumanReport::new(self.report_options(), self.screen());
         let mut json = self.json_report(&submitted).or_exit(ExitCode::Local)?;
@@ -48,7 +53,18 @@ impl Session<'_> {
         let ended = follow(runs, &submitted.run_id, &mut sinks, &mut interrupts)
             .await
             .map_err(|error| watch_failure(&submitted.run_id, error))?;
-        Ok((ended, human.tally().clone()))
+        let tally = human.tally().clone();
+        let counts = tally.finished.as_ref().and_then(|finished| finished.counts);
+        if let (Some(repeat), Some(counts)) = (repeat, counts) {
+            if counts.planned == 0 && tally.failed_suites + tally.failed_builds == 0 {
+                let test = &repeat.test;
+                let message = format!("no suite of this run has a test called `{test}`");
+                return Err(Failure::new(ExitCode::NothingSelected, message));
+            }
+            let summary = repeat.summary(&counts);
+            self.screen().result(&summary).or_exit(ExitCode::Local)?;
+        }
+        Ok((ended, tally))
     }
 
     fn report_options(&self) -> ReportOptions {

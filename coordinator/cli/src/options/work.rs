@@ -9,6 +9,7 @@ use regatta_model::{ImageReference, Isolation};
 
 use crate::cargo::build::Selection;
 use crate::config::parse_duration;
+use crate::repeat::Repeat;
 use crate::watch::StatusLevel;
 
 /// What is shown and written of a run.
@@ -28,6 +29,9 @@ pub struct ReportArguments {
     /// hold [default: the coordinator's share, in runs that execute anything]
     #[arg(long, value_name = "PERCENT", conflicts_with = "no_cache", value_parser = parse_percent)]
     pub audit_hits: Option<f64>,
+    /// One test many times instead of every test once: `regatta flake`
+    #[arg(skip)]
+    pub repeat: Option<Repeat>,
 }
 
 /// Reads a share in percent.
@@ -135,6 +139,44 @@ pub struct RunOptions {
     #[command(flatten)]
     pub stop: StopArguments,
     /// Where to write JUnit XML [default in GitHub Actions and GitLab CI: regatta-junit.xml]
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// What to show.
+    #[command(flatten)]
+    pub report: ReportArguments,
+}
+
+/// Options of `regatta flake`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Examples:\n  regatta flake parser::reads_dates\n  regatta flake tests/test_web.py::test_login --times 1000 --max-failures 1\n\n\
+    The files are those that are here, so that a fix is proven before it is committed. Nothing is taken from\n\
+    the cache, and nothing is said of the commit."
+)]
+pub struct FlakeOptions {
+    /// The test, by its whole id, as results name it
+    #[arg(value_name = "TEST")]
+    pub test_id: String,
+    /// How often to run it
+    #[arg(long, default_value_t = 100, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub times: u32,
+    /// The configuration with its suite; by default .config/regatta.toml or regatta.toml here or above, and
+    /// without one what `regatta test` would run
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Look for it in this job of the configuration (may be repeated)
+    #[arg(long = "job", value_name = "JOB")]
+    pub jobs: Vec<String>,
+    /// What to build, without a configuration.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// How to run it, without a configuration.
+    #[command(flatten)]
+    pub job: JobOptions,
+    /// When to stop.
+    #[command(flatten)]
+    pub stop: StopArguments,
+    /// Where to write JUnit XML
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
     /// What to show.

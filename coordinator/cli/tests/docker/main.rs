@@ -10,6 +10,7 @@ mod agent;
 mod bad_input;
 mod exec;
 mod faults;
+mod flake;
 #[path = "../fixture/fleet.rs"]
 #[expect(dead_code, reason = "these tests need a part of the fixture")]
 mod fleet;

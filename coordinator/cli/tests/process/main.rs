@@ -14,6 +14,8 @@ mod audit;
 mod bad_input;
 #[path = "../docker/faults.rs"]
 mod faults;
+#[path = "../docker/flake.rs"]
+mod flake;
 #[path = "../fixture/fleet.rs"]
 #[expect(dead_code, reason = "these tests need a part of the fixture")]
 mod fleet;

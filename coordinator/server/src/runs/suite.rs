@@ -43,8 +43,20 @@ const MAX_RESULTS_PER_EVENT: usize = 256;
 #[derive(Clone, Debug)]
 struct Test {
     id: String,
+    /// Which of its runs this is, if it runs many times.
+    repetition: Option<u32>,
     key: Digest,
     expected: Duration,
+}
+
+impl Test {
+    /// What it is called in results.
+    fn name(&self) -> String {
+        match self.repetition {
+            Some(number) => format!("{} (run {number})", self.id),
+            None => self.id.clone(),
+        }
+    }
 }
 
 impl Adapter {
@@ -150,10 +162,25 @@ async fn plan_tests(job: &JobContext, suite: &PlannedSuite, ids: &[String]) -> V
         .unwrap_or(UNKNOWN_DURATION);
     let test = |id: &String| Test {
         id: id.clone(),
+        repetition: None,
         key: key_of(job, suite, id),
         expected: known.get(id.as_str()).copied().unwrap_or(mean),
     };
-    ids.iter().map(test).collect()
+    let tests = ids.iter().map(test);
+    match &suite.repetition {
+        Some(wanted) => tests
+            .flat_map(|test| repeated(&test, wanted.times))
+            .collect(),
+        None => tests.collect(),
+    }
+}
+
+fn repeated(test: &Test, times: u32) -> Vec<Test> {
+    let copies = (1..=times).map(|number| Test {
+        repetition: Some(number),
+        ..test.clone()
+    });
+    copies.collect()
 }
 
 /// The digest of the action that would run this test alone.
@@ -173,7 +200,8 @@ fn key_of(job: &JobContext, suite: &PlannedSuite, id: &str) -> Digest {
 
 /// Records the tests whose passes and skips are known.
 async fn record_cached(job: &JobContext, tests: &[Test], tally: &mut Tally) -> Vec<v1::TestResult> {
-    if job.run.plan.spec.skip_cache_lookup || !job.surroundings.are_known() {
+    let is_repetition = tests.iter().any(|test| test.repetition.is_some());
+    if is_repetition || job.run.plan.spec.skip_cache_lookup || !job.surroundings.are_known() {
         return Vec::new();
     }
     let open: Vec<usize> = tally.open().collect();
@@ -216,7 +244,7 @@ fn bare_result(job: &JobContext, test: &Test, ending: Ending) -> v1::TestResult 
     let (status, class) = event::test_status(ending);
     v1::TestResult {
         job: job.name(),
-        test_id: test.id.clone(),
+        test_id: test.name(),
         status: status.into(),
         failure_class: class.into(),
         key: Some(test.key.into()),

@@ -8,6 +8,9 @@ use regatta_wire::v1;
 
 use super::{PlanError, invalid};
 
+/// How often one test may be run in a row.
+const MAX_REPETITIONS: u32 = 10_000;
+
 #[derive(Clone, Debug)]
 pub(crate) struct PlannedSuite {
     pub(crate) adapter: Adapter,
@@ -19,6 +22,15 @@ pub(crate) struct PlannedSuite {
     pub(crate) only_tests: BTreeSet<String>,
     /// Tests whose failures do not count, with who says so.
     pub(crate) quarantine: BTreeMap<String, Quarantine>,
+    /// One test many times instead of every test once.
+    pub(crate) repetition: Option<Repetition>,
+}
+
+/// Which test runs how often.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Repetition {
+    pub(crate) test: String,
+    pub(crate) times: u32,
 }
 
 /// For how long, and on whose word, a test's failures do not count.
@@ -58,8 +70,26 @@ impl PlannedSuite {
             include_ignored: suite.include_ignored,
             only_tests: suite.only_tests.iter().cloned().collect(),
             quarantine: plan_quarantine(suite, field)?,
+            repetition: plan_repetition(suite, field)?,
         })
     }
+}
+
+fn plan_repetition(
+    suite: &v1::Suite,
+    field: &dyn Fn(&str) -> String,
+) -> Result<Option<Repetition>, PlanError> {
+    let Some(v1::Repetition { test_id, times }) = suite.repetition.clone() else {
+        return Ok(None);
+    };
+    if test_id.is_empty() || !(1..=MAX_REPETITIONS).contains(&times) {
+        let problem = format!("a repetition names a test, and how often: 1 to {MAX_REPETITIONS}");
+        return Err(invalid(field("suite.repetition"), problem));
+    }
+    Ok(Some(Repetition {
+        test: test_id,
+        times,
+    }))
 }
 
 fn plan_quarantine(

@@ -62,7 +62,11 @@ pub(super) async fn discover(job: &JobContext, suite: &PlannedSuite) -> Result<L
     check_unique(&ids)?;
     check_there(&suite.only_tests, &ids)?;
     warn_of_strangers(job, suite, &ids);
+    let repeated = suite.repetition.as_ref().map(|it| &it.test);
     let selected = |id: &String| {
+        if let Some(repeated) = repeated {
+            return id == repeated;
+        }
         let mut filters = suite.filters.iter();
         (suite.filters.is_empty() || filters.any(|filter| id.contains(filter.as_str())))
             && (suite.only_tests.is_empty() || suite.only_tests.contains(id))

@@ -89,9 +89,17 @@ impl<'a> Execution<'a> {
         if open.is_empty() {
             return;
         }
-        if let Err(end) = self.submit(open).await {
-            self.give_up(&end);
-            return;
+        // A batch has no test twice, which its report could not tell apart.
+        let mut rounds: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+        for test in open {
+            let round = rounds.entry(self.tests[test].repetition).or_default();
+            round.push(test);
+        }
+        for round in rounds.into_values() {
+            if let Err(end) = self.submit(round).await {
+                self.give_up(&end);
+                return;
+            }
         }
         let cancel = self.job.cancel.clone();
         while self.tally.open_count() > 0 && !cancel.is_cancelled() {
@@ -212,7 +220,7 @@ impl<'a> Execution<'a> {
                 if let Some(test) = self.ended(submission, unit) {
                     let retry = v1::InfrastructureRetry {
                         job: self.job.name(),
-                        test_id: self.tests[test].id.clone(),
+                        test_id: self.tests[test].name(),
                         agent_id: agent.to_string(),
                         message: reason,
                         next_attempt: attempt.0 + 1,
@@ -352,8 +360,9 @@ impl<'a> Execution<'a> {
 
     /// A pass that is cached is forgotten if the same test has just shown that it does not hold.
     fn compare(&mut self, test: usize, ending: Ending) {
-        let may_be_cached =
-            self.purpose == Purpose::Audit || self.job.run.plan.spec.skip_cache_lookup;
+        let may_be_cached = self.purpose == Purpose::Audit
+            || self.tests[test].repetition.is_some()
+            || self.job.run.plan.spec.skip_cache_lookup;
         // What passes in the end is cached anew, unless it was known to pass at once.
         let is_wrong = match self.purpose {
             Purpose::Audit => is_disagreement(ending),
@@ -416,7 +425,9 @@ impl<'a> Execution<'a> {
         } else {
             self.outbox.tell(result);
         }
-        if let Some(pass) = judged.cacheable.filter(|_| self.purpose == Purpose::Answer) {
+        // One of many runs may pass by chance.
+        let may_cache = self.purpose == Purpose::Answer && known.repetition.is_none();
+        if let Some(pass) = judged.cacheable.filter(|_| may_cache) {
             self.outbox.cache(known.key, pass);
         }
         let failed = matches!(ending, Ending::Failed(_) | Ending::Quarantined(_));

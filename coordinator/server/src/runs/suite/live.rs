@@ -25,7 +25,7 @@ impl Execution<'_> {
         for slow in self.slow.due(Instant::now()) {
             let event = v1::TestSlow {
                 job: self.job.name(),
-                test_id: self.tests[slow.test].id.clone(),
+                test_id: self.tests[slow.test].name(),
                 others: u32::try_from(slow.others).unwrap_or(u32::MAX),
                 running: Some(duration_to_wire(slow.running)),
                 agent_id: slow.agent.to_string(),
@@ -43,7 +43,7 @@ impl Execution<'_> {
         data: Bytes,
     ) {
         let alone = !self.suite.adapter.runs_together();
-        let test = alone.then(|| self.tests[test].id.clone());
+        let test = alone.then(|| self.tests[test].name());
         let log = &self.job.run.log;
         log.room().await;
         log.append(Event::JobOutput(v1::JobOutput {
