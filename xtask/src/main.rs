@@ -1,4 +1,4 @@
-//! The project's own chores: `cargo xtask <demo | test | tidy | bench | fuzz | images | clients>`.
+//! The project's own chores: `cargo xtask <demo | test | tidy | bench | simulate | fuzz | images | clients>`.
 //!
 //! Invariants:
 //! - Whatever a chore needs beyond Rust and Docker, it installs itself, at a pinned version.
@@ -22,6 +22,7 @@ mod images;
 mod interrupt;
 mod process;
 mod scratch;
+mod simulate;
 mod test;
 mod tidy;
 mod tools;
@@ -49,6 +50,8 @@ enum Chore {
     Tidy,
     /// Measure what the README states.
     Bench(bench::Arguments),
+    /// Compare how suites are spread over slots with other ways to do it, in simulated time.
+    Simulate(simulate::Arguments),
     /// Look for inputs that break what must hold, and keep those that reach new code.
     Fuzz(fuzz::Arguments),
     /// Make sure there is an image to run jobs in, and print its name.
@@ -74,6 +77,7 @@ fn run(chore: Chore) -> anyhow::Result<()> {
         Chore::Test(arguments) => test::run(&arguments),
         Chore::Tidy => tidy::run(),
         Chore::Bench(arguments) => bench::run(&arguments),
+        Chore::Simulate(arguments) => simulate::run(&arguments),
         Chore::Fuzz(arguments) => fuzz::run(&arguments),
         Chore::Images(arguments) => {
             println!("{}", images::ensure(&arguments)?);

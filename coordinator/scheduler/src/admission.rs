@@ -134,6 +134,7 @@ impl Scheduler {
             open_units: count,
             place: None,
             leases: Vec::new(),
+            expected_ends_nanos: 0,
             avoid: None,
             avoid_until: self.now,
             lost_waiting: 0,

@@ -1,8 +1,11 @@
 //! Cutting batches: guided self-scheduling, longest first.
 //!
 //! Each slot that asks takes a share of the work left (Polychronopoulos and Kuck, 1987), so batches
-//! shrink as the work does and the last ones are short enough for all slots to end together. Units go
-//! longest first (Graham, 1969), so that nothing long is left for the end.
+//! shrink as the work does and the last ones are short enough for all slots to end together. What is under
+//! way counts as work left (factoring: Hummel, Schonberg and Flynn, 1992), so that a slot which is early does
+//! not take too little. Units go longest first (Graham, 1969), so that nothing long is left for the end.
+//!
+//! How near this comes to the shortest time possible is measured in [`crate::simulation::sharding`].
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -105,24 +108,52 @@ pub(crate) fn expected_nanos(expected: Duration) -> u64 {
 /// What decides the length of a batch.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BatchRule {
-    /// `k * slots`.
-    divisor: u64,
+    slots: u64,
+    share_percent: u64,
+    shortest_nanos: u64,
+    /// What is worth its overhead while there is other work.
     floor_nanos: u64,
+    ceiling_nanos: u64,
     max_units: usize,
+    /// What is expected to be left of the batches that run.
+    running_nanos: u64,
 }
 
 impl BatchRule {
-    pub(crate) fn new(config: &SchedulerConfig, slots: u64, overhead: Duration) -> Self {
+    pub(crate) fn new(
+        config: &SchedulerConfig,
+        slots: u64,
+        overhead: Duration,
+        running_nanos: u64,
+    ) -> Self {
         let paid = overhead.saturating_mul(config.overhead_factor);
+        let amortised = overhead.saturating_mul(config.amortised_factor);
+        let shortest = config.minimum_batch.max(overhead);
         Self {
-            divisor: u64::from(config.batch_factor.get()).saturating_mul(slots.max(1)),
+            slots: slots.max(1),
+            share_percent: u64::from(config.share_percent.clamp(1, 100)),
+            shortest_nanos: nanos(shortest),
             floor_nanos: nanos(config.minimum_batch.max(paid)),
+            ceiling_nanos: nanos(amortised),
             max_units: config.max_batch_units.max(1),
+            running_nanos,
         }
     }
 
-    fn target_nanos(&self, remaining_nanos: u64) -> u64 {
-        (remaining_nanos / self.divisor).max(self.floor_nanos)
+    /// How long a batch should be with so much waiting.
+    ///
+    /// If all slots end together, each still works for `even`. A batch takes a share of it, so that there are
+    /// others to make up for what turns out to last longer. Once that share is not worth its overhead, what is
+    /// left is divided evenly.
+    fn target_nanos(&self, waiting_nanos: u64) -> u64 {
+        let even = waiting_nanos.saturating_add(self.running_nanos) / self.slots;
+        let share = even / 100 * self.share_percent;
+        let target = if share >= self.floor_nanos {
+            share
+        } else {
+            even.min(self.floor_nanos)
+        };
+        target.min(self.ceiling_nanos).max(self.shortest_nanos)
     }
 }
 
@@ -130,21 +161,24 @@ impl BatchRule {
 mod tests {
     use super::*;
 
-    /// Cuts everything for two slots with k = 2; units in milliseconds.
+    /// Cuts everything for two slots, half of their share at a time; units in milliseconds.
     #[track_caller]
-    fn check(units_ms: &[u64], overhead_ms: u64, expected: &[&[u32]]) {
+    fn check(units_ms: &[u64], overhead_ms: u64, running_ms: u64, expected: &[&[u32]]) {
         let units: Vec<_> = units_ms
             .iter()
             .copied()
             .map(Duration::from_millis)
             .collect();
         let config = SchedulerConfig {
+            share_percent: 50,
             minimum_batch: Duration::from_millis(10),
             overhead_factor: 4,
+            amortised_factor: 100,
             max_batch_units: 4,
             ..SchedulerConfig::default()
         };
-        let rule = BatchRule::new(&config, 2, Duration::from_millis(overhead_ms));
+        let overhead = Duration::from_millis(overhead_ms);
+        let rule = BatchRule::new(&config, 2, overhead, running_ms * 1_000_000);
         let mut waiting = WaitingUnits::new(&units);
         let mut batches = Vec::new();
         while !waiting.is_empty() {
@@ -156,27 +190,37 @@ mod tests {
 
     #[test]
     fn batches_are_a_share_of_what_is_left_longest_first() {
-        check(&[100], 0, &[&[0]]);
-        check(&[10, 400, 20], 0, &[&[1], &[2], &[0]]);
-        check(
-            &[40, 40, 40, 40, 40, 40, 40, 40],
-            0,
-            &[&[0, 1], &[2], &[3], &[4], &[5], &[6], &[7]],
-        );
+        check(&[100], 1, 0, &[&[0]]);
+        check(&[10, 400, 20], 5, 0, &[&[1], &[2], &[0]]);
+        let rest: &[&[u32]] = &[&[0, 1], &[2], &[3], &[4], &[5], &[6], &[7]];
+        check(&[40; 8], 1, 0, rest);
     }
 
     #[test]
-    fn no_batch_is_shorter_than_it_pays_nor_wider_than_its_bound() {
-        check(&[40, 40, 40, 40], 20, &[&[0, 1], &[2, 3]]);
-        check(&[40, 40, 40, 40], 1000, &[&[0, 1, 2, 3]]);
-        check(&[1, 1, 1, 1, 1, 1], 1000, &[&[0, 1, 2, 3], &[4, 5]]);
-        check(&[0, 0], 0, &[&[0, 1]]);
+    fn what_runs_is_left_too() {
+        check(&[40; 4], 1, 0, &[&[0], &[1], &[2], &[3]]);
+        check(&[40; 4], 1, 160, &[&[0, 1], &[2], &[3]]);
+    }
+
+    #[test]
+    fn the_last_are_divided_evenly_rather_than_paid_for() {
+        check(&[40; 4], 20, 0, &[&[0, 1], &[2], &[3]]);
+        check(&[40; 4], 1000, 0, &[&[0, 1, 2, 3]]);
+    }
+
+    #[test]
+    fn no_batch_is_longer_than_saves_anything_nor_wider_than_its_bound() {
+        check(&[60; 4], 1, 10_000, &[&[0], &[1], &[2], &[3]]);
+        check(&[40; 4], 1, 10_000, &[&[0, 1], &[2, 3]]);
+        check(&[1; 6], 1000, 0, &[&[0, 1, 2, 3], &[4, 5]]);
+        check(&[0, 0], 0, 0, &[&[0, 1]]);
+        check(&[40, 40], 0, 0, &[&[0], &[1]]);
     }
 
     #[test]
     fn a_unit_on_its_last_attempt_runs_alone() {
         let units = [Duration::from_millis(5); 4];
-        let rule = BatchRule::new(&SchedulerConfig::default(), 1, Duration::ZERO);
+        let rule = BatchRule::new(&SchedulerConfig::default(), 1, Duration::ZERO, 0);
         let mut waiting = WaitingUnits::new(&units);
         let alone = |unit| unit == UnitIndex(1);
         let mut cut = || waiting.cut(&rule, alone).0;

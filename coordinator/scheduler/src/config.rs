@@ -64,14 +64,19 @@ pub struct SchedulerConfig {
     pub first_token: FencingToken,
     /// How many tokens one record reserves. Default: 4096.
     pub token_block: u64,
-    /// `k` of guided self-scheduling: a batch is at most a share of `1 / (k * slots)` of the work that
-    /// is left. Larger means smaller batches: better balance, more overhead. Default: 2.
-    pub batch_factor: NonZeroU32,
+    /// A batch is at most so many percent of what its slot would do if all slots went on to end together:
+    /// of the work that waits and that is under way, divided by the slots. More means fewer batches and less
+    /// overhead; less is safer where expectations are wrong or machines uneven. Default: 70.
+    pub share_percent: u32,
     /// No batch is cut shorter than this while units are left. Default: 100 ms.
     pub minimum_batch: Duration,
-    /// No batch is cut shorter than its overhead times this. Default: 4, so that at most a fifth of a
-    /// slot's time goes to starting batches.
+    /// A share that is shorter than the overhead times this is not worth it: what is left is divided evenly
+    /// instead. No batch is cut much shorter than its overhead in any case. Default: 8.
     pub overhead_factor: u32,
+    /// No batch is cut longer than its overhead times this: beyond it hardly anything is saved, and slots
+    /// that come later find less to do. Default: 50, so that starting batches costs 2 % where there is much
+    /// to do.
+    pub amortised_factor: u32,
     /// A batch never has more units than this, however short they are. Default: 1000.
     pub max_batch_units: usize,
 }
@@ -99,9 +104,10 @@ impl Default for SchedulerConfig {
             tenant_weights: BTreeMap::new(),
             first_token: FencingToken(1),
             token_block: 4096,
-            batch_factor: NonZeroU32::MIN.saturating_add(1),
+            share_percent: 70,
             minimum_batch: Duration::from_millis(100),
-            overhead_factor: 4,
+            overhead_factor: 8,
+            amortised_factor: 50,
             max_batch_units: 1000,
         }
     }

@@ -35,7 +35,7 @@ impl Scheduler {
         self.agents_to_tell.insert(lease.agent);
         if let Some(task) = lease.task.take() {
             lease.released_at = Some(self.now);
-            self.tasks[task].leases.retain(|other| *other != id);
+            self.tasks[task].end_lease(id, lease.granted_at, lease.charged_nanos);
         }
     }
 

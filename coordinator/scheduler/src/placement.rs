@@ -163,7 +163,8 @@ impl Scheduler {
         self.end_passing_over(self.tasks[key].class, agent_key);
         let task = &mut self.tasks[key];
         let class = &self.fleet.classes[task.class];
-        let rule = BatchRule::new(&self.config, class.slots, task.overhead);
+        let running_nanos = task.running_nanos(self.now);
+        let rule = BatchRule::new(&self.config, class.slots, task.overhead, running_nanos);
         let (units, last_try) = (&task.units, self.config.max_attempts.saturating_sub(1));
         let alone = |unit: regatta_model::UnitIndex| {
             let entry = units.get(unit.0 as usize);
@@ -183,7 +184,7 @@ impl Scheduler {
             return;
         };
         let (id, token, reserved) = self.tokens.grant();
-        task.leases.push(id);
+        task.begin_lease(id, self.now, charged_nanos);
         self.step.commit.extend(reserved);
         let resources = class.resources;
         self.end_waiting(key, batch.len());

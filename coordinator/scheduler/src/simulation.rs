@@ -10,6 +10,7 @@ mod machine;
 mod model;
 mod plan;
 mod random;
+pub mod sharding;
 mod summary;
 mod violation;
 mod world;

@@ -41,6 +41,8 @@ pub(crate) struct Task {
     /// Where it waits, if it does.
     pub(crate) place: Option<Place>,
     pub(crate) leases: Vec<LeaseId>,
+    /// The sum of the times at which they are expected to end.
+    pub(crate) expected_ends_nanos: u128,
     /// Which agent lost a unit of it last, while another is preferred.
     pub(crate) avoid: Option<AgentKey>,
     pub(crate) avoid_until: Timestamp,
@@ -85,6 +87,24 @@ pub(crate) struct Answer {
 }
 
 impl Task {
+    /// Notes a lease that is expected to take so long.
+    pub(crate) fn begin_lease(&mut self, id: LeaseId, now: Timestamp, expected_nanos: u64) {
+        self.leases.push(id);
+        self.expected_ends_nanos += u128::from(now.as_nanos()) + u128::from(expected_nanos);
+    }
+
+    /// Forgets a lease, of which the same is said as at its beginning.
+    pub(crate) fn end_lease(&mut self, id: LeaseId, granted_at: Timestamp, expected_nanos: u64) {
+        self.leases.retain(|other| *other != id);
+        self.expected_ends_nanos -= u128::from(granted_at.as_nanos()) + u128::from(expected_nanos);
+    }
+
+    /// How much slot time its leases are still expected to take.
+    pub(crate) fn running_nanos(&self, now: Timestamp) -> u64 {
+        let begun = u128::from(now.as_nanos()) * self.leases.len() as u128;
+        u64::try_from(self.expected_ends_nanos.saturating_sub(begun)).unwrap_or(u64::MAX)
+    }
+
     /// The units of a submission, none of them tried.
     pub(crate) fn units_of(expected: &[Duration]) -> Box<[Unit]> {
         let unit = |expected: &Duration| Unit {

@@ -1,71 +1,119 @@
 //! How close a suite comes to the shortest time it could take.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::fixture::{Fixture, held, offer, report, submission};
-use crate::simulation::Random;
-use crate::{Grant, OutcomeKind, SchedulerConfig, Submission};
+use crate::SchedulerConfig;
+use crate::simulation::sharding::{
+    Played, Race, RacingMachine, RacingTest, Scenario, Split, log_normal,
+};
 
-const SLOTS: u32 = 16;
+/// A process for each test: staging what it needs.
+const OF_A_PROCESS: Duration = Duration::from_millis(20);
+/// A runner that starts and finds its tests, pytest say.
+const OF_A_RUNNER: Duration = Duration::from_millis(500);
 
-/// Log-normal durations: a median of 200 ms, and a standard deviation of 1 of the logarithm.
-fn durations(seed: u64, count: usize) -> Vec<Duration> {
-    let mut random = Random::new(seed);
-    let uniform = |random: &mut Random| (random.below(1_000_000) + 1) as f64 / 1_000_001.0;
-    let mut duration = || {
-        // Twelve uniform numbers make a normal one, near enough.
-        let normal: f64 = (0..12).map(|_| uniform(&mut random)).sum::<f64>() - 6.0;
-        Duration::from_secs_f64(0.2 * normal.exp())
-    };
-    (0..count).map(|_| duration()).collect()
+/// Tests that take 200 ms at the median, as in most suites; the longest take some seconds.
+fn races(
+    scenario: Scenario,
+    tests: usize,
+    slots: u32,
+    overhead: Duration,
+    seeds: u64,
+) -> impl Iterator<Item = Race> {
+    (1..=seeds).map(move |seed| {
+        let timings = log_normal(seed, tests, Duration::from_millis(200), 1.0);
+        scenario.race(&timings, slots, overhead, seed)
+    })
 }
 
-/// Runs a suite whose history is exact, all outcomes of a batch reported at its end.
-fn makespan(units: &[Duration], overhead: Duration) -> (Duration, usize) {
-    let mut fixture = Fixture::new(SchedulerConfig::default());
-    let begun = fixture.now;
-    fixture.submit(Submission {
-        units: units.to_vec(),
-        batch_overhead: overhead,
-        ..submission(1)
-    });
-    fixture.connect("a", offer(SLOTS));
-    let mut running: BTreeMap<_, Grant> = BTreeMap::new();
-    let (mut batches, mut sequence) = (0, 1);
-    loop {
-        for grant in fixture.grants() {
-            let work = grant.units.iter().map(|(unit, _)| units[unit.0 as usize]);
-            let end = fixture.now + overhead + work.sum::<Duration>();
-            running.insert((end, grant.lease), grant);
-            batches += 1;
-        }
-        let Some(((end, _), ended)) = running.pop_first() else {
-            return (fixture.now.since(begun), batches);
-        };
-        fixture.now = end;
-        sequence += 1;
-        let outcomes = vec![OutcomeKind::Answered; ended.units.len()];
-        let others = running.values().map(|grant| held(grant, &[], false));
-        let leases = others.chain([held(&ended, &outcomes, true)]).collect();
-        fixture.report(report("a", sequence, leases));
+fn play(race: &Race, split: Split) -> Played {
+    race.play(split, SchedulerConfig::default())
+        .expect("everything runs")
+}
+
+/// Every seed keeps the scenario's aim, overhead included.
+#[track_caller]
+fn check(scenario: Scenario, tests: usize, slots: u32, overhead: Duration, seeds: u64) {
+    for (race, seed) in races(scenario, tests, slots, overhead, seeds).zip(1..) {
+        let played = play(&race, Split::Guided);
+        let ratio = played.ratio(&race);
+        assert!(
+            ratio <= scenario.aim(),
+            "{scenario:?}, seed {seed}: {ratio:.4} with {} batches",
+            played.batches
+        );
+        assert_eq!(played, play(&race, Split::Guided), "seed {seed} twice");
     }
 }
 
 #[test]
-fn a_suite_of_two_thousand_tests_ends_within_a_twentieth_of_the_best() {
-    for seed in 1..6 {
-        let units = durations(seed, 2000);
-        let overhead = Duration::from_millis(5);
-        let (took, batches) = makespan(&units, overhead);
-        let work: Duration = units.iter().sum();
-        let longest = units.iter().max().copied().unwrap_or_default();
-        let best = (work / SLOTS).max(longest);
-        let ratio = took.as_secs_f64() / best.as_secs_f64();
-        assert!(
-            ratio <= 1.05,
-            "seed {seed}: {ratio:.4} with {batches} batches"
-        );
-        assert!(batches < 500, "seed {seed}: {batches} batches");
+fn suites_of_processes_keep_the_aims() {
+    for scenario in Scenario::ALL {
+        check(scenario, 2000, 16, OF_A_PROCESS, 20);
     }
+}
+
+#[test]
+fn suites_of_a_runner_keep_the_aims() {
+    for scenario in Scenario::ALL {
+        check(scenario, 10_000, 16, OF_A_RUNNER, 3);
+    }
+}
+
+#[test]
+fn guided_beats_every_plan_where_the_plan_is_not_exact() {
+    for scenario in [Scenario::NoisyHistory, Scenario::NoHistory] {
+        for race in races(scenario, 2000, 16, OF_A_PROCESS, 5) {
+            let guided = play(&race, Split::Guided).makespan;
+            for split in [Split::LongestFirst, Split::RoundRobin, Split::Hash] {
+                let planned = play(&race, split).makespan;
+                assert!(
+                    guided < planned,
+                    "{scenario:?}: {guided:?}, {split:?} {planned:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn machines_that_come_late_find_something_to_do() {
+    let timings = log_normal(1, 10_000, Duration::from_millis(200), 1.0);
+    let mut race = Scenario::ExactHistory.race(&timings, 64, OF_A_PROCESS, 1);
+    for machine in race.machines.iter_mut().skip(1) {
+        machine.joins_after = Duration::from_secs(5);
+    }
+    let ratio = play(&race, Split::Guided).ratio(&race);
+    assert!(ratio <= 1.05, "{ratio:.4}");
+}
+
+#[test]
+fn the_bound_knows_machines() {
+    let test = |seconds| RacingTest {
+        name: String::new(),
+        takes: Duration::from_secs(seconds),
+        expected: Duration::ZERO,
+    };
+    let machine = |slots, joins, speed_percent| RacingMachine {
+        slots,
+        joins_after: Duration::from_secs(joins),
+        speed_percent,
+    };
+    let bound = |tests: &[u64], machines: &[RacingMachine]| {
+        let race = Race {
+            tests: tests.iter().copied().map(test).collect(),
+            machines: machines.to_vec(),
+            overhead: Duration::from_secs(1),
+        };
+        race.lower_bound().as_secs_f64()
+    };
+    assert_eq!(bound(&[1, 2, 3], &[machine(2, 0, 100)]), 3.0);
+    assert_eq!(bound(&[1, 4], &[machine(2, 0, 100)]), 4.0);
+    assert_eq!(bound(&[8, 8], &[machine(1, 0, 50)]), 32.0);
+    assert_eq!(
+        bound(&[4; 4], &[machine(1, 0, 100), machine(1, 8, 100)]),
+        12.0
+    );
+    assert_eq!(bound(&[4], &[machine(1, 0, 50), machine(1, 2, 100)]), 6.0);
+    assert_eq!(bound(&[], &[]), 0.0);
 }
