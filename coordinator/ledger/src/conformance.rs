@@ -5,7 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use regatta_model::{Digest, RunId, TenantId, Timestamp, Verdict};
 
-use crate::{Ledger, NewRun, RunCounts, RunEnd, RunQuery, StoredEvent, TestObservation};
+use crate::{
+    Ledger, NewRun, Place, RunCounts, RunEnd, RunQuery, StoredEvent, SuiteObservation,
+    TestObservation,
+};
 
 /// Runs the whole suite against an empty ledger.
 ///
@@ -17,6 +20,8 @@ pub async fn check(ledger: &dyn Ledger) {
     events_read_back_in_order_and_once(ledger).await;
     an_end_is_final(ledger).await;
     tests_are_learnt(ledger).await;
+    times_are_kept_apart(ledger).await;
+    places_that_are_gone_are_forgotten(ledger).await;
 }
 
 fn run_id(text: &str) -> RunId {
@@ -190,31 +195,53 @@ async fn an_end_is_final(ledger: &dyn Ledger) {
     assert_eq!(ids(ledger, active).await, ["r2", "r1"]);
 }
 
-async fn tests_are_learnt(ledger: &dyn Ledger) {
-    let seen = |suite: &str, test: &str, millis, second| TestObservation {
-        tenant: tenant("a"),
-        suite: suite.to_owned(),
+fn seen(test: &str, millis: u64, second: u64) -> TestObservation {
+    TestObservation {
         test: test.to_owned(),
         duration: Duration::from_millis(millis),
         failed: false,
         flaky: false,
         finished_at: Timestamp::EPOCH + Duration::from_secs(second),
         key: None,
+    }
+}
+
+fn place(image: &str, branch: &str) -> Place {
+    Place {
+        image: image.to_owned(),
+        branch: branch.to_owned(),
+    }
+}
+
+async fn observe(ledger: &dyn Ledger, suite: &str, place: Place, tests: Vec<TestObservation>) {
+    let seen = SuiteObservation {
+        tenant: tenant("a"),
+        suite: suite.to_owned(),
+        place,
+        tests,
+        batch_overhead: None,
     };
+    ledger.observe_suite(seen).await.expect("learns");
+}
+
+async fn tests_are_learnt(ledger: &dyn Ledger) {
     let key = Some(Digest::of(b"key"));
     let worse = TestObservation {
         failed: true,
         flaky: true,
         key,
-        ..seen("s", "x", 200, 2)
+        ..seen("x", 200, 2)
     };
-    let batch = vec![
-        seen("s", "x", 100, 1),
-        worse,
-        seen("t", "a", 5, 5),
-        seen("s", "b", 1, 1),
-    ];
-    ledger.observe_tests(batch).await.expect("learns");
+    let anywhere = Place::default();
+    observe(
+        ledger,
+        "s",
+        anywhere.clone(),
+        vec![seen("x", 100, 1), worse],
+    )
+    .await;
+    observe(ledger, "t", anywhere.clone(), vec![seen("a", 5, 5)]).await;
+    observe(ledger, "s", anywhere, vec![seen("b", 1, 1)]).await;
 
     let history = ledger
         .read_history(&tenant("a"), Some("s"))
@@ -223,12 +250,15 @@ async fn tests_are_learnt(ledger: &dyn Ledger) {
     let tests: Vec<_> = history.iter().map(|it| it.test.as_str()).collect();
     assert_eq!(tests, ["b", "x"]);
     let known = &history[1];
-    assert_eq!(known.expected, Duration::from_millis(130));
+    assert_eq!(known.timing.expected, Duration::from_millis(130));
+    assert_eq!(known.timing.spread, Duration::from_millis(65));
     assert_eq!((known.runs, known.failures, known.flakes), (2, 1, 1));
     assert_eq!(
         (known.last_key, known.last_run.as_nanos()),
         (key, 2_000_000_000)
     );
+    assert_eq!(known.last_failure, Some(known.last_run));
+    assert_eq!(history[0].last_failure, None);
     let all = ledger
         .read_history(&tenant("a"), None)
         .await
@@ -238,4 +268,60 @@ async fn tests_are_learnt(ledger: &dyn Ledger) {
         ledger.read_history(&tenant("b"), None).await.as_deref(),
         Ok(&[][..])
     );
+}
+
+/// How long a test of the suite `places` takes somewhere, in milliseconds.
+async fn expected_at(ledger: &dyn Ledger, test: &str, place: Place) -> Option<u128> {
+    let known = ledger.read_suite(&tenant("a"), "places", &place).await;
+    let tests = known.expect("reads").tests;
+    let found = tests.into_iter().find(|it| it.test == test)?;
+    Some(found.timing.expected.as_millis())
+}
+
+/// By image and branch; then by image; then anywhere.
+async fn times_are_kept_apart(ledger: &dyn Ledger) {
+    for (image, branch, millis) in [("i", "main", 100), ("i", "slow", 300), ("j", "", 1000)] {
+        let tests = vec![seen("x", millis, 1)];
+        observe(ledger, "places", place(image, branch), tests).await;
+    }
+    let at = |image, branch| expected_at(ledger, "x", place(image, branch));
+    assert_eq!(at("i", "main").await, Some(100));
+    assert_eq!(at("i", "slow").await, Some(300));
+    assert_eq!(at("i", "new").await, Some(160));
+    assert_eq!(at("i", "").await, Some(160));
+    assert_eq!(at("j", "main").await, Some(1000));
+    assert_eq!(at("k", "main").await, Some(412));
+    assert_eq!(expected_at(ledger, "y", place("i", "main")).await, None);
+
+    let overhead = |millis| SuiteObservation {
+        tenant: tenant("a"),
+        suite: "places".to_owned(),
+        place: Place::default(),
+        tests: Vec::new(),
+        batch_overhead: Some(Duration::from_millis(millis)),
+    };
+    let (owner, stranger, there) = (tenant("a"), tenant("b"), place("i", ""));
+    for (millis, expected) in [(100, 100), (200, 130)] {
+        ledger
+            .observe_suite(overhead(millis))
+            .await
+            .expect("learns");
+        let known = ledger.read_suite(&owner, "places", &there);
+        let known = known.await.expect("reads").batch_overhead;
+        assert_eq!(known, Some(Duration::from_millis(expected)));
+    }
+    let other = ledger.read_suite(&stranger, "places", &there);
+    assert_eq!(other.await, Ok(crate::SuiteKnowledge::default()));
+}
+
+async fn places_that_are_gone_are_forgotten(ledger: &dyn Ledger) {
+    for second in 2..=100 {
+        let branch = format!("branch-{second}");
+        let tests = vec![seen("z", second * 100, second)];
+        observe(ledger, "places", place("i", &branch), tests).await;
+    }
+    let at = |branch| expected_at(ledger, "z", place("i", branch));
+    assert_eq!(at("branch-100").await, Some(10_000));
+    assert_eq!(at("branch-2").await, at("").await);
+    assert_ne!(at("branch-99").await, at("").await);
 }

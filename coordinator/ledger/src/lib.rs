@@ -20,7 +20,9 @@ mod sqlite;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 
-pub use history::{TestHistory, TestObservation};
+pub use history::{
+    KnownTest, Place, SuiteKnowledge, SuiteObservation, TestHistory, TestObservation, Timing,
+};
 pub use memory_ledger::MemoryLedger;
 pub use port::{Ledger, LedgerError, NewRun, RunCounts, RunEnd, RunQuery, RunRecord, StoredEvent};
 pub use sqlite::{OpenLedgerError, SqliteLedger};

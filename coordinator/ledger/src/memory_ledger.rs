@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use regatta_model::{RunId, TenantId};
+use regatta_model::{RunId, TenantId, Timestamp};
 
+use crate::history::{MAX_PLACES, moved};
 use crate::{
-    Ledger, LedgerError, NewRun, RunEnd, RunQuery, RunRecord, StoredEvent, TestHistory,
-    TestObservation,
+    KnownTest, Ledger, LedgerError, NewRun, Place, RunEnd, RunQuery, RunRecord, StoredEvent,
+    SuiteKnowledge, SuiteObservation, TestHistory, TestObservation, Timing,
 };
 
 /// A ledger in memory, for tests: it is not bounded.
@@ -21,8 +23,49 @@ pub struct MemoryLedger {
 struct State {
     runs: Vec<RunRecord>,
     events: BTreeMap<RunId, BTreeMap<u64, StoredEvent>>,
-    history: BTreeMap<(TenantId, String, String), TestHistory>,
+    history: BTreeMap<TestKey, TestHistory>,
+    timings: BTreeMap<TestKey, BTreeMap<Place, (Timing, Timestamp)>>,
+    overheads: BTreeMap<(TenantId, String), Duration>,
     reserved: u64,
+}
+
+/// The tenant, the suite and the test.
+type TestKey = (TenantId, String, String);
+
+impl State {
+    fn observe(&mut self, key: TestKey, place: &Place, seen: &TestObservation) {
+        let timings = self.timings.entry(key.clone()).or_default();
+        learn_timing(timings, place.of_any_branch(), seen);
+        if !place.branch.is_empty() {
+            learn_timing(timings, place.clone(), seen);
+        }
+        while timings.len() > MAX_PLACES {
+            let oldest = timings.iter().min_by_key(|(_, (_, last_run))| *last_run);
+            let Some(oldest) = oldest.map(|(place, _)| place.clone()) else {
+                break;
+            };
+            timings.remove(&oldest);
+        }
+        let suite = key.1.clone();
+        self.history
+            .entry(key)
+            .and_modify(|known| known.learn(seen))
+            .or_insert_with(|| TestHistory::begin(&suite, seen));
+    }
+}
+
+fn learn_timing(
+    timings: &mut BTreeMap<Place, (Timing, Timestamp)>,
+    place: Place,
+    seen: &TestObservation,
+) {
+    timings
+        .entry(place)
+        .and_modify(|(timing, last_run)| {
+            timing.learn(seen.duration);
+            *last_run = seen.finished_at.max(*last_run);
+        })
+        .or_insert_with(|| (Timing::begin(seen.duration), seen.finished_at));
 }
 
 impl MemoryLedger {
@@ -108,17 +151,57 @@ impl Ledger for MemoryLedger {
         Ok(found)
     }
 
-    async fn observe_tests(&self, observations: Vec<TestObservation>) -> Result<(), LedgerError> {
+    async fn observe_suite(&self, seen: SuiteObservation) -> Result<(), LedgerError> {
         let mut state = self.lock();
-        for seen in observations {
-            let key = (seen.tenant.clone(), seen.suite.clone(), seen.test.clone());
-            if let Some(known) = state.history.get_mut(&key) {
-                known.learn(seen);
-            } else {
-                state.history.insert(key, TestHistory::begin(seen));
-            }
+        let SuiteObservation {
+            tenant,
+            suite,
+            place,
+            tests,
+            batch_overhead,
+        } = seen;
+        for test in &tests {
+            let key = (tenant.clone(), suite.clone(), test.test.clone());
+            state.observe(key, &place, test);
+        }
+        if let Some(overhead) = batch_overhead {
+            let known = state.overheads.entry((tenant, suite));
+            known
+                .and_modify(|mean| *mean = moved(*mean, overhead))
+                .or_insert(overhead);
         }
         Ok(())
+    }
+
+    async fn read_suite(
+        &self,
+        tenant: &TenantId,
+        suite: &str,
+        place: &Place,
+    ) -> Result<SuiteKnowledge, LedgerError> {
+        let state = self.lock();
+        let of_suite = state
+            .history
+            .iter()
+            .filter(|((owner, name, _), _)| owner == tenant && name == suite);
+        let tests = of_suite.map(|(key, history)| {
+            let timings = state.timings.get(key);
+            let there = timings.and_then(|it| it.get(place));
+            let with_image = || timings.and_then(|it| it.get(&place.of_any_branch()));
+            KnownTest {
+                test: history.test.clone(),
+                timing: there
+                    .or_else(with_image)
+                    .map_or(history.timing, |(timing, _)| *timing),
+                last_failure: history.last_failure,
+                last_key: history.last_key,
+            }
+        });
+        let key = (tenant.clone(), suite.to_owned());
+        Ok(SuiteKnowledge {
+            tests: tests.collect(),
+            batch_overhead: state.overheads.get(&key).copied(),
+        })
     }
 
     async fn read_history(

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use regatta_model::{RunId, TenantId, Timestamp, Verdict};
 
-use crate::{TestHistory, TestObservation};
+use crate::{Place, SuiteKnowledge, SuiteObservation, TestHistory};
 
 /// Remembers what outlives a process.
 #[async_trait]
@@ -46,11 +46,23 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
     /// [`LedgerError`].
     async fn find_runs(&self, query: RunQuery) -> Result<Vec<RunRecord>, LedgerError>;
 
-    /// Learns from executed tests.
+    /// Learns from a suite's executed tests: anywhere, with their image, and with their image on their branch.
+    /// The times of a test are kept apart for a bounded number of images and branches, those that ran last.
     ///
     /// # Errors
     /// [`LedgerError`]: nothing was learnt.
-    async fn observe_tests(&self, observations: Vec<TestObservation>) -> Result<(), LedgerError>;
+    async fn observe_suite(&self, seen: SuiteObservation) -> Result<(), LedgerError>;
+
+    /// What is known of a suite that is about to run somewhere.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    async fn read_suite(
+        &self,
+        tenant: &TenantId,
+        suite: &str,
+        place: &Place,
+    ) -> Result<SuiteKnowledge, LedgerError>;
 
     /// What is known of the tests of a suite, or of every suite of a tenant; by suite, then by id.
     ///

@@ -3,6 +3,7 @@
 //! One thread owns the connection. Requests reach it through a bounded queue; those that are waiting
 //! when it looks are carried out in one transaction, which is what makes durability cheap.
 
+mod history;
 mod queries;
 mod schema;
 #[cfg(test)]
@@ -17,8 +18,8 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use crate::{
-    Ledger, LedgerError, NewRun, RunEnd, RunQuery, RunRecord, StoredEvent, TestHistory,
-    TestObservation,
+    Ledger, LedgerError, NewRun, Place, RunEnd, RunQuery, RunRecord, StoredEvent, SuiteKnowledge,
+    SuiteObservation, TestHistory,
 };
 pub use schema::OpenLedgerError;
 use thread::LedgerThread;
@@ -86,8 +87,19 @@ impl Ledger for SqliteLedger {
             .await
     }
 
-    async fn observe_tests(&self, observations: Vec<TestObservation>) -> Result<(), LedgerError> {
-        self.ask(move |connection| queries::observe_tests(connection, observations))
+    async fn observe_suite(&self, seen: SuiteObservation) -> Result<(), LedgerError> {
+        self.ask(move |connection| history::observe_suite(connection, &seen))
+            .await
+    }
+
+    async fn read_suite(
+        &self,
+        tenant: &TenantId,
+        suite: &str,
+        place: &Place,
+    ) -> Result<SuiteKnowledge, LedgerError> {
+        let (tenant, suite, place) = (tenant.clone(), suite.to_owned(), place.clone());
+        self.ask(move |connection| history::read_suite(connection, &tenant, &suite, &place))
             .await
     }
 
@@ -97,7 +109,7 @@ impl Ledger for SqliteLedger {
         suite: Option<&str>,
     ) -> Result<Vec<TestHistory>, LedgerError> {
         let (tenant, suite) = (tenant.clone(), suite.map(ToOwned::to_owned));
-        self.ask(move |connection| queries::read_history(connection, &tenant, suite.as_deref()))
+        self.ask(move |connection| history::read_history(connection, &tenant, suite.as_deref()))
             .await
     }
 

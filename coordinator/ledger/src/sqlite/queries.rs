@@ -1,15 +1,10 @@
 //! The statements. Numbers that do not fit SQLite's signed 64 bits are stored by their bits.
 
-use std::time::Duration;
-
-use regatta_model::{Digest, RunId, TenantId, Timestamp, Verdict};
+use regatta_model::{RunId, TenantId, Timestamp, Verdict};
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 
 use super::thread::unavailable;
-use crate::{
-    LedgerError, NewRun, RunCounts, RunEnd, RunQuery, RunRecord, StoredEvent, TestHistory,
-    TestObservation,
-};
+use crate::{LedgerError, NewRun, RunCounts, RunEnd, RunQuery, RunRecord, StoredEvent};
 
 const RESERVED_TOKENS: &str = "reserved_tokens";
 
@@ -187,108 +182,6 @@ fn run_end(row: &Row<'_>, finished_at: Timestamp) -> Result<RunEnd, LedgerError>
     })
 }
 
-pub(super) fn observe_tests(
-    connection: &Connection,
-    observations: Vec<TestObservation>,
-) -> Result<(), LedgerError> {
-    for seen in observations {
-        let tenant = seen.tenant.clone();
-        let known = one_history(connection, &tenant, &seen.suite, &seen.test)?;
-        let history = match known {
-            Some(mut known) => {
-                known.learn(seen);
-                known
-            }
-            None => TestHistory::begin(seen),
-        };
-        store_history(connection, &tenant, &history)?;
-    }
-    Ok(())
-}
-
-const HISTORY_COLUMNS: &str =
-    "suite, test, expected_nanos, runs, failures, flakes, last_run, last_key";
-
-fn one_history(
-    connection: &Connection,
-    tenant: &TenantId,
-    suite: &str,
-    test: &str,
-) -> Result<Option<TestHistory>, LedgerError> {
-    let sql = format!(
-        "SELECT {HISTORY_COLUMNS} FROM test_history
-         WHERE tenant = ?1 AND suite = ?2 AND test = ?3"
-    );
-    connection
-        .prepare_cached(&sql)
-        .and_then(|mut statement| {
-            statement
-                .query_row(params![tenant.as_str(), suite, test], test_history)
-                .optional()
-        })
-        .map_err(unavailable)
-}
-
-fn store_history(
-    connection: &Connection,
-    tenant: &TenantId,
-    history: &TestHistory,
-) -> Result<(), LedgerError> {
-    let expected = i64::try_from(history.expected.as_nanos()).unwrap_or(i64::MAX);
-    connection
-        .prepare_cached(
-            "INSERT OR REPLACE INTO test_history (tenant, suite, test, expected_nanos, runs,
-                failures, flakes, last_run, last_key)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-        )
-        .and_then(|mut statement| {
-            statement.execute(params![
-                tenant.as_str(),
-                history.suite,
-                history.test,
-                expected,
-                signed(history.runs),
-                signed(history.failures),
-                signed(history.flakes),
-                signed(history.last_run.as_nanos()),
-                history.last_key.map(|key| key.to_string()),
-            ])
-        })
-        .map(drop)
-        .map_err(unavailable)
-}
-
-pub(super) fn read_history(
-    connection: &Connection,
-    tenant: &TenantId,
-    suite: Option<&str>,
-) -> Result<Vec<TestHistory>, LedgerError> {
-    let sql = format!(
-        "SELECT {HISTORY_COLUMNS} FROM test_history
-         WHERE tenant = ?1 AND (?2 IS NULL OR suite = ?2) ORDER BY suite, test"
-    );
-    let mut statement = connection.prepare_cached(&sql).map_err(unavailable)?;
-    let rows = statement
-        .query_map(params![tenant.as_str(), suite], test_history)
-        .map_err(unavailable)?;
-    rows.collect::<Result<_, _>>().map_err(unavailable)
-}
-
-fn test_history(row: &Row<'_>) -> rusqlite::Result<TestHistory> {
-    let key: Option<String> = row.get(7)?;
-    Ok(TestHistory {
-        suite: row.get(0)?,
-        test: row.get(1)?,
-        expected: Duration::from_nanos(unsigned(row.get(2)?)),
-        runs: unsigned(row.get(3)?),
-        failures: unsigned(row.get(4)?),
-        flakes: unsigned(row.get(5)?),
-        last_run: time(row.get(6)?),
-        // A key that cannot be read is one that is not known.
-        last_key: key.and_then(|key| key.parse::<Digest>().ok()),
-    })
-}
-
 pub(super) fn reserve_tokens(connection: &Connection, last: u64) -> Result<(), LedgerError> {
     let last = last.max(reserved_tokens(connection)?);
     connection
@@ -318,15 +211,15 @@ fn corrupt(detail: impl ToString) -> LedgerError {
     }
 }
 
-fn time(nanos: i64) -> Timestamp {
+pub(super) fn time(nanos: i64) -> Timestamp {
     Timestamp::from_nanos(unsigned(nanos))
 }
 
-const fn signed(number: u64) -> i64 {
+pub(super) const fn signed(number: u64) -> i64 {
     number.cast_signed()
 }
 
-const fn unsigned(number: i64) -> u64 {
+pub(super) const fn unsigned(number: i64) -> u64 {
     number.cast_unsigned()
 }
 

@@ -10,7 +10,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Each brings the database from the version of its index to the next; `user_version` counts them.
 /// What has been released is never edited: a change is one more of them.
-const MIGRATIONS: &[&str] = &[
+pub(super) const MIGRATIONS: &[&str] = &[
     "
     CREATE TABLE runs (
         run TEXT PRIMARY KEY,
@@ -48,6 +48,28 @@ const MIGRATIONS: &[&str] = &[
 ",
     "
     ALTER TABLE runs ADD COLUMN quarantined INTEGER NOT NULL DEFAULT 0;
+",
+    "
+    ALTER TABLE test_history ADD COLUMN spread_nanos INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE test_history ADD COLUMN last_failure INTEGER;
+    UPDATE test_history SET spread_nanos = expected_nanos / 2;
+    CREATE TABLE test_timings (
+        tenant TEXT NOT NULL,
+        suite TEXT NOT NULL,
+        test TEXT NOT NULL,
+        image TEXT NOT NULL,
+        branch TEXT NOT NULL,
+        expected_nanos INTEGER NOT NULL,
+        spread_nanos INTEGER NOT NULL,
+        last_run INTEGER NOT NULL,
+        PRIMARY KEY (tenant, suite, test, image, branch)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE suite_history (
+        tenant TEXT NOT NULL,
+        suite TEXT NOT NULL,
+        overhead_nanos INTEGER NOT NULL,
+        PRIMARY KEY (tenant, suite)
+    ) STRICT, WITHOUT ROWID;
 ",
 ];
 

@@ -89,12 +89,44 @@ fn a_database_of_a_newer_release_is_left_alone() {
             error,
             OpenLedgerError::TooNew {
                 found: 99,
-                known: 2,
+                known: 3,
                 ..
             }
         ),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn what_an_earlier_release_learnt_is_kept() {
+    let directory = directory();
+    let path = directory.path().join("ledger.db");
+    let connection = Connection::open(&path).expect("opens");
+    let first = schema::MIGRATIONS.first().expect("there is one");
+    connection
+        .execute_batch(first)
+        .expect("is the first release's");
+    let row = "INSERT INTO test_history (tenant, suite, test, expected_nanos, runs, failures, flakes, last_run)
+        VALUES ('', 'unit', 'a', 100000000, 7, 1, 0, 5)";
+    connection.execute_batch(row).expect("writes");
+    connection
+        .pragma_update(None, "user_version", 1)
+        .expect("writes");
+    drop(connection);
+    let ledger = SqliteLedger::open(&path).expect("is migrated");
+    let tenant: TenantId = "".parse().expect("valid");
+    let history = ledger.read_history(&tenant, None).await.expect("reads");
+    let known = history.first().expect("is there");
+    assert_eq!(
+        (known.runs, known.failures, known.last_failure),
+        (7, 1, None)
+    );
+    let suite = ledger.read_suite(&tenant, "unit", &Place::default()).await;
+    let suite = suite.expect("reads");
+    let timing = suite.tests.first().expect("is there").timing;
+    assert_eq!(timing.expected.as_millis(), 100);
+    assert_eq!(timing.spread.as_millis(), 50);
+    assert_eq!(suite.batch_overhead, None);
 }
 
 #[test]

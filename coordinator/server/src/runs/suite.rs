@@ -3,6 +3,7 @@
 mod audit;
 mod contract;
 mod discovery;
+mod estimate;
 mod execution;
 mod googletest;
 mod harness;
@@ -11,13 +12,16 @@ mod junit;
 mod libtest;
 mod live;
 mod outbox;
+mod overhead;
+mod quarantine;
 mod reports;
 mod slow;
 mod unanswered;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use regatta_ledger::{Place, SuiteKnowledge};
 use regatta_model::{Digest, FailureClass};
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
@@ -30,12 +34,11 @@ use super::plan::{Adapter, PlannedSuite};
 use super::state::{JobEnd, JobStatus};
 use super::tally::{Ending, Tally};
 pub(super) use audit::{Audit, Disagreement, audit_hits};
+use estimate::{Estimate, Estimates};
 use execution::Execution;
 use judged::reason_of_skip;
 use outbox::Purpose;
 
-/// How long a test is expected to take if nothing is known of it or its neighbours.
-const UNKNOWN_DURATION: Duration = Duration::from_millis(100);
 /// Results that one event holds at most.
 const MAX_RESULTS_PER_EVENT: usize = 256;
 
@@ -46,7 +49,15 @@ struct Test {
     /// Which of its runs this is, if it runs many times.
     repetition: Option<u32>,
     key: Digest,
-    expected: Duration,
+    estimate: Estimate,
+}
+
+/// The tests of a suite before any of them has run.
+#[derive(Clone, Debug)]
+struct PlannedTests {
+    tests: Vec<Test>,
+    /// What starting a batch of them costs, as far as is known.
+    batch_overhead: Duration,
 }
 
 impl Test {
@@ -67,6 +78,14 @@ impl Adapter {
             Self::Contract { .. } => true,
         }
     }
+
+    /// What starting a batch costs before it has been measured.
+    const fn usual_overhead(&self) -> Duration {
+        match self {
+            Self::Harness(_) => harness::BATCH_OVERHEAD,
+            Self::Contract { .. } => contract::BATCH_OVERHEAD,
+        }
+    }
 }
 
 /// Carries a suite out.
@@ -78,7 +97,8 @@ pub(super) async fn run_suite(job: &JobContext, suite: &PlannedSuite) -> JobOutc
 
 async fn run(job: &JobContext, suite: &PlannedSuite) -> Result<JobEnd, JobEnd> {
     let listing = discovery::discover(job, suite).await?;
-    let tests = plan_tests(job, suite, &listing.ids).await;
+    let planned = plan_tests(job, suite, &listing.ids).await;
+    let tests = &planned.tests;
     let mut tally = Tally::new(tests.len());
     let mut known = Vec::new();
     for (index, test) in tests.iter().enumerate() {
@@ -87,7 +107,7 @@ async fn run(job: &JobContext, suite: &PlannedSuite) -> Result<JobEnd, JobEnd> {
             known.push(bare_result(job, test, Ending::Skipped));
         }
     }
-    known.extend(record_cached(job, &tests, &mut tally).await);
+    known.extend(record_cached(job, tests, &mut tally).await);
     let counts = tally.counts();
     job.run.log.append(Event::SuitePlanned(v1::SuitePlanned {
         job: job.name(),
@@ -96,7 +116,7 @@ async fn run(job: &JobContext, suite: &PlannedSuite) -> Result<JobEnd, JobEnd> {
         skipped: counts.skipped,
     }));
     tell(job, known).await;
-    let mut execution = Execution::new(job, suite, &tests, tally, Purpose::Answer);
+    let mut execution = Execution::new(job, suite, &planned, tally, Purpose::Answer);
     execution.run().await;
     let (tally, complaints) = execution.finish().await;
     Ok(conclude(job, &tally, &complaints))
@@ -135,43 +155,27 @@ fn conclude(job: &JobContext, tally: &Tally, complaints: &[String]) -> JobEnd {
 }
 
 /// The tests with their keys, and with what earlier runs teach about their duration.
-async fn plan_tests(job: &JobContext, suite: &PlannedSuite, ids: &[String]) -> Vec<Test> {
-    let name = job.name();
-    let history = job
-        .run
-        .ledger
-        .read_history(&job.run.plan.tenant, Some(&name))
-        .await;
-    let history = history.unwrap_or_else(|error| {
-        tracing::warn!(run = %job.run.run, %error, "test timings cannot be read");
-        Vec::new()
-    });
-    let known: BTreeMap<_, _> = history
-        .iter()
-        .map(|seen| (seen.test.as_str(), seen.expected))
-        .collect();
+async fn plan_tests(job: &JobContext, suite: &PlannedSuite, ids: &[String]) -> PlannedTests {
+    let known = knowledge(job).await;
     let wanted: BTreeSet<&str> = ids.iter().map(String::as_str).collect();
-    let neighbours: Vec<Duration> = known
-        .iter()
-        .filter(|(id, _)| wanted.contains(*id))
-        .map(|(_, it)| *it)
-        .collect();
-    let mean = u32::try_from(neighbours.len())
-        .ok()
-        .and_then(|count| neighbours.iter().sum::<Duration>().checked_div(count))
-        .unwrap_or(UNKNOWN_DURATION);
+    let estimates = Estimates::new(&known.tests, |id| wanted.contains(id));
     let test = |id: &String| Test {
         id: id.clone(),
         repetition: None,
         key: key_of(job, suite, id),
-        expected: known.get(id.as_str()).copied().unwrap_or(mean),
+        estimate: estimates.of(id),
     };
     let tests = ids.iter().map(test);
-    match &suite.repetition {
-        Some(wanted) => tests
-            .flat_map(|test| repeated(&test, wanted.times))
-            .collect(),
-        None => tests.collect(),
+    PlannedTests {
+        tests: match &suite.repetition {
+            Some(wanted) => tests
+                .flat_map(|test| repeated(&test, wanted.times))
+                .collect(),
+            None => tests.collect(),
+        },
+        batch_overhead: known
+            .batch_overhead
+            .unwrap_or_else(|| suite.adapter.usual_overhead()),
     }
 }
 
@@ -181,6 +185,25 @@ fn repeated(test: &Test, times: u32) -> Vec<Test> {
         ..test.clone()
     });
     copies.collect()
+}
+
+/// What earlier runs teach of a job's tests.
+async fn knowledge(job: &JobContext) -> SuiteKnowledge {
+    let (tenant, name, place) = (&job.run.plan.tenant, job.name(), place_of(job));
+    let known = job.run.ledger.read_suite(tenant, &name, &place);
+    known.await.unwrap_or_else(|error| {
+        tracing::warn!(run = %job.run.run, %error, "test timings cannot be read");
+        SuiteKnowledge::default()
+    })
+}
+
+/// What the times of a job's tests are kept apart by.
+fn place_of(job: &JobContext) -> Place {
+    let image = job.job().settings.image.as_ref();
+    Place {
+        image: image.map(ToString::to_string).unwrap_or_default(),
+        branch: job.run.plan.spec.branch.clone(),
+    }
 }
 
 /// The digest of the action that would run this test alone.

@@ -211,6 +211,13 @@ async fn a_pass_after_a_failure_is_flaky() {
             .iter()
             .all(|test| (test.runs, test.flakes, test.failures) == (1, 1, 0))
     );
+    assert!(history.iter().all(|test| test.last_failure.is_some()));
+    let place = regatta_ledger::Place::default();
+    let tenant = "".parse().expect("valid");
+    let known = fixture.ledger.read_suite(&tenant, "unit", &place).await;
+    let known = known.expect("is known");
+    assert_eq!(known.tests.len(), 3);
+    assert!(known.batch_overhead.is_some(), "{known:?}");
 }
 
 #[tokio::test]

@@ -65,11 +65,13 @@ fn message(history: TestHistory) -> v1::TestHistory {
     v1::TestHistory {
         suite: history.suite,
         test_id: history.test,
-        expected: Some(duration_to_wire(history.expected)),
+        expected: Some(duration_to_wire(history.timing.expected)),
+        spread: Some(duration_to_wire(history.timing.spread)),
         runs: history.runs,
         failures: history.failures,
         flakes: history.flakes,
         last_run: Some(timestamp_to_wire(history.last_run)),
         last_key: history.last_key.map(Into::into),
+        last_failure: history.last_failure.map(timestamp_to_wire),
     }
 }

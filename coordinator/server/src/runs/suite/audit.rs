@@ -10,9 +10,10 @@ use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 use tokio_util::sync::CancellationToken;
 
-use super::Test;
 use super::execution::Execution;
 use super::outbox::Purpose;
+use super::{PlannedTests, Test};
+use crate::runs::action::may_be_retried;
 use crate::runs::audit::AuditShare;
 use crate::runs::context::{JobContext, RunContext};
 use crate::runs::plan::JobKind;
@@ -113,10 +114,14 @@ async fn audit_suite(
         cancel: cancel.clone(),
     };
     let tally = Tally::new(hits.tests.len());
-    let mut execution = Execution::new(&job, suite, &hits.tests, tally, Purpose::Audit);
+    let planned = PlannedTests {
+        tests: hits.tests,
+        batch_overhead: suite.adapter.usual_overhead(),
+    };
+    let mut execution = Execution::new(&job, suite, &planned, tally, Purpose::Audit);
     execution.run().await;
     let (tally, _) = execution.finish().await;
-    let endings = hits.tests.iter().zip(tally.endings());
+    let endings = planned.tests.iter().zip(tally.endings());
     let agreed = endings
         .clone()
         .filter(|(_, it)| **it == Some(Ending::Passed));
@@ -148,5 +153,36 @@ pub(super) const fn is_disagreement(ending: Ending) -> bool {
         | Ending::Passed
         | Ending::Cached
         | Ending::NotRun => false,
+    }
+}
+
+/// A result that takes the place of a cached pass, if it shows that that does not hold.
+pub(super) fn audited(ending: Ending, mut result: v1::TestResult) -> Option<v1::TestResult> {
+    if !is_disagreement(ending) {
+        return None;
+    }
+    let said = match result.message.as_str() {
+        "" => String::new(),
+        text => format!(": {text}"),
+    };
+    result.message = format!("a pass was cached, and does not hold{said}");
+    result.is_audit = true;
+    Some(result)
+}
+
+impl Execution<'_> {
+    /// A pass that is cached is forgotten if the same test has just shown that it does not hold.
+    pub(super) fn compare(&mut self, test: usize, ending: Ending) {
+        let may_be_cached = self.purpose == Purpose::Audit
+            || self.tests[test].repetition.is_some()
+            || self.job.run.plan.spec.skip_cache_lookup;
+        // What passes in the end is cached anew, unless it was known to pass at once.
+        let is_wrong = match self.purpose {
+            Purpose::Audit => is_disagreement(ending),
+            Purpose::Answer => matches!(ending, Ending::Failed(class) if may_be_retried(class)),
+        };
+        if may_be_cached && is_wrong {
+            self.outbox.distrust(self.tests[test].key);
+        }
     }
 }

@@ -167,6 +167,12 @@ impl BatchReport {
         report
     }
 
+    /// How long its tests ran; `None` if the report does not tell of all there was.
+    pub(super) fn tests_took(&self) -> Option<Duration> {
+        let is_whole = self.otherwise.is_none() && self.complaints.is_empty();
+        is_whole.then(|| self.cases.values().map(|case| case.time).sum())
+    }
+
     fn refuse(&mut self, problem: String) {
         self.otherwise = Some(match self.otherwise.take() {
             Some((class, message)) => {

@@ -2,24 +2,27 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::stream::{BoxStream, SelectAll};
-use futures::{FutureExt as _, StreamExt as _, stream};
+use futures::{FutureExt as _, StreamExt as _};
 use regatta_ledger::TestObservation;
 use regatta_model::{AgentId, FailureClass, LeaseId, SlotIndex, UnitIndex};
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 use tokio::time::Instant;
 
-use super::audit::is_disagreement;
-use super::contract::{self, BatchReport, IdsFile};
+use super::audit::audited;
+use super::contract::{BatchReport, IdsFile};
 use super::judged::{Ended, Judged};
-use super::live::{MAX_STREAMED_BYTES, at};
+use super::live::{MAX_STREAMED_BYTES, at, events_of};
 use super::outbox::{Outbox, Purpose};
+use super::overhead::Overheads;
+use super::quarantine::in_quarantine;
 use super::reports::Reports;
 use super::slow::SlowTests;
-use super::{Test, bare_result, harness};
-use crate::dispatch::{BatchShape, TaskEvent, TaskHandle, UnitPlan};
+use super::{PlannedTests, Test, bare_result};
+use crate::dispatch::{BatchShape, TaskEvent, UnitPlan};
 use crate::runs::action::may_be_retried;
 use crate::runs::context::{JobContext, JobWork};
 use crate::runs::event;
@@ -33,6 +36,8 @@ pub(super) struct Execution<'a> {
     pub(super) job: &'a JobContext,
     pub(super) suite: &'a PlannedSuite,
     pub(super) tests: &'a [Test],
+    batch_overhead: Duration,
+    overheads: Overheads,
     pub(super) tally: Tally,
     /// How often each test has been answered.
     pub(super) attempts: Vec<u32>,
@@ -47,7 +52,7 @@ pub(super) struct Execution<'a> {
     pub(super) slow: SlowTests,
     /// How much of the tests' output has been told as it came, in bytes.
     streamed_bytes: usize,
-    purpose: Purpose,
+    pub(super) purpose: Purpose,
 }
 
 /// Where an answer comes from.
@@ -61,14 +66,17 @@ impl<'a> Execution<'a> {
     pub(super) fn new(
         job: &'a JobContext,
         suite: &'a PlannedSuite,
-        tests: &'a [Test],
+        planned: &'a PlannedTests,
         tally: Tally,
         purpose: Purpose,
     ) -> Self {
+        let tests = &planned.tests[..];
         Self {
             job,
             suite,
             tests,
+            batch_overhead: planned.batch_overhead,
+            overheads: Overheads::default(),
             tally,
             attempts: vec![0; tests.len()],
             submissions: Vec::new(),
@@ -141,14 +149,14 @@ impl<'a> Execution<'a> {
             };
             self.outbox.tell(result);
         }
-        self.outbox.close().await;
+        self.outbox.close(self.overheads.measured()).await;
         (self.tally, self.complaints)
     }
 
     async fn submit(&mut self, tests: Vec<usize>) -> Result<(), JobEnd> {
         let ids = || tests.iter().map(|test| self.tests[*test].id.clone());
-        let (shape, batch_overhead) = match &self.suite.adapter {
-            Adapter::Harness(_) => (BatchShape::ExecutionPerUnit, harness::BATCH_OVERHEAD),
+        let shape = match &self.suite.adapter {
+            Adapter::Harness(_) => BatchShape::ExecutionPerUnit,
             Adapter::Contract { junit_path } => {
                 let blobs = Arc::clone(&self.job.run.blobs);
                 let ids = IdsFile {
@@ -156,14 +164,11 @@ impl<'a> Execution<'a> {
                     junit_path: junit_path.clone(),
                     ids: ids().collect(),
                 };
-                (
-                    BatchShape::OneExecution(Arc::new(ids)),
-                    contract::BATCH_OVERHEAD,
-                )
+                BatchShape::OneExecution(Arc::new(ids))
             }
         };
         let unit = |test: &usize| UnitPlan {
-            expected: self.tests[*test].expected,
+            expected: self.tests[*test].estimate.timing.expected,
             extra_arguments: match &self.suite.adapter {
                 Adapter::Harness(harness) => {
                     harness.run_arguments(self.suite, &self.tests[*test].id)
@@ -175,7 +180,7 @@ impl<'a> Execution<'a> {
             command: self.job.command(self.suite.run_arguments.clone()),
             units: tests.iter().map(unit).collect(),
             shape,
-            batch_overhead,
+            batch_overhead: self.batch_overhead,
             merge_key: None,
             stream_output: self.job.run.plan.spec.stream_tests,
         };
@@ -263,8 +268,9 @@ impl<'a> Execution<'a> {
         let tests = units.iter();
         let tests = tests.filter_map(|unit| self.test_of(submission, *unit));
         let tests = tests.collect();
-        self.slow
-            .granted(lease, agent, tests, together, Instant::now());
+        let now = Instant::now();
+        self.overheads.granted(lease, now);
+        self.slow.granted(lease, agent, tests, together, now);
         if together {
             self.leases.insert(lease, units);
         }
@@ -290,7 +296,11 @@ impl<'a> Execution<'a> {
         origin: Origin,
     ) {
         let mut judged = match &self.suite.adapter {
-            Adapter::Harness(harness) => harness.judge(self.job, &outcome).await,
+            Adapter::Harness(harness) => {
+                let took = event::duration_of(&outcome);
+                self.overheads.answered(origin.lease, took, Instant::now());
+                harness.judge(self.job, &outcome).await
+            }
             Adapter::Contract { junit_path } => {
                 let path = junit_path.clone();
                 let report = self.report(submission, &path, &outcome, origin.lease).await;
@@ -329,48 +339,9 @@ impl<'a> Execution<'a> {
         if is_comparable {
             self.compare(test, ending);
         }
-        let (ending, result) = self.in_quarantine(test, ending, result);
+        let id = &self.tests[test].id;
+        let (ending, result) = in_quarantine(self.suite, id, ending, result);
         self.settle(test, ending, result, judged);
-    }
-
-    /// The failure of a test in quarantine does not count.
-    fn in_quarantine(
-        &self,
-        test: usize,
-        ending: Ending,
-        mut result: v1::TestResult,
-    ) -> (Ending, v1::TestResult) {
-        let (Some(entry), Ending::Failed(class)) =
-            (self.suite.quarantine.get(&self.tests[test].id), ending)
-        else {
-            return (ending, result);
-        };
-        if !may_be_retried(class) {
-            return (ending, result);
-        }
-        let ending = Ending::Quarantined(class);
-        result.status = event::test_status(ending).0.into();
-        let said = match result.message.as_str() {
-            "" => String::new(),
-            text => format!(": {text}"),
-        };
-        result.message = format!("in quarantine, owner {}{said}", entry.owner);
-        (ending, result)
-    }
-
-    /// A pass that is cached is forgotten if the same test has just shown that it does not hold.
-    fn compare(&mut self, test: usize, ending: Ending) {
-        let may_be_cached = self.purpose == Purpose::Audit
-            || self.tests[test].repetition.is_some()
-            || self.job.run.plan.spec.skip_cache_lookup;
-        // What passes in the end is cached anew, unless it was known to pass at once.
-        let is_wrong = match self.purpose {
-            Purpose::Audit => is_disagreement(ending),
-            Purpose::Answer => matches!(ending, Ending::Failed(class) if may_be_retried(class)),
-        };
-        if may_be_cached && is_wrong {
-            self.outbox.distrust(self.tests[test].key);
-        }
     }
 
     /// The report of a lease's batch, read once for all its tests.
@@ -384,6 +355,7 @@ impl<'a> Execution<'a> {
         if let Some(report) = self.reports.take(lease) {
             return report;
         }
+        let answered_at = Instant::now();
         let units = self.leases.remove(&lease).unwrap_or_default();
         let others = units.len().saturating_sub(1);
         let tests = units
@@ -394,6 +366,10 @@ impl<'a> Execution<'a> {
             tests.map(|test| (all[test].id.as_str(), test)).collect();
         let asked: BTreeSet<&str> = by_id.keys().copied().collect();
         let mut report = BatchReport::read(self.job, junit_path, outcome, &asked).await;
+        match report.tests_took() {
+            Some(took) => self.overheads.answered(lease, took, answered_at),
+            None => self.overheads.forget(lease),
+        }
         let left: Vec<usize> = report.left(&asked).iter().map(|id| by_id[id]).collect();
         if !left.is_empty() && self.submit(left).await.is_ok() {
             report.continued();
@@ -418,11 +394,11 @@ impl<'a> Execution<'a> {
             return;
         }
         let known = &self.tests[test];
-        if self.purpose == Purpose::Audit {
-            if is_disagreement(ending) {
-                self.outbox.tell(audited(result));
-            }
-        } else {
+        let told = match self.purpose {
+            Purpose::Answer => Some(result),
+            Purpose::Audit => audited(ending, result),
+        };
+        if let Some(result) = told {
             self.outbox.tell(result);
         }
         // One of many runs may pass by chance.
@@ -441,8 +417,6 @@ impl<'a> Execution<'a> {
         );
         if is_measured {
             self.outbox.remember(TestObservation {
-                tenant: self.job.run.plan.tenant.clone(),
-                suite: self.job.name(),
                 test: known.id.clone(),
                 duration: judged.duration,
                 failed,
@@ -452,22 +426,4 @@ impl<'a> Execution<'a> {
             });
         }
     }
-}
-
-/// A result that takes the place of a cached pass.
-fn audited(mut result: v1::TestResult) -> v1::TestResult {
-    let said = match result.message.as_str() {
-        "" => String::new(),
-        text => format!(": {text}"),
-    };
-    result.message = format!("a pass was cached, and does not hold{said}");
-    result.is_audit = true;
-    result
-}
-
-fn events_of(handle: TaskHandle) -> BoxStream<'static, TaskEvent> {
-    stream::unfold(handle, |mut handle| async move {
-        handle.next().await.map(|event| (event, handle))
-    })
-    .boxed()
 }

@@ -1,12 +1,14 @@
 //! What is told of tests while they run.
 
 use bytes::Bytes;
+use futures::stream::{self, BoxStream, StreamExt as _};
 use regatta_wire::convert::duration_to_wire;
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 use tokio::time::Instant;
 
 use super::execution::Execution;
+use crate::dispatch::{TaskEvent, TaskHandle};
 
 /// How much of a suite's output is told as it comes, in bytes; all of it is in the results.
 pub(super) const MAX_STREAMED_BYTES: usize = 8 << 20;
@@ -54,4 +56,12 @@ impl Execution<'_> {
             data,
         }));
     }
+}
+
+/// What happens to work, as it happens.
+pub(super) fn events_of(handle: TaskHandle) -> BoxStream<'static, TaskEvent> {
+    stream::unfold(handle, |mut handle| async move {
+        handle.next().await.map(|event| (event, handle))
+    })
+    .boxed()
 }

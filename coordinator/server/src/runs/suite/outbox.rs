@@ -1,10 +1,12 @@
 //! What is known of a suite's tests and has yet to be told, cached and remembered.
 
-use regatta_ledger::TestObservation;
+use std::time::Duration;
+
+use regatta_ledger::{SuiteObservation, TestObservation};
 use regatta_model::Digest;
 use regatta_wire::{reapi, v1};
 
-use super::{MAX_RESULTS_PER_EVENT, tell};
+use super::{MAX_RESULTS_PER_EVENT, place_of, tell};
 use crate::runs::action::{distrust, store};
 use crate::runs::context::JobContext;
 
@@ -76,14 +78,20 @@ impl<'a> Outbox<'a> {
         tell(self.job, finished).await;
     }
 
-    /// Passes on all that is left.
-    pub(super) async fn close(&mut self) {
+    /// Passes on all that is left, and what a batch was seen to cost besides its tests.
+    pub(super) async fn close(&mut self, batch_overhead: Option<Duration>) {
         self.flush().await;
         if self.observations.is_empty() {
             return;
         }
-        let observations = std::mem::take(&mut self.observations);
-        if let Err(error) = self.job.run.ledger.observe_tests(observations).await {
+        let seen = SuiteObservation {
+            tenant: self.job.run.plan.tenant.clone(),
+            suite: self.job.name(),
+            place: place_of(self.job),
+            tests: std::mem::take(&mut self.observations),
+            batch_overhead,
+        };
+        if let Err(error) = self.job.run.ledger.observe_suite(seen).await {
             tracing::warn!(run = %self.job.run.run, %error, "timings could not be stored");
         }
     }

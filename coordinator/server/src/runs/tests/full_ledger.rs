@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use regatta_ledger::{
-    Ledger, LedgerError, MemoryLedger, NewRun, RunEnd, RunQuery, RunRecord, StoredEvent,
-    TestHistory, TestObservation,
+    Ledger, LedgerError, MemoryLedger, NewRun, Place, RunEnd, RunQuery, RunRecord, StoredEvent,
+    SuiteKnowledge, SuiteObservation, TestHistory,
 };
 use regatta_model::{RunId, TenantId};
 
@@ -71,8 +71,17 @@ impl Ledger for FullLedger {
         self.memory.find_runs(query).await
     }
 
-    async fn observe_tests(&self, observations: Vec<TestObservation>) -> Result<(), LedgerError> {
-        self.memory.observe_tests(observations).await
+    async fn observe_suite(&self, seen: SuiteObservation) -> Result<(), LedgerError> {
+        self.memory.observe_suite(seen).await
+    }
+
+    async fn read_suite(
+        &self,
+        tenant: &TenantId,
+        suite: &str,
+        place: &Place,
+    ) -> Result<SuiteKnowledge, LedgerError> {
+        self.memory.read_suite(tenant, suite, place).await
     }
 
     async fn read_history(
