@@ -8,7 +8,7 @@ use regatta_model::{Digest, ImageReference, Isolation};
 use regatta_wire::convert::duration_to_wire;
 use regatta_wire::{reapi, v1};
 
-use crate::cargo::suites::CargoSuite;
+use crate::cargo::suites::ProgramSuite;
 use crate::config::{JobAction, JobConfig, Pipeline, SuiteAdapter, SuiteConfig};
 use crate::pytest::{self, Pytest};
 use crate::tree::Source;
@@ -88,20 +88,15 @@ pub struct SuiteSettings {
     pub include_ignored: bool,
 }
 
-/// The job of a test binary, whose input root is shown at `mount`.
+/// The job of a test program, whose input root is shown at `mount`.
 #[must_use]
-pub fn cargo_job(
-    suite: &CargoSuite,
+pub fn program_job(
+    suite: &ProgramSuite,
+    adapter: v1::SuiteAdapter,
     input_root: Digest,
     mount: &Path,
     settings: &SuiteSettings,
 ) -> v1::Job {
-    let words = |words: &[&str]| {
-        let words = [suite.program.as_str()]
-            .into_iter()
-            .chain(words.iter().copied());
-        words.map(str::to_owned).collect()
-    };
     v1::Job {
         name: suite.name.clone(),
         input_root: Some(input_root.into()),
@@ -114,9 +109,9 @@ pub fn cargo_job(
         retries: settings.retries,
         mount_path: mount.display().to_string(),
         kind: Some(v1::job::Kind::Suite(v1::Suite {
-            adapter: v1::SuiteAdapter::Libtest.into(),
-            discover_arguments: words(&["--list", "--format", "terse"]),
-            run_arguments: words(&[]),
+            adapter: adapter.into(),
+            discover_arguments: Vec::new(),
+            run_arguments: vec![suite.program.clone()],
             junit_path: String::new(),
             filters: settings.filters.clone(),
             include_ignored: settings.include_ignored,
@@ -174,9 +169,10 @@ pub fn helper(job: &JobConfig) -> Option<(&'static str, Source)> {
     match &job.action {
         JobAction::Suite(suite) => match &suite.adapter {
             SuiteAdapter::Pytest(_) => Some((pytest::HELPER_PATH, Pytest::helper())),
-            SuiteAdapter::Libtest | SuiteAdapter::GoogleTest | SuiteAdapter::Contract { .. } => {
-                None
-            }
+            SuiteAdapter::Libtest
+            | SuiteAdapter::GoogleTest
+            | SuiteAdapter::Go
+            | SuiteAdapter::Contract { .. } => None,
         },
         JobAction::Command(_) => None,
     }
@@ -187,6 +183,7 @@ fn configured_suite(suite: &SuiteConfig, timeout: Option<Duration>) -> v1::Suite
         SuiteAdapter::Pytest(pytest) => return pytest.suite(timeout, suite.filters.clone()),
         SuiteAdapter::Libtest => (v1::SuiteAdapter::Libtest, String::new()),
         SuiteAdapter::GoogleTest => (v1::SuiteAdapter::Googletest, String::new()),
+        SuiteAdapter::Go => (v1::SuiteAdapter::Go, String::new()),
         SuiteAdapter::Contract { junit } => (v1::SuiteAdapter::Contract, junit.clone()),
     };
     v1::Suite {

@@ -22,6 +22,7 @@ pub mod download;
 pub mod exit_code;
 pub mod files;
 pub mod git;
+pub mod go;
 mod history;
 pub mod interrupts;
 pub mod jobs;

@@ -17,7 +17,8 @@ pub use global::{ColorChoice, GlobalOptions, LogFormat, MessageFormat, ProgressC
 pub use history::{HistoryFormat, HistoryOptions};
 pub use verdict::{VerdictOptions, VerifyOptions};
 pub use work::{
-    ExecOptions, JobOptions, ReportArguments, RerunOptions, RunOptions, StopArguments, TestOptions,
+    ExecOptions, JobOptions, ProjectKind, ReportArguments, RerunOptions, RunOptions, StopArguments,
+    TestOptions,
 };
 
 /// Turns a pool of machines into one fast, trustworthy answer to "is this commit releasable?"

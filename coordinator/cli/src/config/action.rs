@@ -11,7 +11,7 @@ use super::read::relative_path;
 use super::section::Section;
 
 /// Adapters that need no help to list tests and to read results.
-const KNOWN_ADAPTERS: [&str; 3] = ["googletest", "libtest", "pytest"];
+const KNOWN_ADAPTERS: [&str; 4] = ["go", "googletest", "libtest", "pytest"];
 const SUITE_KEYS: &[&str] = &["adapter", "discover", "filters", "junit", "run"];
 /// A shell that stops at the first failing command and at unset variables.
 const SHELL: [&str; 2] = ["sh", "-ceu"];
@@ -81,7 +81,7 @@ fn read_suite(section: &Section<'_>) -> Result<SuiteConfig, ConfigError> {
     };
     let (discover, run) = match &adapter {
         SuiteAdapter::Contract { .. } => (command(section, "discover")?, command(section, "run")?),
-        SuiteAdapter::Libtest | SuiteAdapter::GoogleTest => {
+        SuiteAdapter::Libtest | SuiteAdapter::GoogleTest | SuiteAdapter::Go => {
             let run = command(section, "run")?;
             takes_arguments(section, "run", &run)?;
             let discover = optional("discover")?;
@@ -143,6 +143,7 @@ fn read_adapter(section: &Section<'_>) -> Result<SuiteAdapter, ConfigError> {
         }
         ("libtest", None) => SuiteAdapter::Libtest,
         ("googletest", None) => SuiteAdapter::GoogleTest,
+        ("go", None) => SuiteAdapter::Go,
         ("pytest", None) => SuiteAdapter::Pytest(read_pytest(section)?),
         (known, Some(_)) if KNOWN_ADAPTERS.contains(&known) => {
             let detail =

@@ -92,6 +92,8 @@ pub enum SuiteAdapter {
     Libtest,
     /// As GoogleTest.
     GoogleTest,
+    /// As a program that `go test -c` made.
+    Go,
     /// pytest.
     Pytest(Pytest),
     /// One id a line, `@file` as last argument, JUnit at this path.

@@ -1,5 +1,7 @@
 //! Suites of other languages' test runners, each with the real runner in a container.
 
+mod gotest;
+
 use std::collections::BTreeMap;
 
 use super::fleet::Fleet;

@@ -4,6 +4,7 @@ mod contract;
 mod discovery;
 mod execution;
 mod googletest;
+mod gotest;
 mod harness;
 mod judged;
 mod junit;

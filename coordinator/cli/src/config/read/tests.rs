@@ -178,7 +178,7 @@ fn values_that_make_no_sense_are_named() {
     check_refused(
         "[jobs.a.suite]\ndiscover = 'x'\nrun = 'y'\nadapter = 'junit'",
         "regatta.toml:4:11: `adapter` in [jobs.a.suite]: `junit` is no adapter; \
-         there are contract, googletest, libtest, pytest",
+         there are contract, go, googletest, libtest, pytest",
     );
 }
 

@@ -30,6 +30,7 @@ pub(crate) enum Adapter {
 pub(crate) enum Harness {
     Libtest,
     GoogleTest,
+    Go,
 }
 
 impl PlannedSuite {
@@ -53,6 +54,7 @@ fn plan_adapter(suite: &v1::Suite, field: &dyn Fn(&str) -> String) -> Result<Ada
     match suite.adapter() {
         v1::SuiteAdapter::Libtest => Ok(Adapter::Harness(Harness::Libtest)),
         v1::SuiteAdapter::Googletest => Ok(Adapter::Harness(Harness::GoogleTest)),
+        v1::SuiteAdapter::Go => Ok(Adapter::Harness(Harness::Go)),
         v1::SuiteAdapter::Contract if suite.junit_path.is_empty() => Err(invalid(
             field("suite.junit_path"),
             "the contract adapter needs the path of its JUnit report",

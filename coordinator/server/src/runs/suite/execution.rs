@@ -273,7 +273,10 @@ impl<'a> Execution<'a> {
         origin: Origin,
     ) {
         let mut judged = match &self.suite.adapter {
-            Adapter::Harness(harness) => harness.judge(self.job, &outcome).await,
+            Adapter::Harness(harness) => {
+                let id = &self.tests[test].id;
+                harness.judge(self.job, id, &outcome).await
+            }
             Adapter::Contract { junit_path } => {
                 let path = junit_path.clone();
                 let report = self.report(submission, &path, &outcome, origin.lease).await;

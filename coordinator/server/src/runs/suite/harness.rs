@@ -7,7 +7,7 @@ use regatta_model::FailureClass;
 use regatta_wire::v1;
 
 use super::judged::{Ended, Judged, cached_skip};
-use super::{googletest, libtest};
+use super::{googletest, gotest, libtest};
 use crate::runs::action::judge;
 use crate::runs::context::JobContext;
 use crate::runs::event::duration_of;
@@ -39,6 +39,7 @@ impl Harness {
         match self {
             Self::Libtest => libtest::VERSION,
             Self::GoogleTest => googletest::VERSION,
+            Self::Go => gotest::VERSION,
         }
     }
 
@@ -53,24 +54,28 @@ impl Harness {
                 arguments: googletest::list_arguments(suite),
                 parse: googletest::parse_listing,
             },
+            Self::Go => ListCommand {
+                arguments: gotest::list_arguments(suite),
+                parse: gotest::parse_listing,
+            },
         }
     }
 
-    /// Lists the tests that the suite itself says not to run; `None` if their names say so.
+    /// Lists the tests that the suite itself says not to run; `None` if their names say so, or nothing does.
     pub(super) fn list_ignored(self, suite: &PlannedSuite) -> Option<ListCommand> {
         match self {
             Self::Libtest => Some(ListCommand {
                 arguments: libtest::list_ignored_arguments(suite),
                 parse: libtest::parse_listing,
             }),
-            Self::GoogleTest => None,
+            Self::GoogleTest | Self::Go => None,
         }
     }
 
     /// Those of `ids` whose names say that they are not to be run.
     pub(super) fn ignored_by_name(self, ids: &[String]) -> BTreeSet<String> {
         match self {
-            Self::Libtest => BTreeSet::new(),
+            Self::Libtest | Self::Go => BTreeSet::new(),
             Self::GoogleTest => {
                 let disabled = ids.iter().filter(|id| googletest::is_disabled(id));
                 disabled.cloned().collect()
@@ -83,24 +88,39 @@ impl Harness {
         match self {
             Self::Libtest => libtest::run_arguments(suite, id),
             Self::GoogleTest => googletest::run_arguments(suite, id),
+            Self::Go => gotest::run_arguments(id),
         }
     }
 
     /// What the end of a test's output says, of a process that exited with 0.
-    fn ran_one(self, stdout: &str) -> Verdict {
+    fn ran_one(self, id: &str, stdout: &str) -> Verdict {
         match self {
             Self::Libtest => libtest::ran_one(stdout),
             Self::GoogleTest => googletest::ran_one(stdout),
+            Self::Go => gotest::ran_one(id, stdout),
+        }
+    }
+
+    /// Where what is said of one test fits, in bytes from the end of its output.
+    const fn summary_bytes(self) -> u64 {
+        match self {
+            Self::Libtest | Self::GoogleTest => SUMMARY_BYTES,
+            Self::Go => gotest::SUMMARY_BYTES,
         }
     }
 
     /// What one test's process says. Exit code 0 is a pass only if a test was run.
-    pub(super) async fn judge(self, job: &JobContext, outcome: &v1::ExecutionOutcome) -> Judged {
+    pub(super) async fn judge(
+        self,
+        job: &JobContext,
+        id: &str,
+        outcome: &v1::ExecutionOutcome,
+    ) -> Judged {
         let result = outcome.result.clone().unwrap_or_default();
         let blobs = job.run.blobs.as_ref();
         let summary = || {
             let digest = result.stdout_digest.as_ref();
-            tail(blobs, &result.stdout_raw, digest, SUMMARY_BYTES)
+            tail(blobs, &result.stdout_raw, digest, self.summary_bytes())
         };
         let stdout = |limit| {
             tail_to_show(
@@ -120,7 +140,7 @@ impl Harness {
         };
         let verdict = match judge(outcome) {
             Ok(()) => match summary().await {
-                Ok(text) => self.ran_one(&String::from_utf8_lossy(&text)),
+                Ok(text) => self.ran_one(id, &String::from_utf8_lossy(&text)),
                 // The test may well have passed: that nobody can tell is the machines' fault.
                 Err(error) => Err((
                     FailureClass::Infra,
