@@ -172,6 +172,7 @@ pub fn helper(job: &JobConfig) -> Option<(&'static str, Source)> {
             SuiteAdapter::Libtest
             | SuiteAdapter::GoogleTest
             | SuiteAdapter::Go
+            | SuiteAdapter::Ctest
             | SuiteAdapter::Contract { .. } => None,
         },
         JobAction::Command(_) => None,
@@ -184,6 +185,7 @@ fn configured_suite(suite: &SuiteConfig, timeout: Option<Duration>) -> v1::Suite
         SuiteAdapter::Libtest => (v1::SuiteAdapter::Libtest, String::new()),
         SuiteAdapter::GoogleTest => (v1::SuiteAdapter::Googletest, String::new()),
         SuiteAdapter::Go => (v1::SuiteAdapter::Go, String::new()),
+        SuiteAdapter::Ctest => (v1::SuiteAdapter::Ctest, String::new()),
         SuiteAdapter::Contract { junit } => (v1::SuiteAdapter::Contract, junit.clone()),
     };
     v1::Suite {

@@ -14,6 +14,7 @@
 
 pub mod cargo;
 pub mod client;
+pub mod cmake;
 pub mod commands;
 pub mod config;
 pub mod directories;

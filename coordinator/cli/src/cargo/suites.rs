@@ -101,6 +101,11 @@ impl BuildLibraries {
             .collect()
     }
 
+    /// The binaries whose libraries these are.
+    pub(crate) fn binaries(&self) -> impl Iterator<Item = &PathBuf> {
+        self.by_binary.keys()
+    }
+
     /// What of `lacking` a binary needs, by soname.
     pub(crate) fn shipped<'a>(
         &'a self,

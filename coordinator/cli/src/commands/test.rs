@@ -1,6 +1,7 @@
 //! `regatta test`: the tests of the project here, which needs no configuration.
 
 mod cargo;
+mod cmake;
 mod go;
 mod programs;
 mod project;
@@ -25,6 +26,7 @@ pub(super) async fn test(
         ProjectKind::Cargo => cargo::test(global, options).await?,
         ProjectKind::Python => python::test(global, options, root).await?,
         ProjectKind::Go => go::test(global, options, root).await?,
+        ProjectKind::Cmake => cmake::test(global, options, root).await?,
     };
     end(&ended, &tally)
 }

@@ -11,7 +11,9 @@ use super::read::relative_path;
 use super::section::Section;
 
 /// Adapters that need no help to list tests and to read results.
-const KNOWN_ADAPTERS: [&str; 4] = ["go", "googletest", "libtest", "pytest"];
+const KNOWN_ADAPTERS: [&str; 5] = ["ctest", "go", "googletest", "libtest", "pytest"];
+/// CTest in the build directory that everybody has.
+const CTEST: [&str; 3] = ["ctest", "--test-dir", "build"];
 const SUITE_KEYS: &[&str] = &["adapter", "discover", "filters", "junit", "run"];
 /// A shell that stops at the first failing command and at unset variables.
 const SHELL: [&str; 2] = ["sh", "-ceu"];
@@ -88,6 +90,14 @@ fn read_suite(section: &Section<'_>) -> Result<SuiteConfig, ConfigError> {
             takes_arguments(section, "discover", &discover)?;
             (suite_run(discover), run)
         }
+        SuiteAdapter::Ctest => {
+            let run = optional("run")?;
+            takes_arguments(section, "run", &run)?;
+            let discover = optional("discover")?;
+            takes_arguments(section, "discover", &discover)?;
+            let run = if run.is_empty() { ctest() } else { run };
+            (suite_run(discover), run)
+        }
         SuiteAdapter::Pytest(_) => (Vec::new(), Vec::new()),
     };
     let filters = section.texts("filters")?.unwrap_or_default();
@@ -97,6 +107,10 @@ fn read_suite(section: &Section<'_>) -> Result<SuiteConfig, ConfigError> {
         adapter,
         filters: filters.into_iter().map(Spanned::into_inner).collect(),
     })
+}
+
+fn ctest() -> Vec<String> {
+    CTEST.map(str::to_owned).into()
 }
 
 /// A test program is given arguments, which a script would have to pass on.
@@ -143,6 +157,7 @@ fn read_adapter(section: &Section<'_>) -> Result<SuiteAdapter, ConfigError> {
         }
         ("libtest", None) => SuiteAdapter::Libtest,
         ("googletest", None) => SuiteAdapter::GoogleTest,
+        ("ctest", None) => SuiteAdapter::Ctest,
         ("go", None) => SuiteAdapter::Go,
         ("pytest", None) => SuiteAdapter::Pytest(read_pytest(section)?),
         (known, Some(_)) if KNOWN_ADAPTERS.contains(&known) => {

@@ -94,6 +94,8 @@ pub enum SuiteAdapter {
     GoogleTest,
     /// As a program that `go test -c` made.
     Go,
+    /// CTest.
+    Ctest,
     /// pytest.
     Pytest(Pytest),
     /// One id a line, `@file` as last argument, JUnit at this path.

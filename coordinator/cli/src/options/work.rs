@@ -81,6 +81,8 @@ pub enum ProjectKind {
     Python,
     /// A Go module.
     Go,
+    /// A CMake project, by CTest.
+    Cmake,
 }
 
 impl fmt::Display for ProjectKind {
@@ -89,6 +91,7 @@ impl fmt::Display for ProjectKind {
             Self::Cargo => "cargo",
             Self::Python => "python",
             Self::Go => "go",
+            Self::Cmake => "cmake",
         })
     }
 }

@@ -1,5 +1,6 @@
 //! Suites of other languages' test runners, each with the real runner in a container.
 
+mod ctest;
 mod gotest;
 
 use std::collections::BTreeMap;

@@ -1,6 +1,7 @@
 //! A test job: discover, look up, run the rest, judge, count.
 
 mod contract;
+mod ctest;
 mod discovery;
 mod execution;
 mod googletest;

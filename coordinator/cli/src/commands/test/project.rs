@@ -28,6 +28,7 @@ const fn marks(kind: ProjectKind) -> &'static [&'static str] {
             "setup.py",
         ],
         ProjectKind::Go => &["go.mod"],
+        ProjectKind::Cmake => &["CMakeLists.txt"],
     }
 }
 
@@ -63,7 +64,20 @@ impl Project {
 fn mark(root: &Path, kind: ProjectKind) -> Option<(ProjectKind, &'static str)> {
     let mut marks = marks(kind).iter();
     let mark = marks.find(|name| root.join(name).is_file())?;
+    if kind == ProjectKind::Cmake && !declares_project(&root.join(mark)) {
+        return None;
+    }
     Some((kind, mark))
+}
+
+/// Whether a CMakeLists.txt is that of a project: those of its directories have the same name.
+fn declares_project(file: &Path) -> bool {
+    let text = std::fs::read(file).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).to_lowercase();
+    let mut calls = text
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix("project"));
+    calls.any(|rest| rest.trim_start().starts_with('('))
 }
 
 fn choice(
@@ -131,6 +145,23 @@ mod tests {
             of("", Some(ProjectKind::Go)),
             Err(ExitCode::BadConfiguration)
         );
+    }
+
+    #[test]
+    fn a_directory_of_a_cmake_project_is_no_project() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let root = directory.path();
+        std::fs::create_dir_all(root.join("src/deep")).expect("made");
+        let write =
+            |path: &str, text: &str| std::fs::write(root.join(path), text).expect("written");
+        write(
+            "CMakeLists.txt",
+            "# x\n  Project (demo CXX)\nadd_subdirectory(src)\n",
+        );
+        write("src/CMakeLists.txt", "# project(x)\nadd_library(x x.cc)\n");
+        let found = Project::of(&root.join("src/deep"), None).map_err(|failure| failure.code);
+        let (kind, root) = (ProjectKind::Cmake, root.to_owned());
+        assert_eq!(found, Ok(Project { kind, root }));
     }
 
     #[test]

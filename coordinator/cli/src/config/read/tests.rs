@@ -178,7 +178,7 @@ fn values_that_make_no_sense_are_named() {
     check_refused(
         "[jobs.a.suite]\ndiscover = 'x'\nrun = 'y'\nadapter = 'junit'",
         "regatta.toml:4:11: `adapter` in [jobs.a.suite]: `junit` is no adapter; \
-         there are contract, go, googletest, libtest, pytest",
+         there are contract, ctest, go, googletest, libtest, pytest",
     );
 }
 
@@ -205,6 +205,10 @@ fn adapters_take_what_they_need_and_nothing_else() {
     );
     let lists = adapter("adapter = 'libtest'\nrun = ['./tests']\ndiscover = ['./list']");
     assert_eq!(lists.1, ["./list"]);
+    let (_, _, run) = adapter("adapter = 'ctest'");
+    assert_eq!(run, words(&["ctest", "--test-dir", "build"]));
+    let (_, _, run) = adapter("adapter = 'ctest'\nrun = ['ctest', '-L', 'fast']");
+    assert_eq!(run, words(&["ctest", "-L", "fast"]));
     let (default, _, run) = adapter("adapter = 'pytest'");
     assert_eq!(
         (default, run),

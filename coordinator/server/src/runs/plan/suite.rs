@@ -25,12 +25,13 @@ pub(crate) enum Adapter {
     Contract { junit_path: String },
 }
 
-/// What a test program is made with.
+/// What a test program is made with, or what runs one test.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Harness {
     Libtest,
     GoogleTest,
     Go,
+    Ctest,
 }
 
 impl PlannedSuite {
@@ -54,6 +55,7 @@ fn plan_adapter(suite: &v1::Suite, field: &dyn Fn(&str) -> String) -> Result<Ada
     match suite.adapter() {
         v1::SuiteAdapter::Libtest => Ok(Adapter::Harness(Harness::Libtest)),
         v1::SuiteAdapter::Googletest => Ok(Adapter::Harness(Harness::GoogleTest)),
+        v1::SuiteAdapter::Ctest => Ok(Adapter::Harness(Harness::Ctest)),
         v1::SuiteAdapter::Go => Ok(Adapter::Harness(Harness::Go)),
         v1::SuiteAdapter::Contract if suite.junit_path.is_empty() => Err(invalid(
             field("suite.junit_path"),

@@ -7,7 +7,7 @@ use regatta_model::FailureClass;
 use regatta_wire::v1;
 
 use super::judged::{Ended, Judged, cached_skip};
-use super::{googletest, gotest, libtest};
+use super::{ctest, googletest, gotest, libtest};
 use crate::runs::action::judge;
 use crate::runs::context::JobContext;
 use crate::runs::event::duration_of;
@@ -40,6 +40,7 @@ impl Harness {
             Self::Libtest => libtest::VERSION,
             Self::GoogleTest => googletest::VERSION,
             Self::Go => gotest::VERSION,
+            Self::Ctest => ctest::VERSION,
         }
     }
 
@@ -58,6 +59,10 @@ impl Harness {
                 arguments: gotest::list_arguments(suite),
                 parse: gotest::parse_listing,
             },
+            Self::Ctest => ListCommand {
+                arguments: ctest::list_arguments(suite),
+                parse: ctest::parse_listing,
+            },
         }
     }
 
@@ -68,6 +73,11 @@ impl Harness {
                 arguments: libtest::list_ignored_arguments(suite),
                 parse: libtest::parse_listing,
             }),
+            // The same action, whose result is then known.
+            Self::Ctest => Some(ListCommand {
+                arguments: ctest::list_arguments(suite),
+                parse: ctest::parse_disabled,
+            }),
             Self::GoogleTest | Self::Go => None,
         }
     }
@@ -75,7 +85,7 @@ impl Harness {
     /// Those of `ids` whose names say that they are not to be run.
     pub(super) fn ignored_by_name(self, ids: &[String]) -> BTreeSet<String> {
         match self {
-            Self::Libtest | Self::Go => BTreeSet::new(),
+            Self::Libtest | Self::Go | Self::Ctest => BTreeSet::new(),
             Self::GoogleTest => {
                 let disabled = ids.iter().filter(|id| googletest::is_disabled(id));
                 disabled.cloned().collect()
@@ -89,6 +99,7 @@ impl Harness {
             Self::Libtest => libtest::run_arguments(suite, id),
             Self::GoogleTest => googletest::run_arguments(suite, id),
             Self::Go => gotest::run_arguments(id),
+            Self::Ctest => ctest::run_arguments(id),
         }
     }
 
@@ -98,6 +109,15 @@ impl Harness {
             Self::Libtest => libtest::ran_one(stdout),
             Self::GoogleTest => googletest::ran_one(stdout),
             Self::Go => gotest::ran_one(id, stdout),
+            Self::Ctest => ctest::ran_one(id, stdout),
+        }
+    }
+
+    /// Why a test failed whose process did not exit with 0, if its output says more than it shows.
+    fn why_failed(self, id: &str, stdout: &str) -> Option<(FailureClass, String)> {
+        match self {
+            Self::Libtest | Self::GoogleTest | Self::Go => None,
+            Self::Ctest => ctest::why_failed(id, stdout),
         }
     }
 
@@ -106,6 +126,7 @@ impl Harness {
         match self {
             Self::Libtest | Self::GoogleTest => SUMMARY_BYTES,
             Self::Go => gotest::SUMMARY_BYTES,
+            Self::Ctest => ctest::SUMMARY_BYTES,
         }
     }
 
@@ -148,7 +169,9 @@ impl Harness {
                 )),
             },
             Err((class, _)) if class == FailureClass::Test && outcome.message.is_empty() => {
-                Err((class, String::new()))
+                let text = summary().await.unwrap_or_default();
+                let why = self.why_failed(id, &String::from_utf8_lossy(&text));
+                Err(why.unwrap_or((class, String::new())))
             }
             Err(failure) => Err(failure),
         };
