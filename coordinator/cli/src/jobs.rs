@@ -116,6 +116,7 @@ pub fn program_job(
             filters: settings.filters.clone(),
             include_ignored: settings.include_ignored,
             only_tests: Vec::new(),
+            shards: 0,
         })),
         ..v1::Job::default()
     }
@@ -173,6 +174,7 @@ pub fn helper(job: &JobConfig) -> Option<(&'static str, Source)> {
             | SuiteAdapter::GoogleTest
             | SuiteAdapter::Go
             | SuiteAdapter::Ctest
+            | SuiteAdapter::BazelSharding { .. }
             | SuiteAdapter::Contract { .. } => None,
         },
         JobAction::Command(_) => None,
@@ -186,6 +188,7 @@ fn configured_suite(suite: &SuiteConfig, timeout: Option<Duration>) -> v1::Suite
         SuiteAdapter::GoogleTest => (v1::SuiteAdapter::Googletest, String::new()),
         SuiteAdapter::Go => (v1::SuiteAdapter::Go, String::new()),
         SuiteAdapter::Ctest => (v1::SuiteAdapter::Ctest, String::new()),
+        SuiteAdapter::BazelSharding { .. } => (v1::SuiteAdapter::BazelSharding, String::new()),
         SuiteAdapter::Contract { junit } => (v1::SuiteAdapter::Contract, junit.clone()),
     };
     v1::Suite {
@@ -196,6 +199,15 @@ fn configured_suite(suite: &SuiteConfig, timeout: Option<Duration>) -> v1::Suite
         filters: suite.filters.clone(),
         include_ignored: false,
         only_tests: Vec::new(),
+        shards: match suite.adapter {
+            SuiteAdapter::BazelSharding { shards } => shards,
+            SuiteAdapter::Pytest(_)
+            | SuiteAdapter::Libtest
+            | SuiteAdapter::GoogleTest
+            | SuiteAdapter::Go
+            | SuiteAdapter::Ctest
+            | SuiteAdapter::Contract { .. } => 0,
+        },
     }
 }
 

@@ -82,6 +82,7 @@ impl Pytest {
             filters,
             include_ignored: false,
             only_tests: Vec::new(),
+            shards: 0,
         }
     }
 }

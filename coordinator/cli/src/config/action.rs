@@ -11,10 +11,19 @@ use super::read::relative_path;
 use super::section::Section;
 
 /// Adapters that need no help to list tests and to read results.
-const KNOWN_ADAPTERS: [&str; 5] = ["ctest", "go", "googletest", "libtest", "pytest"];
+const KNOWN_ADAPTERS: [&str; 6] = [
+    "bazel-sharding",
+    "ctest",
+    "go",
+    "googletest",
+    "libtest",
+    "pytest",
+];
 /// CTest in the build directory that everybody has.
 const CTEST: [&str; 3] = ["ctest", "--test-dir", "build"];
-const SUITE_KEYS: &[&str] = &["adapter", "discover", "filters", "junit", "run"];
+const SUITE_KEYS: &[&str] = &["adapter", "discover", "filters", "junit", "run", "shards"];
+/// More would hardly be meant, and the coordinator takes no more.
+const MOST_SHARDS: u32 = 10_000;
 /// A shell that stops at the first failing command and at unset variables.
 const SHELL: [&str; 2] = ["sh", "-ceu"];
 
@@ -98,6 +107,7 @@ fn read_suite(section: &Section<'_>) -> Result<SuiteConfig, ConfigError> {
             let run = if run.is_empty() { ctest() } else { run };
             (suite_run(discover), run)
         }
+        SuiteAdapter::BazelSharding { .. } => (Vec::new(), command(section, "run")?),
         SuiteAdapter::Pytest(_) => (Vec::new(), Vec::new()),
     };
     let filters = section.texts("filters")?.unwrap_or_default();
@@ -147,7 +157,7 @@ fn read_adapter(section: &Section<'_>) -> Result<SuiteAdapter, ConfigError> {
     let name = section.text("adapter")?;
     let name_text = name.as_ref().map_or("contract", |name| name.get_ref());
     let adapter = match (name_text, junit) {
-        ("contract", Some(junit)) => return Ok(SuiteAdapter::Contract { junit }),
+        ("contract", Some(junit)) => SuiteAdapter::Contract { junit },
         ("contract", None) => {
             let detail = format!(
                 "is missing: name the JUnit file that `run` writes, or set `adapter` to one of {}",
@@ -157,6 +167,7 @@ fn read_adapter(section: &Section<'_>) -> Result<SuiteAdapter, ConfigError> {
         }
         ("libtest", None) => SuiteAdapter::Libtest,
         ("googletest", None) => SuiteAdapter::GoogleTest,
+        ("bazel-sharding", None) => read_sharding(section)?,
         ("ctest", None) => SuiteAdapter::Ctest,
         ("go", None) => SuiteAdapter::Go,
         ("pytest", None) => SuiteAdapter::Pytest(read_pytest(section)?),
@@ -174,7 +185,33 @@ fn read_adapter(section: &Section<'_>) -> Result<SuiteAdapter, ConfigError> {
             return Err(section.bad_value("adapter", &span, &detail));
         }
     };
-    Ok(adapter)
+    match (section.value("shards"), &adapter) {
+        (Some(value), adapter) if !matches!(adapter, SuiteAdapter::BazelSharding { .. }) => {
+            let detail = "only the bazel-sharding adapter has shards; remove it";
+            Err(section.bad_value("shards", &value.span(), detail))
+        }
+        (Some(_) | None, _) => Ok(adapter),
+    }
+}
+
+/// Into how many parts a runner divides its tests.
+fn read_sharding(section: &Section<'_>) -> Result<SuiteAdapter, ConfigError> {
+    if let Some(value) = section.value("discover") {
+        let detail = "each shard of the bazel-sharding adapter is a test, so that nothing is listed; remove \
+                      `discover`";
+        return Err(section.bad_value("discover", &value.span(), detail));
+    }
+    match section.count("shards", MOST_SHARDS)? {
+        Some(shards) if shards > 0 => Ok(SuiteAdapter::BazelSharding { shards }),
+        Some(_) | None => {
+            let span = section
+                .value("shards")
+                .map_or(section.span.clone(), Spanned::span);
+            let detail = "the bazel-sharding adapter wants to know into how many shards the runner divides its \
+                          tests: 1 or more";
+            Err(section.bad_value("shards", &span, detail))
+        }
+    }
 }
 
 /// How pytest is started, if that is said.

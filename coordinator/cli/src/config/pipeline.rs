@@ -96,6 +96,11 @@ pub enum SuiteAdapter {
     Go,
     /// CTest.
     Ctest,
+    /// A runner that divides its tests itself, as Bazel wants it.
+    BazelSharding {
+        /// Into so many parts.
+        shards: u32,
+    },
     /// pytest.
     Pytest(Pytest),
     /// One id a line, `@file` as last argument, JUnit at this path.

@@ -178,7 +178,7 @@ fn values_that_make_no_sense_are_named() {
     check_refused(
         "[jobs.a.suite]\ndiscover = 'x'\nrun = 'y'\nadapter = 'junit'",
         "regatta.toml:4:11: `adapter` in [jobs.a.suite]: `junit` is no adapter; \
-         there are contract, ctest, go, googletest, libtest, pytest",
+         there are contract, bazel-sharding, ctest, go, googletest, libtest, pytest",
     );
 }
 
@@ -209,6 +209,9 @@ fn adapters_take_what_they_need_and_nothing_else() {
     assert_eq!(run, words(&["ctest", "--test-dir", "build"]));
     let (_, _, run) = adapter("adapter = 'ctest'\nrun = ['ctest', '-L', 'fast']");
     assert_eq!(run, words(&["ctest", "-L", "fast"]));
+    let (sharding, _, run) = adapter("adapter = 'bazel-sharding'\nshards = 3\nrun = ['./tests']");
+    assert_eq!(sharding, SuiteAdapter::BazelSharding { shards: 3 });
+    assert_eq!(run, words(&["./tests"]));
     let (default, _, run) = adapter("adapter = 'pytest'");
     assert_eq!(
         (default, run),
@@ -236,6 +239,29 @@ fn adapters_take_what_they_need_and_nothing_else() {
         "[jobs.a.suite]\nadapter = 'googletest'\nrun = './tests'\njunit = 'x.xml'",
         "regatta.toml:1:1: `junit` in [jobs.a.suite]: the googletest adapter needs no report of its \
          tests; remove `junit`",
+    );
+}
+
+#[test]
+fn shards_are_counted() {
+    let wants = "the bazel-sharding adapter wants to know into how many shards the runner divides its tests: \
+                 1 or more";
+    check_refused(
+        "[jobs.a.suite]\nadapter = 'bazel-sharding'\nrun = './tests'",
+        &format!("regatta.toml:1:1: `shards` in [jobs.a.suite]: {wants}"),
+    );
+    check_refused(
+        "[jobs.a.suite]\nadapter = 'bazel-sharding'\nrun = './tests'\nshards = 0",
+        &format!("regatta.toml:4:10: `shards` in [jobs.a.suite]: {wants}"),
+    );
+    check_refused(
+        "[jobs.a.suite]\nadapter = 'pytest'\nshards = 2",
+        "regatta.toml:3:10: `shards` in [jobs.a.suite]: only the bazel-sharding adapter has shards; remove it",
+    );
+    check_refused(
+        "[jobs.a.suite]\nadapter = 'bazel-sharding'\nshards = 2\nrun = 'x'\ndiscover = 'y'",
+        "regatta.toml:5:12: `discover` in [jobs.a.suite]: each shard of the bazel-sharding adapter is a test, \
+         so that nothing is listed; remove `discover`",
     );
 }
 

@@ -6,6 +6,9 @@ use regatta_wire::v1;
 
 use super::{PlanError, invalid};
 
+/// Each costs a start of the runner; more would hardly be meant.
+const MAX_SHARDS: u32 = 10_000;
+
 #[derive(Clone, Debug)]
 pub(crate) struct PlannedSuite {
     pub(crate) adapter: Adapter,
@@ -21,6 +24,8 @@ pub(crate) struct PlannedSuite {
 pub(crate) enum Adapter {
     /// Each test runs in a process of its own.
     Harness(Harness),
+    /// Each test is a shard, which runs in a process of its own.
+    Sharding { shards: u32 },
     /// The tests of a batch run together.
     Contract { junit_path: String },
 }
@@ -57,6 +62,14 @@ fn plan_adapter(suite: &v1::Suite, field: &dyn Fn(&str) -> String) -> Result<Ada
         v1::SuiteAdapter::Googletest => Ok(Adapter::Harness(Harness::GoogleTest)),
         v1::SuiteAdapter::Ctest => Ok(Adapter::Harness(Harness::Ctest)),
         v1::SuiteAdapter::Go => Ok(Adapter::Harness(Harness::Go)),
+        v1::SuiteAdapter::BazelSharding if (1..=MAX_SHARDS).contains(&suite.shards) => {
+            let shards = suite.shards;
+            Ok(Adapter::Sharding { shards })
+        }
+        v1::SuiteAdapter::BazelSharding => Err(invalid(
+            field("suite.shards"),
+            format!("a suite has 1 to {MAX_SHARDS} shards"),
+        )),
         v1::SuiteAdapter::Contract if suite.junit_path.is_empty() => Err(invalid(
             field("suite.junit_path"),
             "the contract adapter needs the path of its JUnit report",

@@ -16,6 +16,7 @@ use super::judged::{Ended, Judged};
 use super::live::{MAX_STREAMED_BYTES, at};
 use super::outbox::Outbox;
 use super::reports::Reports;
+use super::sharding::judge_shard;
 use super::slow::SlowTests;
 use super::{Test, bare_result, harness};
 use crate::dispatch::{BatchShape, TaskEvent, TaskHandle, UnitPlan};
@@ -133,7 +134,9 @@ impl<'a> Execution<'a> {
     async fn submit(&mut self, tests: Vec<usize>) -> Result<(), JobEnd> {
         let ids = || tests.iter().map(|test| self.tests[*test].id.clone());
         let (shape, batch_overhead) = match &self.suite.adapter {
-            Adapter::Harness(_) => (BatchShape::ExecutionPerUnit, harness::BATCH_OVERHEAD),
+            Adapter::Harness(_) | Adapter::Sharding { .. } => {
+                (BatchShape::ExecutionPerUnit, harness::BATCH_OVERHEAD)
+            }
             Adapter::Contract { junit_path } => {
                 let blobs = Arc::clone(&self.job.run.blobs);
                 let ids = IdsFile {
@@ -147,14 +150,14 @@ impl<'a> Execution<'a> {
                 )
             }
         };
-        let unit = |test: &usize| UnitPlan {
-            expected: self.tests[*test].expected,
-            extra_arguments: match &self.suite.adapter {
-                Adapter::Harness(harness) => {
-                    harness.run_arguments(self.suite, &self.tests[*test].id)
-                }
-                Adapter::Contract { .. } => Vec::new(),
-            },
+        let unit = |test: &usize| {
+            let Test { id, expected, .. } = &self.tests[*test];
+            let own = self.suite.own_part(id);
+            UnitPlan {
+                expected: *expected,
+                extra_arguments: own.arguments,
+                extra_environment: own.environment,
+            }
         };
         let work = JobWork {
             command: self.job.command(self.suite.run_arguments.clone()),
@@ -277,6 +280,7 @@ impl<'a> Execution<'a> {
                 let id = &self.tests[test].id;
                 harness.judge(self.job, id, &outcome).await
             }
+            Adapter::Sharding { shards } => judge_shard(self.job, *shards, &outcome).await,
             Adapter::Contract { junit_path } => {
                 let path = junit_path.clone();
                 let report = self.report(submission, &path, &outcome, origin.lease).await;

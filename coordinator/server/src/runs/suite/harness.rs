@@ -137,27 +137,10 @@ impl Harness {
         id: &str,
         outcome: &v1::ExecutionOutcome,
     ) -> Judged {
-        let result = outcome.result.clone().unwrap_or_default();
-        let blobs = job.run.blobs.as_ref();
-        let summary = || {
-            let digest = result.stdout_digest.as_ref();
-            tail(blobs, &result.stdout_raw, digest, self.summary_bytes())
-        };
-        let stdout = |limit| {
-            tail_to_show(
-                blobs,
-                &result.stdout_raw,
-                result.stdout_digest.as_ref(),
-                limit,
-            )
-        };
-        let stderr = |limit| {
-            tail_to_show(
-                blobs,
-                &result.stderr_raw,
-                result.stderr_digest.as_ref(),
-                limit,
-            )
+        let summary = || async {
+            let result = outcome.result.clone().unwrap_or_default();
+            let (blobs, digest) = (job.run.blobs.as_ref(), result.stdout_digest.as_ref());
+            tail(blobs, &result.stdout_raw, digest, self.summary_bytes()).await
         };
         let verdict = match judge(outcome) {
             Ok(()) => match summary().await {
@@ -175,24 +158,37 @@ impl Harness {
             }
             Err(failure) => Err(failure),
         };
-        let limit = if verdict.is_ok() {
-            PASSED_TAIL_BYTES
-        } else {
-            FAILED_TAIL_BYTES
-        };
-        Judged {
-            cacheable: verdict.as_ref().ok().map(|ended| match ended {
-                Ended::Passed => result.clone(),
-                Ended::Skipped(reason) => cached_skip(reason),
-            }),
-            verdict,
-            duration: duration_of(outcome),
-            exit_code: outcome.result.as_ref().map(|result| result.exit_code),
-            stdout_tail: stdout(limit).await,
-            stderr_tail: stderr(limit).await,
-            stdout_digest: result.stdout_digest.clone(),
-            stderr_digest: result.stderr_digest.clone(),
-        }
+        judged(job, outcome, verdict).await
+    }
+}
+
+/// A test's process with this verdict.
+pub(super) async fn judged(
+    job: &JobContext,
+    outcome: &v1::ExecutionOutcome,
+    verdict: Verdict,
+) -> Judged {
+    let result = outcome.result.clone().unwrap_or_default();
+    let blobs = job.run.blobs.as_ref();
+    let limit = if verdict.is_ok() {
+        PASSED_TAIL_BYTES
+    } else {
+        FAILED_TAIL_BYTES
+    };
+    let stdout = result.stdout_digest.as_ref();
+    let stderr = result.stderr_digest.as_ref();
+    Judged {
+        cacheable: verdict.as_ref().ok().map(|ended| match ended {
+            Ended::Passed => result.clone(),
+            Ended::Skipped(reason) => cached_skip(reason),
+        }),
+        verdict,
+        duration: duration_of(outcome),
+        exit_code: outcome.result.as_ref().map(|result| result.exit_code),
+        stdout_tail: tail_to_show(blobs, &result.stdout_raw, stdout, limit).await,
+        stderr_tail: tail_to_show(blobs, &result.stderr_raw, stderr, limit).await,
+        stdout_digest: result.stdout_digest.clone(),
+        stderr_digest: result.stderr_digest.clone(),
     }
 }
 
