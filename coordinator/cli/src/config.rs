@@ -22,7 +22,8 @@
 //!
 //! [jobs.python]
 //! inputs = ["**"]
-//! suite = { adapter = "pytest" }   # needs no more, nor does `ctest`; `bazel-sharding`, `go`, `googletest` and `libtest` need `run`
+//! suite = { adapter = "pytest" }   # needs no more, nor do `ctest` and `jest`; `go`, `googletest`,
+//!                                  # `libtest` and `bazel-sharding` need `run`
 //! ```
 //!
 //! Every key is checked: an unknown one, or a value of another type, is an error that names the file,

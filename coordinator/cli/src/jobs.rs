@@ -10,6 +10,7 @@ use regatta_wire::{reapi, v1};
 
 use crate::cargo::suites::ProgramSuite;
 use crate::config::{JobAction, JobConfig, Pipeline, SuiteAdapter, SuiteConfig};
+use crate::jest::{self, Jest};
 use crate::pytest::{self, Pytest};
 use crate::tree::Source;
 
@@ -170,6 +171,7 @@ pub fn helper(job: &JobConfig) -> Option<(&'static str, Source)> {
     match &job.action {
         JobAction::Suite(suite) => match &suite.adapter {
             SuiteAdapter::Pytest(_) => Some((pytest::HELPER_PATH, Pytest::helper())),
+            SuiteAdapter::Jest(_) => Some((jest::HELPER_PATH, Jest::helper())),
             SuiteAdapter::Libtest
             | SuiteAdapter::GoogleTest
             | SuiteAdapter::Go
@@ -184,6 +186,7 @@ pub fn helper(job: &JobConfig) -> Option<(&'static str, Source)> {
 fn configured_suite(suite: &SuiteConfig, timeout: Option<Duration>) -> v1::Suite {
     let (adapter, junit_path) = match &suite.adapter {
         SuiteAdapter::Pytest(pytest) => return pytest.suite(timeout, suite.filters.clone()),
+        SuiteAdapter::Jest(jest) => return jest.suite(timeout, suite.filters.clone()),
         SuiteAdapter::Libtest => (v1::SuiteAdapter::Libtest, String::new()),
         SuiteAdapter::GoogleTest => (v1::SuiteAdapter::Googletest, String::new()),
         SuiteAdapter::Go => (v1::SuiteAdapter::Go, String::new()),
@@ -202,6 +205,7 @@ fn configured_suite(suite: &SuiteConfig, timeout: Option<Duration>) -> v1::Suite
         shards: match suite.adapter {
             SuiteAdapter::BazelSharding { shards } => shards,
             SuiteAdapter::Pytest(_)
+            | SuiteAdapter::Jest(_)
             | SuiteAdapter::Libtest
             | SuiteAdapter::GoogleTest
             | SuiteAdapter::Go

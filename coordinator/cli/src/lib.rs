@@ -26,6 +26,7 @@ pub mod git;
 pub mod go;
 mod history;
 pub mod interrupts;
+pub mod jest;
 pub mod jobs;
 pub mod logging;
 mod memory;

@@ -3,6 +3,7 @@
 use toml::Spanned;
 use toml::de::DeValue;
 
+use crate::jest::Jest;
 use crate::pytest::Pytest;
 
 use super::error::{ConfigError, ConfigProblem};
@@ -11,11 +12,12 @@ use super::read::relative_path;
 use super::section::Section;
 
 /// Adapters that need no help to list tests and to read results.
-const KNOWN_ADAPTERS: [&str; 6] = [
+const KNOWN_ADAPTERS: [&str; 7] = [
     "bazel-sharding",
     "ctest",
     "go",
     "googletest",
+    "jest",
     "libtest",
     "pytest",
 ];
@@ -108,7 +110,7 @@ fn read_suite(section: &Section<'_>) -> Result<SuiteConfig, ConfigError> {
             (suite_run(discover), run)
         }
         SuiteAdapter::BazelSharding { .. } => (Vec::new(), command(section, "run")?),
-        SuiteAdapter::Pytest(_) => (Vec::new(), Vec::new()),
+        SuiteAdapter::Pytest(_) | SuiteAdapter::Jest(_) => (Vec::new(), Vec::new()),
     };
     let filters = section.texts("filters")?.unwrap_or_default();
     Ok(SuiteConfig {
@@ -170,6 +172,7 @@ fn read_adapter(section: &Section<'_>) -> Result<SuiteAdapter, ConfigError> {
         ("bazel-sharding", None) => read_sharding(section)?,
         ("ctest", None) => SuiteAdapter::Ctest,
         ("go", None) => SuiteAdapter::Go,
+        ("jest", None) => SuiteAdapter::Jest(read_jest(section)?),
         ("pytest", None) => SuiteAdapter::Pytest(read_pytest(section)?),
         (known, Some(_)) if KNOWN_ADAPTERS.contains(&known) => {
             let detail =
@@ -212,6 +215,24 @@ fn read_sharding(section: &Section<'_>) -> Result<SuiteAdapter, ConfigError> {
             Err(section.bad_value("shards", &span, detail))
         }
     }
+}
+
+/// How Jest is started, if that is said.
+fn read_jest(section: &Section<'_>) -> Result<Jest, ConfigError> {
+    if let Some(value) = section.value("discover") {
+        let detail = "the jest adapter lists test files itself; remove `discover`";
+        return Err(section.bad_value("discover", &value.span(), detail));
+    }
+    let Some(value) = section.value("run") else {
+        return Ok(Jest::default());
+    };
+    let words = command(section, "run")?;
+    let is_script = matches!(value.get_ref(), DeValue::String(_));
+    let jest = Jest::parse(&words).filter(|_| !is_script);
+    jest.ok_or_else(|| {
+        let detail = "the jest adapter wants a list that starts Jest, like [\"jest\"] or [\"npx\", \"jest\"]";
+        section.bad_value("run", &value.span(), detail)
+    })
 }
 
 /// How pytest is started, if that is said.

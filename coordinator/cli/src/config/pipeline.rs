@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use regatta_model::{ImageReference, Isolation, JobName};
 
+use crate::jest::Jest;
 use crate::pytest::Pytest;
 
 use super::error::{ConfigError, ConfigProblem, Position, nearest};
@@ -103,6 +104,8 @@ pub enum SuiteAdapter {
     },
     /// pytest.
     Pytest(Pytest),
+    /// Jest.
+    Jest(Jest),
     /// One id a line, `@file` as last argument, JUnit at this path.
     Contract {
         /// Relative to the working directory.

@@ -2,6 +2,7 @@
 
 mod ctest;
 mod gotest;
+mod jest;
 mod sharding;
 
 use std::collections::BTreeMap;

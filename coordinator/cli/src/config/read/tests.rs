@@ -1,5 +1,6 @@
 use super::super::pipeline::{JobAction, SuiteAdapter};
 use super::*;
+use crate::jest::Jest;
 use crate::pytest::Pytest;
 
 fn parsed(text: &str) -> Result<Pipeline, ConfigError> {
@@ -178,7 +179,7 @@ fn values_that_make_no_sense_are_named() {
     check_refused(
         "[jobs.a.suite]\ndiscover = 'x'\nrun = 'y'\nadapter = 'junit'",
         "regatta.toml:4:11: `adapter` in [jobs.a.suite]: `junit` is no adapter; \
-         there are contract, bazel-sharding, ctest, go, googletest, libtest, pytest",
+         there are contract, bazel-sharding, ctest, go, googletest, jest, libtest, pytest",
     );
 }
 
@@ -220,6 +221,16 @@ fn adapters_take_what_they_need_and_nothing_else() {
     let (fast, _, _) = adapter("adapter = 'pytest'\nrun = ['pytest', '-m', 'fast']");
     let wanted = Pytest::parse(&words(&["python3", "-m", "pytest", "-m", "fast"]));
     assert_eq!(fast, SuiteAdapter::Pytest(wanted.expect("it is pytest")));
+    let (jest, _, run) = adapter("adapter = 'jest'");
+    assert_eq!(
+        (jest, run),
+        (SuiteAdapter::Jest(Jest::default()), words(&[]))
+    );
+    check_refused(
+        "[jobs.a.suite]\nadapter = 'jest'\nrun = 'npx jest'",
+        "regatta.toml:3:7: `run` in [jobs.a.suite]: the jest adapter wants a list that starts Jest, like \
+         [\"jest\"] or [\"npx\", \"jest\"]",
+    );
     check_refused(
         "[jobs.a.suite]\nadapter = 'pytest'\nrun = 'pytest -m fast'",
         "regatta.toml:3:7: `run` in [jobs.a.suite]: the pytest adapter wants a list that begins like \
