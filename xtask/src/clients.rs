@@ -27,8 +27,11 @@ const BOOKWORM: DebianImage<'static> = DebianImage {
     suite: "bookworm",
     packages: &[
         "bazel-bootstrap",
+        "cmake",
         "g++",
         "git",
+        "golang-go",
+        "jest",
         "libgtest-dev",
         "python3",
         "python3-pytest",

@@ -69,6 +69,7 @@ pub(crate) struct DeclaredOutput {
 pub(crate) struct Execution {
     pub(crate) unit: UnitIndex,
     pub(crate) extra_arguments: Vec<String>,
+    pub(crate) extra_environment: BTreeMap<String, String>,
 }
 
 /// What this agent fills in where a lease says nothing.
@@ -272,6 +273,7 @@ impl From<v1::Execution> for Execution {
         Self {
             unit: UnitIndex(execution.unit),
             extra_arguments: execution.extra_arguments,
+            extra_environment: environment(execution.extra_environment),
         }
     }
 }
@@ -284,6 +286,13 @@ impl LeaseSpec {
             .chain(&execution.extra_arguments)
             .cloned()
             .collect()
+    }
+
+    /// The environment of one execution.
+    pub(crate) fn environment_of(&self, execution: &Execution) -> BTreeMap<String, String> {
+        let mut environment = self.environment.clone();
+        environment.extend(execution.extra_environment.clone());
+        environment
     }
 }
 

@@ -27,7 +27,8 @@
 //!
 //! [jobs.python]
 //! inputs = ["**"]
-//! suite = { adapter = "pytest" }   # needs no more; `googletest` and `libtest` need `run`
+//! suite = { adapter = "pytest" }   # needs no more, nor do `ctest` and `jest`; `go`, `googletest`,
+//!                                  # `libtest` and `bazel-sharding` need `run`
 //! ```
 //!
 //! Every key is checked: an unknown one, or a value of another type, is an error that names the file,

@@ -8,8 +8,9 @@ use regatta_model::{Digest, ImageReference, Isolation};
 use regatta_wire::convert::{duration_to_wire, timestamp_to_wire};
 use regatta_wire::{reapi, v1};
 
-use crate::cargo::suites::CargoSuite;
+use crate::cargo::suites::ProgramSuite;
 use crate::config::{JobAction, JobConfig, Pipeline, QuarantinedTest, SuiteAdapter, SuiteConfig};
+use crate::jest::{self, Jest};
 use crate::pytest::{self, Pytest};
 use crate::tree::Source;
 
@@ -88,20 +89,15 @@ pub struct SuiteSettings {
     pub include_ignored: bool,
 }
 
-/// The job of a test binary, whose input root is shown at `mount`.
+/// The job of a test program, whose input root is shown at `mount`.
 #[must_use]
-pub fn cargo_job(
-    suite: &CargoSuite,
+pub fn program_job(
+    suite: &ProgramSuite,
+    adapter: v1::SuiteAdapter,
     input_root: Digest,
     mount: &Path,
     settings: &SuiteSettings,
 ) -> v1::Job {
-    let words = |words: &[&str]| {
-        let words = [suite.program.as_str()]
-            .into_iter()
-            .chain(words.iter().copied());
-        words.map(str::to_owned).collect()
-    };
     v1::Job {
         name: suite.name.clone(),
         input_root: Some(input_root.into()),
@@ -114,15 +110,16 @@ pub fn cargo_job(
         retries: settings.retries,
         mount_path: mount.display().to_string(),
         kind: Some(v1::job::Kind::Suite(v1::Suite {
-            adapter: v1::SuiteAdapter::Libtest.into(),
-            discover_arguments: words(&["--list", "--format", "terse"]),
-            run_arguments: words(&[]),
+            adapter: adapter.into(),
+            discover_arguments: Vec::new(),
+            run_arguments: vec![suite.program.clone()],
             junit_path: String::new(),
             filters: settings.filters.clone(),
             include_ignored: settings.include_ignored,
             only_tests: Vec::new(),
             quarantine: Vec::new(),
             repetition: None,
+            shards: 0,
         })),
         ..v1::Job::default()
     }
@@ -176,9 +173,13 @@ pub fn helper(job: &JobConfig) -> Option<(&'static str, Source)> {
     match &job.action {
         JobAction::Suite(suite) => match &suite.adapter {
             SuiteAdapter::Pytest(_) => Some((pytest::HELPER_PATH, Pytest::helper())),
-            SuiteAdapter::Libtest | SuiteAdapter::GoogleTest | SuiteAdapter::Contract { .. } => {
-                None
-            }
+            SuiteAdapter::Jest(_) => Some((jest::HELPER_PATH, Jest::helper())),
+            SuiteAdapter::Libtest
+            | SuiteAdapter::GoogleTest
+            | SuiteAdapter::Go
+            | SuiteAdapter::Ctest
+            | SuiteAdapter::BazelSharding { .. }
+            | SuiteAdapter::Contract { .. } => None,
         },
         JobAction::Command(_) => None,
     }
@@ -193,8 +194,17 @@ fn configured_suite(suite: &SuiteConfig, timeout: Option<Duration>) -> v1::Suite
                 ..pytest.suite(timeout, suite.filters.clone())
             };
         }
+        SuiteAdapter::Jest(jest) => {
+            return v1::Suite {
+                quarantine,
+                ..jest.suite(timeout, suite.filters.clone())
+            };
+        }
         SuiteAdapter::Libtest => (v1::SuiteAdapter::Libtest, String::new()),
         SuiteAdapter::GoogleTest => (v1::SuiteAdapter::Googletest, String::new()),
+        SuiteAdapter::Go => (v1::SuiteAdapter::Go, String::new()),
+        SuiteAdapter::Ctest => (v1::SuiteAdapter::Ctest, String::new()),
+        SuiteAdapter::BazelSharding { .. } => (v1::SuiteAdapter::BazelSharding, String::new()),
         SuiteAdapter::Contract { junit } => (v1::SuiteAdapter::Contract, junit.clone()),
     };
     v1::Suite {
@@ -205,6 +215,16 @@ fn configured_suite(suite: &SuiteConfig, timeout: Option<Duration>) -> v1::Suite
         filters: suite.filters.clone(),
         include_ignored: false,
         only_tests: Vec::new(),
+        shards: match suite.adapter {
+            SuiteAdapter::BazelSharding { shards } => shards,
+            SuiteAdapter::Pytest(_)
+            | SuiteAdapter::Jest(_)
+            | SuiteAdapter::Libtest
+            | SuiteAdapter::GoogleTest
+            | SuiteAdapter::Go
+            | SuiteAdapter::Ctest
+            | SuiteAdapter::Contract { .. } => 0,
+        },
         quarantine,
         repetition: None,
     }

@@ -14,6 +14,7 @@
 
 pub mod cargo;
 pub mod client;
+pub mod cmake;
 pub mod commands;
 pub mod config;
 pub mod directories;
@@ -22,8 +23,10 @@ pub mod download;
 pub mod exit_code;
 pub mod files;
 pub mod git;
+pub mod go;
 mod history;
 pub mod interrupts;
+pub mod jest;
 pub mod jobs;
 pub mod logging;
 mod memory;

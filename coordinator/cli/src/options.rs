@@ -17,7 +17,7 @@ pub use global::{ColorChoice, GlobalOptions, LogFormat, MessageFormat, ProgressC
 pub use history::{HistoryFormat, HistoryOptions};
 pub use verdict::{VerdictOptions, VerifyOptions};
 pub use work::{
-    ExecOptions, FlakeOptions, JobOptions, ReportArguments, RerunOptions, RunOptions,
+    ExecOptions, FlakeOptions, JobOptions, ProjectKind, ReportArguments, RerunOptions, RunOptions,
     StopArguments, TestOptions,
 };
 

@@ -84,6 +84,7 @@ impl Pytest {
             only_tests: Vec::new(),
             quarantine: Vec::new(),
             repetition: None,
+            shards: 0,
         }
     }
 }

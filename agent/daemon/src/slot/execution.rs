@@ -187,7 +187,7 @@ impl ExecutionContext<'_> {
         };
         let command = ContainerCommand {
             arguments: self.spec.arguments_of(execution),
-            environment: self.environment(search_path),
+            environment: self.environment(execution, search_path),
             working_directory: self.spec.working_directory.as_path().to_owned(),
             stdout,
             stderr,
@@ -197,8 +197,8 @@ impl ExecutionContext<'_> {
     }
 
     /// What the command asks for, with the image's `PATH` if it names none itself.
-    fn environment(&self, search_path: Option<&str>) -> BTreeMap<String, String> {
-        let mut environment = self.spec.environment.clone();
+    fn environment(&self, of: &Execution, search_path: Option<&str>) -> BTreeMap<String, String> {
+        let mut environment = self.spec.environment_of(of);
         environment
             .entry("PATH".to_owned())
             .or_insert_with(|| search_path.unwrap_or(DEFAULT_PATH).to_owned());

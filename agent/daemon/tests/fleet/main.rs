@@ -115,6 +115,7 @@ impl Fleet {
             executions: vec![v1::Execution {
                 unit: 0,
                 extra_arguments: Vec::new(),
+                extra_environment: Vec::new(),
             }],
             stream_output: true,
             ..Default::default()
@@ -157,6 +158,7 @@ fn units(count: u32) -> Vec<v1::Execution> {
     let unit = |unit| v1::Execution {
         unit,
         extra_arguments: vec![format!("--unit={unit}")],
+        extra_environment: Vec::new(),
     };
     (0..count).map(unit).collect()
 }

@@ -30,22 +30,22 @@ pub enum SuitesError {
     },
 }
 
-/// A test binary with all that it needs.
+/// A test program with all that it needs.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct CargoSuite {
+pub struct ProgramSuite {
     /// The job's name.
     pub name: String,
     /// The input root.
     pub entries: Entries,
     /// The binary, relative to the working directory.
     pub program: String,
-    /// The package's directory, relative to the input root.
+    /// Where it runs: the package's directory, relative to the input root.
     pub working_directory: String,
     /// The whole environment.
     pub environment: BTreeMap<String, String>,
 }
 
-/// The shared libraries of every binary of a build.
+/// The shared libraries of every binary that was built.
 #[derive(Clone, Debug, Default)]
 pub struct BuildLibraries {
     by_binary: BTreeMap<PathBuf, Libraries>,
@@ -60,8 +60,18 @@ impl BuildLibraries {
         let finder = LibraryFinder::new(loader_path(build));
         let programs = build.programs.values().flat_map(BTreeMap::values);
         let tests = build.tests.iter().map(|test| &test.executable);
-        let by_binary = tests
-            .chain(programs)
+        Self::of(&finder, tests.chain(programs))
+    }
+
+    /// Finds those of these binaries.
+    ///
+    /// # Errors
+    /// A binary is no ELF file, or a library is nowhere.
+    pub fn of<'a>(
+        finder: &LibraryFinder,
+        binaries: impl Iterator<Item = &'a PathBuf>,
+    ) -> Result<Self, FindLibrariesError> {
+        let by_binary = binaries
             .map(|binary| Ok((binary.clone(), finder.find(binary)?)))
             .collect::<Result<_, _>>()?;
         Ok(Self { by_binary })
@@ -91,8 +101,13 @@ impl BuildLibraries {
             .collect()
     }
 
+    /// The binaries whose libraries these are.
+    pub(crate) fn binaries(&self) -> impl Iterator<Item = &PathBuf> {
+        self.by_binary.keys()
+    }
+
     /// What of `lacking` a binary needs, by soname.
-    fn shipped<'a>(
+    pub(crate) fn shipped<'a>(
         &'a self,
         binary: &Path,
         lacking: &'a BTreeSet<String>,
@@ -145,7 +160,7 @@ pub fn suites(
     build: &Build,
     libraries: &BuildLibraries,
     lacking: &BTreeSet<String>,
-) -> Result<Vec<CargoSuite>, SuitesError> {
+) -> Result<Vec<ProgramSuite>, SuitesError> {
     let mut by_package: BTreeMap<&PackageId, Entries> = BTreeMap::new();
     let mut suites = Vec::new();
     for test in &build.tests {
@@ -181,7 +196,7 @@ fn suite(
     mut entries: Entries,
     libraries: &BuildLibraries,
     lacking: &BTreeSet<String>,
-) -> Result<CargoSuite, SuitesError> {
+) -> Result<ProgramSuite, SuitesError> {
     let layout = &build.layout;
     let directory = build
         .package_directory(&test.package)
@@ -208,7 +223,7 @@ fn suite(
             environment.insert("LD_LIBRARY_PATH".to_owned(), directory);
         }
     }
-    Ok(CargoSuite {
+    Ok(ProgramSuite {
         name: test.name.clone(),
         entries,
         program: text(&relative_to(
@@ -220,7 +235,7 @@ fn suite(
     })
 }
 
-fn executable(file: &Path) -> Source {
+pub(crate) fn executable(file: &Path) -> Source {
     Source::File {
         path: file.to_owned(),
         executable: true,
@@ -233,7 +248,7 @@ fn place(build: &Build, file: &Path) -> PathBuf {
 }
 
 /// The way from a directory to a file, both relative to the same place.
-fn relative_to(file: &Path, directory: &Path) -> PathBuf {
+pub(crate) fn relative_to(file: &Path, directory: &Path) -> PathBuf {
     let shared = file.components().zip(directory.components());
     let shared = shared.take_while(|(left, right)| left == right).count();
     let up = directory
@@ -270,14 +285,14 @@ mod tests {
     use super::super::fixture::Fixture;
     use super::*;
 
-    fn suites_of(fixture: &Fixture, lacking: &[&str]) -> Vec<CargoSuite> {
+    fn suites_of(fixture: &Fixture, lacking: &[&str]) -> Vec<ProgramSuite> {
         let build = super::super::build::build(&fixture.selection()).expect("it builds");
         let libraries = BuildLibraries::find(&build).expect("they are here");
         let lacking = lacking.iter().map(ToString::to_string).collect();
         suites(&build, &libraries, &lacking).expect("all is readable")
     }
 
-    fn has(suite: &CargoSuite, end: &str) -> bool {
+    fn has(suite: &ProgramSuite, end: &str) -> bool {
         suite.entries.by_path.keys().any(|path| path.ends_with(end))
     }
 

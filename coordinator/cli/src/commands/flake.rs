@@ -48,6 +48,7 @@ fn as_test(options: FlakeOptions) -> TestOptions {
     } = options.stop;
     TestOptions {
         filters: vec![options.test_id],
+        project: None,
         selection: options.selection,
         job: options.job,
         include_ignored: true,

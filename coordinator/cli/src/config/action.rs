@@ -3,6 +3,7 @@
 use toml::Spanned;
 use toml::de::DeValue;
 
+use crate::jest::Jest;
 use crate::pytest::Pytest;
 
 use super::error::{ConfigError, ConfigProblem};
@@ -12,7 +13,17 @@ use super::read::relative_path;
 use super::section::Section;
 
 /// Adapters that need no help to list tests and to read results.
-const KNOWN_ADAPTERS: [&str; 3] = ["googletest", "libtest", "pytest"];
+const KNOWN_ADAPTERS: [&str; 7] = [
+    "bazel-sharding",
+    "ctest",
+    "go",
+    "googletest",
+    "jest",
+    "libtest",
+    "pytest",
+];
+/// CTest in the build directory that everybody has.
+const CTEST: [&str; 3] = ["ctest", "--test-dir", "build"];
 const SUITE_KEYS: &[&str] = &[
     "adapter",
     "discover",
@@ -20,7 +31,10 @@ const SUITE_KEYS: &[&str] = &[
     "junit",
     "quarantine",
     "run",
+    "shards",
 ];
+/// More would hardly be meant, and the coordinator takes no more.
+const MOST_SHARDS: u32 = 10_000;
 /// A shell that stops at the first failing command and at unset variables.
 const SHELL: [&str; 2] = ["sh", "-ceu"];
 
@@ -89,14 +103,23 @@ fn read_suite(section: &Section<'_>) -> Result<SuiteConfig, ConfigError> {
     };
     let (discover, run) = match &adapter {
         SuiteAdapter::Contract { .. } => (command(section, "discover")?, command(section, "run")?),
-        SuiteAdapter::Libtest | SuiteAdapter::GoogleTest => {
+        SuiteAdapter::Libtest | SuiteAdapter::GoogleTest | SuiteAdapter::Go => {
             let run = command(section, "run")?;
             takes_arguments(section, "run", &run)?;
             let discover = optional("discover")?;
             takes_arguments(section, "discover", &discover)?;
             (suite_run(discover), run)
         }
-        SuiteAdapter::Pytest(_) => (Vec::new(), Vec::new()),
+        SuiteAdapter::Ctest => {
+            let run = optional("run")?;
+            takes_arguments(section, "run", &run)?;
+            let discover = optional("discover")?;
+            takes_arguments(section, "discover", &discover)?;
+            let run = if run.is_empty() { ctest() } else { run };
+            (suite_run(discover), run)
+        }
+        SuiteAdapter::BazelSharding { .. } => (Vec::new(), command(section, "run")?),
+        SuiteAdapter::Pytest(_) | SuiteAdapter::Jest(_) => (Vec::new(), Vec::new()),
     };
     let filters = section.texts("filters")?.unwrap_or_default();
     Ok(SuiteConfig {
@@ -106,6 +129,10 @@ fn read_suite(section: &Section<'_>) -> Result<SuiteConfig, ConfigError> {
         filters: filters.into_iter().map(Spanned::into_inner).collect(),
         quarantine: read_quarantine(section)?,
     })
+}
+
+fn ctest() -> Vec<String> {
+    CTEST.map(str::to_owned).into()
 }
 
 /// A test program is given arguments, which a script would have to pass on.
@@ -142,7 +169,7 @@ fn read_adapter(section: &Section<'_>) -> Result<SuiteAdapter, ConfigError> {
     let name = section.text("adapter")?;
     let name_text = name.as_ref().map_or("contract", |name| name.get_ref());
     let adapter = match (name_text, junit) {
-        ("contract", Some(junit)) => return Ok(SuiteAdapter::Contract { junit }),
+        ("contract", Some(junit)) => SuiteAdapter::Contract { junit },
         ("contract", None) => {
             let detail = format!(
                 "is missing: name the JUnit file that `run` writes, or set `adapter` to one of {}",
@@ -152,6 +179,10 @@ fn read_adapter(section: &Section<'_>) -> Result<SuiteAdapter, ConfigError> {
         }
         ("libtest", None) => SuiteAdapter::Libtest,
         ("googletest", None) => SuiteAdapter::GoogleTest,
+        ("bazel-sharding", None) => read_sharding(section)?,
+        ("ctest", None) => SuiteAdapter::Ctest,
+        ("go", None) => SuiteAdapter::Go,
+        ("jest", None) => SuiteAdapter::Jest(read_jest(section)?),
         ("pytest", None) => SuiteAdapter::Pytest(read_pytest(section)?),
         (known, Some(_)) if KNOWN_ADAPTERS.contains(&known) => {
             let detail =
@@ -167,7 +198,51 @@ fn read_adapter(section: &Section<'_>) -> Result<SuiteAdapter, ConfigError> {
             return Err(section.bad_value("adapter", &span, &detail));
         }
     };
-    Ok(adapter)
+    match (section.value("shards"), &adapter) {
+        (Some(value), adapter) if !matches!(adapter, SuiteAdapter::BazelSharding { .. }) => {
+            let detail = "only the bazel-sharding adapter has shards; remove it";
+            Err(section.bad_value("shards", &value.span(), detail))
+        }
+        (Some(_) | None, _) => Ok(adapter),
+    }
+}
+
+/// Into how many parts a runner divides its tests.
+fn read_sharding(section: &Section<'_>) -> Result<SuiteAdapter, ConfigError> {
+    if let Some(value) = section.value("discover") {
+        let detail = "each shard of the bazel-sharding adapter is a test, so that nothing is listed; remove \
+                      `discover`";
+        return Err(section.bad_value("discover", &value.span(), detail));
+    }
+    match section.count("shards", MOST_SHARDS)? {
+        Some(shards) if shards > 0 => Ok(SuiteAdapter::BazelSharding { shards }),
+        Some(_) | None => {
+            let span = section
+                .value("shards")
+                .map_or(section.span.clone(), Spanned::span);
+            let detail = "the bazel-sharding adapter wants to know into how many shards the runner divides its \
+                          tests: 1 or more";
+            Err(section.bad_value("shards", &span, detail))
+        }
+    }
+}
+
+/// How Jest is started, if that is said.
+fn read_jest(section: &Section<'_>) -> Result<Jest, ConfigError> {
+    if let Some(value) = section.value("discover") {
+        let detail = "the jest adapter lists test files itself; remove `discover`";
+        return Err(section.bad_value("discover", &value.span(), detail));
+    }
+    let Some(value) = section.value("run") else {
+        return Ok(Jest::default());
+    };
+    let words = command(section, "run")?;
+    let is_script = matches!(value.get_ref(), DeValue::String(_));
+    let jest = Jest::parse(&words).filter(|_| !is_script);
+    jest.ok_or_else(|| {
+        let detail = "the jest adapter wants a list that starts Jest, like [\"jest\"] or [\"npx\", \"jest\"]";
+        section.bad_value("run", &value.span(), detail)
+    })
 }
 
 /// How pytest is started, if that is said.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use regatta_model::{ImageReference, Isolation, JobName};
 
+use crate::jest::Jest;
 use crate::pytest::Pytest;
 
 use super::error::{ConfigError, ConfigProblem, Position, nearest};
@@ -95,8 +96,19 @@ pub enum SuiteAdapter {
     Libtest,
     /// As GoogleTest.
     GoogleTest,
+    /// As a program that `go test -c` made.
+    Go,
+    /// CTest.
+    Ctest,
+    /// A runner that divides its tests itself, as Bazel wants it.
+    BazelSharding {
+        /// Into so many parts.
+        shards: u32,
+    },
     /// pytest.
     Pytest(Pytest),
+    /// Jest.
+    Jest(Jest),
     /// One id a line, `@file` as last argument, JUnit at this path.
     Contract {
         /// Relative to the working directory.

@@ -1,5 +1,6 @@
 //! Options of the commands that have something run.
 
+use std::fmt;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -88,15 +89,42 @@ pub struct JobOptions {
     pub isolation: Isolation,
 }
 
+/// What kind of project is tested.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum ProjectKind {
+    /// A Cargo workspace.
+    Cargo,
+    /// A Python project, by pytest.
+    Python,
+    /// A Go module.
+    Go,
+    /// A CMake project, by CTest.
+    Cmake,
+}
+
+impl fmt::Display for ProjectKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Cargo => "cargo",
+            Self::Python => "python",
+            Self::Go => "go",
+            Self::Cmake => "cmake",
+        })
+    }
+}
+
 /// Options of `regatta test`.
 #[derive(Clone, Debug, Args)]
 #[command(
-    after_help = "Examples:\n  regatta test\n  regatta test --workspace --no-fail-fast\n  regatta test -p my-crate parser::\n  regatta test --image my/python tests/unit\n  regatta test --image debian:stable-slim --retries 1 --junit junit.xml"
+    after_help = "Examples:\n  regatta test\n  regatta test --workspace --no-fail-fast\n  regatta test -p my-crate parser::\n  regatta test -p ./internal/... TestParse\n  regatta test --image my/python tests/unit\n  regatta test --image debian:stable-slim --retries 1 --junit junit.xml"
 )]
 pub struct TestOptions {
     /// Run only tests whose names contain any of these
     #[arg(value_name = "FILTER")]
     pub filters: Vec<String>,
+    /// What kind of project to test; by default, what is here
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub project: Option<ProjectKind>,
     /// What to build.
     #[command(flatten)]
     pub selection: Selection,

@@ -22,6 +22,7 @@ mod recc;
 mod runners;
 mod siso;
 mod sleepers;
+mod toolbox;
 mod workstation;
 
 /// What jobs run in here.

@@ -1,5 +1,10 @@
 //! Suites of other languages' test runners, each with the real runner in a container.
 
+mod ctest;
+mod gotest;
+mod jest;
+mod sharding;
+
 use std::collections::BTreeMap;
 
 use super::fleet::Fleet;

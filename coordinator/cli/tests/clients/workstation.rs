@@ -46,22 +46,21 @@ impl Workstation {
             .tempdir()
             .expect("a directory");
         copy_workspace(workspace, &folder.path().join("ws"));
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let container = format!("regatta-client-{}-{number}", std::process::id());
-        let user = format!(
-            "{}:{}",
-            rustix::process::geteuid().as_raw(),
-            rustix::process::getegid().as_raw()
-        );
-        let mut run = Command::new("docker");
-        run.args(["run", "--detach", "--rm", "--init", "--network", "host"])
-            .args(["--name", &container, "--label", LABEL, "--user", &user])
-            .args(["--env", "HOME=/w", "--env", "USER=tester"])
-            .args(["--env", "LANG=C.UTF-8", "--volume"])
-            .arg(format!("{}:/w", folder.path().display()))
-            .args([image, "sleep", LIFE_SECONDS]);
-        Ended::of(&mut run).expect_code(0);
+        let container = start(image, &format!("{}:/w", folder.path().display()), "/w");
         Self { container, folder }
+    }
+
+    /// A workstation that sees a directory where this process sees it.
+    pub(crate) fn beside(image: &str, directory: &Path) -> Self {
+        let volume = format!("{0}:{0}", directory.display());
+        let folder = tempfile::tempdir().expect("a directory");
+        let container = start(image, &volume, "/tmp");
+        Self { container, folder }
+    }
+
+    /// What Docker calls it.
+    pub(crate) fn container(&self) -> &str {
+        &self.container
     }
 
     /// The workspace, as this process sees it; `/w/ws` in the container.
@@ -99,6 +98,25 @@ impl Workstation {
         read.expect_code(0);
         read.stdout
     }
+}
+
+/// Starts a container with a volume, and returns its name.
+fn start(image: &str, volume: &str, home: &str) -> String {
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let container = format!("regatta-client-{}-{number}", std::process::id());
+    let user = format!(
+        "{}:{}",
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw()
+    );
+    let mut run = Command::new("docker");
+    run.args(["run", "--detach", "--rm", "--init", "--network", "host"])
+        .args(["--name", &container, "--label", LABEL, "--user", &user])
+        .args(["--env", &format!("HOME={home}"), "--env", "USER=tester"])
+        .args(["--env", "LANG=C.UTF-8", "--volume", volume])
+        .args([image, "sleep", LIFE_SECONDS]);
+    Ended::of(&mut run).expect_code(0);
+    container
 }
 
 impl Drop for Workstation {

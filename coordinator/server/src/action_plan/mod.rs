@@ -197,6 +197,7 @@ pub fn plan_action(
     let unit = UnitPlan {
         expected: DEFAULT_EXPECTED,
         extra_arguments: Vec::new(),
+        extra_environment: Vec::new(),
     };
     Ok(Work {
         tenant,

@@ -157,13 +157,11 @@ fn unit_outcome(unit: UnitIndex, index: u32, outcome: &v1::ExecutionOutcome) -> 
 
 /// The specification of a lease of `units`, one execution for each.
 pub(super) fn spec_per_unit(work: &Work, units: &[UnitIndex]) -> v1::LeaseSpec {
+    let plan = |unit: &UnitIndex| work.units.get(usize::try_from(unit.0).ok()?);
     let execution = |unit: &UnitIndex| v1::Execution {
         unit: unit.0,
-        extra_arguments: usize::try_from(unit.0)
-            .ok()
-            .and_then(|index| work.units.get(index))
-            .map(|plan| plan.extra_arguments.clone())
-            .unwrap_or_default(),
+        extra_arguments: plan(unit).map_or_else(Vec::new, |plan| plan.extra_arguments.clone()),
+        extra_environment: plan(unit).map_or_else(Vec::new, |plan| plan.extra_environment.clone()),
     };
     v1::LeaseSpec {
         executions: units.iter().map(execution).collect(),
@@ -197,7 +195,7 @@ async fn prepare(
     let unit = units.first().map_or(0, |unit| unit.0);
     spec.executions = vec![v1::Execution {
         unit,
-        extra_arguments: Vec::new(),
+        ..v1::Execution::default()
     }];
     Ok(spec)
 }

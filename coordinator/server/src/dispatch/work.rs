@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use regatta_model::{Digest, LeaseId, Platform, RunId, TenantId, UnitIndex};
-use regatta_wire::v1;
+use regatta_wire::{reapi, v1};
 
 /// Work for the fleet: an action, or the tests of a job whose batches the scheduler cuts.
 #[derive(Clone, Debug)]
@@ -38,6 +38,8 @@ pub struct UnitPlan {
     pub expected: Duration,
     /// Appended to the command's arguments; of no use to [`BatchShape::OneExecution`].
     pub extra_arguments: Vec<String>,
+    /// Laid over the command's environment; of no use to [`BatchShape::OneExecution`].
+    pub extra_environment: Vec<reapi::command::EnvironmentVariable>,
 }
 
 /// How the units of a lease become the executions of its [`v1::LeaseSpec`].

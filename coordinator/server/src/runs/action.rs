@@ -72,6 +72,7 @@ pub(super) async fn run_action(job: &JobContext, spec: ActionSpec) -> Result<Ans
         units: vec![UnitPlan {
             expected: EXPECTED,
             extra_arguments: Vec::new(),
+            extra_environment: Vec::new(),
         }],
         shape: BatchShape::ExecutionPerUnit,
         batch_overhead: Duration::ZERO,

@@ -11,6 +11,7 @@ use regatta_wire::convert::required_digest;
 use regatta_wire::{reapi, v1};
 
 use super::audit::AuditShare;
+use super::suite::sharding;
 use crate::action_plan::{PlanDefaults, RunSettings, canonical_command, settings_of, timeout_of};
 use crate::status::with_sources;
 use cycles::check_acyclic;
@@ -329,6 +330,7 @@ fn plan_template(job: &v1::Job, kind: &JobKind) -> Result<reapi::Command, PlanEr
             &suite.run_arguments,
             match &suite.adapter {
                 Adapter::Harness(_) => Vec::new(),
+                Adapter::Sharding { .. } => sharding::output_paths(),
                 Adapter::Contract { junit_path } => vec![junit_path.clone()],
             },
         ),

@@ -2,10 +2,12 @@
 
 mod audit;
 mod contract;
+mod ctest;
 mod discovery;
 mod estimate;
 mod execution;
 mod googletest;
+mod gotest;
 mod harness;
 mod judged;
 mod junit;
@@ -15,6 +17,7 @@ mod outbox;
 mod overhead;
 mod quarantine;
 mod reports;
+pub(super) mod sharding;
 mod slow;
 mod unanswered;
 
@@ -23,8 +26,8 @@ use std::time::Duration;
 
 use regatta_ledger::{Place, SuiteKnowledge};
 use regatta_model::{Digest, FailureClass};
-use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
+use regatta_wire::{reapi, v1};
 
 use super::context::{JobContext, JobOutcome, cancelled};
 use super::event;
@@ -70,11 +73,32 @@ impl Test {
     }
 }
 
+/// What a suite's command gets to run one test.
+struct OwnPart {
+    arguments: Vec<String>,
+    environment: Vec<reapi::command::EnvironmentVariable>,
+}
+
+impl PlannedSuite {
+    fn own_part(&self, id: &str) -> OwnPart {
+        let (arguments, environment) = match &self.adapter {
+            Adapter::Harness(harness) => (harness.run_arguments(self, id), Vec::new()),
+            Adapter::Sharding { shards } => (Vec::new(), sharding::environment(id, *shards)),
+            // In the end it is in a file, with others; but it makes the test what it is.
+            Adapter::Contract { .. } => (vec![id.to_owned()], Vec::new()),
+        };
+        OwnPart {
+            arguments,
+            environment,
+        }
+    }
+}
+
 impl Adapter {
     /// Whether one execution runs all tests of a batch.
     const fn runs_together(&self) -> bool {
         match self {
-            Self::Harness(_) => false,
+            Self::Harness(_) | Self::Sharding { .. } => false,
             Self::Contract { .. } => true,
         }
     }
@@ -82,8 +106,17 @@ impl Adapter {
     /// What starting a batch costs before it has been measured.
     const fn usual_overhead(&self) -> Duration {
         match self {
-            Self::Harness(_) => harness::BATCH_OVERHEAD,
+            Self::Harness(_) | Self::Sharding { .. } => harness::BATCH_OVERHEAD,
             Self::Contract { .. } => contract::BATCH_OVERHEAD,
+        }
+    }
+
+    /// Changes whenever tests are run or judged in another way.
+    const fn version(&self) -> &'static str {
+        match self {
+            Self::Harness(harness) => harness.version(),
+            Self::Sharding { .. } => sharding::VERSION,
+            Self::Contract { .. } => contract::VERSION,
         }
     }
 }
@@ -208,17 +241,16 @@ fn place_of(job: &JobContext) -> Place {
 
 /// The digest of the action that would run this test alone.
 fn key_of(job: &JobContext, suite: &PlannedSuite, id: &str) -> Digest {
-    let (extra, judge) = match &suite.adapter {
-        Adapter::Harness(harness) => (harness.run_arguments(suite, id), harness.version()),
-        Adapter::Contract { .. } => (vec![id.to_owned()], contract::VERSION),
-    };
-    let arguments = suite.run_arguments.iter().cloned().chain(extra).collect();
-    action_key(
-        job,
-        &job.command(arguments),
-        judge,
-        !job.surroundings.are_known(),
-    )
+    let own = suite.own_part(id);
+    let arguments = suite.run_arguments.iter().cloned().chain(own.arguments);
+    let mut command = job.command(arguments.collect());
+    let own_names: Vec<_> = own.environment.iter().map(|it| it.name.clone()).collect();
+    let environment = &mut command.environment_variables;
+    environment.retain(|variable| !own_names.contains(&variable.name));
+    environment.extend(own.environment);
+    environment.sort_by(|one, other| one.name.cmp(&other.name));
+    let is_unknown = !job.surroundings.are_known();
+    action_key(job, &command, suite.adapter.version(), is_unknown)
 }
 
 /// Records the tests whose passes and skips are known.

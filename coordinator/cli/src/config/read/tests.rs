@@ -1,5 +1,6 @@
 use super::super::pipeline::{JobAction, SuiteAdapter};
 use super::*;
+use crate::jest::Jest;
 use crate::pytest::Pytest;
 
 fn parsed(text: &str) -> Result<Pipeline, ConfigError> {
@@ -178,7 +179,7 @@ fn values_that_make_no_sense_are_named() {
     check_refused(
         "[jobs.a.suite]\ndiscover = 'x'\nrun = 'y'\nadapter = 'junit'",
         "regatta.toml:4:11: `adapter` in [jobs.a.suite]: `junit` is no adapter; \
-         there are contract, googletest, libtest, pytest",
+         there are contract, bazel-sharding, ctest, go, googletest, jest, libtest, pytest",
     );
 }
 
@@ -205,6 +206,13 @@ fn adapters_take_what_they_need_and_nothing_else() {
     );
     let lists = adapter("adapter = 'libtest'\nrun = ['./tests']\ndiscover = ['./list']");
     assert_eq!(lists.1, ["./list"]);
+    let (_, _, run) = adapter("adapter = 'ctest'");
+    assert_eq!(run, words(&["ctest", "--test-dir", "build"]));
+    let (_, _, run) = adapter("adapter = 'ctest'\nrun = ['ctest', '-L', 'fast']");
+    assert_eq!(run, words(&["ctest", "-L", "fast"]));
+    let (sharding, _, run) = adapter("adapter = 'bazel-sharding'\nshards = 3\nrun = ['./tests']");
+    assert_eq!(sharding, SuiteAdapter::BazelSharding { shards: 3 });
+    assert_eq!(run, words(&["./tests"]));
     let (default, _, run) = adapter("adapter = 'pytest'");
     assert_eq!(
         (default, run),
@@ -213,6 +221,16 @@ fn adapters_take_what_they_need_and_nothing_else() {
     let (fast, _, _) = adapter("adapter = 'pytest'\nrun = ['pytest', '-m', 'fast']");
     let wanted = Pytest::parse(&words(&["python3", "-m", "pytest", "-m", "fast"]));
     assert_eq!(fast, SuiteAdapter::Pytest(wanted.expect("it is pytest")));
+    let (jest, _, run) = adapter("adapter = 'jest'");
+    assert_eq!(
+        (jest, run),
+        (SuiteAdapter::Jest(Jest::default()), words(&[]))
+    );
+    check_refused(
+        "[jobs.a.suite]\nadapter = 'jest'\nrun = 'npx jest'",
+        "regatta.toml:3:7: `run` in [jobs.a.suite]: the jest adapter wants a list that starts Jest, like \
+         [\"jest\"] or [\"npx\", \"jest\"]",
+    );
     check_refused(
         "[jobs.a.suite]\nadapter = 'pytest'\nrun = 'pytest -m fast'",
         "regatta.toml:3:7: `run` in [jobs.a.suite]: the pytest adapter wants a list that begins like \
@@ -232,6 +250,29 @@ fn adapters_take_what_they_need_and_nothing_else() {
         "[jobs.a.suite]\nadapter = 'googletest'\nrun = './tests'\njunit = 'x.xml'",
         "regatta.toml:1:1: `junit` in [jobs.a.suite]: the googletest adapter needs no report of its \
          tests; remove `junit`",
+    );
+}
+
+#[test]
+fn shards_are_counted() {
+    let wants = "the bazel-sharding adapter wants to know into how many shards the runner divides its tests: \
+                 1 or more";
+    check_refused(
+        "[jobs.a.suite]\nadapter = 'bazel-sharding'\nrun = './tests'",
+        &format!("regatta.toml:1:1: `shards` in [jobs.a.suite]: {wants}"),
+    );
+    check_refused(
+        "[jobs.a.suite]\nadapter = 'bazel-sharding'\nrun = './tests'\nshards = 0",
+        &format!("regatta.toml:4:10: `shards` in [jobs.a.suite]: {wants}"),
+    );
+    check_refused(
+        "[jobs.a.suite]\nadapter = 'pytest'\nshards = 2",
+        "regatta.toml:3:10: `shards` in [jobs.a.suite]: only the bazel-sharding adapter has shards; remove it",
+    );
+    check_refused(
+        "[jobs.a.suite]\nadapter = 'bazel-sharding'\nshards = 2\nrun = 'x'\ndiscover = 'y'",
+        "regatta.toml:5:12: `discover` in [jobs.a.suite]: each shard of the bazel-sharding adapter is a test, \
+         so that nothing is listed; remove `discover`",
     );
 }
 

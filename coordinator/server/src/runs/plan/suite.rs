@@ -10,6 +10,8 @@ use super::{PlanError, invalid};
 
 /// How often one test may be run in a row.
 const MAX_REPETITIONS: u32 = 10_000;
+/// Each costs a start of the runner; more would hardly be meant.
+const MAX_SHARDS: u32 = 10_000;
 
 #[derive(Clone, Debug)]
 pub(crate) struct PlannedSuite {
@@ -45,15 +47,19 @@ pub(crate) struct Quarantine {
 pub(crate) enum Adapter {
     /// Each test runs in a process of its own.
     Harness(Harness),
+    /// Each test is a shard, which runs in a process of its own.
+    Sharding { shards: u32 },
     /// The tests of a batch run together.
     Contract { junit_path: String },
 }
 
-/// What a test program is made with.
+/// What a test program is made with, or what runs one test.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Harness {
     Libtest,
     GoogleTest,
+    Go,
+    Ctest,
 }
 
 impl PlannedSuite {
@@ -137,6 +143,16 @@ fn plan_adapter(suite: &v1::Suite, field: &dyn Fn(&str) -> String) -> Result<Ada
     match suite.adapter() {
         v1::SuiteAdapter::Libtest => Ok(Adapter::Harness(Harness::Libtest)),
         v1::SuiteAdapter::Googletest => Ok(Adapter::Harness(Harness::GoogleTest)),
+        v1::SuiteAdapter::Ctest => Ok(Adapter::Harness(Harness::Ctest)),
+        v1::SuiteAdapter::Go => Ok(Adapter::Harness(Harness::Go)),
+        v1::SuiteAdapter::BazelSharding if (1..=MAX_SHARDS).contains(&suite.shards) => {
+            let shards = suite.shards;
+            Ok(Adapter::Sharding { shards })
+        }
+        v1::SuiteAdapter::BazelSharding => Err(invalid(
+            field("suite.shards"),
+            format!("a suite has 1 to {MAX_SHARDS} shards"),
+        )),
         v1::SuiteAdapter::Contract if suite.junit_path.is_empty() => Err(invalid(
             field("suite.junit_path"),
             "the contract adapter needs the path of its JUnit report",

@@ -344,7 +344,7 @@ fn ends_in(id: &str, name: &str) -> bool {
 }
 
 /// The report's bytes, if the runner wrote one.
-async fn fetch(
+pub(super) async fn fetch(
     job: &JobContext,
     junit_path: &str,
     outcome: &v1::ExecutionOutcome,

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use regatta_model::FailureClass;
 
 use super::harness::ListCommand;
+use super::sharding;
 use crate::runs::action::{ActionSpec, Lookup, judge, run_action};
 use crate::runs::context::{JobContext, failed, unknown};
 use crate::runs::output::{tail_to_show, whole};
@@ -46,6 +47,7 @@ pub(super) async fn discover(job: &JobContext, suite: &PlannedSuite) -> Result<L
                 }
             }
         }
+        Adapter::Sharding { shards } => (sharding::ids(*shards), BTreeSet::new()),
         Adapter::Contract { .. } => {
             let command = ListCommand {
                 arguments: suite.discover_arguments.clone(),

@@ -20,6 +20,7 @@ use super::outbox::{Outbox, Purpose};
 use super::overhead::Overheads;
 use super::quarantine::in_quarantine;
 use super::reports::Reports;
+use super::sharding::judge_shard;
 use super::slow::SlowTests;
 use super::{PlannedTests, Test, bare_result};
 use crate::dispatch::{BatchShape, TaskEvent, UnitPlan};
@@ -156,7 +157,7 @@ impl<'a> Execution<'a> {
     async fn submit(&mut self, tests: Vec<usize>) -> Result<(), JobEnd> {
         let ids = || tests.iter().map(|test| self.tests[*test].id.clone());
         let shape = match &self.suite.adapter {
-            Adapter::Harness(_) => BatchShape::ExecutionPerUnit,
+            Adapter::Harness(_) | Adapter::Sharding { .. } => BatchShape::ExecutionPerUnit,
             Adapter::Contract { junit_path } => {
                 let blobs = Arc::clone(&self.job.run.blobs);
                 let ids = IdsFile {
@@ -167,14 +168,14 @@ impl<'a> Execution<'a> {
                 BatchShape::OneExecution(Arc::new(ids))
             }
         };
-        let unit = |test: &usize| UnitPlan {
-            expected: self.tests[*test].estimate.timing.expected,
-            extra_arguments: match &self.suite.adapter {
-                Adapter::Harness(harness) => {
-                    harness.run_arguments(self.suite, &self.tests[*test].id)
-                }
-                Adapter::Contract { .. } => Vec::new(),
-            },
+        let unit = |test: &usize| {
+            let Test { id, estimate, .. } = &self.tests[*test];
+            let own = self.suite.own_part(id);
+            UnitPlan {
+                expected: estimate.timing.expected,
+                extra_arguments: own.arguments,
+                extra_environment: own.environment,
+            }
         };
         let work = JobWork {
             command: self.job.command(self.suite.run_arguments.clone()),
@@ -299,8 +300,10 @@ impl<'a> Execution<'a> {
             Adapter::Harness(harness) => {
                 let took = event::duration_of(&outcome);
                 self.overheads.answered(origin.lease, took, Instant::now());
-                harness.judge(self.job, &outcome).await
+                let id = &self.tests[test].id;
+                harness.judge(self.job, id, &outcome).await
             }
+            Adapter::Sharding { shards } => judge_shard(self.job, *shards, &outcome).await,
             Adapter::Contract { junit_path } => {
                 let path = junit_path.clone();
                 let report = self.report(submission, &path, &outcome, origin.lease).await;

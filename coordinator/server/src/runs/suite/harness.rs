@@ -7,7 +7,7 @@ use regatta_model::FailureClass;
 use regatta_wire::v1;
 
 use super::judged::{Ended, Judged, cached_skip};
-use super::{googletest, libtest};
+use super::{ctest, googletest, gotest, libtest};
 use crate::runs::action::judge;
 use crate::runs::context::JobContext;
 use crate::runs::event::duration_of;
@@ -39,6 +39,8 @@ impl Harness {
         match self {
             Self::Libtest => libtest::VERSION,
             Self::GoogleTest => googletest::VERSION,
+            Self::Go => gotest::VERSION,
+            Self::Ctest => ctest::VERSION,
         }
     }
 
@@ -53,24 +55,37 @@ impl Harness {
                 arguments: googletest::list_arguments(suite),
                 parse: googletest::parse_listing,
             },
+            Self::Go => ListCommand {
+                arguments: gotest::list_arguments(suite),
+                parse: gotest::parse_listing,
+            },
+            Self::Ctest => ListCommand {
+                arguments: ctest::list_arguments(suite),
+                parse: ctest::parse_listing,
+            },
         }
     }
 
-    /// Lists the tests that the suite itself says not to run; `None` if their names say so.
+    /// Lists the tests that the suite itself says not to run; `None` if their names say so, or nothing does.
     pub(super) fn list_ignored(self, suite: &PlannedSuite) -> Option<ListCommand> {
         match self {
             Self::Libtest => Some(ListCommand {
                 arguments: libtest::list_ignored_arguments(suite),
                 parse: libtest::parse_listing,
             }),
-            Self::GoogleTest => None,
+            // The same action, whose result is then known.
+            Self::Ctest => Some(ListCommand {
+                arguments: ctest::list_arguments(suite),
+                parse: ctest::parse_disabled,
+            }),
+            Self::GoogleTest | Self::Go => None,
         }
     }
 
     /// Those of `ids` whose names say that they are not to be run.
     pub(super) fn ignored_by_name(self, ids: &[String]) -> BTreeSet<String> {
         match self {
-            Self::Libtest => BTreeSet::new(),
+            Self::Libtest | Self::Go | Self::Ctest => BTreeSet::new(),
             Self::GoogleTest => {
                 let disabled = ids.iter().filter(|id| googletest::is_disabled(id));
                 disabled.cloned().collect()
@@ -83,44 +98,53 @@ impl Harness {
         match self {
             Self::Libtest => libtest::run_arguments(suite, id),
             Self::GoogleTest => googletest::run_arguments(suite, id),
+            Self::Go => gotest::run_arguments(id),
+            Self::Ctest => ctest::run_arguments(id),
         }
     }
 
     /// What the end of a test's output says, of a process that exited with 0.
-    fn ran_one(self, stdout: &str) -> Verdict {
+    fn ran_one(self, id: &str, stdout: &str) -> Verdict {
         match self {
             Self::Libtest => libtest::ran_one(stdout),
             Self::GoogleTest => googletest::ran_one(stdout),
+            Self::Go => gotest::ran_one(id, stdout),
+            Self::Ctest => ctest::ran_one(id, stdout),
+        }
+    }
+
+    /// Why a test failed whose process did not exit with 0, if its output says more than it shows.
+    fn why_failed(self, id: &str, stdout: &str) -> Option<(FailureClass, String)> {
+        match self {
+            Self::Libtest | Self::GoogleTest | Self::Go => None,
+            Self::Ctest => ctest::why_failed(id, stdout),
+        }
+    }
+
+    /// Where what is said of one test fits, in bytes from the end of its output.
+    const fn summary_bytes(self) -> u64 {
+        match self {
+            Self::Libtest | Self::GoogleTest => SUMMARY_BYTES,
+            Self::Go => gotest::SUMMARY_BYTES,
+            Self::Ctest => ctest::SUMMARY_BYTES,
         }
     }
 
     /// What one test's process says. Exit code 0 is a pass only if a test was run.
-    pub(super) async fn judge(self, job: &JobContext, outcome: &v1::ExecutionOutcome) -> Judged {
-        let result = outcome.result.clone().unwrap_or_default();
-        let blobs = job.run.blobs.as_ref();
-        let summary = || {
-            let digest = result.stdout_digest.as_ref();
-            tail(blobs, &result.stdout_raw, digest, SUMMARY_BYTES)
-        };
-        let stdout = |limit| {
-            tail_to_show(
-                blobs,
-                &result.stdout_raw,
-                result.stdout_digest.as_ref(),
-                limit,
-            )
-        };
-        let stderr = |limit| {
-            tail_to_show(
-                blobs,
-                &result.stderr_raw,
-                result.stderr_digest.as_ref(),
-                limit,
-            )
+    pub(super) async fn judge(
+        self,
+        job: &JobContext,
+        id: &str,
+        outcome: &v1::ExecutionOutcome,
+    ) -> Judged {
+        let summary = || async {
+            let result = outcome.result.clone().unwrap_or_default();
+            let (blobs, digest) = (job.run.blobs.as_ref(), result.stdout_digest.as_ref());
+            tail(blobs, &result.stdout_raw, digest, self.summary_bytes()).await
         };
         let verdict = match judge(outcome) {
             Ok(()) => match summary().await {
-                Ok(text) => self.ran_one(&String::from_utf8_lossy(&text)),
+                Ok(text) => self.ran_one(id, &String::from_utf8_lossy(&text)),
                 // The test may well have passed: that nobody can tell is the machines' fault.
                 Err(error) => Err((
                     FailureClass::Infra,
@@ -128,28 +152,43 @@ impl Harness {
                 )),
             },
             Err((class, _)) if class == FailureClass::Test && outcome.message.is_empty() => {
-                Err((class, String::new()))
+                let text = summary().await.unwrap_or_default();
+                let why = self.why_failed(id, &String::from_utf8_lossy(&text));
+                Err(why.unwrap_or((class, String::new())))
             }
             Err(failure) => Err(failure),
         };
-        let limit = if verdict.is_ok() {
-            PASSED_TAIL_BYTES
-        } else {
-            FAILED_TAIL_BYTES
-        };
-        Judged {
-            cacheable: verdict.as_ref().ok().map(|ended| match ended {
-                Ended::Passed => result.clone(),
-                Ended::Skipped(reason) => cached_skip(reason),
-            }),
-            verdict,
-            duration: duration_of(outcome),
-            exit_code: outcome.result.as_ref().map(|result| result.exit_code),
-            stdout_tail: stdout(limit).await,
-            stderr_tail: stderr(limit).await,
-            stdout_digest: result.stdout_digest.clone(),
-            stderr_digest: result.stderr_digest.clone(),
-        }
+        judged(job, outcome, verdict).await
+    }
+}
+
+/// A test's process with this verdict.
+pub(super) async fn judged(
+    job: &JobContext,
+    outcome: &v1::ExecutionOutcome,
+    verdict: Verdict,
+) -> Judged {
+    let result = outcome.result.clone().unwrap_or_default();
+    let blobs = job.run.blobs.as_ref();
+    let limit = if verdict.is_ok() {
+        PASSED_TAIL_BYTES
+    } else {
+        FAILED_TAIL_BYTES
+    };
+    let stdout = result.stdout_digest.as_ref();
+    let stderr = result.stderr_digest.as_ref();
+    Judged {
+        cacheable: verdict.as_ref().ok().map(|ended| match ended {
+            Ended::Passed => result.clone(),
+            Ended::Skipped(reason) => cached_skip(reason),
+        }),
+        verdict,
+        duration: duration_of(outcome),
+        exit_code: outcome.result.as_ref().map(|result| result.exit_code),
+        stdout_tail: tail_to_show(blobs, &result.stdout_raw, stdout, limit).await,
+        stderr_tail: tail_to_show(blobs, &result.stderr_raw, stderr, limit).await,
+        stdout_digest: result.stdout_digest.clone(),
+        stderr_digest: result.stderr_digest.clone(),
     }
 }
 

@@ -1,0 +1,149 @@
+//! Test programs that were built here, and run on the fleet as they are.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use regatta_model::ImageReference;
+use regatta_wire::v1;
+
+use crate::cargo::suites::{BuildLibraries, ProgramSuite};
+use crate::client::Client;
+use crate::commands::blocking;
+use crate::commands::run::description;
+use crate::exit_code::{ExitCode, Failure, OrExit};
+use crate::git;
+use crate::jobs::{SuiteSettings, program_job};
+use crate::options::{GlobalOptions, TestOptions};
+use crate::probe::lacking;
+use crate::session::Session;
+use crate::tree::{Entries, Staging};
+use crate::watch::{Ended, Tally};
+
+/// Makes the suites of programs, once it is known which libraries must be taken along.
+pub(super) type MakeSuites = Box<
+    dyn FnOnce(&BuildLibraries, &BTreeSet<String>) -> Result<Vec<ProgramSuite>, Failure> + Send,
+>;
+
+/// What was built here.
+pub(super) struct Programs {
+    /// Where the project is, here and to its tests.
+    pub(super) root: PathBuf,
+    pub(super) adapter: v1::SuiteAdapter,
+    pub(super) libraries: BuildLibraries,
+    pub(super) suites: MakeSuites,
+    /// How to build for an image that has no such C library.
+    pub(super) without_c_library: &'static str,
+    /// Where the digests of files are remembered.
+    pub(super) digests: PathBuf,
+    pub(super) junit: Option<PathBuf>,
+}
+
+/// Uploads what the fleet lacks, and runs the programs' tests.
+pub(super) async fn run(
+    global: &GlobalOptions,
+    options: &TestOptions,
+    client: &Client,
+    programs: Programs,
+) -> Result<(Ended, Tally), Failure> {
+    let junit = programs.junit.clone();
+    let lacking = lacking_in(client, options.job.image.as_ref(), &programs).await?;
+    let (jobs, mut staging) = blocking({
+        let settings = settings(options);
+        move || stage(programs, &lacking, &settings)
+    })
+    .await??;
+    // After everything was read: a change before that would be seen.
+    let here = std::env::current_dir().or_exit(ExitCode::Local)?;
+    let commit = blocking({
+        let junit = junit.clone();
+        move || git::commit_of(&here, junit.as_deref())
+    });
+    let commit = commit.await?;
+    let uploaded = staging.upload(&client.blobs()).await?;
+    tracing::info!(
+        blobs = uploaded.uploaded_blobs,
+        bytes = uploaded.uploaded_bytes,
+        of_blobs = uploaded.total_blobs,
+        of_bytes = uploaded.total_bytes,
+        "uploaded"
+    );
+    let spec = v1::RunSpec {
+        instance_name: global.instance.clone(),
+        commit: commit.id,
+        branch: commit.branch,
+        dirty: commit.dirty,
+        jobs,
+        max_failures: options.stop.max_failures_or(1),
+        skip_cache_lookup: options.report.no_cache,
+        audit_percent: options.report.audit_hits,
+        stream_tests: options.report.live_output,
+        description: description("regatta test", &options.filters),
+    };
+    let session = Session {
+        global,
+        client,
+        report: &options.report,
+        junit,
+    };
+    session.run(spec).await
+}
+
+fn settings(options: &TestOptions) -> SuiteSettings {
+    SuiteSettings {
+        image: options.job.image.clone(),
+        timeout: options.job.timeout,
+        retries: options.retries,
+        isolation: options.job.isolation,
+        network: options.job.network,
+        filters: options.filters.clone(),
+        include_ignored: options.include_ignored,
+    }
+}
+
+/// The libraries that must be taken along, once it is clear that the others are there.
+async fn lacking_in(
+    client: &Client,
+    image: Option<&ImageReference>,
+    programs: &Programs,
+) -> Result<BTreeSet<String>, Failure> {
+    let libraries = &programs.libraries;
+    let lacking = lacking(client, image, &libraries.sonames(), &programs.digests)
+        .await
+        .or_exit(ExitCode::Infrastructure)?;
+    let unshippable = libraries.unshippable(&lacking);
+    if unshippable.is_empty() {
+        return Ok(lacking);
+    }
+    let image = image.map_or("the agents' image".to_owned(), |image| {
+        format!("image {image}")
+    });
+    let message = format!(
+        "{image} lacks {}, parts of the C library, which cannot be taken along; choose an image with the \
+         C library that programs are built for here (debian:stable-slim, say), or build for what the image \
+         has ({}, say)",
+        unshippable.join(", "),
+        programs.without_c_library
+    );
+    Err(Failure::new(ExitCode::BadConfiguration, message))
+}
+
+fn stage(
+    programs: Programs,
+    lacking: &BTreeSet<String>,
+    settings: &SuiteSettings,
+) -> Result<(Vec<v1::Job>, Staging), Failure> {
+    let mut suites = (programs.suites)(&programs.libraries, lacking)?;
+    if let Some(junit) = &programs.junit {
+        for suite in &mut suites {
+            suite.entries.leave_out(&programs.root, junit);
+        }
+    }
+    let mut staging = Staging::new(&programs.digests);
+    let entries: Vec<&Entries> = suites.iter().map(|suite| &suite.entries).collect();
+    let roots = staging.add(&entries)?;
+    staging.save_cache();
+    let job = |(suite, digest): (&ProgramSuite, _)| {
+        program_job(suite, programs.adapter, digest, &programs.root, settings)
+    };
+    Ok((suites.iter().zip(roots).map(job).collect(), staging))
+}

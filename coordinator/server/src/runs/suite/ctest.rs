@@ -1,0 +1,350 @@
+//! CTest, as its command line and its output are (its manual, ctest(1), and that of the properties of tests).
+//!
+//! Each test is a run of ctest, which brings the tests that set up and clean up its fixtures by itself. Those
+//! are therefore no tests of their own: alone, what they clean up would not be there.
+
+use std::collections::BTreeSet;
+
+use regatta_model::FailureClass;
+
+use super::harness::{Verdict, did_not_run_it};
+use super::judged::Ended;
+use crate::runs::plan::PlannedSuite;
+
+/// Changes whenever tests are run or judged in another way.
+pub(super) const VERSION: &str = "ctest 1";
+/// How much of the end of an output is read, in bytes: what cleans up may print much after the test.
+pub(super) const SUMMARY_BYTES: u64 = 1 << 20;
+/// What means something else to CMake's regular expressions.
+const REGEX_SYNTAX: [char; 11] = ['^', '$', '.', '[', '(', ')', '|', '?', '+', '*', '\\'];
+
+/// What `--show-only=json-v1` prints, as far as it is of use.
+#[derive(serde::Deserialize)]
+struct Listing {
+    kind: String,
+    tests: Vec<ListedTest>,
+}
+
+#[derive(serde::Deserialize)]
+struct ListedTest {
+    name: String,
+    #[serde(default)]
+    properties: Vec<Property>,
+}
+
+#[derive(serde::Deserialize)]
+struct Property {
+    name: String,
+    #[serde(default)]
+    value: serde_json::Value,
+}
+
+impl ListedTest {
+    fn value(&self, property: &str) -> Option<&serde_json::Value> {
+        let mut properties = self.properties.iter();
+        let found = properties.find(|it| it.name == property)?;
+        Some(&found.value)
+    }
+
+    fn is_disabled(&self) -> bool {
+        self.value("DISABLED") == Some(&serde_json::Value::Bool(true))
+    }
+
+    /// The fixtures that a property names.
+    fn fixtures(&self, property: &str) -> impl Iterator<Item = &str> {
+        let names = self.value(property).and_then(serde_json::Value::as_array);
+        names
+            .into_iter()
+            .flatten()
+            .filter_map(serde_json::Value::as_str)
+    }
+
+    /// Whether it runs with each test that requires one of these fixtures.
+    fn serves(&self, required: &BTreeSet<&str>) -> bool {
+        let sets_up = self.fixtures("FIXTURES_SETUP");
+        let mut all = sets_up.chain(self.fixtures("FIXTURES_CLEANUP"));
+        all.any(|fixture| required.contains(fixture))
+    }
+}
+
+/// Lists every test.
+pub(super) fn list_arguments(suite: &PlannedSuite) -> Vec<String> {
+    let given = match suite.discover_arguments.is_empty() {
+        true => &suite.run_arguments,
+        false => &suite.discover_arguments,
+    };
+    let list = ["--show-only=json-v1".to_owned()];
+    given.iter().cloned().chain(list).collect()
+}
+
+/// What makes the suite's command run exactly one test, and what its fixtures need.
+pub(super) fn run_arguments(id: &str) -> Vec<String> {
+    let exactly = format!("^{}$", escaped(id));
+    ["-V", "--no-tests=error", "-R", &exactly]
+        .map(str::to_owned)
+        .into()
+}
+
+/// A regular expression of CMake's for this text.
+fn escaped(text: &str) -> String {
+    let mut pattern = String::with_capacity(text.len());
+    for character in text.chars() {
+        if REGEX_SYNTAX.contains(&character) {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    pattern
+}
+
+/// The names in a list, without those that only set up or clean up what others require.
+pub(super) fn parse_listing(text: &str) -> Result<Vec<String>, String> {
+    let tests = read(text)?;
+    let enabled = || tests.iter().filter(|test| !test.is_disabled());
+    let required = enabled().flat_map(|test| test.fixtures("FIXTURES_REQUIRED"));
+    let required: BTreeSet<&str> = required.collect();
+    let is_own = |test: &&ListedTest| test.is_disabled() || !test.serves(&required);
+    Ok(tests
+        .iter()
+        .filter(is_own)
+        .map(|test| test.name.clone())
+        .collect())
+}
+
+/// The names of those in a list that are not to be run.
+pub(super) fn parse_disabled(text: &str) -> Result<Vec<String>, String> {
+    let mut tests = read(text)?;
+    tests.retain(ListedTest::is_disabled);
+    Ok(tests.into_iter().map(|test| test.name).collect())
+}
+
+fn read(text: &str) -> Result<Vec<ListedTest>, String> {
+    let listing: Listing = serde_json::from_str(text)
+        .map_err(|error| format!("it is not what ctest 3.14 or later prints ({error})"))?;
+    match listing.kind.as_str() {
+        "ctestInfo" => Ok(listing.tests),
+        other => Err(format!("it is a list of `{other}`, not of ctest's")),
+    }
+}
+
+/// What ctest says of one of the tests that it ran.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Line<'a> {
+    /// What ctest counts it as.
+    number: &'a str,
+    name: &'a str,
+    /// `Passed`, `***Failed`, `***Not Run` and the like, without the time.
+    status: &'a str,
+}
+
+/// `1/3 Test #12: name ......   Passed    0.02 sec`. What tests print has their number before it, so that no
+/// test can write such a line.
+fn line(text: &str) -> Option<Line<'_>> {
+    let (counts, rest) = text.trim_start().split_once(" Test ")?;
+    let (one, all) = counts.split_once('/')?;
+    let is_number = |text: &str| !text.is_empty() && text.chars().all(|it| it.is_ascii_digit());
+    if !is_number(one) || !is_number(all) {
+        return None;
+    }
+    let (number, rest) = rest.trim_start().strip_prefix('#')?.split_once(": ")?;
+    let (rest, seconds) = rest.strip_suffix(" sec")?.rsplit_once(' ')?;
+    seconds.parse::<f64>().ok()?;
+    // A name may have dots and stars itself: the last of them are ctest's.
+    let (name, status) = match (rest.rfind("***"), rest.rfind(".   Passed")) {
+        (Some(place), _) => rest.split_at(place),
+        (None, Some(place)) => rest.split_at(place + 1),
+        (None, None) => return None,
+    };
+    Some(Line {
+        number,
+        name: name.trim_end_matches('.').strip_suffix(' ')?,
+        status: status.trim(),
+    })
+}
+
+/// What an output of exit code 0 says of this test: that it passed, or was skipped.
+pub(super) fn ran_one(id: &str, stdout: &str) -> Verdict {
+    let Some(line) = line_of(id, stdout) else {
+        return Err(did_not_run_it(last_line(stdout)));
+    };
+    match line.status {
+        "Passed" => Ok(Ended::Passed),
+        "***Skipped" => Ok(Ended::Skipped(last_words(line.number, stdout))),
+        "***Not Run (Disabled)" => Ok(Ended::Skipped("it is disabled".to_owned())),
+        status => Err(did_not_run_it(Some(status))),
+    }
+}
+
+/// Why ctest failed, if it says so: because of this test or of one that runs with it.
+pub(super) fn why_failed(id: &str, stdout: &str) -> Option<(FailureClass, String)> {
+    let lines = stdout.lines().filter_map(line);
+    let good = ["Passed", "***Skipped", "***Not Run (Disabled)"];
+    let mut bad = lines.filter(|line| !good.contains(&line.status));
+    let first = bad.next()?;
+    let said = first.status.trim_start_matches('*');
+    if first.name != id {
+        let text = format!("`{}`, which runs with it for a fixture: {said}", first.name);
+        return Some((FailureClass::Test, text));
+    }
+    match said {
+        "Timeout" => Some((FailureClass::Timeout, "its TIMEOUT was over".to_owned())),
+        // Nobody needs to be told.
+        "Failed" => None,
+        _ => Some((FailureClass::Test, said.to_owned())),
+    }
+}
+
+fn line_of<'a>(id: &str, stdout: &'a str) -> Option<Line<'a>> {
+    let mut lines = stdout.lines().rev().filter_map(line);
+    lines.find(|line| line.name == id)
+}
+
+fn last_line(stdout: &str) -> Option<&str> {
+    stdout.lines().rev().find(|line| !line.trim().is_empty())
+}
+
+/// What a test printed last: more is not known of why it is skipped.
+fn last_words(number: &str, stdout: &str) -> String {
+    let prefix = format!("{number}: ");
+    let mut printed = stdout.lines().filter_map(|line| line.strip_prefix(&prefix));
+    // Before that, ctest speaks of the test.
+    let after = printed
+        .by_ref()
+        .skip_while(|line| !line.starts_with("Test timeout"));
+    let last = after.skip(1).filter(|line| !line.trim().is_empty()).last();
+    last.unwrap_or_default().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LISTING: &str = r#"{"kind": "ctestInfo", "version": {"major": 1, "minor": 0}, "tests": [
+        {"name": "plain", "command": ["/b/ok"], "properties": [{"name": "TIMEOUT", "value": 1.5}]},
+        {"name": "off", "properties": [{"name": "DISABLED", "value": true},
+            {"name": "FIXTURES_REQUIRED", "value": ["unused"]}]},
+        {"name": "setup", "properties": [{"name": "FIXTURES_SETUP", "value": ["db", "x"]},
+            {"name": "FIXTURES_REQUIRED", "value": ["disk"]}]},
+        {"name": "disk", "properties": [{"name": "FIXTURES_SETUP", "value": ["disk"]}]},
+        {"name": "cleanup", "properties": [{"name": "FIXTURES_CLEANUP", "value": ["db"]}]},
+        {"name": "uses", "properties": [{"name": "FIXTURES_REQUIRED", "value": ["db"]}]},
+        {"name": "for nobody", "properties": [{"name": "FIXTURES_SETUP", "value": ["unused"]}]}]}"#;
+
+    #[test]
+    fn lists_are_read() {
+        let ids = parse_listing(LISTING).expect("is a list");
+        assert_eq!(ids, ["plain", "off", "uses", "for nobody"]);
+        assert_eq!(parse_disabled(LISTING).expect("is a list"), ["off"]);
+        for text in ["", "Hello", "{}", r#"{"kind": "other", "tests": []}"#] {
+            assert!(parse_listing(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_are_taken_as_they_are() {
+        assert_eq!(run_arguments("a.b")[3], r"^a\.b$");
+        assert_eq!(
+            escaped(r"S/T.é [x] (1+2)*?$|\"),
+            r"S/T\.é \[x] \(1\+2\)\*\?\$\|\\"
+        );
+    }
+
+    #[track_caller]
+    fn check(text: &str, name: &str, status: &str) {
+        let line = line(text).expect("it is one");
+        assert_eq!((line.name, line.status), (name, status));
+    }
+
+    #[test]
+    fn lines_are_read() {
+        check(
+            "1/1 Test #1: passes ...........   Passed    0.00 sec",
+            "passes",
+            "Passed",
+        );
+        check(
+            " 2/13 Test  #2: a...b ..***Failed    0.10 sec",
+            "a...b",
+            "***Failed",
+        );
+        check(
+            "1/1 Test #4: x y ...***Not Run (Disabled)   0.00 sec",
+            "x y",
+            "***Not Run (Disabled)",
+        );
+        check(
+            "1/1 Test #8: ***x ...***Exception: SegFault  0.01 sec",
+            "***x",
+            "***Exception: SegFault",
+        );
+        for text in [
+            "1: 1/1 Test #1: faked ...   Passed    0.00 sec",
+            "    Start 1: passes",
+            "1/1 Test #1: passes",
+            "100% tests passed, 0 tests failed out of 1",
+        ] {
+            assert_eq!(line(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_test_is_judged_by_its_own_line() {
+        let output = "1/3 Test #10: setup ....   Passed    0.00 sec\n\
+                      12: Test timeout computed to be: 100\n12: a\n12: no disk\n\
+                      2/3 Test #12: uses .....***Skipped    0.02 sec\n\
+                      3/3 Test #11: cleanup ..   Passed    0.01 sec\n100% tests passed\n";
+        let skipped = Ended::Skipped("no disk".to_owned());
+        assert_eq!(ran_one("uses", output), Ok(skipped));
+        assert_eq!(ran_one("setup", output), Ok(Ended::Passed));
+        assert!(ran_one("other", output).is_err() && ran_one("uses", "").is_err());
+        assert_eq!(why_failed("uses", output), None);
+    }
+
+    #[test]
+    fn a_failure_is_blamed_on_what_failed() {
+        let why = |status: &str| {
+            let output = format!("1/1 Test #1: a ...***{status}  1.00 sec\n");
+            why_failed("a", &output)
+        };
+        assert_eq!(why("Failed  "), None);
+        let (class, _) = why("Timeout ").expect("it is said");
+        assert_eq!(class, FailureClass::Timeout);
+        let segfault = (FailureClass::Test, "Exception: SegFault".to_owned());
+        assert_eq!(why("Exception: SegFault"), Some(segfault));
+        let output =
+            "1/2 Test #1: setup ...***Failed  0.01 sec\n2/2 Test #2: a ...***Not Run   0.00 sec\n";
+        let (_, text) = why_failed("a", output).expect("it is said");
+        assert_eq!(text, "`setup`, which runs with it for a fixture: Failed");
+    }
+
+    proptest! {
+        #[test]
+        fn any_name_is_read_as_it_was_written(name in "[ -~é]{0,20}[!-~é]", width in 2usize..40) {
+            let dots = ".".repeat(width);
+            for (written, status) in [("   Passed  ", "Passed"), ("***Failed  ", "***Failed")] {
+                let text = format!("1/1 Test #7: {name} {dots}{written}  0.00 sec");
+                let read = line(&text).expect("it is one");
+                prop_assert_eq!((read.name, read.status), (name.as_str(), status));
+            }
+        }
+
+        #[test]
+        fn an_escaped_name_has_no_syntax_left(name in "\\PC*") {
+            let pattern = escaped(&name);
+            let mut characters = pattern.chars();
+            let mut plain = String::new();
+            while let Some(character) = characters.next() {
+                match character {
+                    '\\' => plain.extend(characters.next()),
+                    other => {
+                        prop_assert!(!REGEX_SYNTAX.contains(&other));
+                        plain.push(other);
+                    }
+                }
+            }
+            prop_assert_eq!(plain, name);
+        }
+    }
+}

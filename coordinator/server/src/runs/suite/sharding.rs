@@ -1,0 +1,187 @@
+//! Bazel's protocol for tests that divide themselves (Bazel's Test Encyclopedia, "Test sharding"): each shard is
+//! a test, and its runner is told by the environment which part of the tests to run.
+
+use regatta_model::FailureClass;
+use regatta_wire::{reapi, v1};
+
+use super::contract::fetch;
+use super::harness::{Verdict, judged};
+use super::judged::{Ended, Judged};
+use super::junit::{self, CaseStatus};
+use crate::runs::action::judge;
+use crate::runs::context::JobContext;
+
+/// Changes whenever shards are run or judged in another way.
+pub(super) const VERSION: &str = "bazel-sharding 1";
+/// What a runner touches to say that it knows the protocol, from the working directory.
+const STATUS_PATH: &str = ".regatta/shard/status";
+/// Where it may write JUnit XML.
+const XML_PATH: &str = ".regatta/shard/test.xml";
+/// How many of the tests that failed in a shard its message names.
+const MOST_NAMED: usize = 10;
+
+/// What a shard's command may write.
+pub(in crate::runs) fn output_paths() -> Vec<String> {
+    vec![STATUS_PATH.to_owned(), XML_PATH.to_owned()]
+}
+
+/// The name of a shard, which counts from 1.
+pub(super) fn id(index: u32, shards: u32) -> String {
+    format!("shard {} of {shards}", u64::from(index) + 1)
+}
+
+/// The names of all shards.
+pub(super) fn ids(shards: u32) -> Vec<String> {
+    (0..shards).map(|index| id(index, shards)).collect()
+}
+
+/// What tells a runner that it is this shard. GoogleTest has names of its own for the same, which Bazel sets,
+/// too.
+pub(super) fn environment(id: &str, shards: u32) -> Vec<reapi::command::EnvironmentVariable> {
+    let index = ids(shards)
+        .iter()
+        .position(|it| it == id)
+        .unwrap_or_default();
+    let (index, shards) = (index.to_string(), shards.to_string());
+    let report = format!("xml:{XML_PATH}");
+    let variables = [
+        ("GTEST_OUTPUT", report.as_str()),
+        ("GTEST_SHARD_INDEX", &index),
+        ("GTEST_SHARD_STATUS_FILE", STATUS_PATH),
+        ("GTEST_TOTAL_SHARDS", &shards),
+        ("TEST_SHARD_INDEX", &index),
+        ("TEST_SHARD_STATUS_FILE", STATUS_PATH),
+        ("TEST_TOTAL_SHARDS", &shards),
+        ("XML_OUTPUT_FILE", XML_PATH),
+    ];
+    let variable = |(name, value): (&str, &str)| reapi::command::EnvironmentVariable {
+        name: name.to_owned(),
+        value: value.to_owned(),
+    };
+    variables.map(variable).into()
+}
+
+/// What one shard's process says. Exit code 0 is a pass only if the runner knows that it is one of several.
+pub(super) async fn judge_shard(
+    job: &JobContext,
+    shards: u32,
+    outcome: &v1::ExecutionOutcome,
+) -> Judged {
+    let verdict = match judge(outcome) {
+        Ok(()) => said_so(outcome, shards),
+        Err((class, _)) if class == FailureClass::Test && outcome.message.is_empty() => {
+            let failed = failed_cases(job, outcome).await;
+            Err((class, failed.unwrap_or_default()))
+        }
+        Err(failure) => Err(failure),
+    };
+    judged(job, outcome, verdict).await
+}
+
+fn said_so(outcome: &v1::ExecutionOutcome, shards: u32) -> Verdict {
+    let files = outcome
+        .result
+        .iter()
+        .flat_map(|result| &result.output_files);
+    let touched = files.into_iter().any(|file| file.path == STATUS_PATH);
+    if touched || shards == 1 {
+        return Ok(Ended::Passed);
+    }
+    let text = "the runner exited with code 0 but did not touch TEST_SHARD_STATUS_FILE: it does not divide its \
+                tests, and each shard would run all of them; use a runner that knows Bazel's sharding, or \
+                `shards = 1`";
+    Err((FailureClass::Test, text.to_owned()))
+}
+
+/// What a shard's report says of its failure, if it wrote one.
+async fn failed_cases(job: &JobContext, outcome: &v1::ExecutionOutcome) -> Option<String> {
+    let xml = fetch(job, XML_PATH, outcome).await.ok()??;
+    let report = junit::parse(&String::from_utf8_lossy(&xml)).ok()?;
+    summary(&report)
+}
+
+fn summary(report: &junit::Report) -> Option<String> {
+    let cases = report.cases.iter();
+    let is_failed = |case: &&junit::Case| matches!(case.status, CaseStatus::Failed(_));
+    let failed: Vec<_> = cases.filter(is_failed).collect();
+    if failed.is_empty() {
+        return None;
+    }
+    let name = |case: &&junit::Case| match case.classname.is_empty() {
+        true => case.name.clone(),
+        false => format!("{}.{}", case.classname, case.name),
+    };
+    let (count, all) = (failed.len(), report.cases.len());
+    let named: Vec<_> = failed.iter().take(MOST_NAMED).map(name).collect();
+    let rest = if count > MOST_NAMED { ", ..." } else { "" };
+    Some(format!(
+        "{count} of its {all} tests failed: {}{rest}",
+        named.join(", ")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shard_is_told_which_it_is() {
+        assert_eq!(ids(2), ["shard 1 of 2", "shard 2 of 2"]);
+        for (index, id) in ids(3).iter().enumerate() {
+            let environment = environment(id, 3);
+            let value = |name: &str| {
+                let mut variables = environment.iter();
+                let found = variables.find(|it| it.name == name);
+                found
+                    .map(|it| it.value.as_str())
+                    .unwrap_or_default()
+                    .to_owned()
+            };
+            assert_eq!(value("TEST_SHARD_INDEX"), index.to_string());
+            assert_eq!(value("GTEST_SHARD_INDEX"), index.to_string());
+            assert_eq!(value("TEST_TOTAL_SHARDS"), "3");
+            assert!(output_paths().contains(&value("TEST_SHARD_STATUS_FILE")));
+            assert!(output_paths().contains(&value("XML_OUTPUT_FILE")));
+            let names: Vec<_> = environment.iter().map(|it| it.name.as_str()).collect();
+            assert!(names.is_sorted(), "as the Remote Execution API wants them");
+        }
+    }
+
+    #[test]
+    fn a_runner_that_knows_nothing_of_shards_is_caught() {
+        let outcome = |paths: &[&str]| v1::ExecutionOutcome {
+            result: Some(reapi::ActionResult {
+                output_files: paths
+                    .iter()
+                    .map(|&path| reapi::OutputFile {
+                        path: path.to_owned(),
+                        ..Default::default()
+                    })
+                    .collect(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        assert_eq!(said_so(&outcome(&[STATUS_PATH]), 2), Ok(Ended::Passed));
+        assert_eq!(said_so(&outcome(&[]), 1), Ok(Ended::Passed));
+        assert!(said_so(&outcome(&[XML_PATH]), 2).is_err());
+    }
+
+    #[test]
+    fn a_failed_shard_names_what_failed() {
+        let report = |failed: usize| {
+            let case = |number: usize| {
+                format!(
+                    "<testcase classname='a' name='t{number}'><failure message='x'/></testcase>"
+                )
+            };
+            let cases: String = (0..failed).map(case).collect();
+            let xml = format!("<testsuite><testcase name='good'/>{cases}</testsuite>");
+            summary(&junit::parse(&xml).expect("it is one"))
+        };
+        assert_eq!(report(0), None);
+        let two = "2 of its 3 tests failed: a.t0, a.t1".to_owned();
+        assert_eq!(report(2), Some(two));
+        assert!(report(11).is_some_and(|text| text.ends_with("a.t9, ...")));
+    }
+}
