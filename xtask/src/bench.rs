@@ -4,9 +4,8 @@ mod bazel;
 mod bazel_workspace;
 mod processes;
 mod table;
-mod workstation;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -49,7 +48,7 @@ const UNCHANGED_BELOW_MS: f64 = 1000.0;
 /// Measures and prints.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let image = images::ensure(&images::Arguments::default())?;
-    let program = build()?;
+    let program = workspace::release(&["--bins", "--examples"])?;
     let state = Scratch::new(SCRATCH)?;
     let (fleet, memory) = measure_fleet(&program, state.path(), &image)?;
     let docker = docker_run(&image)?;
@@ -68,19 +67,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         table::print(&measured);
     }
     check(&measured)
-}
-
-fn build() -> Result<PathBuf> {
-    let mut build = workspace::cargo();
-    process::run(build.args([
-        "build",
-        "--release",
-        "--package",
-        "regatta",
-        "--bins",
-        "--examples",
-    ]))?;
-    Ok(workspace::target().join("release/regatta"))
 }
 
 /// The figures that an example prints.

@@ -2,7 +2,6 @@
 //! cold, warm, and after a change of one leaf.
 
 mod checkout;
-mod report;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -12,10 +11,10 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::fleet::{EXIT_WITH_STDIN, Fleet};
+use crate::report::Report;
 use crate::scratch::Scratch;
 use crate::{docker, images, interrupt, process, workspace};
 use checkout::Checkout;
-use report::Report;
 
 /// How to run the demo.
 #[derive(clap::Args)]
@@ -208,6 +207,6 @@ fn join(names: &BTreeSet<String>) -> String {
 }
 
 /// Reads a file that must be there.
-fn read(path: &Path) -> Result<String> {
+pub(crate) fn read(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
 }

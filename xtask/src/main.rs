@@ -21,12 +21,14 @@ mod fuzz;
 mod images;
 mod interrupt;
 mod process;
+mod report;
 mod scratch;
 mod simulate;
 mod test;
 mod tidy;
 mod tools;
 mod workspace;
+mod workstation;
 
 use std::process::ExitCode;
 

@@ -5,6 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::process;
+
 /// The root of this workspace: where cargo found this chore, which may have been built elsewhere.
 pub(crate) fn root() -> PathBuf {
     let xtask = std::env::var_os("CARGO_MANIFEST_DIR");
@@ -22,6 +24,14 @@ pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
     command
+}
+
+/// Builds the product as its users have it, and returns where the command is.
+pub(crate) fn release(targets: &[&str]) -> Result<PathBuf> {
+    let mut build = cargo();
+    build.args(["build", "--release", "--package", "regatta"]);
+    process::run(build.args(targets))?;
+    Ok(target().join("release/regatta"))
 }
 
 /// The files of the checkout, tracked or not yet, but not the ignored ones; relative to the root.

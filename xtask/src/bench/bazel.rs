@@ -10,10 +10,10 @@ use serde_json::Value;
 
 use super::bazel_workspace::{SETTINGS, generate};
 use super::processes::Meter;
-use super::workstation::Workstation;
 use super::{AGENT, COORDINATOR, SCRATCH, members};
 use crate::fleet::Fleet;
 use crate::scratch::Scratch;
+use crate::workstation::Workstation;
 use crate::{clients, interrupt, process};
 
 /// How many actions Bazel has under way at once, in turn.
@@ -39,6 +39,13 @@ const PLAIN: &[&str] = &[
     "--noshow_progress",
     "--nosandbox_debug",
 ];
+/// What lets Bazel's sandbox make its namespaces and mount its own `/proc`: Docker's profiles forbid both.
+/// On the host's network, the coordinator's loopback address is the container's own as well.
+const SANDBOX_OPTIONS: &[&str] = &[
+    "--security-opt=seccomp=unconfined",
+    "--security-opt=systempaths=unconfined",
+    "--network=host",
+];
 /// What Bazel says if all was loaded and analysed before.
 const PREPARED: &str = "(0 packages loaded, 0 targets configured)";
 
@@ -48,7 +55,7 @@ pub(super) fn measure(program: &Path) -> Result<Value> {
     let folder = Scratch::new(SCRATCH)?;
     generate(&folder.path().join("ws"))?;
     let bazel = Bazel {
-        station: Workstation::start(&image, folder.path())?,
+        station: Workstation::start(&image, folder.path(), SANDBOX_OPTIONS)?,
     };
     let slots = std::thread::available_parallelism()?.get();
     let local = bazel.locally()?;
@@ -115,7 +122,7 @@ impl Bazel {
 
     /// Runs Bazel and returns what it said, which it says on standard error.
     fn run(&self, arguments: &[&str]) -> Result<String> {
-        let mut command = self.station.command();
+        let mut command = self.station.command("ws");
         command.args(["bazel", "--nohome_rc", &format!("--bazelrc={SETTINGS}")]);
         ended(command.args(arguments))
     }

@@ -1,4 +1,4 @@
-//! A container in which Bazel runs, as on a developer's machine.
+//! A container in which another project's program runs, as on a developer's machine.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -9,22 +9,19 @@ use anyhow::{Context, Result, ensure};
 
 use crate::docker;
 
-/// What lets Bazel's sandbox make its namespaces and mount its own `/proc`: Docker's profiles forbid both.
-const SANDBOX_OPTIONS: &[&str] = &["seccomp=unconfined", "systempaths=unconfined"];
 /// What the container runs. It ends with its standard input, which is closed when we end, however we do.
 const IDLE: &str = "echo ready; exec cat";
 
-/// A container on the host's network, so that the coordinator's loopback address is its own as well. It
-/// is gone when this is dropped.
-pub(super) struct Workstation {
+/// A container; gone when this is dropped.
+pub(crate) struct Workstation {
     name: String,
     docker: Child,
 }
 
 impl Workstation {
-    /// Starts a container of an image, in which `folder` is `/w`.
-    pub(super) fn start(image: &str, folder: &Path) -> Result<Self> {
-        let name = format!("regatta-bench-{}", std::process::id());
+    /// Starts a container of an image, in which `folder` is `/w`, with more options of `docker run`.
+    pub(crate) fn start(image: &str, folder: &Path, options: &[&str]) -> Result<Self> {
+        let name = format!("regatta-xtask-{}", std::process::id());
         let user = format!(
             "{}:{}",
             rustix::process::geteuid().as_raw(),
@@ -32,12 +29,10 @@ impl Workstation {
         );
         let mut run = Command::new("docker");
         run.args(["run", "--interactive", "--rm", "--init"])
-            .args(["--network", "host", "--name", &name, "--user", &user])
+            .args(["--name", &name, "--user", &user])
             .args(["--label", docker::CLIENT_LABEL, "--env", "HOME=/w"])
-            .args(["--env", "USER=bench", "--env", "LANG=C.UTF-8"]);
-        for option in SANDBOX_OPTIONS {
-            run.args(["--security-opt", option]);
-        }
+            .args(["--env", "USER=bench", "--env", "LANG=C.UTF-8"])
+            .args(options);
         run.arg("--volume").arg(format!("{}:/w", folder.display()));
         run.args([image, "sh", "-c", IDLE]);
         // A group of its own: Ctrl-C reaches the command that runs in the container, and then us.
@@ -53,10 +48,10 @@ impl Workstation {
         Ok(station)
     }
 
-    /// A program in the folder `/w/ws`.
-    pub(super) fn command(&self) -> Command {
+    /// A program in a folder below `/w`.
+    pub(crate) fn command(&self, folder: &str) -> Command {
         let mut command = Command::new("docker");
-        command.args(["exec", "--workdir", "/w/ws", &self.name]);
+        command.args(["exec", "--workdir", &format!("/w/{folder}"), &self.name]);
         command
     }
 }

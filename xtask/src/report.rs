@@ -1,4 +1,4 @@
-//! What one run of the demo came to, read from `regatta test --message-format json`.
+//! What one run came to, read from what `regatta` prints with `--message-format json`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -8,7 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-/// The lines of the NDJSON that the demo reads; it skips the others.
+use crate::demo::read;
+
+/// The lines of the NDJSON that chores read; they skip the others.
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 enum Line {
@@ -157,7 +159,7 @@ impl Report {
 
     /// The JUnit file has a test case for every planned test.
     pub(crate) fn agrees_with_junit(&self, junit: &Path) -> Result<()> {
-        let cases = super::read(junit)?.matches("<testcase ").count() as u64;
+        let cases = read(junit)?.matches("<testcase ").count() as u64;
         ensure!(
             cases == self.planned(),
             "JUnit has {cases} test cases of {}",
