@@ -211,7 +211,8 @@ fn import(archive: &Path, name: &str, recipe: &str) -> Result<String> {
     Ok(reference)
 }
 
-fn digest_of(file: &Path) -> Result<String> {
+/// The SHA-256 of a file.
+pub(crate) fn digest_of(file: &Path) -> Result<String> {
     let mut hasher = Sha256::new();
     let mut file = File::open(file)?;
     let mut buffer = vec![0; 1 << 20];

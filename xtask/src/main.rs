@@ -1,4 +1,4 @@
-//! The project's own chores: `cargo xtask <demo | test | tidy | bench | simulate | fuzz | images | clients>`.
+//! The project's own chores: `cargo xtask <demo | test | tidy | bench | projects | simulate | fuzz | images | clients>`.
 //!
 //! Invariants:
 //! - Whatever a chore needs beyond Rust and Docker, it installs itself, at a pinned version.
@@ -21,6 +21,7 @@ mod fuzz;
 mod images;
 mod interrupt;
 mod process;
+mod projects;
 mod report;
 mod scratch;
 mod simulate;
@@ -54,6 +55,8 @@ enum Chore {
     Bench(bench::Arguments),
     /// Compare how suites are spread over slots with other ways to do it, in simulated time.
     Simulate(simulate::Arguments),
+    /// Run other people's projects on a fleet, and beside it with their own test runners.
+    Projects(projects::Arguments),
     /// Look for inputs that break what must hold, and keep those that reach new code.
     Fuzz(fuzz::Arguments),
     /// Make sure there is an image to run jobs in, and print its name.
@@ -80,6 +83,7 @@ fn run(chore: Chore) -> anyhow::Result<()> {
         Chore::Tidy => tidy::run(),
         Chore::Bench(arguments) => bench::run(&arguments),
         Chore::Simulate(arguments) => simulate::run(&arguments),
+        Chore::Projects(arguments) => projects::run(&arguments),
         Chore::Fuzz(arguments) => fuzz::run(&arguments),
         Chore::Images(arguments) => {
             println!("{}", images::ensure(&arguments)?);

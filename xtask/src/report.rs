@@ -18,6 +18,8 @@ enum Line {
         job: String,
         test: String,
         status: String,
+        /// In seconds.
+        duration: f64,
         agent: Option<String>,
     },
     RunFinished {
@@ -57,6 +59,8 @@ pub(crate) struct Report {
     /// The jobs of which a test ran.
     jobs_run: BTreeSet<String>,
     elapsed: Duration,
+    /// How long each test took that ran.
+    durations: Vec<Duration>,
 }
 
 impl Report {
@@ -70,6 +74,7 @@ impl Report {
             told: BTreeSet::new(),
             jobs_run: BTreeSet::new(),
             elapsed,
+            durations: Vec::new(),
         };
         for line in events.lines() {
             let line = serde_json::from_str(line).with_context(|| format!("reading {line:?}"))?;
@@ -89,12 +94,16 @@ impl Report {
                 job,
                 test,
                 status,
+                duration,
                 agent,
             } => {
                 let is_new = self.told.insert((job.clone(), test.clone()));
                 ensure!(is_new, "{job} {test} was counted twice");
                 if matches!(status.as_str(), "passed" | "flaky" | "failed") {
                     self.jobs_run.insert(job);
+                    let duration = Duration::try_from_secs_f64(duration);
+                    self.durations
+                        .push(duration.context("how long a test took")?);
                     *self.by_agent.entry(agent.unwrap_or_default()).or_default() += 1;
                 }
             }
@@ -146,6 +155,29 @@ impl Report {
         self.counts.passed + self.counts.flaky + self.counts.failed
     }
 
+    /// How many tests passed, at once.
+    pub(crate) fn passed(&self) -> u64 {
+        self.counts.passed
+    }
+
+    /// How many tests their runner skipped.
+    pub(crate) fn skipped(&self) -> u64 {
+        self.counts.skipped
+    }
+
+    /// How long the run took, from the command's start to its end.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.elapsed
+    }
+
+    /// In less time than this, nobody could have run the tests that ran: the longest of them, or their
+    /// equal parts for each slot.
+    pub(crate) fn lower_bound(&self, slots: usize) -> Duration {
+        let all: Duration = self.durations.iter().sum();
+        let longest = self.durations.iter().max().copied().unwrap_or_default();
+        longest.max(all.div_f64(slots as f64))
+    }
+
     /// How many agents ran a test.
     pub(crate) fn agents_used(&self) -> usize {
         self.by_agent.len()
@@ -194,8 +226,8 @@ mod tests {
     use super::*;
 
     const RUN: &str = r#"{"type":"hello","version":1}
-{"type":"test","job":"a::x","test":"one","status":"passed","agent":"left"}
-{"type":"test","job":"b","test":"two","status":"cached"}
+{"type":"test","job":"a::x","test":"one","status":"passed","duration":0.5,"agent":"left"}
+{"type":"test","job":"b","test":"two","status":"cached","duration":0.0}
 "#;
 
     fn finished(passed: u64) -> String {
@@ -209,6 +241,17 @@ mod tests {
         let report = Report::read(&finished(1), Duration::ZERO).unwrap();
         assert_eq!(report.packages_run(), BTreeSet::from(["a".to_owned()]));
         assert_eq!((report.planned(), report.executed()), (2, 1));
+        assert_eq!((report.passed(), report.skipped()), (1, 0));
+    }
+
+    #[test]
+    fn no_run_is_shorter_than_its_longest_test_or_a_slots_part() {
+        let mut report = Report::read(&finished(1), Duration::ZERO).unwrap();
+        let seconds = Duration::from_secs;
+        report.durations = vec![seconds(1), seconds(4), seconds(3)];
+        assert_eq!(report.lower_bound(1), seconds(8));
+        assert_eq!(report.lower_bound(2), seconds(4));
+        assert_eq!(report.lower_bound(4), seconds(4));
     }
 
     #[test]

@@ -39,7 +39,22 @@ pub(crate) const FUZZ: Tool = Tool {
     version: "0.13.1",
 };
 
+/// Runs Rust's tests, each in a process of its own.
+pub(crate) const NEXTEST: Tool = Tool {
+    package: "cargo-nextest",
+    program: "cargo-nextest",
+    version: "0.9.143",
+};
+
 impl Tool {
+    /// The one that is installed on this machine, at whatever version; else as [`Tool::get`] has it.
+    pub(crate) fn installed_or_get(&self) -> Result<PathBuf> {
+        match process::exists(self.program) {
+            true => Ok(self.program.into()),
+            false => self.get(),
+        }
+    }
+
     /// Where its program is, installed if need be.
     pub(crate) fn get(&self) -> Result<PathBuf> {
         let name = format!("{}-{}", self.program, self.version);

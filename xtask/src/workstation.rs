@@ -4,13 +4,18 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::docker;
+use crate::{docker, interrupt};
 
 /// What the container runs. It ends with its standard input, which is closed when we end, however we do.
 const IDLE: &str = "echo ready; exec cat";
+
+/// Runs a command and says last when it began and when it ended.
+const TIMED: &str =
+    r#"before=$EPOCHREALTIME; "$@"; status=$?; echo "$before $EPOCHREALTIME"; exit $status"#;
 
 /// A container; gone when this is dropped.
 pub(crate) struct Workstation {
@@ -53,6 +58,24 @@ impl Workstation {
         let mut command = Command::new("docker");
         command.args(["exec", "--workdir", &format!("/w/{folder}"), &self.name]);
         command
+    }
+
+    /// Runs a program in a folder below `/w`; returns what it printed, and how long it took without what
+    /// `docker exec` takes.
+    pub(crate) fn timed(&self, folder: &str, words: &[&str]) -> Result<(String, Duration)> {
+        let mut command = self.command(folder);
+        command.args(["bash", "-c", TIMED, "bash"]).args(words);
+        let (status, text, complaint) = interrupt::capture_both(command.stdin(Stdio::null()))?;
+        ensure!(
+            status.success(),
+            "`{}` failed: {status}\n{text}{complaint}",
+            words.join(" ")
+        );
+        let (text, times) = text.trim_end().rsplit_once('\n').unwrap_or(("", &text));
+        let (before, after) = times.trim().split_once(' ').context("no times")?;
+        let seconds = after.parse::<f64>()? - before.parse::<f64>()?;
+        let elapsed = Duration::try_from_secs_f64(seconds).context("the clock was set back")?;
+        Ok((text.to_owned(), elapsed))
     }
 }
 
