@@ -4,6 +4,7 @@
 //! Both sides find everything built, so that both times are of tests alone. The fleet is new each time, with
 //! as many slots as there are cores; its time is that of the command that a user types.
 
+mod googletest;
 mod image;
 mod nextest;
 mod on_fleet;
@@ -30,7 +31,7 @@ pub(crate) struct Arguments {
     names: Vec<String>,
 }
 
-const NAMES: [&str; 2] = [nextest::NAME, pytest::NAME];
+const NAMES: [&str; 3] = [nextest::NAME, pytest::NAME, googletest::NAME];
 /// How often everything is timed; the median counts.
 const REPETITIONS: usize = 3;
 /// What the directories are called that hold the projects, and the fleets' state.
@@ -64,6 +65,7 @@ fn prepare(name: &str, folder: &Path, slots: usize) -> Result<Box<dyn Project>> 
     Ok(match name {
         nextest::NAME => Box::new(nextest::prepare(folder, slots)?),
         pytest::NAME => Box::new(pytest::prepare(folder, slots)?),
+        googletest::NAME => Box::new(googletest::prepare(folder, slots)?),
         _ => bail!(
             "no project is called {name}; there are {}",
             NAMES.join(", ")
