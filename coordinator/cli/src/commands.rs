@@ -10,6 +10,7 @@ mod flake;
 mod history;
 mod keys;
 mod logs;
+mod plan;
 mod ps;
 mod rerun;
 mod run;

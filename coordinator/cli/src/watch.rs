@@ -26,6 +26,7 @@ pub use events::{RunEvents, WatchError};
 pub use follow::{Ended, follow};
 pub use github::GithubReport;
 pub use human::{HumanReport, ReportOptions, StatusLevel};
+pub(crate) use json::json_plan;
 pub use json::{JsonOutput, JsonReport};
 pub use junit::JunitReport;
 pub use lines::Paint;

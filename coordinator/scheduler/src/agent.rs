@@ -155,10 +155,15 @@ impl Agent {
 
     /// How many leases of `class` it can be counted on to have at once.
     pub(crate) fn concurrency(&self, class: &Class) -> u32 {
+        self.concurrency_of(&class.resources)
+    }
+
+    /// How many leases that need so much it can be counted on to have at once.
+    pub(crate) fn concurrency_of(&self, needs: &Resources) -> u32 {
         let stuck_slots = u32::try_from(self.stuck.leases.len()).unwrap_or(u32::MAX);
         let resources = self.resources.minus(&self.stuck.resources);
-        let by_cpu = ratio(resources.cpu_milli, class.resources.cpu_milli);
-        let by_memory = ratio(resources.memory_bytes, class.resources.memory_bytes);
+        let by_cpu = ratio(resources.cpu_milli, needs.cpu_milli);
+        let by_memory = ratio(resources.memory_bytes, needs.memory_bytes);
         let slots = self.slots.saturating_sub(stuck_slots);
         slots.min(by_cpu).min(by_memory)
     }

@@ -32,6 +32,7 @@ mod config;
 mod ending;
 mod event;
 mod fleet;
+mod forecast;
 mod free_index;
 mod kind;
 mod lease;
@@ -61,5 +62,6 @@ pub use event::{
     AdmissionError, AgentState, DesiredAgent, DesiredLease, Effect, Event, Grant, HeldLease, Offer,
     OutcomeKind, Record, Step, Submission, UnitError, UnitOutcome,
 };
+pub use forecast::{BatchForecast, Forecast, TaskForecast};
 pub use scheduler::Scheduler;
 pub use snapshot::{AgentSnapshot, LeaseSnapshot, RunSnapshot, Snapshot, TenantSnapshot};

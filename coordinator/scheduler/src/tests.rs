@@ -3,7 +3,7 @@
 mod behaviour;
 mod bounds;
 mod fairness;
-mod fixture;
+pub(crate) mod fixture;
 mod invariants;
 mod makespan;
 mod matching;

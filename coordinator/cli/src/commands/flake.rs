@@ -34,6 +34,7 @@ fn as_run(options: FlakeOptions) -> RunOptions {
         jobs: options.jobs,
         file: options.file,
         list: false,
+        plan: false,
         stop: options.stop,
         junit: options.junit,
         report: options.report,
@@ -49,9 +50,10 @@ fn as_test(options: FlakeOptions) -> TestOptions {
     TestOptions {
         filters: vec![options.test_id],
         project: None,
+        plan: false,
         selection: options.selection,
         job: options.job,
-        include_ignored: true,
+        include_ignored: false,
         retries: 0,
         // A share is asked for, of all the runs.
         stop: StopArguments {

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use regatta_model::Digest;
 use regatta_wire::v1;
 
+use super::plan::plan;
 use super::{blocking, connect};
+use crate::client::Client;
 use crate::config::{self, ConfigError, ConfigProblem, JobConfig, Pipeline};
 use crate::exit_code::{ExitCode, Failure, OrExit};
 use crate::git::Commit;
@@ -40,7 +42,11 @@ pub(super) async fn run(global: &GlobalOptions, options: RunOptions) -> Result<E
         junit: options.junit,
         description: description("regatta run", &options.jobs),
     };
-    let (ended, tally) = run_jobs(global, &pipeline, &chosen, how).await?;
+    let prepared = prepare(global, &pipeline, &chosen, how).await?;
+    if options.plan {
+        return plan(global, &prepared.client, prepared.spec).await;
+    }
+    let (ended, tally) = prepared.run(global, &options.report).await?;
     Ok(ended.exit_code(&tally))
 }
 
@@ -53,13 +59,37 @@ pub(super) struct How<'a> {
     pub(super) description: String,
 }
 
-/// Runs jobs of a pipeline and follows them to their end.
-pub(super) async fn run_jobs(
+/// A run that has yet to be submitted; its inputs are uploaded.
+pub(super) struct Prepared {
+    pub(super) client: Client,
+    pub(super) spec: v1::RunSpec,
+    junit: Option<PathBuf>,
+}
+
+impl Prepared {
+    /// Submits it and follows it to its end.
+    pub(super) async fn run(
+        self,
+        global: &GlobalOptions,
+        report: &ReportArguments,
+    ) -> Result<(Ended, Tally), Failure> {
+        let session = Session {
+            global,
+            client: &self.client,
+            report,
+            junit: self.junit,
+        };
+        session.run(self.spec).await
+    }
+}
+
+/// Uploads what jobs of a pipeline need.
+pub(super) async fn prepare(
     global: &GlobalOptions,
     pipeline: &Pipeline,
     chosen: &[JobConfig],
     how: How<'_>,
-) -> Result<(Ended, Tally), Failure> {
+) -> Result<Prepared, Failure> {
     let root = pipeline.root.clone();
     let junit = how.junit.or_else(junit_of_ci);
     let mut inputs = inputs(pipeline, chosen)?;
@@ -91,13 +121,11 @@ pub(super) async fn run_jobs(
         stream_tests: how.report.live_output,
         description: how.description,
     };
-    let session = Session {
-        global,
-        client: &client,
-        report: how.report,
+    Ok(Prepared {
+        client,
+        spec,
         junit,
-    };
-    session.run(spec).await
+    })
 }
 
 /// The commit that the inputs were taken from, which is dirty if it lacks one of them.

@@ -22,13 +22,12 @@ pub(super) async fn test(
         None => options.project,
     };
     let Project { kind, root } = Project::of(&here, kind)?;
-    let (ended, tally) = match kind {
-        ProjectKind::Cargo => cargo::test(global, options).await?,
-        ProjectKind::Python => python::test(global, options, root).await?,
-        ProjectKind::Go => go::test(global, options, root).await?,
-        ProjectKind::Cmake => cmake::test(global, options, root).await?,
-    };
-    end(&ended, &tally)
+    match kind {
+        ProjectKind::Cargo => cargo::test(global, options).await,
+        ProjectKind::Python => python::test(global, options, root).await,
+        ProjectKind::Go => go::test(global, options, root).await,
+        ProjectKind::Cmake => cmake::test(global, options, root).await,
+    }
 }
 
 /// What the process ends with: a run without trouble in which no test ran is most probably a misspelt

@@ -137,6 +137,9 @@ pub struct TestOptions {
     /// How many more times a failed test is tried; a pass after a failure is flaky
     #[arg(long, default_value_t = 0, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(0..=20))]
     pub retries: u32,
+    /// Say how the tests would be split and how long they would take, instead of running them
+    #[arg(long)]
+    pub plan: bool,
     /// When to stop.
     #[command(flatten)]
     pub stop: StopArguments,
@@ -163,6 +166,9 @@ pub struct RunOptions {
     /// Name the jobs instead of running them
     #[arg(long)]
     pub list: bool,
+    /// Say how the tests would be split and how long they would take, instead of running them
+    #[arg(long, conflicts_with = "list")]
+    pub plan: bool,
     /// When to stop.
     #[command(flatten)]
     pub stop: StopArguments,

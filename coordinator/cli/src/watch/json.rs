@@ -22,11 +22,16 @@
 //! | `warning` | `job`?, `message` |
 //! | `infrastructure-retry` | `job`, `test`?, `agent`, `message`, `next_attempt` |
 //! | `run-finished` | `verdict` (`RELEASABLE`, `NOT_RELEASABLE`, `UNKNOWN`), `reasons`, `counts`, `duration`, `leases`, `cancelled` |
+//! | `suite-plan` (of `--plan`, instead of a run) | `job`, `planned`, `cached`, `skipped`, `from_history`, `from_neighbours`, `from_suite`, `unknown`, `work`, `longest`, `longest_test`, `slots`, `lower_bound`?, `makespan`?, `batch_overhead`, `batches`, `first_batches` (`begins`, `takes`, `tests`, `first_test`) |
+//! | `build-plan` | `job`, `cached` |
+//! | `unplanned` | `job`, `message`: why nothing can be said of it |
+//! | `run-plan` | `slots`, `lower_bound`?, `makespan`?, `warnings` |
 //! | `error` | `message`, `exit_code` |
 //!
 //! Fields marked `?` are left out when there is nothing to say.
 
 mod line;
+mod plan;
 
 use std::io::{self, Write};
 
@@ -35,6 +40,7 @@ use regatta_wire::v1::{self, run_event::Event};
 
 use super::lines::verdict_word;
 use line::{Counts, InfrastructureRetry, Job, Line, Output, Provenance, Run, Test, write_line};
+pub(crate) use plan::json_plan;
 
 use super::{EventSink, class_name, shown_duration};
 

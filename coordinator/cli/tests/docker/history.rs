@@ -39,8 +39,26 @@ fn history_tells_what_runs_and_tests_were_like() {
     let before = run(&["history"]);
     before.expect_code(0);
     assert!(before.stdout.starts_with("runs     0: "), "{before:#?}");
+    let unknown = run(&["run", "--plan"]);
+    unknown.expect_code(0);
+    let words = "of its tests 2 are unknown, and taken to last 100 ms";
+    assert!(unknown.stdout.contains(words), "{unknown:#?}");
     run(&["run"]).expect_code(0);
     run(&["run"]).expect_code(0);
+    let cached = run(&["run", "--plan"]);
+    assert!(cached.stdout.contains("no test would run"), "{cached:#?}");
+    let known = run(&["--message-format", "json", "run", "--plan", "--no-cache"]);
+    known.expect_code(0);
+    let suite = &known.lines("suite-plan")[0];
+    assert_eq!(
+        (&suite["from_history"], &suite["longest"]),
+        (&2.into(), &7.0.into())
+    );
+    assert_eq!(suite["longest_test"], "slow");
+    assert!(
+        known.lines("run-plan")[0]["makespan"].as_f64() >= Some(7.0),
+        "{known:#?}"
+    );
     let text = run(&["history", "--since", "1d"]);
     text.expect_code(0);
     for words in [

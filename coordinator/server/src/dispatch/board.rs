@@ -1,5 +1,6 @@
 //! Everything behind the dispatcher's lock.
 
+mod forecast;
 mod observed;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};

@@ -183,6 +183,12 @@ impl Dispatcher {
         self.lock().snapshot()
     }
 
+    /// What would come of work if it were submitted now, together and alone.
+    #[must_use]
+    pub fn forecast(&self, works: &[Work]) -> regatta_scheduler::Forecast {
+        self.lock().forecast(works)
+    }
+
     /// Waits until the ledger has refused what leases need for too long, and tells why.
     pub async fn stalled(&self) -> LedgerError {
         let mut commits = self.commits.subscribe();

@@ -18,6 +18,9 @@ const EXPECTED: Duration = Duration::from_secs(1);
 /// Live output that a job's events may hold, in bytes; all of it is in the result.
 const MAX_LOGGED_OUTPUT_BYTES: usize = 1 << 20;
 
+/// What the keys of actions say of who judges them.
+pub(super) const ACTION: &str = "action";
+
 /// What to carry out.
 pub(super) struct ActionSpec {
     pub(super) arguments: Vec<String>,
@@ -60,7 +63,7 @@ pub(super) async fn run_action(job: &JobContext, spec: ActionSpec) -> Result<Ans
     }
     let outputs = command.output_paths.clone();
     let cache = spec.cache.filter(|_| job.surroundings.are_known());
-    let key = action_key(job, &command, "action", cache.is_none());
+    let key = action_key(job, &command, ACTION, cache.is_none());
     if cache == Some(Lookup::Allowed)
         && let Some(answer) = known(job, &key).await
     {
@@ -101,7 +104,8 @@ pub(super) fn has_failed(job: &JobContext, outcome: &v1::ExecutionOutcome) -> bo
     is_own && job.surroundings.produced(outcome)
 }
 
-async fn known(job: &JobContext, key: &Digest) -> Option<Answer> {
+/// The answer of an action whose result is cached.
+pub(super) async fn known(job: &JobContext, key: &Digest) -> Option<Answer> {
     let found = job
         .run
         .results

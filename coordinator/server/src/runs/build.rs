@@ -2,17 +2,19 @@
 
 use regatta_ledger::RunCounts;
 use regatta_model::FailureClass;
-use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
+use regatta_wire::{reapi, v1};
 use tokio::time::Instant;
 
 use super::action::{
-    ActionSpec, Answer, Lookup, judge, may_be_retried, missing_outputs, run_action,
+    ACTION, ActionSpec, Answer, Lookup, judge, known, may_be_retried, missing_outputs, run_action,
 };
 use super::context::{JobContext, JobOutcome, failed};
 use super::event;
+use super::keys::action_key;
 use super::origin::origin_of;
 use super::output::tail_to_show;
+use super::plan::JobKind;
 use super::state::{JobEnd, JobStatus};
 
 /// How much of a failed build's error output its message repeats, in bytes.
@@ -60,6 +62,24 @@ pub(super) async fn run_build(
     }
 }
 
+/// The result of a build, if it is cached: nothing runs.
+pub(super) async fn known_result(job: &JobContext) -> Option<reapi::ActionResult> {
+    let JobKind::Build {
+        arguments,
+        do_not_cache: false,
+    } = &job.job().kind
+    else {
+        return None;
+    };
+    let may_look = !job.run.plan.spec.skip_cache_lookup && job.surroundings.are_known();
+    let key = action_key(job, &job.command(arguments.clone()), ACTION, false);
+    let answer = match may_look {
+        true => known(job, &key).await?,
+        false => return None,
+    };
+    Some(answer.result())
+}
+
 async fn outcome_of(job: &JobContext, answer: Answer, attempts: u32) -> JobOutcome {
     let result = answer.result();
     let end = match judge(&answer.outcome) {
@@ -84,7 +104,7 @@ async fn outcome_of(job: &JobContext, answer: Answer, attempts: u32) -> JobOutco
 }
 
 /// A build that exited with 0 has passed only if it made what it declared.
-fn passed(job: &JobContext, result: &regatta_wire::reapi::ActionResult) -> JobEnd {
+fn passed(job: &JobContext, result: &reapi::ActionResult) -> JobEnd {
     let missing: Vec<_> = missing_outputs(&job.job().template.output_paths, result).collect();
     if missing.is_empty() {
         return JobEnd {
@@ -101,11 +121,7 @@ fn passed(job: &JobContext, result: &regatta_wire::reapi::ActionResult) -> JobEn
     failed(FailureClass::Test, message)
 }
 
-async fn explain(
-    job: &JobContext,
-    result: &regatta_wire::reapi::ActionResult,
-    message: String,
-) -> String {
+async fn explain(job: &JobContext, result: &reapi::ActionResult, message: String) -> String {
     let blobs = job.run.blobs.as_ref();
     let digest = result.stderr_digest.as_ref();
     let output = tail_to_show(blobs, &result.stderr_raw, digest, MESSAGE_OUTPUT_BYTES).await;

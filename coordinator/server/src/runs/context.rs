@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::log::RunLog;
 use super::plan::{Plan, PlannedJob};
+use super::registry::RunServices;
 use super::state::{JobEnd, JobStatus};
 use super::suite::Audit;
 use super::surroundings::Surroundings;
@@ -67,6 +68,28 @@ impl Failures {
 }
 
 impl RunContext {
+    pub(super) fn new(
+        run: RunId,
+        plan: Plan,
+        services: RunServices,
+        log: Arc<RunLog>,
+    ) -> Arc<Self> {
+        let audit = Audit::new(plan.audit, services.audit_share);
+        Arc::new(Self {
+            run,
+            plan,
+            dispatcher: services.dispatcher,
+            results: services.results,
+            blobs: services.blobs,
+            ledger: services.ledger,
+            log,
+            leases: AtomicU64::new(0),
+            failures: Failures::default(),
+            warned: Mutex::default(),
+            audit,
+        })
+    }
+
     pub(super) fn count_lease(&self) {
         self.leases.fetch_add(1, Ordering::Relaxed);
     }
@@ -175,7 +198,8 @@ impl JobContext {
         ))
     }
 
-    fn dispatched(&self, work: JobWork) -> Work {
+    /// Work as agents are to carry it out.
+    pub(super) fn dispatched(&self, work: JobWork) -> Work {
         let job = self.job();
         let settings = &job.settings;
         let isolation = match settings.isolation {

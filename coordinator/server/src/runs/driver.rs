@@ -22,7 +22,7 @@ use super::event;
 use super::log::now;
 use super::overlay::{Layer, OverlayError, lay, resolve, root_of};
 use super::plan::{JobKind, PlannedInput};
-use super::state::{Conclusion, JobNode, RunInput, RunOutput, RunState};
+use super::state::{Conclusion, JobEnd, JobNode, RunInput, RunOutput, RunState};
 use super::suite::{audit_hits, run_suite};
 use super::surroundings::{Surroundings, have_told_images};
 use super::waiting::tell_of_waiting;
@@ -132,19 +132,11 @@ impl RunDriver {
             .append(Event::JobStarted(v1::JobStarted { job: name }));
         let stop = CancellationToken::new();
         self.stops.insert(index, (stop.clone(), Instant::now()));
-        let results = self.inputs_of(index);
+        let results = inputs_of(&self.context, index, |job| self.results.get(&job).cloned());
         let context = Arc::clone(&self.context);
         let task = run_job(context, index, results, stop).instrument(span);
         let handle = self.tasks.spawn(task);
         self.running.insert(handle.id(), index);
-    }
-
-    /// The results that a job takes inputs from.
-    fn inputs_of(&self, index: usize) -> Vec<(PlannedInput, reapi::ActionResult)> {
-        let inputs = self.context.plan.jobs[index].inputs.iter();
-        inputs
-            .filter_map(|input| Some((input.clone(), self.results.get(&input.job)?.clone())))
-            .collect()
     }
 
     fn job_ended(&mut self, ended: Result<(Id, JobOutcome), JoinError>) -> RunInput {
@@ -228,25 +220,47 @@ async fn trouble_of(context: &RunContext) -> String {
     format!("the coordinator cannot store what it must remember: {error}")
 }
 
+/// The results that a job takes inputs from.
+pub(super) fn inputs_of(
+    run: &RunContext,
+    index: usize,
+    result_of: impl Fn(usize) -> Option<reapi::ActionResult>,
+) -> Vec<(PlannedInput, reapi::ActionResult)> {
+    let inputs = run.plan.jobs[index].inputs.iter();
+    inputs
+        .filter_map(|input| Some((input.clone(), result_of(input.job)?)))
+        .collect()
+}
+
+/// A job with its inputs laid in, and with what it is going to run in.
+pub(super) async fn prepare(
+    run: Arc<RunContext>,
+    index: usize,
+    results: &[(PlannedInput, reapi::ActionResult)],
+    cancel: CancellationToken,
+) -> Result<JobContext, JobEnd> {
+    let laid = lay_inputs(&run, index, results).await;
+    let input_root =
+        laid.map_err(|error| unknown(format!("its inputs could not be put together: {error}")))?;
+    let surroundings = surroundings_of(&run, index, &cancel).await;
+    Ok(JobContext {
+        run,
+        index,
+        input_root,
+        surroundings,
+        cancel,
+    })
+}
+
 async fn run_job(
     run: Arc<RunContext>,
     index: usize,
     results: Vec<(PlannedInput, reapi::ActionResult)>,
     cancel: CancellationToken,
 ) -> JobOutcome {
-    let input_root = match lay_inputs(&run, index, &results).await {
-        Ok(input_root) => input_root,
-        Err(error) => {
-            return unknown(format!("its inputs could not be put together: {error}")).into();
-        }
-    };
-    let surroundings = surroundings_of(&run, index, &cancel).await;
-    let job = JobContext {
-        run: Arc::clone(&run),
-        index,
-        input_root,
-        surroundings,
-        cancel,
+    let job = match prepare(Arc::clone(&run), index, &results, cancel).await {
+        Ok(job) => job,
+        Err(end) => return end.into(),
     };
     match &run.plan.jobs[index].kind {
         JobKind::Build {

@@ -21,6 +21,7 @@ mod build;
 mod context;
 mod driver;
 mod event;
+mod forecast;
 mod keys;
 mod log;
 mod logs;

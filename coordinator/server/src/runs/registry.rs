@@ -1,7 +1,6 @@
 //! The runs there are: those under way in memory, all of them in the ledger.
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::{Stream, StreamExt as _, stream};
@@ -14,12 +13,11 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::audit::AuditShare;
-use super::context::{Failures, RunContext};
+use super::context::RunContext;
 use super::driver::drive;
 use super::log::{RunLog, now, read_spec, read_stored};
 use super::orphan;
 use super::plan::{Plan, PlanError};
-use super::suite::Audit;
 use crate::action_cache::ActionCache;
 use crate::action_plan::PlanDefaults;
 use crate::cas::{InputTreeError, InputTrees};
@@ -139,8 +137,7 @@ impl RunRegistry {
         let plan = Plan::new(spec, &self.services.defaults)?;
         plan.check_dates(now())?;
         self.check_inputs(&plan).await?;
-        let text = Uuid::new_v4().simple().to_string();
-        let run: RunId = text.parse().map_err(|_| LedgerError::Closed)?;
+        let run = new_id()?;
         let log = RunLog::new(run.clone(), Arc::clone(&self.services.ledger));
         let cancel = CancellationToken::new();
         let active = Active {
@@ -179,21 +176,7 @@ impl RunRegistry {
         cancel: CancellationToken,
     ) {
         tracing::info!(%run, jobs = plan.jobs.len(), "a run has been submitted");
-        let services = self.services.clone();
-        let audit = Audit::new(plan.audit, services.audit_share);
-        let context = Arc::new(RunContext {
-            run: run.clone(),
-            plan,
-            dispatcher: services.dispatcher,
-            results: services.results,
-            blobs: services.blobs,
-            ledger: services.ledger,
-            log: Arc::clone(&log),
-            leases: AtomicU64::new(0),
-            failures: Failures::default(),
-            warned: Mutex::default(),
-            audit,
-        });
+        let context = RunContext::new(run.clone(), plan, self.services.clone(), Arc::clone(&log));
         let span = tracing::info_span!("run", %run);
         tokio::spawn(drive(context, cancel).instrument(span));
         let registry = Arc::clone(self);
@@ -201,6 +184,22 @@ impl RunRegistry {
             log.store().await;
             registry.lock().remove(&run);
         });
+    }
+
+    /// A run that is looked at and never carried out; its events go to `forgotten`.
+    ///
+    /// # Errors
+    /// [`SubmitRunError`]: it would not be accepted.
+    pub(super) async fn context_of(
+        &self,
+        spec: v1::RunSpec,
+        forgotten: Arc<dyn Ledger>,
+    ) -> Result<Arc<RunContext>, SubmitRunError> {
+        let plan = Plan::new(spec, &self.services.defaults)?;
+        self.check_inputs(&plan).await?;
+        let run = new_id()?;
+        let log = RunLog::new(run.clone(), forgotten);
+        Ok(RunContext::new(run, plan, self.services.clone(), log))
     }
 
     async fn check_inputs(&self, plan: &Plan) -> Result<(), SubmitRunError> {
@@ -365,6 +364,11 @@ impl RunRegistry {
     fn lock(&self) -> MutexGuard<'_, HashMap<RunId, Active>> {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn new_id() -> Result<RunId, LedgerError> {
+    let text = Uuid::new_v4().simple().to_string();
+    text.parse().map_err(|_| LedgerError::Closed)
 }
 
 fn parse(run: &str) -> Result<RunId, FindRunError> {

@@ -101,6 +101,19 @@ impl Runs for RunsService {
         }))
     }
 
+    async fn plan_run(
+        &self,
+        request: Request<v1::PlanRunRequest>,
+    ) -> Result<Response<v1::PlanRunResponse>, Status> {
+        let spec = request
+            .into_inner()
+            .spec
+            .ok_or_else(|| Status::from(status::invalid_argument("spec", "is not set")))?;
+        let plan = self.registry.plan(spec).await;
+        plan.map(Response::new)
+            .map_err(|error| Status::from(of_submit(&error)))
+    }
+
     async fn watch_run(
         &self,
         request: Request<v1::WatchRunRequest>,

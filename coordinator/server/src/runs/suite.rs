@@ -6,6 +6,7 @@ mod ctest;
 mod discovery;
 mod estimate;
 mod execution;
+mod foresee;
 mod googletest;
 mod gotest;
 mod harness;
@@ -37,8 +38,10 @@ use super::plan::{Adapter, PlannedSuite};
 use super::state::{JobEnd, JobStatus};
 use super::tally::{Ending, Tally};
 pub(super) use audit::{Audit, Disagreement, audit_hits};
+use discovery::Listing;
 use estimate::{Estimate, Estimates};
 use execution::Execution;
+pub(super) use foresee::{Foreseen, foresee};
 use judged::reason_of_skip;
 use outbox::Purpose;
 
@@ -131,16 +134,7 @@ pub(super) async fn run_suite(job: &JobContext, suite: &PlannedSuite) -> JobOutc
 async fn run(job: &JobContext, suite: &PlannedSuite) -> Result<JobEnd, JobEnd> {
     let listing = discovery::discover(job, suite).await?;
     let planned = plan_tests(job, suite, &listing.ids).await;
-    let tests = &planned.tests;
-    let mut tally = Tally::new(tests.len());
-    let mut known = Vec::new();
-    for (index, test) in tests.iter().enumerate() {
-        if listing.ignored.contains(&test.id) {
-            tally.record(index, Ending::Skipped);
-            known.push(bare_result(job, test, Ending::Skipped));
-        }
-    }
-    known.extend(record_cached(job, tests, &mut tally).await);
+    let (tally, known) = count_known(job, &listing, &planned.tests).await;
     let counts = tally.counts();
     job.run.log.append(Event::SuitePlanned(v1::SuitePlanned {
         job: job.name(),
@@ -153,6 +147,24 @@ async fn run(job: &JobContext, suite: &PlannedSuite) -> Result<JobEnd, JobEnd> {
     execution.run().await;
     let (tally, complaints) = execution.finish().await;
     Ok(conclude(job, &tally, &complaints))
+}
+
+/// Counts the tests of which nothing has to run, and says how they end.
+async fn count_known(
+    job: &JobContext,
+    listing: &Listing,
+    tests: &[Test],
+) -> (Tally, Vec<v1::TestResult>) {
+    let mut tally = Tally::new(tests.len());
+    let mut known = Vec::new();
+    for (index, test) in tests.iter().enumerate() {
+        if listing.ignored.contains(&test.id) {
+            tally.record(index, Ending::Skipped);
+            known.push(bare_result(job, test, Ending::Skipped));
+        }
+    }
+    known.extend(record_cached(job, tests, &mut tally).await);
+    (tally, known)
 }
 
 fn conclude(job: &JobContext, tally: &Tally, complaints: &[String]) -> JobEnd {

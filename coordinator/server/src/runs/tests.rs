@@ -4,6 +4,7 @@ mod caching;
 pub(crate) mod fake_agent;
 pub(crate) mod fixture;
 mod full_ledger;
+mod planning;
 mod selection;
 mod verdict;
 

@@ -8,7 +8,6 @@ use crate::cargo::suites::{BuildLibraries, SuitesError, suites};
 use crate::commands::{blocking, connect};
 use crate::exit_code::{ExitCode, Failure, OrExit};
 use crate::options::{GlobalOptions, TestOptions};
-use crate::watch::{Ended, Tally};
 
 /// Below the target directory.
 const JUNIT: &str = "regatta/junit.xml";
@@ -17,7 +16,7 @@ const DIGESTS: &str = "regatta/digests";
 pub(super) async fn test(
     global: &GlobalOptions,
     options: TestOptions,
-) -> Result<(Ended, Tally), Failure> {
+) -> Result<ExitCode, Failure> {
     // Nobody wants to hear after a long build that nobody answers.
     let client = connect(global).await?;
     let selection = options.selection.clone();

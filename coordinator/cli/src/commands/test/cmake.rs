@@ -12,13 +12,12 @@ use crate::commands::{blocking, connect};
 use crate::directories;
 use crate::exit_code::{ExitCode, Failure, OrExit};
 use crate::options::{GlobalOptions, TestOptions};
-use crate::watch::{Ended, Tally};
 
 pub(super) async fn test(
     global: &GlobalOptions,
     options: TestOptions,
     root: PathBuf,
-) -> Result<(Ended, Tally), Failure> {
+) -> Result<ExitCode, Failure> {
     if options.selection != Selection::default() || options.include_ignored {
         let message = format!(
             "{} is a CMake project, whose directory `build` says how it is built; choose tests by (part of) \

@@ -15,7 +15,6 @@ use crate::exit_code::{ExitCode, Failure, OrExit};
 use crate::go::build::{BuildGoError, GoBuild, GoSelection, build};
 use crate::go::suites::{GoSuitesError, suites};
 use crate::options::{GlobalOptions, TestOptions};
-use crate::watch::{Ended, Tally};
 
 /// Every package of a directory and below.
 const ALL: &str = "./...";
@@ -24,7 +23,7 @@ pub(super) async fn test(
     global: &GlobalOptions,
     options: TestOptions,
     root: PathBuf,
-) -> Result<(Ended, Tally), Failure> {
+) -> Result<ExitCode, Failure> {
     let here = std::env::current_dir().or_exit(ExitCode::Local)?;
     let selection = selection(&options, &root, here)?;
     // Nobody wants to hear after a long build that nobody answers.

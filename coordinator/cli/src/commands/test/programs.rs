@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use regatta_model::ImageReference;
 use regatta_wire::v1;
 
+use super::end;
 use crate::cargo::suites::{BuildLibraries, ProgramSuite};
 use crate::client::Client;
 use crate::commands::blocking;
+use crate::commands::plan::plan;
 use crate::commands::run::description;
 use crate::exit_code::{ExitCode, Failure, OrExit};
 use crate::git;
@@ -17,7 +19,6 @@ use crate::options::{GlobalOptions, TestOptions};
 use crate::probe::lacking;
 use crate::session::Session;
 use crate::tree::{Entries, Staging};
-use crate::watch::{Ended, Tally};
 
 /// Makes the suites of programs, once it is known which libraries must be taken along.
 pub(super) type MakeSuites = Box<
@@ -44,7 +45,7 @@ pub(super) async fn run(
     options: &TestOptions,
     client: &Client,
     programs: Programs,
-) -> Result<(Ended, Tally), Failure> {
+) -> Result<ExitCode, Failure> {
     let junit = programs.junit.clone();
     let lacking = lacking_in(client, options.job.image.as_ref(), &programs).await?;
     let (jobs, mut staging) = blocking({
@@ -79,13 +80,17 @@ pub(super) async fn run(
         stream_tests: options.report.live_output,
         description: description("regatta test", &options.filters),
     };
+    if options.plan {
+        return plan(global, client, spec).await;
+    }
     let session = Session {
         global,
         client,
         report: &options.report,
         junit,
     };
-    session.run(spec).await
+    let (ended, tally) = session.run(spec).await?;
+    end(&ended, &tally)
 }
 
 fn settings(options: &TestOptions) -> SuiteSettings {

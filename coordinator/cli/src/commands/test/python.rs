@@ -4,15 +4,16 @@ use std::path::{Path, PathBuf};
 
 use regatta_model::JobName;
 
+use super::end;
 use crate::cargo::build::Selection;
-use crate::commands::run::{How, description, run_jobs};
+use crate::commands::plan::plan;
+use crate::commands::run::{How, description, prepare};
 use crate::config::{
     InputPattern, JobAction, JobConfig, Pipeline, Position, SuiteAdapter, SuiteConfig,
 };
 use crate::exit_code::{ExitCode, Failure, OrExit};
 use crate::options::{GlobalOptions, TestOptions};
 use crate::pytest::Pytest;
-use crate::watch::{Ended, Tally};
 
 /// Everything that git does not ignore, less what Python and pytest leave behind.
 const INPUTS: [&str; 3] = ["**", "!**/__pycache__/**", "!.pytest_cache/**"];
@@ -25,7 +26,7 @@ pub(super) async fn test(
     global: &GlobalOptions,
     options: TestOptions,
     root: PathBuf,
-) -> Result<(Ended, Tally), Failure> {
+) -> Result<ExitCode, Failure> {
     if options.selection != Selection::default() || options.include_ignored {
         let message = format!(
             "{} is a pytest project, and what to build is a choice for cargo projects; choose tests by \
@@ -45,7 +46,12 @@ pub(super) async fn test(
         max_failures: options.stop.max_failures_or(1),
         description: description("regatta test", &options.filters),
     };
-    run_jobs(global, &pipeline, &pipeline.jobs, how).await
+    let prepared = prepare(global, &pipeline, &pipeline.jobs, how).await?;
+    if options.plan {
+        return plan(global, &prepared.client, prepared.spec).await;
+    }
+    let (ended, tally) = prepared.run(global, &options.report).await?;
+    end(&ended, &tally)
 }
 
 /// The one job: pytest as it would run here.

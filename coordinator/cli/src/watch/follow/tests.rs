@@ -77,6 +77,13 @@ impl Runs for RecordedRuns {
         ))))
     }
 
+    async fn plan_run(
+        &self,
+        _: Request<v1::PlanRunRequest>,
+    ) -> Result<Response<v1::PlanRunResponse>, Status> {
+        Err(Status::unimplemented("not needed here"))
+    }
+
     async fn cancel_run(
         &self,
         _: Request<v1::CancelRunRequest>,
