@@ -18,7 +18,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::scratch::Scratch;
-use crate::{images, workspace};
+use crate::{images, interrupt, workspace};
 use on_fleet::OnFleet;
 use own::{Counts, Project};
 use table::Row;
@@ -48,6 +48,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         match measure(name, &program, slots) {
             Ok(row) => rows.push(row),
             Err(error) => {
+                interrupt::check()?;
                 eprintln!("{name}: {error:#}");
                 failed.push(name);
             }
@@ -55,7 +56,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     table::print(&rows, slots);
     if !failed.is_empty() {
-        bail!("not as their own runners have it: {}", failed.join(", "));
+        bail!("not measured, for the reasons above: {}", failed.join(", "));
     }
     Ok(())
 }
