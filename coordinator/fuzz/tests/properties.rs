@@ -30,6 +30,13 @@ fn value() -> impl Strategy<Value = String> {
         "{ cpu = 2, memory = \"1GiB\" }",
         "{ discover = \"x\", run = \"y\", junit = \"z\" }",
         "{ discover = \"x\", run = [\"y\"], adapter = \"libtest\" }",
+        "{ discover = [\"x\"], run = [\"y\"], adapter = \"libtest\" }",
+        "{ run = [\"y\"], adapter = \"googletest\" }",
+        "{ run = \"y \\\"$@\\\"\", adapter = \"go\" }",
+        "{ adapter = \"ctest\" }",
+        "{ adapter = \"pytest\" }",
+        "{ run = [\"npx\", \"jest\"], adapter = \"jest\" }",
+        "{ run = \"y\", adapter = \"bazel-sharding\", shards = 3 }",
     ];
     prop::sample::select(values).prop_map(str::to_owned)
 }

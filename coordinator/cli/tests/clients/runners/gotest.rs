@@ -49,6 +49,14 @@ func FuzzSum(f *testing.F) {
 	f.Fuzz(func(t *testing.T, a int) { if Sum(a, 0) != a { t.Fatal(a) } })
 }
 "#;
+// With cgo, which makes it a dynamic program.
+const SUB_TEST: &str = r#"package sub
+
+import "testing"
+import "os/user"
+
+func TestSub(t *testing.T) { user.Current() }
+"#;
 const BAD_TEST: &str = r#"package bad_test
 
 import (
@@ -87,10 +95,7 @@ fn module() -> Toolbox {
         ("sum_test.go", SUM_TEST),
         ("testdata/ü x", "here"),
         ("none/none.go", "package none\n"),
-        (
-            "sub/sub_test.go",
-            "package sub\nimport \"testing\"\nfunc TestSub(t *testing.T) {}\n",
-        ),
+        ("sub/sub_test.go", SUB_TEST),
     ]);
     toolbox
 }

@@ -17,6 +17,9 @@ const TESTS: [&str; 3] = ["Test", "Example", "Fuzz"];
 /// What the name of one begins with that is only measured.
 const BENCHMARK: &str = "Benchmark";
 
+/// What runs the tests, of which it may speak itself.
+const MAIN: &str = "TestMain";
+
 /// Lists every test, example, fuzz target and benchmark.
 pub(super) fn list_arguments(suite: &PlannedSuite) -> Vec<String> {
     let given = match suite.discover_arguments.is_empty() {
@@ -76,7 +79,7 @@ fn ends_in_name(line: &str) -> bool {
     let kinds = TESTS.into_iter().chain([BENCHMARK]);
     kinds.into_iter().any(|kind| {
         let mut places = line.match_indices(kind);
-        places.any(|(place, _)| is_name(&line[place..], kind))
+        places.any(|(place, _)| is_name(&line[place..], kind) && &line[place..] != MAIN)
     })
 }
 
@@ -159,7 +162,7 @@ mod tests {
         assert_eq!(parse_listing(text).expect("is a list"), wanted);
         assert_eq!(parse_listing(""), Ok(Vec::new()));
         assert_eq!(parse_listing("BenchmarkSum\n"), Ok(Vec::new()));
-        let with_main = format!("starting the database\n{text}");
+        let with_main = format!("starting the database\nin TestMain\n{text}");
         assert_eq!(parse_listing(&with_main).expect("is a list"), wanted);
         for text in [
             "Hello, world!\n",
