@@ -25,6 +25,7 @@ pub mod files;
 pub mod git;
 pub mod go;
 mod history;
+mod import;
 pub mod interrupts;
 pub mod jest;
 pub mod jobs;

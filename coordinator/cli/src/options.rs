@@ -14,7 +14,7 @@ pub use daemons::{
     AgentOptions, CoordinatorOptions, ListenOptions, RuntimeChoice, UpOptions, WorkOptions,
 };
 pub use global::{ColorChoice, GlobalOptions, LogFormat, MessageFormat, ProgressChoice};
-pub use history::{HistoryFormat, HistoryOptions};
+pub use history::{HistoryCommand, HistoryFormat, HistoryOptions, ImportOptions};
 pub use verdict::{VerdictOptions, VerifyOptions};
 pub use work::{
     ExecOptions, FlakeOptions, JobOptions, ProjectKind, ReportArguments, RerunOptions, RunOptions,
@@ -186,6 +186,7 @@ mod tests {
             "regatta test -p a --workspace --exclude b --no-fail-fast --retries 2 my::test other",
             "regatta test --release --junit x.xml --status-level all --timeout 30s",
             "regatta run build test --file x.toml --progress plain",
+            "regatta history import --suite s --branch main a.xml .test_durations",
             "regatta run --plan --message-format json",
             "regatta test --plan -p a",
             "regatta exec --image i --input . --output a --output b --env A=1 --timeout 5m -- sh -c x",
@@ -213,6 +214,9 @@ mod tests {
             "regatta test --fail-fast --no-fail-fast",
             "regatta test --timeout 5",
             "regatta run --list --plan",
+            "regatta history import a.xml",
+            "regatta history import --suite s",
+            "regatta history --since 1d import --suite s a.xml",
             "regatta up --slots 0",
             "regatta agent --label pool",
             "regatta agent --label =x",

@@ -1,5 +1,7 @@
 //! `regatta history`.
 
+mod import;
+
 use std::fmt::Write as _;
 use std::io::Write;
 use std::time::SystemTime;
@@ -12,12 +14,15 @@ use super::table::table;
 use crate::client::{Client, refused};
 use crate::exit_code::{ExitCode, Failure, OrExit};
 use crate::history::{Rate, Runs, Scope, Test, flakiest, slowest};
-use crate::options::{HistoryFormat, HistoryOptions};
+use crate::options::{HistoryCommand, HistoryFormat, HistoryOptions};
 
 /// How many of the newest runs are looked at; the coordinator lists no more.
 const LOOKED_AT: u32 = 1000;
 
 pub(super) async fn history(client: &Client, options: HistoryOptions) -> Result<ExitCode, Failure> {
+    if let Some(HistoryCommand::Import(options)) = options.command {
+        return import::import(client, options).await;
+    }
     let since = options
         .since
         .map(|since| SystemTime::now().checked_sub(since));

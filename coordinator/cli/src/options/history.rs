@@ -1,19 +1,25 @@
 //! Options of `regatta history`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
 use crate::config::parse_duration;
 
 /// Options of `regatta history`.
 #[derive(Clone, Debug, Args)]
 #[command(
-    after_help = "Examples:\n  regatta history\n  regatta history --branch main --since 7d\n  regatta history --format csv > tests.csv\n\n\
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:\n  regatta history\n  regatta history --branch main --since 7d\n  regatta history --format csv > tests.csv\n  \
+    regatta history import --suite unit junit.xml .test_durations\n\n\
     Runs are the newest 1,000, in the period and of the branch that are asked for. Tests are told of with all\n\
     that is known of them, whatever the branch. A test is flaky that passed when it was tried again (--retries); the interval is Wilson's."
 )]
 pub struct HistoryOptions {
+    /// Something else than to show it.
+    #[command(subcommand)]
+    pub command: Option<HistoryCommand>,
     /// Only runs of this branch
     #[arg(long)]
     pub branch: Option<String>,
@@ -41,4 +47,33 @@ pub enum HistoryFormat {
     Json,
     /// Tests.
     Csv,
+}
+
+/// What to do with history besides showing it.
+#[derive(Clone, Debug, Subcommand)]
+pub enum HistoryCommand {
+    /// Learn how long tests take from what other tools have measured
+    Import(ImportOptions),
+}
+
+/// Options of `regatta history import`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Examples:\n  regatta history import --suite pytest .test_durations\n  regatta history import --suite unit --branch main reports/*.xml\n\n\
+    Each file counts as a run of the suite. Test cases of JUnit XML are taken for the suite's tests by their names: as\n\
+    pytest's node ids if their classes look like pytest's, else as the class and the name joined by two colons."
+)]
+pub struct ImportOptions {
+    /// JUnit XML, or a `.test_durations` file of pytest-split
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// The suite whose tests they are: the name of its job
+    #[arg(long, value_name = "JOB")]
+    pub suite: String,
+    /// The image that they were measured in, as its job names it
+    #[arg(long)]
+    pub image: Option<String>,
+    /// The branch that they were measured on
+    #[arg(long)]
+    pub branch: Option<String>,
 }

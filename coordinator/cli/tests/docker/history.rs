@@ -74,6 +74,23 @@ fn history_tells_what_runs_and_tests_were_like() {
     let json: serde_json::Value = serde_json::from_str(&json.stdout).expect("JSON");
     assert_eq!(json["runs"]["ended"], 0, "of no such branch");
     assert_eq!(json["tests"][1]["expected_seconds"], 7.0);
+    let durations = "{\"fast\": 30.0, \"new\": 1.5}";
+    write(
+        project.path(),
+        &[(".test_durations", durations), ("bad.xml", "<a></b>")],
+    );
+    let import = |file: &str| run(&["history", "import", "--suite", "unit", file]);
+    let bad = import("bad.xml");
+    bad.expect_code(96)
+        .expect_complaint(&["bad.xml", "no well-formed XML"]);
+    let learnt = import(".test_durations");
+    learnt.expect_code(0);
+    assert!(
+        learnt.stdout.starts_with("learnt the times of 2 tests"),
+        "{learnt:#?}"
+    );
+    let csv = run(&["history", "--format", "csv", "--suite", "unit"]);
+    assert!(csv.stdout.contains("unit,new,1.5,1,"), "{csv:#?}");
     run(&["history", "--suite", "none"]).expect_complaint(&["no run of suite `none`"]);
     fleet.stop();
 }

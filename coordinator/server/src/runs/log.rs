@@ -271,7 +271,7 @@ impl RunLog {
 }
 
 /// The current time.
-pub(super) fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     SystemTime::now().into()
 }
 

@@ -40,6 +40,7 @@ mod verdict;
 mod waiting;
 
 pub use audit::{AuditShare, InvalidAuditShareError};
+pub(crate) use log::now;
 pub use plan::PlanError;
 pub use registry::{FindRunError, RunRegistry, RunServices, StartRunsError, SubmitRunError};
 pub use service::RunsService;

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 
 use futures::stream::{self, BoxStream, StreamExt as _};
-use regatta_ledger::{Ledger, TestHistory};
-use regatta_model::TenantId;
-use regatta_wire::convert::{duration_to_wire, timestamp_to_wire};
+use regatta_ledger::{Ledger, Place, SuiteObservation, TestHistory, TestObservation};
+use regatta_model::{JobName, TenantId};
+use regatta_wire::convert::{duration_from_wire, duration_to_wire, timestamp_to_wire};
 use regatta_wire::v1;
 use regatta_wire::v1::suites_server::Suites;
 use tonic::{Request, Response, Status};
 
-use crate::runs::of_ledger;
-use crate::status;
+use crate::runs::{now, of_ledger};
+use crate::status::{self, Failure, invalid_argument};
+
+/// How many tests one request may hold.
+const MAX_IMPORTED_TESTS: usize = 10_000;
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -41,7 +44,7 @@ impl Suites for SuitesService {
         } = request.into_inner();
         let tenant: TenantId = instance_name
             .parse()
-            .map_err(|error| Status::from(status::invalid_argument("instance_name", error)))?;
+            .map_err(|error| Status::from(invalid_argument("instance_name", error)))?;
         let wanted = (!suite.is_empty()).then_some(suite.as_str());
         let history = self
             .ledger
@@ -59,6 +62,59 @@ impl Suites for SuitesService {
             stream::iter(history.into_iter().map(|it| Ok(message(it)))).boxed(),
         ))
     }
+
+    async fn import_history(
+        &self,
+        request: Request<v1::ImportHistoryRequest>,
+    ) -> Result<Response<v1::ImportHistoryResponse>, Status> {
+        let seen = observation(request.into_inner()).map_err(Status::from)?;
+        let observed = self.ledger.observe_suite(seen).await;
+        observed.map_err(|error| Status::from(of_ledger(&error)))?;
+        Ok(Response::new(v1::ImportHistoryResponse {}))
+    }
+}
+
+/// What is to be learnt of imported tests, once everything is known to make sense.
+fn observation(request: v1::ImportHistoryRequest) -> Result<SuiteObservation, Failure> {
+    let tenant: TenantId = request
+        .instance_name
+        .parse()
+        .map_err(|error| invalid_argument("instance_name", error))?;
+    let suite: JobName = request
+        .suite
+        .parse()
+        .map_err(|error| invalid_argument("suite", error))?;
+    if request.tests.len() > MAX_IMPORTED_TESTS {
+        let problem = format!("holds more than {MAX_IMPORTED_TESTS}; send several requests");
+        return Err(invalid_argument("tests", problem));
+    }
+    let finished_at = now();
+    let tests = request.tests.into_iter().map(|test| {
+        if test.test_id.is_empty() {
+            return Err(invalid_argument("tests.test_id", "is empty"));
+        }
+        let duration = test.duration.as_ref();
+        let duration = duration.ok_or_else(|| invalid_argument("tests.duration", "is not set"))?;
+        Ok(TestObservation {
+            duration: duration_from_wire(duration)
+                .map_err(|error| invalid_argument("tests.duration", error))?,
+            test: test.test_id,
+            failed: test.failed,
+            flaky: false,
+            finished_at,
+            key: None,
+        })
+    });
+    Ok(SuiteObservation {
+        tenant,
+        suite: suite.to_string(),
+        place: Place {
+            image: request.image,
+            branch: request.branch,
+        },
+        tests: tests.collect::<Result<_, _>>()?,
+        batch_overhead: None,
+    })
 }
 
 fn message(history: TestHistory) -> v1::TestHistory {
