@@ -18,6 +18,7 @@ mod run_id;
 mod table;
 mod test;
 mod verdict;
+mod why;
 
 use crate::client::Client;
 use crate::exit_code::{ExitCode, Failure};
@@ -60,6 +61,7 @@ pub async fn execute(options: Options) -> Result<ExitCode, Failure> {
             logs::logs(&client, request, global.paint()).await
         }
         Command::History(options) => history::history(&connect(global).await?, options).await,
+        Command::Why(options) => why::why(&connect(global).await?, options).await,
         Command::Verdict(verdict) => verdict::verdict(global, verdict).await,
         Command::Verify(verify) => verdict::verify(&verify),
         Command::Keys { new: Some(file) } => keys::make(&file),
@@ -85,6 +87,7 @@ fn verbosity(command: &Command) -> Verbosity {
         | Command::Ps { .. }
         | Command::Logs { .. }
         | Command::History(_)
+        | Command::Why(_)
         | Command::Verdict(_)
         | Command::Verify(_)
         | Command::Keys { .. }

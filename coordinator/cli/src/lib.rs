@@ -39,6 +39,7 @@ mod rerun;
 pub mod session;
 pub mod tree;
 pub mod watch;
+mod why;
 
 use std::io::Write;
 

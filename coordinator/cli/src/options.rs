@@ -4,6 +4,7 @@ mod daemons;
 mod global;
 mod history;
 mod verdict;
+mod why;
 mod work;
 
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ pub use daemons::{
 pub use global::{ColorChoice, GlobalOptions, LogFormat, MessageFormat, ProgressChoice};
 pub use history::{HistoryCommand, HistoryFormat, HistoryOptions, ImportOptions};
 pub use verdict::{VerdictOptions, VerifyOptions};
+pub use why::WhyOptions;
 pub use work::{
     ExecOptions, FlakeOptions, JobOptions, ProjectKind, ReportArguments, RerunOptions, RunOptions,
     StopArguments, TestOptions,
@@ -97,6 +99,8 @@ pub enum Command {
         #[arg(short, long)]
         all: bool,
     },
+    /// Say why a test ran or did not: which part of its key changed, by file
+    Why(WhyOptions),
     /// Show how runs and tests have been: times, cached results, what is slow and what is flaky
     History(HistoryOptions),
     /// Say whether a commit is releasable, and what shows it

@@ -25,6 +25,7 @@ mod rerun;
 mod root_directory;
 mod settings;
 mod verdict;
+mod why;
 
 /// What jobs run in here.
 pub(crate) const RUNTIME: fleet::Runtime = fleet::Runtime::Docker;

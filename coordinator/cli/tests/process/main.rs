@@ -29,5 +29,8 @@ mod program;
 #[path = "../docker/quarantine.rs"]
 mod quarantine;
 
+#[path = "../docker/why.rs"]
+mod why;
+
 /// What jobs run in here.
 pub(crate) const RUNTIME: fleet::Runtime = fleet::Runtime::Process;
