@@ -131,3 +131,55 @@ fn message(history: TestHistory) -> v1::TestHistory {
         last_failure: history.last_failure.map(timestamp_to_wire),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(suite: &str, tests: Vec<v1::ImportedTest>) -> v1::ImportHistoryRequest {
+        v1::ImportHistoryRequest {
+            suite: suite.to_owned(),
+            image: "i".to_owned(),
+            branch: "main".to_owned(),
+            tests,
+            ..Default::default()
+        }
+    }
+
+    fn test(id: &str, seconds: Option<i64>) -> v1::ImportedTest {
+        v1::ImportedTest {
+            test_id: id.to_owned(),
+            duration: seconds.map(|seconds| prost_types::Duration { seconds, nanos: 0 }),
+            failed: true,
+        }
+    }
+
+    #[test]
+    fn what_is_imported_is_learnt_where_it_was_measured() {
+        let seen = observation(request("unit", vec![test("a", Some(2))]));
+        let seen = seen.expect("makes sense");
+        assert_eq!(
+            (seen.suite.as_str(), seen.place.branch.as_str()),
+            ("unit", "main")
+        );
+        assert_eq!(seen.tests[0].duration.as_secs(), 2);
+        assert!(seen.tests[0].failed && seen.batch_overhead.is_none());
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_by_its_field() {
+        let too_many = vec![test("a", Some(1)); MAX_IMPORTED_TESTS + 1];
+        for (suite, tests, field) in [
+            ("", Vec::new(), "suite"),
+            ("unit", vec![test("", Some(1))], "tests.test_id"),
+            ("unit", vec![test("a", None)], "tests.duration"),
+            ("unit", vec![test("a", Some(-1))], "tests.duration"),
+            ("unit", too_many, "tests"),
+        ] {
+            let refused = observation(request(suite, tests)).expect_err("makes no sense");
+            let status = Status::from(refused);
+            assert_eq!(status.code(), tonic::Code::InvalidArgument);
+            assert!(status.message().contains(field), "{field}: {status:?}");
+        }
+    }
+}
