@@ -71,7 +71,9 @@ pub struct SchedulerConfig {
     /// No batch is cut shorter than this while units are left. Default: 100 ms.
     pub minimum_batch: Duration,
     /// A share that is shorter than the overhead times this is not worth it: what is left is divided evenly
-    /// instead. No batch is cut much shorter than its overhead in any case. Default: 8.
+    /// instead. No batch is cut much shorter than its overhead in any case. More leaves a short suite in one
+    /// batch for each slot, which nobody can make up for if expectations are wrong, and of which a runner tells
+    /// nothing before it ends. Default: 4.
     pub overhead_factor: u32,
     /// No batch is cut longer than its overhead times this: beyond it hardly anything is saved, and slots
     /// that come later find less to do. Default: 50, so that starting batches costs 2 % where there is much
@@ -106,7 +108,7 @@ impl Default for SchedulerConfig {
             token_block: 4096,
             share_percent: 70,
             minimum_batch: Duration::from_millis(100),
-            overhead_factor: 8,
+            overhead_factor: 4,
             amortised_factor: 50,
             max_batch_units: 1000,
         }
