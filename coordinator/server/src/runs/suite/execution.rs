@@ -1,6 +1,6 @@
 //! Runs the tests whose results are not known, and tries failed ones again.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use regatta_wire::v1::run_event::Event;
 use tokio::time::Instant;
 
 use super::audit::audited;
-use super::contract::{BatchReport, IdsFile};
+use super::contract::IdsFile;
 use super::judged::{Ended, Judged};
 use super::live::{MAX_STREAMED_BYTES, at, events_of};
 use super::outbox::{Outbox, Purpose};
@@ -38,7 +38,7 @@ pub(super) struct Execution<'a> {
     pub(super) suite: &'a PlannedSuite,
     pub(super) tests: &'a [Test],
     batch_overhead: Duration,
-    overheads: Overheads,
+    pub(super) overheads: Overheads,
     pub(super) tally: Tally,
     /// How often each test has been answered.
     pub(super) attempts: Vec<u32>,
@@ -46,9 +46,9 @@ pub(super) struct Execution<'a> {
     submissions: Vec<Arc<[usize]>>,
     events: SelectAll<BoxStream<'static, (usize, TaskEvent)>>,
     /// The units of each lease, for adapters that report by batch.
-    leases: HashMap<LeaseId, Vec<UnitIndex>>,
-    reports: Reports,
-    complaints: Vec<String>,
+    pub(super) leases: HashMap<LeaseId, Vec<UnitIndex>>,
+    pub(super) reports: Reports,
+    pub(super) complaints: Vec<String>,
     pub(super) outbox: Outbox<'a>,
     pub(super) slow: SlowTests,
     /// How much of the tests' output has been told as it came, in bytes.
@@ -154,7 +154,7 @@ impl<'a> Execution<'a> {
         (self.tally, self.complaints)
     }
 
-    async fn submit(&mut self, tests: Vec<usize>) -> Result<(), JobEnd> {
+    pub(super) async fn submit(&mut self, tests: Vec<usize>) -> Result<(), JobEnd> {
         let ids = || tests.iter().map(|test| self.tests[*test].id.clone());
         let shape = match &self.suite.adapter {
             Adapter::Harness(_) | Adapter::Sharding { .. } => BatchShape::ExecutionPerUnit,
@@ -284,7 +284,7 @@ impl<'a> Execution<'a> {
         Some(test)
     }
 
-    fn test_of(&self, submission: usize, unit: UnitIndex) -> Option<usize> {
+    pub(super) fn test_of(&self, submission: usize, unit: UnitIndex) -> Option<usize> {
         let unit = usize::try_from(unit.0).ok()?;
         self.submissions.get(submission)?.get(unit).copied()
     }
@@ -345,46 +345,6 @@ impl<'a> Execution<'a> {
         let id = &self.tests[test].id;
         let (ending, result) = in_quarantine(self.suite, id, ending, result);
         self.settle(test, ending, result, judged);
-    }
-
-    /// The report of a lease's batch, read once for all its tests.
-    async fn report(
-        &mut self,
-        submission: usize,
-        junit_path: &str,
-        outcome: &v1::ExecutionOutcome,
-        lease: LeaseId,
-    ) -> Arc<BatchReport> {
-        if let Some(report) = self.reports.take(lease) {
-            return report;
-        }
-        let answered_at = Instant::now();
-        let units = self.leases.remove(&lease).unwrap_or_default();
-        let others = units.len().saturating_sub(1);
-        let tests = units
-            .into_iter()
-            .filter_map(|unit| self.test_of(submission, unit));
-        let all = self.tests;
-        let by_id: BTreeMap<&str, usize> =
-            tests.map(|test| (all[test].id.as_str(), test)).collect();
-        let asked: BTreeSet<&str> = by_id.keys().copied().collect();
-        let mut report = BatchReport::read(self.job, junit_path, outcome, &asked).await;
-        match report.tests_took() {
-            Some(took) => self.overheads.answered(lease, took, answered_at),
-            None => self.overheads.forget(lease),
-        }
-        let left: Vec<usize> = report.left(&asked).iter().map(|id| by_id[id]).collect();
-        if !left.is_empty() && self.submit(left).await.is_ok() {
-            report.continued();
-        }
-        let report = Arc::new(report);
-        self.complaints.extend(report.complaints.iter().cloned());
-        // The job's own failure, which counts when it ends; unless the first failure stops the run.
-        if !report.complaints.is_empty() && self.job.run.plan.spec.max_failures == 1 {
-            self.job.run.failures.add_one();
-        }
-        self.reports.keep(lease, Arc::clone(&report), others);
-        report
     }
 
     /// A test has its final answer.

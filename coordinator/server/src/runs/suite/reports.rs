@@ -1,11 +1,14 @@
 //! Reports of batches that have tests yet to be answered.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use regatta_model::LeaseId;
+use regatta_wire::v1;
+use tokio::time::Instant;
 
 use super::contract::BatchReport;
+use super::execution::Execution;
 
 /// What batches' runners reported. A report holds all that its tests wrote, so that it is kept no longer
 /// than until the last of them is answered.
@@ -38,6 +41,48 @@ impl Reports {
             return self.held.remove(&lease).map(|held| held.report);
         }
         Some(Arc::clone(&held.report))
+    }
+}
+
+impl Execution<'_> {
+    /// The report of a lease's batch, read once for all its tests.
+    pub(super) async fn report(
+        &mut self,
+        submission: usize,
+        junit_path: &str,
+        outcome: &v1::ExecutionOutcome,
+        lease: LeaseId,
+    ) -> Arc<BatchReport> {
+        if let Some(report) = self.reports.take(lease) {
+            return report;
+        }
+        let answered_at = Instant::now();
+        let units = self.leases.remove(&lease).unwrap_or_default();
+        let others = units.len().saturating_sub(1);
+        let tests = units
+            .into_iter()
+            .filter_map(|unit| self.test_of(submission, unit));
+        let all = self.tests;
+        let by_id: BTreeMap<&str, usize> =
+            tests.map(|test| (all[test].id.as_str(), test)).collect();
+        let asked: BTreeSet<&str> = by_id.keys().copied().collect();
+        let mut report = BatchReport::read(self.job, junit_path, outcome, &asked).await;
+        match report.tests_took() {
+            Some(took) => self.overheads.answered(lease, took, answered_at),
+            None => self.overheads.forget(lease),
+        }
+        let left: Vec<usize> = report.left(&asked).iter().map(|id| by_id[id]).collect();
+        if !left.is_empty() && self.submit(left).await.is_ok() {
+            report.continued();
+        }
+        let report = Arc::new(report);
+        self.complaints.extend(report.complaints.iter().cloned());
+        // The job's own failure, which counts when it ends; unless the first failure stops the run.
+        if !report.complaints.is_empty() && self.job.run.plan.spec.max_failures == 1 {
+            self.job.run.failures.add_one();
+        }
+        self.reports.keep(lease, Arc::clone(&report), others);
+        report
     }
 }
 
