@@ -23,6 +23,9 @@ use crate::runs::overlay::{Layer, lay, remove, resolve};
 pub(super) const VERSION: &str = "contract 3";
 /// What starting a batch costs: the runner itself starts, and finds its tests.
 pub(super) const BATCH_OVERHEAD: Duration = Duration::from_millis(500);
+/// How long a test is expected to take of which nothing is known: most of a runner's own are quick, and each
+/// batch more than is needed costs a start of it.
+pub(super) const USUAL_DURATION: Duration = Duration::from_millis(20);
 /// Where the ids are, from the working directory.
 const IDS_PATH: &str = ".regatta/tests";
 /// The largest report that is read, in bytes.

@@ -8,8 +8,6 @@ use std::time::Duration;
 
 use regatta_ledger::{KnownTest, Timing};
 
-/// How long a test is expected to take if nothing is known of it or its neighbours.
-const UNKNOWN_DURATION: Duration = Duration::from_millis(100);
 /// What joins the parts of a test's name: modules, classes, files, parameters.
 const SEPARATORS: [char; 5] = [':', '.', '/', '#', '['];
 
@@ -39,11 +37,17 @@ pub(super) struct Estimates<'a> {
     known: BTreeMap<&'a str, Timing>,
     /// The medians of those whose names begin so; of all of them under the empty name.
     medians: BTreeMap<&'a str, Duration>,
+    /// What is expected if nothing is known of a test or its neighbours.
+    usual: Duration,
 }
 
 impl<'a> Estimates<'a> {
     /// Learns from the tests that the suite still has, whose ids are `wanted`.
-    pub(super) fn new(known: &'a [KnownTest], wanted: impl Fn(&str) -> bool) -> Self {
+    pub(super) fn new(
+        known: &'a [KnownTest],
+        usual: Duration,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Self {
         let mut expected: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
         for test in known.iter().filter(|test| wanted(&test.test)) {
             for prefix in prefixes(&test.test) {
@@ -52,6 +56,7 @@ impl<'a> Estimates<'a> {
             }
         }
         Self {
+            usual,
             known: known
                 .iter()
                 .map(|test| (test.test.as_str(), test.timing))
@@ -74,7 +79,7 @@ impl<'a> Estimates<'a> {
         let (expected, source) = match nearest {
             Some(("", expected)) => (*expected, Source::Suite),
             Some((_, expected)) => (*expected, Source::Neighbours),
-            None => (UNKNOWN_DURATION, Source::Nothing),
+            None => (self.usual, Source::Nothing),
         };
         Estimate {
             timing: Timing::begin(expected),
@@ -111,7 +116,7 @@ mod tests {
             last_key: None,
         };
         let known: Vec<_> = known.iter().map(test).collect();
-        let estimate = Estimates::new(&known, |id| id != "gone").of(id);
+        let estimate = Estimates::new(&known, Duration::from_millis(100), |id| id != "gone").of(id);
         let found = (estimate.timing.expected.as_millis(), estimate.source);
         assert_eq!(found, (expected_ms, source), "{id}");
     }

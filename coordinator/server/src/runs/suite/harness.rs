@@ -16,6 +16,8 @@ use crate::runs::plan::{Harness, PlannedSuite};
 
 /// What starting a batch costs: staging its inputs, mostly.
 pub(super) const BATCH_OVERHEAD: Duration = Duration::from_millis(20);
+/// How long a test is expected to take of which nothing is known.
+pub(super) const USUAL_DURATION: Duration = Duration::from_millis(100);
 /// How much of a passing test's output its result repeats, in bytes.
 const PASSED_TAIL_BYTES: u64 = 1024;
 /// How much of any other's.
