@@ -15,6 +15,8 @@ pub struct Commit {
     pub branch: String,
     /// Whether the tree differs from it.
     pub dirty: bool,
+    /// When it was made, as it says itself, in seconds since 1970; `None` if it is none.
+    pub committed_at: Option<i64>,
 }
 
 /// The commit that `directory` is at; an empty one if git does not say. A file that Regatta itself writes,
@@ -34,8 +36,32 @@ pub fn commit_of(directory: &Path, own_file: Option<&Path>) -> Commit {
         git.args(["--", ":(top)"]).arg(without);
     }
     match git.output() {
-        Ok(output) if output.status.success() => parse(&String::from_utf8_lossy(&output.stdout)),
+        Ok(output) if output.status.success() => {
+            let mut commit = parse(&String::from_utf8_lossy(&output.stdout));
+            commit.committed_at = time_of(directory, &commit.id);
+            commit
+        }
         Ok(_) | Err(_) => Commit::default(),
+    }
+}
+
+fn time_of(directory: &Path, id: &str) -> Option<i64> {
+    if !is_id(id) {
+        return None;
+    }
+    let mut git = Command::new("git");
+    let git = git.args(["show", "--no-patch", "--format=%ct", id]);
+    let output = git.current_dir(directory).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    text.trim().parse().ok()
+}
+
+impl Commit {
+    /// When it was made, as messages have it.
+    #[must_use]
+    pub fn committed_at_to_wire(&self) -> Option<prost_types::Timestamp> {
+        let seconds = self.committed_at?;
+        Some(prost_types::Timestamp { seconds, nanos: 0 })
     }
 }
 
@@ -105,6 +131,7 @@ mod tests {
             id: "abc".to_owned(),
             branch: "main".to_owned(),
             dirty: false,
+            committed_at: None,
         };
         assert_eq!(parse(clean), commit);
         assert!(parse(&format!("{clean}? new\n")).dirty);

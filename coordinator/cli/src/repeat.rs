@@ -32,6 +32,7 @@ impl Repeat {
         v1::RunSpec {
             commit: String::new(),
             branch: String::new(),
+            committed_at: None,
             description: format!("regatta flake {}", self.test),
             ..spec
         }

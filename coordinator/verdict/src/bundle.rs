@@ -5,7 +5,7 @@ use regatta_model::Digest;
 use crate::envelope::{Envelope, EnvelopeError};
 use crate::evidence::Evidence;
 use crate::keys::{PublicKey, SigningKey};
-use crate::statement::{GIT_COMMIT, Statement, VerdictPredicate};
+use crate::statement::{GIT_COMMIT, Statement, VerdictPredicate, Vouched};
 
 /// Why a bundle is no evidence.
 #[derive(Debug, thiserror::Error)]
@@ -78,19 +78,21 @@ impl Verified {
 /// Signs what a run says. The same run and key always give the same bytes.
 #[must_use]
 pub fn sign_bundle(run: &str, evidence: &Evidence, key: &SigningKey) -> String {
-    let suites = Statement::of_suites(evidence);
-    let suites: Vec<_> = suites
-        .map(|(name, it)| (name.to_owned(), payload(&it)))
-        .collect();
+    let named = |(name, it): (&str, Statement)| (name.to_owned(), payload(&it));
+    let suites: Vec<_> = Statement::of_suites(evidence).map(named).collect();
+    let builds: Vec<_> = Statement::of_builds(run, evidence).map(named).collect();
     let digest =
         |(name, payload): &(String, String)| (name.clone(), Digest::of(payload.as_bytes()));
-    let vouched: Vec<_> = suites.iter().map(digest).collect();
+    let vouched = Vouched {
+        test_results: suites.iter().map(digest).collect(),
+        provenance: builds.iter().map(digest).collect(),
+    };
     let verdict = payload(&Statement::of_run(run, evidence, &vouched));
     let line = |payload: String| {
         let envelope = Envelope::sign(payload.as_bytes(), key);
         format!("{}\n", serde_json::json!(envelope))
     };
-    let payloads = suites.into_iter().map(|(_, payload)| payload);
+    let payloads = suites.into_iter().chain(builds).map(|(_, payload)| payload);
     std::iter::once(verdict).chain(payloads).map(line).collect()
 }
 
@@ -119,7 +121,7 @@ pub fn verify_bundle(text: &str, key: &PublicKey) -> Result<Verified, InvalidBun
     // Statements of other runs are as well signed as this one's.
     if !verdict.vouches_for(&digests[1..]) {
         return Err(InvalidBundleError::Mixed {
-            vouched: verdict.test_results.len(),
+            vouched: verdict.test_results.len() + verdict.provenance.len(),
             found: digests.len() - 1,
         });
     }
@@ -173,7 +175,7 @@ mod tests {
         assert_eq!(signed, bundle(&key), "it can be made again");
         let verified = verify_bundle(&signed, &key.public()).expect("is good");
         assert_eq!(verified.verdict.verdict, "RELEASABLE");
-        assert_eq!(verified.statements.len(), 2);
+        assert_eq!(verified.statements.len(), 3);
         let other = SigningKey::generate().expect("random numbers");
         assert!(verify_bundle(&signed, &other.public()).is_err());
         let of_another = format!("{signed}{}", bundle(&other));
@@ -212,6 +214,9 @@ mod tests {
         for mixed in [
             vec![&good[0], &flaky[1]],
             vec![&good[0]],
+            vec![&good[0], &good[1]],
+            vec![&good[0], &good[1], &flaky[2]],
+            vec![&good[0], &good[2], &good[1]],
             vec![&good[0], &good[1], &good[1]],
             vec![&good[1], &good[0]],
         ] {

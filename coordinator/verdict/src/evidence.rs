@@ -6,6 +6,8 @@ pub(crate) mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use prost::Message as _;
 use regatta_model::{Digest, DigestHasher};
@@ -43,6 +45,8 @@ pub struct JobEvidence {
     pub cached_from: String,
     /// Whether a build failed before it passed.
     pub flaky: bool,
+    /// The content of the image that it ran in; empty if nothing ran, or in none.
+    pub image: String,
     /// What it made, by path.
     pub artefacts: BTreeMap<String, Digest>,
 }
@@ -101,6 +105,8 @@ pub struct Evidence {
     pub audited_hits: u64,
     /// How often machines lost something.
     pub infrastructure_retries: u64,
+    /// When its commit was made, if it says so.
+    pub committed_at: Option<Timestamp>,
     /// When it began.
     pub started_at: Timestamp,
     /// When it ended.
@@ -119,6 +125,14 @@ impl Evidence {
     pub fn status_of(&self, job: &str) -> v1::JobStatus {
         let ended = self.jobs.get(job);
         ended.map_or(v1::JobStatus::Unknown, |job| job.status)
+    }
+
+    /// How long it took from the commit to the verdict; `None` if nobody says when it was made, or it was made
+    /// later than that: clocks differ.
+    #[must_use]
+    pub fn lead_time(&self) -> Option<Duration> {
+        let elapsed = self.finished_at.duration_since(self.committed_at?);
+        Duration::try_from(elapsed).ok()
     }
 
     /// How many cached results come from each run that produced some; the name is empty for those of which it

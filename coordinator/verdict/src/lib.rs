@@ -18,6 +18,7 @@ mod decisive;
 mod envelope;
 mod evidence;
 mod keys;
+mod provenance;
 mod statement;
 
 pub use bundle::{InvalidBundleError, Verified, sign_bundle, verify_bundle};
@@ -28,6 +29,7 @@ pub use evidence::{
     Evidence, EvidenceBuilder, IncompleteRunError, JobEvidence, SuiteEvidence, TestEvidence,
 };
 pub use keys::{InvalidKeyError, NewKeyError, PublicKey, SigningKey};
+pub use provenance::PROVENANCE_TYPE;
 pub use statement::{
-    CachedFrom, Statement, Subject, TEST_RESULT_TYPE, VERDICT_TYPE, VerdictPredicate,
+    CachedFrom, Statement, Subject, TEST_RESULT_TYPE, VERDICT_TYPE, VerdictPredicate, Vouched,
 };

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::counts::Counts;
 use crate::evidence::{Evidence, SuiteEvidence};
+use crate::provenance;
 
 const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
 /// in-toto's predicate for the tests of one suite.
@@ -16,7 +17,7 @@ pub const TEST_RESULT_TYPE: &str = "https://in-toto.io/attestation/test-result/v
 /// Regatta's own, for a whole run. The name leads nowhere (RFC 6761): it is but a name.
 pub const VERDICT_TYPE: &str = "https://regatta.invalid/verdict/v1";
 /// The algorithm of our digests, in in-toto's words.
-const SHA256: &str = "sha256";
+pub(crate) const SHA256: &str = "sha256";
 /// What a commit's id is, in in-toto's words.
 pub(crate) const GIT_COMMIT: &str = "gitCommit";
 
@@ -85,6 +86,9 @@ pub struct VerdictPredicate {
     /// How many of them were executed all the same, and passed.
     #[serde(default)]
     pub audited_hits: u64,
+    /// The statements about what its builds made, likewise.
+    #[serde(default)]
+    pub provenance: Vec<Described>,
     /// `job test` of each test that failed before it passed.
     pub flaky_tests: Vec<String>,
     /// `job test` of each test that failed in quarantine.
@@ -98,6 +102,12 @@ pub struct VerdictPredicate {
     pub images: Vec<String>,
     /// What something ran on.
     pub agents: Vec<String>,
+    /// When the commit was made, as it says itself; RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub committed_at: Option<String>,
+    /// From there to the verdict, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lead_time_seconds: Option<f64>,
     /// RFC 3339.
     pub started_at: String,
     /// RFC 3339.
@@ -136,11 +146,20 @@ pub struct JobStatement {
     pub flaky: bool,
 }
 
+/// The statements that a verdict vouches for, by name: the digest of each as it was signed.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Vouched {
+    /// About its suites.
+    pub test_results: Vec<(String, Digest)>,
+    /// About what its builds made.
+    pub provenance: Vec<(String, Digest)>,
+}
+
 impl Statement {
     /// What a run says of its commit: the verdict, which vouches for the statements about its suites.
     #[must_use]
-    pub fn of_run(run: &str, evidence: &Evidence, suites: &[(String, Digest)]) -> Self {
-        let predicate = VerdictPredicate::new(run, evidence, suites);
+    pub fn of_run(run: &str, evidence: &Evidence, others: &Vouched) -> Self {
+        let predicate = VerdictPredicate::new(run, evidence, others);
         Self::new(evidence, VERDICT_TYPE, serde_json::json!(predicate))
     }
 
@@ -150,6 +169,22 @@ impl Statement {
             let predicate = test_result(job, suite, evidence);
             let statement = Self::new(evidence, TEST_RESULT_TYPE, predicate);
             (job.as_str(), statement)
+        })
+    }
+
+    /// What a run's builds made, by the job's name: SLSA provenance.
+    pub fn of_builds<'a>(
+        run: &'a str,
+        evidence: &'a Evidence,
+    ) -> impl Iterator<Item = (&'a str, Self)> {
+        provenance::of_builds(run, evidence).map(|(job, subject, predicate)| {
+            let statement = Self {
+                statement_type: STATEMENT_TYPE.to_owned(),
+                subject,
+                predicate_type: provenance::PROVENANCE_TYPE.to_owned(),
+                predicate,
+            };
+            (job.name.as_str(), statement)
         })
     }
 
@@ -196,12 +231,12 @@ fn subjects(evidence: &Evidence) -> Vec<Subject> {
     subjects
 }
 
-fn sha256(digest: &Digest) -> BTreeMap<String, String> {
+pub(crate) fn sha256(digest: &Digest) -> BTreeMap<String, String> {
     BTreeMap::from([(SHA256.to_owned(), digest.hash_hex())])
 }
 
 impl VerdictPredicate {
-    fn new(run: &str, evidence: &Evidence, suites: &[(String, Digest)]) -> Self {
+    fn new(run: &str, evidence: &Evidence, others: &Vouched) -> Self {
         let that_are = |status: v1::TestStatus| {
             let named = evidence.suites.iter().flat_map(|(job, suite)| {
                 let tests = suite.tests.iter().filter(|(_, test)| test.status == status);
@@ -236,7 +271,8 @@ impl VerdictPredicate {
             },
             counts: evidence.counts(),
             jobs: jobs.collect(),
-            test_results: suites.iter().map(described).collect(),
+            test_results: others.test_results.iter().map(described).collect(),
+            provenance: others.provenance.iter().map(described).collect(),
             cached_from: evidence
                 .cached_from()
                 .into_iter()
@@ -249,6 +285,8 @@ impl VerdictPredicate {
             leases: evidence.end.leases,
             images: evidence.images.iter().cloned().collect(),
             agents: evidence.agents.iter().cloned().collect(),
+            committed_at: evidence.committed_at.map(|time| format!("{time:.0}")),
+            lead_time_seconds: evidence.lead_time().map(|time| time.as_secs_f64()),
             started_at: format!("{:.3}", evidence.started_at),
             finished_at: format!("{:.3}", evidence.finished_at),
         }
@@ -256,7 +294,8 @@ impl VerdictPredicate {
 
     /// Whether the other statements are these, all of them and in this order.
     pub(crate) fn vouches_for(&self, others: &[Digest]) -> bool {
-        let vouched = self.test_results.iter().map(|it| &it.digest);
+        let vouched = self.test_results.iter().chain(&self.provenance);
+        let vouched = vouched.map(|it| &it.digest);
         vouched.eq(others.iter().map(sha256).collect::<Vec<_>>().iter())
     }
 
@@ -342,7 +381,7 @@ mod tests {
         let tests = [("a", Passed), ("b", Cached), ("c", Flaky), ("d", Failed)];
         let events = run(&tests, v1::Verdict::NotReleasable);
         let evidence = gathered(&events).expect("is complete");
-        let verdict = Statement::of_run("r1", &evidence, &[]);
+        let verdict = Statement::of_run("r1", &evidence, &Vouched::default());
         let names: Vec<_> = verdict.subject.iter().map(|it| it.name.as_str()).collect();
         assert_eq!(names, ["commit", "tree", "make/out/app"]);
         assert_eq!(
@@ -355,6 +394,8 @@ mod tests {
             ("NOT_RELEASABLE", vec!["check c".to_owned()])
         );
         assert_eq!(said.started_at, "1970-01-01T00:00:10.000Z");
+        assert_eq!(said.committed_at.as_deref(), Some("1970-01-01T00:00:04Z"));
+        assert_eq!(said.lead_time_seconds, Some(10.0));
         let suites = Statement::of_suites(&evidence);
         let suites: Vec<_> = suites.map(|(_, statement)| statement).collect();
         let expected = serde_json::json!({
@@ -391,7 +432,7 @@ mod tests {
             started.spec.as_mut().expect("is set").dirty = true;
         }
         let evidence = gathered(&events).expect("is complete");
-        let subjects = Statement::of_run("r1", &evidence, &[]).subject;
+        let subjects = Statement::of_run("r1", &evidence, &Vouched::default()).subject;
         assert!(subjects.iter().all(|subject| subject.name != "commit"));
     }
 }

@@ -111,6 +111,7 @@ pub(super) async fn prepare(
     staging.upload(&client.blobs()).await?;
     let spec = v1::RunSpec {
         instance_name: global.instance.clone(),
+        committed_at: commit.committed_at_to_wire(),
         commit: commit.id,
         branch: commit.branch,
         dirty: commit.dirty,

@@ -94,7 +94,12 @@ fn a_commit_has_the_verdict_of_the_runs_of_its_files() {
     run(&["run", "--junit", "report.xml"]).expect_code(0);
     std::fs::remove_file(project.path().join("report.xml")).expect("it is there");
     let verdict = run(&["verdict"]);
-    check(&verdict, 0, &["RELEASABLE\n", "leases  0\n"]);
+    let words = [
+        "RELEASABLE\n",
+        "leases  0\n",
+        "s from the commit to the verdict\n",
+    ];
+    check(&verdict, 0, &words);
 
     // A change that is not committed says nothing of the commit, and a bad commit is bad.
     write(project.path(), &[("words", "")]);

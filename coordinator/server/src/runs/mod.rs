@@ -5,7 +5,7 @@
 //!
 //! Invariants:
 //! - Every job of a run ends exactly once, and so does every planned test: planned = passed + flaky +
-//!   failed + cached + skipped + not run. A run where that does not hold is never RELEASABLE.
+//!   failed + cached + skipped + not run + quarantined. A run where that does not hold is never RELEASABLE.
 //! - Nothing is red that the machines are to blame for: what they lost too often is UNKNOWN.
 //! - Only passes are stored as action results, and only those of outcomes that the scheduler accepted.
 //! - A watcher gets every event once and in order, whatever its speed; it holds up nobody.

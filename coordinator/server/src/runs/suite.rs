@@ -114,6 +114,14 @@ impl Adapter {
         }
     }
 
+    /// How long a test is expected to take of which nothing is known.
+    const fn usual_duration(&self) -> Duration {
+        match self {
+            Self::Harness(_) | Self::Sharding { .. } => harness::USUAL_DURATION,
+            Self::Contract { .. } => contract::USUAL_DURATION,
+        }
+    }
+
     /// Changes whenever tests are run or judged in another way.
     const fn version(&self) -> &'static str {
         match self {
@@ -203,7 +211,9 @@ fn conclude(job: &JobContext, tally: &Tally, complaints: &[String]) -> JobEnd {
 async fn plan_tests(job: &JobContext, suite: &PlannedSuite, ids: &[String]) -> PlannedTests {
     let known = knowledge(job).await;
     let wanted: BTreeSet<&str> = ids.iter().map(String::as_str).collect();
-    let estimates = Estimates::new(&known.tests, |id| wanted.contains(id));
+    let estimates = Estimates::new(&known.tests, suite.adapter.usual_duration(), |id| {
+        wanted.contains(id)
+    });
     let test = |id: &String| Test {
         id: id.clone(),
         repetition: None,

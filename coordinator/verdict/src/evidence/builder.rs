@@ -88,6 +88,11 @@ impl EvidenceBuilder {
             status: finished.status(),
             cached: finished.cached,
             cached_from: finished.cached_from.clone(),
+            image: finished
+                .r#where
+                .as_ref()
+                .map(|place| place.image_id.clone())
+                .unwrap_or_default(),
             flaky: finished.status() == v1::JobStatus::Passed && finished.attempts > 1,
             artefacts: files.chain(directories).filter_map(artefact).collect(),
         };
@@ -110,8 +115,15 @@ impl EvidenceBuilder {
     /// [`IncompleteRunError`].
     pub fn finish(self) -> Result<Evidence, IncompleteRunError> {
         let lacks = |lacks| IncompleteRunError::Lacks { lacks };
+        let spec = self.spec.ok_or_else(|| lacks("beginning"))?;
         let evidence = Evidence {
-            spec: self.spec.ok_or_else(|| lacks("beginning"))?,
+            // Files that differ from the commit were made later.
+            committed_at: spec
+                .committed_at
+                .as_ref()
+                .filter(|_| !spec.dirty)
+                .and_then(time_of),
+            spec,
             end: self.end.ok_or_else(|| lacks("end"))?,
             jobs: self.jobs,
             suites: self.suites,

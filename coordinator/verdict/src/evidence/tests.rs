@@ -43,6 +43,10 @@ pub(crate) fn run(tests: &[(&str, v1::TestStatus)], verdict: v1::Verdict) -> Vec
     let spec = v1::RunSpec {
         commit: "0123456789012345678901234567890123456789".to_owned(),
         branch: "main".to_owned(),
+        committed_at: Some(prost_types::Timestamp {
+            seconds: 4,
+            nanos: 0,
+        }),
         jobs: vec![named("make"), named("check")],
         ..v1::RunSpec::default()
     };

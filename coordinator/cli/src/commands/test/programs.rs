@@ -70,6 +70,7 @@ pub(super) async fn run(
     );
     let spec = v1::RunSpec {
         instance_name: global.instance.clone(),
+        committed_at: commit.committed_at_to_wire(),
         commit: commit.id,
         branch: commit.branch,
         dirty: commit.dirty,

@@ -1,9 +1,11 @@
 //! A verdict for people.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use regatta_verdict::{CachedFrom, Counts, PublicKey, Subject, Verified};
 
+use crate::commands::ps::short;
 use crate::watch::{Paint, Tone};
 
 /// How wide the names of lines are, in characters.
@@ -51,6 +53,10 @@ pub(super) fn of(verified: &Verified, key: &PublicKey, paint: Paint) -> String {
     line(
         "time",
         format!("{} to {}", said.started_at, said.finished_at),
+    );
+    line(
+        "lead time",
+        said.lead_time_seconds.map(lead_time).unwrap_or_default(),
     );
     line("signed by", key.id());
     text
@@ -102,6 +108,12 @@ fn counts(counts: Counts) -> String {
         .map(|(count, kind)| format!("{count} {kind}"))
         .collect();
     format!("{} planned: {}", counts.planned, some.join(", "))
+}
+
+/// From the commit to the verdict.
+fn lead_time(seconds: f64) -> String {
+    let whole = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+    format!("{} from the commit to the verdict", short(whole))
 }
 
 /// Where what was known comes from.
