@@ -16,8 +16,12 @@ use crate::tree::{Entries, Source, WalkError, walk, walk_everything};
 pub const BUILD_DIRECTORY: &str = "build";
 /// In a build directory if it has been configured.
 const CACHE: &str = "CMakeCache.txt";
-/// Directories of a build directory that no test needs: objects and how they were made, and what CTest wrote.
-const LEFT_OUT: [&str; 2] = ["CMakeFiles", "Testing"];
+/// Directories of a build directory that no test needs: objects, and how they were made.
+const OBJECTS: &str = "CMakeFiles";
+/// What CTest wrote. Below it a project may have a directory of this name, with tests in it.
+const OF_CTEST: &str = "build/Testing/Temporary/";
+/// Files that tell CTest of tests, wherever they are: of a directory without one it says nothing.
+const TELLS_OF_TESTS: [&str; 2] = ["CTestTestfile.cmake", "_tests.cmake"];
 /// What Ninja remembers of its work.
 const NINJA: &str = ".ninja_";
 
@@ -89,8 +93,13 @@ pub fn files(root: &Path) -> Result<Entries, WalkError> {
 }
 
 fn is_of_use(path: &str) -> bool {
+    if TELLS_OF_TESTS.iter().any(|name| path.ends_with(name)) {
+        return true;
+    }
     let mut parts = path.split('/');
-    !parts.any(|part| LEFT_OUT.contains(&part) || part.starts_with(NINJA))
+    let is_left =
+        path.starts_with(OF_CTEST) || parts.any(|part| part == OBJECTS || part.starts_with(NINJA));
+    !is_left
 }
 
 /// The shared libraries of the programs that were built. Of one that lacks some even here nothing is known.
@@ -150,6 +159,9 @@ mod tests {
             ".gitignore",
             "CMakeLists.txt",
             "build/CTestTestfile.cmake",
+            "build/sub/CMakeFiles/a_tests.cmake",
+            "build/sub/Testing/CTestTestfile.cmake",
+            "build/sub/Testing/tests",
             "build/sub/tests",
             "data/CMakeFiles/x",
         ];

@@ -40,9 +40,10 @@ impl Repeat {
 
     /// How often the test failed, of the runs that have an answer.
     #[must_use]
-    pub fn summary(&self, counts: &v1::Counts) -> String {
-        let (failed, runs) = (counts.failed, counts.failed + counts.passed);
-        let rate = Rate::of(failed.into(), runs.into());
+    pub fn summary(&self, counts: &v1::Counts, lost: u64) -> String {
+        let failed = u64::from(counts.failed).saturating_sub(lost);
+        let runs = failed + u64::from(counts.passed);
+        let rate = Rate::of(failed, runs);
         let percent = |share: f64| format!("{:.1}", 100.0 * share);
         format!(
             "{} failed {failed} of {runs} times: {} % (with 95 % confidence {} to {} %)",
@@ -104,6 +105,12 @@ mod tests {
             ..v1::Counts::default()
         };
         let words = "t failed 0 of 100 times: 0.0 % (with 95 % confidence 0.0 to 3.7 %)";
-        assert_eq!(repeat.summary(&counts), words);
+        assert_eq!(repeat.summary(&counts, 0), words);
+        // What the machines lost is no failure of the test.
+        let counts = v1::Counts {
+            failed: 5,
+            ..counts
+        };
+        assert_eq!(repeat.summary(&counts, 5), words);
     }
 }

@@ -61,7 +61,7 @@ impl Session<'_> {
                 let message = format!("no suite of this run has a test called `{test}`");
                 return Err(Failure::new(ExitCode::NothingSelected, message));
             }
-            let summary = repeat.summary(&counts);
+            let summary = repeat.summary(&counts, tally.lost);
             self.screen().result(&summary).or_exit(ExitCode::Local)?;
         }
         Ok((ended, tally))

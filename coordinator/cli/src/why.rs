@@ -82,6 +82,8 @@ impl Search {
         let job = jobs.into_iter().find(|job| job.name == result.job)?;
         let seen = job.inputs_from.iter().flat_map(|from| {
             let outputs = self.outputs.get(&from.job).into_iter().flatten();
+            let outputs = outputs
+                .filter(|(path, _)| from.output_path.is_empty() || from.output_path == **path);
             outputs.map(|(path, digest)| (format!("{}: {path}", from.job), digest.clone()))
         });
         Some(Told {

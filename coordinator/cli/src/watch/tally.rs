@@ -16,6 +16,8 @@ pub struct Tally {
     pub done: u64,
     /// Tests that failed.
     pub failed: u64,
+    /// Those of them that nobody can tell of: the machines lost them, or somebody stopped them.
+    pub lost: u64,
     /// Tests known from the cache.
     pub cached: u64,
     /// Those of them that were executed again, and passed.
@@ -136,7 +138,13 @@ impl Tally {
             }
         }
         match result.status() {
-            v1::TestStatus::Failed => self.failed += 1,
+            v1::TestStatus::Failed => {
+                self.failed += 1;
+                let class = result.failure_class();
+                let is_lost =
+                    matches!(class, v1::FailureClass::Infra | v1::FailureClass::Cancelled);
+                self.lost += u64::from(is_lost);
+            }
             v1::TestStatus::Cached => self.cached += 1,
             v1::TestStatus::Passed
             | v1::TestStatus::Flaky

@@ -40,7 +40,11 @@ pub(crate) fn changed_parts(before: &Told, now: &Told) -> Vec<String> {
         old.isolation().as_str_name().to_owned(),
         new.isolation().as_str_name().to_owned(),
     );
-    compare("image", image(before), image(now));
+    // Of a result that was cached nobody knows the image: its key has it.
+    if let (Some(old), Some(new)) = (image(before), image(now)) {
+        compare("image", old, new);
+    }
+    compare("inputs from other jobs", inputs_from(old), inputs_from(new));
     let (old_platform, new_platform) = (platform(old), platform(new));
     lines.extend(changed("platform property", &old_platform, &new_platform));
     // A value may be long, or nobody's business: whoever asks can look it up.
@@ -78,12 +82,17 @@ fn timeout(job: &v1::Job) -> String {
     }
 }
 
-/// What an image was that a test ran in, by its content; nothing if none ran.
-fn image(told: &Told) -> String {
+/// What an image was that a test ran in, by its content; `None` if it did not run.
+fn image(told: &Told) -> Option<String> {
     let place = told.result.r#where.as_ref();
-    place
-        .map(|place| place.image_id.clone())
-        .unwrap_or_default()
+    place.map(|place| place.image_id.clone())
+}
+
+fn inputs_from(job: &v1::Job) -> String {
+    let all = job.inputs_from.iter();
+    let all = all.map(|from| format!("{} {} {}", from.job, from.output_path, from.at));
+    let all: Vec<_> = all.map(|text| text.trim_end().to_owned()).collect();
+    all.join(", ")
 }
 
 fn platform(job: &v1::Job) -> BTreeMap<String, String> {

@@ -14,6 +14,7 @@ use regatta_wire::{reapi, v1};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
 use super::build::run_build;
@@ -173,13 +174,18 @@ impl RunDriver {
             return conclusion;
         }
         let context = Arc::clone(&self.context);
-        tokio::select! {
-            disagreements = audit_hits(&context, &self.cancel) => conclusion.corrected_by(&disagreements),
-            reason = trouble_of(&context) => {
-                self.trouble = Some(reason);
-                conclusion
-            }
-        }
+        // A task of its own, so that whatever becomes of it the run ends.
+        let audit = tokio::spawn(audit_hits(Arc::clone(&context), self.cancel.clone()));
+        let mut audit = AbortOnDropHandle::new(audit);
+        let failed = tokio::select! {
+            ended = &mut audit => ended.err().map(|error| {
+                format!("cached passes could not be looked into: {error}; report this")
+            }),
+            reason = trouble_of(&context) => Some(reason),
+        };
+        self.trouble = failed;
+        let audit = &context.audit;
+        conclusion.corrected_by(&audit.disagreements(), audit.complaints())
     }
 
     fn finish(&mut self, mut conclusion: Conclusion) {

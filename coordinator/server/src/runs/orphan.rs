@@ -58,8 +58,10 @@ impl Told {
                 self.planned.insert(planned.job, planned.planned);
             }
             Event::TestsFinished(finished) => {
-                // An audit's result takes the place of one that is counted.
-                for result in finished.results.iter().filter(|it| !it.is_audit) {
+                for result in finished.results {
+                    // An audit's result takes the place of a cached pass.
+                    let cached = &mut self.counts.cached;
+                    *cached = cached.saturating_sub(u32::from(result.is_audit));
                     self.count(result.status());
                 }
             }
@@ -139,5 +141,24 @@ mod tests {
             ..RunCounts::default()
         };
         assert_eq!(told.counts(), expected);
+    }
+
+    #[test]
+    fn what_an_audit_told_takes_the_place_of_a_cached_pass() {
+        let mut told = Told::default();
+        let result = |status: v1::TestStatus, is_audit| v1::TestResult {
+            status: status.into(),
+            is_audit,
+            ..Default::default()
+        };
+        told.take(Event::TestsFinished(v1::TestsFinished {
+            results: vec![
+                result(v1::TestStatus::Cached, false),
+                result(v1::TestStatus::Cached, false),
+                result(v1::TestStatus::Failed, true),
+            ],
+        }));
+        let counts = told.counts();
+        assert_eq!((counts.planned, counts.cached, counts.failed), (2, 1, 1));
     }
 }

@@ -196,6 +196,7 @@ impl RunRegistry {
         forgotten: Arc<dyn Ledger>,
     ) -> Result<Arc<RunContext>, SubmitRunError> {
         let plan = Plan::new(spec, &self.services.defaults)?;
+        plan.check_dates(now())?;
         self.check_inputs(&plan).await?;
         let run = new_id()?;
         let log = RunLog::new(run.clone(), forgotten);

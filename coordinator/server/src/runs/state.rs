@@ -87,7 +87,15 @@ impl Conclusion {
 
 impl Conclusion {
     /// The same with what became of cached passes that did not hold.
-    pub(crate) fn corrected_by(mut self, disagreements: &[Disagreement]) -> Self {
+    pub(crate) fn corrected_by(
+        mut self,
+        disagreements: &[Disagreement],
+        complaints: Vec<String>,
+    ) -> Self {
+        if !complaints.is_empty() {
+            self.verdict = Verdict::NotReleasable;
+            self.reasons.extend(complaints);
+        }
         for Disagreement { job, test, ending } in disagreements {
             self.counts = corrected(self.counts, *ending);
             if matches!(ending, Ending::Failed(_)) {

@@ -3,7 +3,7 @@
 //! What a cache says is only as good as the declared inputs are complete. A pass that does not hold is
 //! forgotten, and its test's result is told anew: a wrong hit never passes silently.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use regatta_model::{Digest, FailureClass};
 use regatta_wire::v1;
@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::execution::Execution;
 use super::outbox::Purpose;
+use super::quarantine::in_quarantine;
 use super::{PlannedTests, Test};
-use crate::runs::action::may_be_retried;
+use crate::runs::action::{distrust, may_be_retried};
 use crate::runs::audit::AuditShare;
 use crate::runs::context::{JobContext, RunContext};
 use crate::runs::plan::JobKind;
@@ -27,6 +28,10 @@ pub(in crate::runs) struct Audit {
     /// Whether whoever submitted the run asked for this share.
     is_asked_for: bool,
     chosen: Mutex<Vec<ChosenHits>>,
+    /// What has been told so far of passes that do not hold.
+    disagreements: Mutex<Vec<Disagreement>>,
+    /// Why runners failed though every test passed again.
+    complaints: Mutex<Vec<String>>,
 }
 
 /// Chosen cached passes of one suite, with what it ran in.
@@ -54,6 +59,8 @@ impl Audit {
             share: asked_for.unwrap_or(usual),
             is_asked_for: asked_for.is_some(),
             chosen: Mutex::default(),
+            disagreements: Mutex::default(),
+            complaints: Mutex::default(),
         }
     }
 
@@ -70,8 +77,17 @@ impl Audit {
             surroundings: job.surroundings.clone(),
             tests,
         };
-        let mut all = self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
-        all.push(hits);
+        lock(&self.chosen).push(hits);
+    }
+
+    /// The cached passes that do not hold, as far as they have been told.
+    pub(in crate::runs) fn disagreements(&self) -> Vec<Disagreement> {
+        lock(&self.disagreements).clone()
+    }
+
+    /// What runners complained of besides.
+    pub(in crate::runs) fn complaints(&self) -> Vec<String> {
+        lock(&self.complaints).clone()
     }
 
     /// What there is to execute; nothing in a run that executed nothing else, unless it was asked for: a
@@ -80,31 +96,27 @@ impl Audit {
         if !self.is_asked_for && !has_executed {
             return Vec::new();
         }
-        let mut all = self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut *all)
+        std::mem::take(&mut *lock(&self.chosen))
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Executes the chosen passes of a run, and tells what came of them. What the machines lose, or `cancel`
-/// stops, is left as it was.
-pub(in crate::runs) async fn audit_hits(
-    run: &Arc<RunContext>,
-    cancel: &CancellationToken,
-) -> Vec<Disagreement> {
+/// stops, is left as it was, unless it had failed by then.
+pub(in crate::runs) async fn audit_hits(run: Arc<RunContext>, cancel: CancellationToken) {
     let suites = run.audit.take(run.has_executed());
     let audits = suites
         .into_iter()
-        .map(|hits| audit_suite(run, cancel, hits));
-    futures::future::join_all(audits).await.concat()
+        .map(|hits| audit_suite(&run, &cancel, hits));
+    futures::future::join_all(audits).await;
 }
 
-async fn audit_suite(
-    run: &Arc<RunContext>,
-    cancel: &CancellationToken,
-    hits: ChosenHits,
-) -> Vec<Disagreement> {
+async fn audit_suite(run: &Arc<RunContext>, cancel: &CancellationToken, hits: ChosenHits) {
     let JobKind::Suite(suite) = &run.plan.jobs[hits.job].kind else {
-        return Vec::new();
+        return;
     };
     let job = JobContext {
         run: Arc::clone(run),
@@ -120,30 +132,28 @@ async fn audit_suite(
     };
     let mut execution = Execution::new(&job, suite, &planned, tally, Purpose::Audit);
     execution.run().await;
-    let (tally, _) = execution.finish().await;
-    let endings = planned.tests.iter().zip(tally.endings());
-    let agreed = endings
-        .clone()
-        .filter(|(_, it)| **it == Some(Ending::Passed));
+    let (tally, complaints) = execution.finish().await;
+    if !complaints.is_empty() {
+        // With complaints nothing would have been cached: none of it can be relied on.
+        let keys = planned.tests.iter().map(|test| test.key).collect();
+        distrust(&job, keys).await;
+        let name = job.name();
+        let said = complaints.into_iter();
+        let said = said.map(|text| format!("`{name}`, executed again: {text}"));
+        lock(&run.audit.complaints).extend(said);
+        return;
+    }
+    let agreed = tally.endings().filter(|it| **it == Some(Ending::Passed));
     let agreed = u32::try_from(agreed.count()).unwrap_or(u32::MAX);
     if agreed > 0 {
         let job = job.name();
         let audited = v1::HitsAudited { job, agreed };
         run.log.append(Event::HitsAudited(audited));
     }
-    let disagreement = |(test, ending): (&Test, &Option<Ending>)| {
-        let ending = ending.filter(|ending| is_disagreement(*ending))?;
-        Some(Disagreement {
-            job: job.name(),
-            test: test.id.clone(),
-            ending,
-        })
-    };
-    endings.filter_map(disagreement).collect()
 }
 
 /// Whether a test that ended so shows that its cached pass does not hold.
-pub(super) const fn is_disagreement(ending: Ending) -> bool {
+const fn is_disagreement(ending: Ending) -> bool {
     match ending {
         Ending::Failed(FailureClass::Test | FailureClass::Timeout | FailureClass::Oom)
         | Ending::Quarantined(_)
@@ -157,7 +167,7 @@ pub(super) const fn is_disagreement(ending: Ending) -> bool {
 }
 
 /// A result that takes the place of a cached pass, if it shows that that does not hold.
-pub(super) fn audited(ending: Ending, mut result: v1::TestResult) -> Option<v1::TestResult> {
+fn audited(ending: Ending, mut result: v1::TestResult) -> Option<v1::TestResult> {
     if !is_disagreement(ending) {
         return None;
     }
@@ -171,6 +181,40 @@ pub(super) fn audited(ending: Ending, mut result: v1::TestResult) -> Option<v1::
 }
 
 impl Execution<'_> {
+    /// Tells how a test of an audit ended, if its cached pass does not hold.
+    pub(super) fn tell_disagreement(
+        &mut self,
+        test: usize,
+        ending: Ending,
+        result: v1::TestResult,
+    ) {
+        let Some(result) = audited(ending, result) else {
+            return;
+        };
+        let disagreement = Disagreement {
+            job: self.job.name(),
+            test: self.tests[test].id.clone(),
+            ending,
+        };
+        lock(&self.job.run.audit.disagreements).push(disagreement);
+        self.outbox.tell(result);
+    }
+
+    /// A test of an audit has no answer. If it has failed before, it has failed: its cached pass does not hold,
+    /// whatever another attempt would have come to.
+    pub(super) fn end_unanswered_audit(&mut self, test: usize) {
+        let Some((ending, result)) = self.failed_once.remove(&test) else {
+            self.tally.record(test, Ending::NotRun);
+            return;
+        };
+        let known = &self.tests[test];
+        let (ending, result) = in_quarantine(self.suite, &known.id, ending, result);
+        if self.tally.record(test, ending) {
+            self.outbox.distrust(known.key);
+            self.tell_disagreement(test, ending, result);
+        }
+    }
+
     /// A pass that is cached is forgotten if the same test has just shown that it does not hold.
     pub(super) fn compare(&mut self, test: usize, ending: Ending) {
         let may_be_cached = self.purpose == Purpose::Audit

@@ -173,7 +173,8 @@ impl BatchReport {
     /// How long its tests ran; `None` if the report does not tell of all there was.
     pub(super) fn tests_took(&self) -> Option<Duration> {
         let is_whole = self.otherwise.is_none() && self.complaints.is_empty();
-        is_whole.then(|| self.cases.values().map(|case| case.time).sum())
+        let times = self.cases.values().map(|case| case.time);
+        is_whole.then(|| times.fold(Duration::ZERO, Duration::saturating_add))
     }
 
     fn refuse(&mut self, problem: String) {

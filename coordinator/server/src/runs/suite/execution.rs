@@ -12,7 +12,6 @@ use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 use tokio::time::Instant;
 
-use super::audit::audited;
 use super::contract::IdsFile;
 use super::judged::{Ended, Judged};
 use super::live::{MAX_STREAMED_BYTES, at, events_of};
@@ -54,6 +53,8 @@ pub(super) struct Execution<'a> {
     /// How much of the tests' output has been told as it came, in bytes.
     streamed_bytes: usize,
     pub(super) purpose: Purpose,
+    /// In an audit, the tests that have failed and are tried again.
+    pub(super) failed_once: BTreeMap<usize, (Ending, v1::TestResult)>,
 }
 
 /// Where an answer comes from.
@@ -89,6 +90,7 @@ impl<'a> Execution<'a> {
             slow: SlowTests::default(),
             streamed_bytes: 0,
             purpose,
+            failed_once: BTreeMap::new(),
         }
     }
 
@@ -98,10 +100,13 @@ impl<'a> Execution<'a> {
         if open.is_empty() {
             return;
         }
-        // A batch has no test twice, which its report could not tell apart.
+        // A batch has no test twice, which its report could not tell apart; and none in quarantine beside
+        // others, or its failure would explain how the runner ended, and that of the others would not count.
         let mut rounds: BTreeMap<_, Vec<usize>> = BTreeMap::new();
         for test in open {
-            let round = rounds.entry(self.tests[test].repetition).or_default();
+            let known = &self.tests[test];
+            let apart = self.suite.quarantine.contains_key(&known.id);
+            let round = rounds.entry((known.repetition, apart)).or_default();
             round.push(test);
         }
         for round in rounds.into_values() {
@@ -140,10 +145,11 @@ impl<'a> Execution<'a> {
         self.events.clear();
         let open: Vec<usize> = self.tally.open().collect();
         for test in open {
-            self.tally.record(test, Ending::NotRun);
             if self.purpose == Purpose::Audit {
+                self.end_unanswered_audit(test);
                 continue;
             }
+            self.tally.record(test, Ending::NotRun);
             let result = v1::TestResult {
                 attempts: self.attempts[test],
                 ..bare_result(self.job, &self.tests[test], Ending::NotRun)
@@ -335,6 +341,9 @@ impl<'a> Execution<'a> {
                 result: Some(result.clone()),
                 next_attempt: attempts + 1,
             }));
+            if self.purpose == Purpose::Audit && is_comparable {
+                self.failed_once.insert(test, (ending, result.clone()));
+            }
             if self.submit(vec![test]).await.is_ok() {
                 return;
             }
@@ -357,12 +366,9 @@ impl<'a> Execution<'a> {
             return;
         }
         let known = &self.tests[test];
-        let told = match self.purpose {
-            Purpose::Answer => Some(result),
-            Purpose::Audit => audited(ending, result),
-        };
-        if let Some(result) = told {
-            self.outbox.tell(result);
+        match self.purpose {
+            Purpose::Answer => self.outbox.tell(result),
+            Purpose::Audit => self.tell_disagreement(test, ending, result),
         }
         // One of many runs may pass by chance.
         let may_cache = self.purpose == Purpose::Answer && known.repetition.is_none();
@@ -378,7 +384,8 @@ impl<'a> Execution<'a> {
             ending,
             Ending::Skipped | Ending::Failed(FailureClass::Infra | FailureClass::Cancelled)
         );
-        if is_measured {
+        // Many runs of one test would drown what others teach of it.
+        if is_measured && known.repetition.is_none() {
             self.outbox.remember(TestObservation {
                 test: known.id.clone(),
                 duration: judged.duration,

@@ -38,10 +38,11 @@ pub(super) fn ids(shards: u32) -> Vec<String> {
 /// What tells a runner that it is this shard. GoogleTest has names of its own for the same, which Bazel sets,
 /// too.
 pub(super) fn environment(id: &str, shards: u32) -> Vec<reapi::command::EnvironmentVariable> {
-    let index = ids(shards)
-        .iter()
-        .position(|it| it == id)
-        .unwrap_or_default();
+    let number = id
+        .strip_prefix("shard ")
+        .and_then(|it| it.split(' ').next());
+    let number = number.and_then(|it| it.parse::<u64>().ok());
+    let index = number.unwrap_or_default().saturating_sub(1);
     let (index, shards) = (index.to_string(), shards.to_string());
     let report = format!("xml:{XML_PATH}");
     let variables = [

@@ -6,6 +6,7 @@ use regatta_wire::v1;
 
 use super::bare_result;
 use super::execution::Execution;
+use super::outbox::Purpose;
 use crate::runs::state::JobEnd;
 use crate::runs::tally::Ending;
 
@@ -14,6 +15,10 @@ impl Execution<'_> {
     pub(super) fn lost(&mut self, test: usize, error: &UnitError) {
         // A unit that is cancelled belongs to a test that will be told as not run.
         if *error == UnitError::Cancelled {
+            return;
+        }
+        if self.purpose == Purpose::Audit {
+            self.end_unanswered_audit(test);
             return;
         }
         let ending = Ending::Failed(FailureClass::Infra);
@@ -33,6 +38,10 @@ impl Execution<'_> {
         }
         let open: Vec<usize> = self.tally.open().collect();
         for test in open {
+            if self.purpose == Purpose::Audit {
+                self.end_unanswered_audit(test);
+                continue;
+            }
             let ending = Ending::Failed(FailureClass::Infra);
             self.tally.record(test, ending);
             self.outbox.tell(v1::TestResult {

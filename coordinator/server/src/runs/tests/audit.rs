@@ -7,8 +7,8 @@ use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 
 use super::fake_agent::{Script, completed};
-use super::fixture::{Fixture, Story, libtest, spec};
-use super::{PASSED, names, runner};
+use super::fixture::{Fixture, Story, contract, libtest, spec};
+use super::{PASSED, contract_runner, junit, names, runner};
 
 /// Four tests, of which the second does as it is told: nobody declared what it depends on.
 fn undeclared(how: Arc<AtomicU32>) -> Script {
@@ -58,6 +58,109 @@ fn in_place_of_hits(story: &Story) -> Vec<v1::TestResult> {
     results.cloned().collect()
 }
 
+fn evidence(story: &Story) -> regatta_verdict::Evidence {
+    let mut evidence = regatta_verdict::EvidenceBuilder::default();
+    for (event, seconds) in story.events.iter().zip(1..) {
+        evidence.take(&v1::RunEvent {
+            sequence: 1,
+            time: Some(prost_types::Timestamp { seconds, nanos: 0 }),
+            event: Some(event.clone()),
+        });
+    }
+    evidence.finish().expect("does not contradict itself")
+}
+
+/// Runs an audit in which the second test ends so at first, and then never again; and cancels it there.
+async fn cancelled_audit(first: Option<i32>) -> Story {
+    let fixture = Fixture::start().await;
+    let script = Arc::new(AtomicU32::new(0));
+    let asked = Arc::new(tokio::sync::Notify::new());
+    let _agent = fixture.agent("a", {
+        let (script, asked) = (Arc::clone(&script), Arc::clone(&asked));
+        runner(names(4), move |id| {
+            if id != "test_0001" {
+                return Some(completed(0, PASSED));
+            }
+            match (script.fetch_add(1, Ordering::SeqCst), first) {
+                (0, _) => Some(completed(0, PASSED)),
+                (1, Some(code)) => Some(completed(code, "")),
+                (_, _) => {
+                    asked.notify_one();
+                    None
+                }
+            }
+        })
+    });
+    fixture.run(audited(1)).await;
+    let run = fixture.submit(audited(1)).await;
+    asked.notified().await;
+    let request = v1::CancelRunRequest {
+        run_id: run.clone(),
+    };
+    fixture.runs().cancel_run(request).await.expect("is known");
+    fixture.finish(&run).await
+}
+
+#[tokio::test]
+async fn an_audit_that_is_stopped_takes_nothing_back() {
+    let story = cancelled_audit(None).await;
+    assert_eq!(story.end().verdict(), v1::Verdict::Releasable);
+    assert_eq!(
+        (story.counts().cached, in_place_of_hits(&story).len()),
+        (4, 0)
+    );
+    assert_eq!(evidence(&story).counts().cached, 4);
+}
+
+#[tokio::test]
+async fn a_failure_counts_though_its_second_try_is_stopped() {
+    let story = cancelled_audit(Some(101)).await;
+    assert_eq!(story.end().verdict(), v1::Verdict::NotReleasable);
+    assert_eq!((story.counts().cached, story.counts().failed), (3, 1));
+    assert_eq!(evidence(&story).counts().failed, 1);
+}
+
+#[tokio::test]
+async fn a_runner_that_complains_again_is_believed() {
+    let fixture = Fixture::start().await;
+    let how = Arc::new(AtomicU32::new(GOOD));
+    let report = |ids: &[String]| junit(ids.iter().map(String::as_str));
+    let honest = contract_runner(&fixture, "x\ny\n", report);
+    let script: Script = Arc::new({
+        let how = Arc::clone(&how);
+        move |spec, execution| {
+            let mut outcome = honest(spec, execution)?;
+            let result = outcome.result.as_mut().expect("is set");
+            if !result.output_files.is_empty() && how.load(Ordering::SeqCst) == BROKEN {
+                result.exit_code = 3;
+            }
+            Some(outcome)
+        }
+    });
+    let _agent = fixture.agent("a", script);
+    let all = || v1::RunSpec {
+        audit_percent: Some(100.0),
+        ..spec(vec![contract("acceptance")])
+    };
+    assert_eq!(fixture.run(all()).await.counts().passed, 2);
+    how.store(BROKEN, Ordering::SeqCst);
+    let story = fixture.run(all()).await;
+    assert_eq!(story.end().verdict(), v1::Verdict::NotReleasable);
+    let reasons = &story.end().reasons;
+    assert!(
+        reasons[0].contains("exited with code 3 though every test passed"),
+        "{reasons:?}"
+    );
+    assert_eq!(agreed(&story), 0);
+    evidence(&story);
+    how.store(GOOD, Ordering::SeqCst);
+    assert_eq!(
+        fixture.run(all()).await.counts().passed,
+        2,
+        "they are forgotten"
+    );
+}
+
 #[tokio::test]
 async fn a_wrong_hit_never_passes() {
     let fixture = Fixture::start().await;
@@ -91,18 +194,7 @@ async fn a_wrong_hit_never_passes() {
         ("test_0001", v1::TestStatus::Failed)
     );
     // The evidence adds up to what the run says of itself.
-    let mut evidence = regatta_verdict::EvidenceBuilder::default();
-    for (event, second) in story.events.iter().zip(1..) {
-        evidence.take(&v1::RunEvent {
-            sequence: 1,
-            time: Some(prost_types::Timestamp {
-                seconds: second,
-                nanos: 0,
-            }),
-            event: Some(event.clone()),
-        });
-    }
-    let evidence = evidence.finish().expect("does not contradict itself");
+    let evidence = evidence(&story);
     assert_eq!((evidence.audited_hits, evidence.counts().failed), (3, 1));
 
     // It is forgotten: the next run does not look into anything to find it.
