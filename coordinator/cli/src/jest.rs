@@ -8,16 +8,12 @@ use std::time::Duration;
 
 use regatta_wire::v1;
 
+use crate::runner_helper;
 use crate::tree::Source;
 
 /// Where the helper is, from the input root.
 pub const HELPER_PATH: &str = ".regatta/regatta_jest.cjs";
 const HELPER: &str = include_str!("jest/regatta_jest.cjs");
-/// Where it writes its report.
-const JUNIT_PATH: &str = ".regatta/junit.xml";
-/// How long a file may take if nobody says: as long as any command, which without the helper's clock would
-/// hold for all files of a batch together.
-const TIMEOUT: Duration = Duration::from_secs(60 * 60);
 /// What runs it.
 const NODE: &str = "node";
 /// What starts Jest if nobody says otherwise; the helper takes the one that a project has installed.
@@ -52,33 +48,13 @@ impl Jest {
     /// The helper, for the input root.
     #[must_use]
     pub const fn helper() -> Source {
-        Source::Bytes {
-            bytes: bytes::Bytes::from_static(HELPER.as_bytes()),
-            executable: false,
-        }
+        runner_helper::source(HELPER)
     }
 
     /// The suite, whose files may take so long each.
     #[must_use]
     pub fn suite(&self, timeout: Option<Duration>, filters: Vec<String>) -> v1::Suite {
-        let command = |words: &[&str]| {
-            let words = [NODE, HELPER_PATH].into_iter().chain(words.iter().copied());
-            let words = words.chain(self.words.iter().map(String::as_str));
-            words.map(str::to_owned).collect()
-        };
-        let seconds = timeout.unwrap_or(TIMEOUT).as_secs_f64().to_string();
-        v1::Suite {
-            adapter: v1::SuiteAdapter::Contract.into(),
-            discover_arguments: command(&["list"]),
-            run_arguments: command(&["run", JUNIT_PATH, &seconds]),
-            junit_path: JUNIT_PATH.to_owned(),
-            filters,
-            include_ignored: false,
-            only_tests: Vec::new(),
-            shards: 0,
-            quarantine: Vec::new(),
-            repetition: None,
-        }
+        runner_helper::suite([NODE, HELPER_PATH], &self.words, timeout, filters)
     }
 }
 

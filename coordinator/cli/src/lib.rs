@@ -36,6 +36,7 @@ pub mod probe;
 pub mod pytest;
 pub mod repeat;
 mod rerun;
+mod runner_helper;
 pub mod session;
 pub mod tree;
 pub mod watch;

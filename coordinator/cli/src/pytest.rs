@@ -7,16 +7,12 @@ use std::time::Duration;
 
 use regatta_wire::v1;
 
+use crate::runner_helper;
 use crate::tree::Source;
 
 /// Where the helper is, from the input root.
 pub const HELPER_PATH: &str = ".regatta/regatta_pytest.py";
 const HELPER: &str = include_str!("pytest/regatta_pytest.py");
-/// Where it writes its report.
-const JUNIT_PATH: &str = ".regatta/junit.xml";
-/// How long a test may take if nobody says: as long as any command, which without the helper's clock would
-/// hold for all tests of a batch together.
-const TIMEOUT: Duration = Duration::from_secs(60 * 60);
 /// What runs it if nobody says otherwise.
 const PYTHON: &str = "python3";
 
@@ -57,35 +53,18 @@ impl Pytest {
     /// The helper, for the input root.
     #[must_use]
     pub const fn helper() -> Source {
-        Source::Bytes {
-            bytes: bytes::Bytes::from_static(HELPER.as_bytes()),
-            executable: false,
-        }
+        runner_helper::source(HELPER)
     }
 
     /// The suite, whose tests may take so long each.
     #[must_use]
     pub fn suite(&self, timeout: Option<Duration>, filters: Vec<String>) -> v1::Suite {
-        let command = |words: &[&str]| {
-            let words = [self.python.as_str(), HELPER_PATH]
-                .into_iter()
-                .chain(words.iter().copied());
-            let words = words.chain(self.arguments.iter().map(String::as_str));
-            words.map(str::to_owned).collect()
-        };
-        let seconds = timeout.unwrap_or(TIMEOUT).as_secs_f64().to_string();
-        v1::Suite {
-            adapter: v1::SuiteAdapter::Contract.into(),
-            discover_arguments: command(&["list"]),
-            run_arguments: command(&["run", JUNIT_PATH, &seconds]),
-            junit_path: JUNIT_PATH.to_owned(),
+        runner_helper::suite(
+            [&self.python, HELPER_PATH],
+            &self.arguments,
+            timeout,
             filters,
-            include_ignored: false,
-            only_tests: Vec::new(),
-            quarantine: Vec::new(),
-            repetition: None,
-            shards: 0,
-        }
+        )
     }
 }
 
