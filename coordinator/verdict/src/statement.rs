@@ -332,6 +332,10 @@ fn required(job: &v1::Job) -> String {
         Some(v1::job::Kind::Suite(suite)) if !suite.filters.is_empty() => {
             format!("{} (tests with {})", job.name, suite.filters.join(" or "))
         }
+        // Chosen by their whole names, of which there may be thousands.
+        Some(v1::job::Kind::Suite(suite)) if !suite.only_tests.is_empty() => {
+            format!("{} ({} chosen tests)", job.name, suite.only_tests.len())
+        }
         Some(_) | None => job.name.clone(),
     }
 }

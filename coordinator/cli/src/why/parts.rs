@@ -64,11 +64,12 @@ fn command(job: &v1::Job) -> String {
         Some(v1::job::Kind::Suite(suite)) => {
             let adapter = suite.adapter().as_str_name();
             let adapter = adapter.strip_prefix("SUITE_ADAPTER_").unwrap_or(adapter);
-            format!(
-                "{} ({})",
-                suite.run_arguments.join(" "),
-                adapter.to_lowercase()
-            )
+            let shards = match suite.shards {
+                0 => String::new(),
+                shards => format!(", {shards} shards"),
+            };
+            let (command, adapter) = (suite.run_arguments.join(" "), adapter.to_lowercase());
+            format!("{command} ({adapter}{shards})")
         }
         Some(v1::job::Kind::Build(_)) | None => String::new(),
     }

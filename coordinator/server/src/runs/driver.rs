@@ -21,8 +21,8 @@ use super::build::run_build;
 use super::context::{JobContext, JobOutcome, RunContext, unknown};
 use super::event;
 use super::log::now;
-use super::overlay::{Layer, OverlayError, lay, resolve, root_of};
-use super::plan::{JobKind, PlannedInput};
+use super::overlay::{Layer, OverlayError, lay, remove, resolve, root_of};
+use super::plan::{Adapter, JobKind, PlannedInput};
 use super::state::{Conclusion, JobEnd, JobNode, RunInput, RunOutput, RunState};
 use super::suite::{audit_hits, run_suite};
 use super::surroundings::{Surroundings, have_told_images};
@@ -320,6 +320,27 @@ async fn lay_inputs(
                 (None, _) => resolve(base, &path)?,
             };
             root = lay(run.blobs.as_ref(), root, &place, layer).await?;
+        }
+    }
+    without_reports(run, index, root).await
+}
+
+/// The root without what earlier runners may have left in it: a shard that was told of once would be taken for
+/// told of by each runner that follows.
+async fn without_reports(
+    run: &RunContext,
+    index: usize,
+    mut root: Digest,
+) -> Result<Digest, OverlayError> {
+    let job = &run.plan.jobs[index];
+    let is_sharded = matches!(
+        &job.kind,
+        JobKind::Suite(suite) if matches!(suite.adapter, Adapter::Sharding { .. })
+    );
+    if is_sharded {
+        for path in &job.template.output_paths {
+            let place = resolve(&job.template.working_directory, path)?;
+            root = remove(run.blobs.as_ref(), root, &place).await?;
         }
     }
     Ok(root)

@@ -18,7 +18,7 @@ use super::build::known_result;
 use super::context::{JobContext, RunContext};
 use super::driver::{inputs_of, prepare};
 use super::plan::JobKind;
-use super::registry::{RunRegistry, SubmitRunError};
+use super::registry::{MAX_PLANS, RunRegistry, SubmitRunError};
 use super::state::JobEnd;
 use super::suite::{Foreseen, foresee};
 use crate::dispatch::Work;
@@ -43,6 +43,10 @@ impl RunRegistry {
     /// # Errors
     /// [`SubmitRunError`]: it would not be accepted.
     pub async fn plan(&self, spec: v1::RunSpec) -> Result<v1::PlanRunResponse, SubmitRunError> {
+        let _permit = self
+            .plans
+            .try_acquire()
+            .map_err(|_| SubmitRunError::TooMany { limit: MAX_PLANS })?;
         let run = self.context_of(spec, Arc::new(MemoryLedger::new())).await?;
         let builds = plan_builds(&run).await;
         let jobs = stream::iter(0..run.plan.jobs.len()).map(|index| {

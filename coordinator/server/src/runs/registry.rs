@@ -8,6 +8,7 @@ use regatta_cas::BlobStore;
 use regatta_ledger::{Ledger, LedgerError, NewRun, RunQuery, RunRecord};
 use regatta_model::{Digest, RunId, TenantId};
 use regatta_wire::v1;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 use uuid::Uuid;
@@ -25,6 +26,8 @@ use crate::dispatch::Dispatcher;
 
 /// How many runs may be under way at once.
 const MAX_ACTIVE_RUNS: usize = 1000;
+/// How many may be planned at once, which has the fleet list their tests.
+pub(super) const MAX_PLANS: usize = 16;
 /// How many runs a list holds if its caller does not say, and at most.
 const DEFAULT_LIST: usize = 50;
 const MAX_LIST: usize = 1000;
@@ -53,6 +56,8 @@ pub struct RunServices {
 pub struct RunRegistry {
     services: RunServices,
     active: Mutex<HashMap<RunId, Active>>,
+    /// Has a permit for each run that may be planned at once.
+    pub(super) plans: Semaphore,
 }
 
 #[derive(Clone, Debug)]
@@ -81,8 +86,8 @@ pub enum SubmitRunError {
     /// It is not known whether the inputs are complete.
     #[error("the inputs could not be checked")]
     Inputs(#[from] InputTreeError),
-    /// Too many runs are under way. Come back later.
-    #[error("{limit} runs are under way, which is as many as may be")]
+    /// Too many runs are under way, or being planned. Come back later.
+    #[error("{limit} runs are under way or being planned, which is as many as may be")]
     TooMany {
         /// How many may be.
         limit: usize,
@@ -123,6 +128,7 @@ impl RunRegistry {
         Ok(Arc::new(Self {
             services,
             active: Mutex::default(),
+            plans: Semaphore::new(MAX_PLANS),
         }))
     }
 

@@ -182,3 +182,46 @@ async fn agents_that_connect_late_still_say_what_a_tag_means() {
     let _late = agent(&fixture, "a", "sha256:old", "sha256:old");
     assert_eq!(finish(&fixture, &run).await, (0, 2));
 }
+
+#[tokio::test]
+async fn a_shard_is_not_told_of_by_what_an_earlier_runner_left() {
+    use crate::runs::overlay::{Layer, lay};
+    let fixture = Fixture::start().await;
+    let (seen, roots) = std::sync::mpsc::channel();
+    let seen = std::sync::Mutex::new(seen);
+    let script: Script = Arc::new(move |spec, _| {
+        let root = spec.input_root.clone().expect("is set");
+        seen.lock()
+            .expect("unpoisoned")
+            .send(root)
+            .expect("is read");
+        Some(completed(0, ""))
+    });
+    let _agent = fixture.agent("a", script);
+    let blobs = fixture.blobs.as_ref();
+    let left = regatta_cas::put_bytes(blobs, bytes::Bytes::new()).await;
+    let layer = Layer::File {
+        digest: left.expect("is stored"),
+        is_executable: false,
+    };
+    let path = [".regatta", "shard", "status"].map(str::to_owned);
+    let root = lay(blobs, Digest::EMPTY, &path, layer)
+        .await
+        .expect("is laid");
+    let suite = v1::Suite {
+        adapter: v1::SuiteAdapter::BazelSharding.into(),
+        run_arguments: vec!["./tests".to_owned()],
+        shards: 2,
+        ..Default::default()
+    };
+    let job = v1::Job {
+        input_root: Some(root.into()),
+        kind: Some(v1::job::Kind::Suite(suite)),
+        ..build("sharded", &[], &[])
+    };
+    let story = fixture.run(spec(vec![job])).await;
+    // Neither shard says that it knows of the protocol.
+    assert_eq!(story.counts().failed, 2);
+    let given: Vec<reapi::Digest> = roots.try_iter().collect();
+    assert!(!given.is_empty() && given.iter().all(|it| *it != root.into()));
+}
