@@ -98,6 +98,9 @@ impl<Out: Write, Err: Write> EventSink for CommandOutput<Out, Err> {
                 | Event::InfrastructureRetry(_)
                 | Event::Warning(_)
                 | Event::HitsAudited(_)
+                | Event::RunResumed(_)
+                | Event::CancelRequested(_)
+                | Event::SuiteComplained(_)
                 | Event::TestSlow(_),
             )
             | None => Ok(()),

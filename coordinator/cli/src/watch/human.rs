@@ -263,12 +263,17 @@ impl<S: Screen> EventSink for HumanReport<S> {
             Some(Event::InfrastructureRetry(retry)) => self.infrastructure_retry(retry),
             Some(Event::TestSlow(slow)) => self.test_slow(slow),
             Some(Event::Warning(warning)) => self.warning(warning),
+            Some(Event::RunResumed(_)) => self
+                .screen
+                .note("the coordinator was started again; the run goes on"),
             Some(Event::RunFinished(finished)) => self.run_finished(finished),
             Some(
                 Event::RunStarted(_)
                 | Event::JobStarted(_)
                 | Event::SuitePlanned(_)
-                | Event::HitsAudited(_),
+                | Event::HitsAudited(_)
+                | Event::CancelRequested(_)
+                | Event::SuiteComplained(_),
             )
             | None => Ok(()),
         }

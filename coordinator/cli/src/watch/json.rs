@@ -113,20 +113,7 @@ impl<W: Write> JsonReport<W> {
                 self.write(&Line::RunStarted { jobs })
             }
             Event::JobStarted(started) => self.write(&Line::JobStarted { job: &started.job }),
-            Event::SuitePlanned(v1::SuitePlanned {
-                job,
-                planned,
-                cached,
-                skipped,
-            }) => {
-                let (planned, cached, skipped) = (*planned, *cached, *skipped);
-                self.write(&Line::SuitePlanned {
-                    job,
-                    planned,
-                    cached,
-                    skipped,
-                })
-            }
+            Event::SuitePlanned(suite) => self.write(&planned(suite)),
             Event::TestsFinished(finished) => finished
                 .results
                 .iter()
@@ -134,6 +121,12 @@ impl<W: Write> JsonReport<W> {
             Event::HitsAudited(v1::HitsAudited { job, agreed }) => self.write(&Line::HitsAudited {
                 job,
                 agreed: *agreed,
+            }),
+            Event::RunResumed(v1::RunResumed {}) => self.write(&Line::RunResumed {}),
+            Event::CancelRequested(v1::CancelRequested {}) => self.write(&Line::CancelRequested {}),
+            Event::SuiteComplained(complained) => self.write(&Line::SuiteComplained {
+                job: &complained.job,
+                message: &complained.message,
             }),
             Event::TestRetried(retried) => match &retried.result {
                 Some(result) => self.write(&Line::TestRetried {
@@ -153,13 +146,7 @@ impl<W: Write> JsonReport<W> {
             Event::JobOutput(piece) => self.write(&Line::Output(output(piece))),
             Event::JobFinished(finished) => self.write(&Line::JobFinished(job(finished))),
             Event::InfrastructureRetry(retry) => {
-                self.write(&Line::InfrastructureRetry(InfrastructureRetry {
-                    job: &retry.job,
-                    test: &retry.test_id,
-                    agent: &retry.agent_id,
-                    message: &retry.message,
-                    next_attempt: retry.next_attempt,
-                }))
+                self.write(&Line::InfrastructureRetry(infrastructure_retry(retry)))
             }
             Event::TestSlow(slow) => self.write(&Line::TestSlow {
                 job: &slow.job,
@@ -174,6 +161,33 @@ impl<W: Write> JsonReport<W> {
             }),
             Event::RunFinished(finished) => self.write(&Line::RunFinished(run(finished))),
         }
+    }
+}
+
+fn planned(suite: &v1::SuitePlanned) -> Line<'_> {
+    let v1::SuitePlanned {
+        job,
+        planned,
+        cached,
+        skipped,
+        plan: _,
+    } = suite;
+    let (planned, cached, skipped) = (*planned, *cached, *skipped);
+    Line::SuitePlanned {
+        job,
+        planned,
+        cached,
+        skipped,
+    }
+}
+
+fn infrastructure_retry(retry: &v1::InfrastructureRetry) -> InfrastructureRetry<'_> {
+    InfrastructureRetry {
+        job: &retry.job,
+        test: &retry.test_id,
+        agent: &retry.agent_id,
+        message: &retry.message,
+        next_attempt: retry.next_attempt,
     }
 }
 

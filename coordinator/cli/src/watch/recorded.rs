@@ -111,6 +111,7 @@ pub(super) fn mixed_run() -> Vec<v1::RunEvent> {
             planned: 6,
             cached: 1,
             skipped: 1,
+            plan: None,
         }),
         finished(vec![
             test("known", v1::TestStatus::Cached, 0),
@@ -247,6 +248,7 @@ pub(super) fn cached_run() -> Vec<v1::RunEvent> {
             planned: 2,
             cached: 2,
             skipped: 0,
+            plan: None,
         }),
         finished(vec![
             test("one", v1::TestStatus::Cached, 0),

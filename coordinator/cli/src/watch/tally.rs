@@ -92,6 +92,9 @@ impl Tally {
                 | Event::BuildRetried(_)
                 | Event::JobOutput(_)
                 | Event::InfrastructureRetry(_)
+                | Event::RunResumed(_)
+                | Event::CancelRequested(_)
+                | Event::SuiteComplained(_)
                 | Event::Warning(_)
                 | Event::TestSlow(_),
             )

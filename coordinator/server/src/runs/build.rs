@@ -31,7 +31,7 @@ pub(super) async fn run_build(
     } else {
         Lookup::Allowed
     };
-    let mut attempts = 0;
+    let mut attempts = job.run.recorded.failed_attempts(&job.name());
     loop {
         attempts += 1;
         let begun = Instant::now();

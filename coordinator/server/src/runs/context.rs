@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::log::RunLog;
 use super::plan::{Plan, PlannedJob};
+use super::recorded::{Recorded, RecordedSuite};
 use super::registry::RunServices;
 use super::state::{JobEnd, JobStatus};
 use super::suite::Audit;
@@ -37,7 +38,7 @@ pub(super) struct RunContext {
     pub(super) blobs: Arc<dyn BlobStore>,
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) log: Arc<RunLog>,
-    /// Leases granted so far.
+    /// Leases granted so far; after a restart, those granted since, and one if there was any before.
     pub(super) leases: AtomicU64,
     /// What of running jobs has failed.
     pub(super) failures: Failures,
@@ -45,6 +46,8 @@ pub(super) struct RunContext {
     pub(super) warned: Mutex<BTreeSet<String>>,
     /// What is executed again though it is known.
     pub(super) audit: Audit,
+    /// What came of it in earlier processes.
+    pub(super) recorded: Recorded,
 }
 
 /// Counts failures while their jobs go on.
@@ -55,6 +58,18 @@ pub(super) struct Failures {
 }
 
 impl Failures {
+    /// So many have been seen already, which is news to whoever asks first.
+    fn after(count: u32) -> Self {
+        let failures = Self {
+            count: AtomicU32::new(count),
+            ..Self::default()
+        };
+        if count > 0 {
+            failures.more.notify_one();
+        }
+        failures
+    }
+
     pub(super) fn add_one(&self) {
         self.count.fetch_add(1, Ordering::Relaxed);
         self.more.notify_one();
@@ -71,10 +86,14 @@ impl RunContext {
     pub(super) fn new(
         run: RunId,
         plan: Plan,
+        recorded: Recorded,
         services: RunServices,
         log: Arc<RunLog>,
     ) -> Arc<Self> {
-        let audit = Audit::new(plan.audit, services.audit_share);
+        let audit = Audit::new(plan.audit, services.audit_share).going_on(&recorded);
+        let leases = AtomicU64::new(u64::from(recorded.has_executed()));
+        let failures = Failures::after(recorded.failures());
+        let warned = Mutex::new(recorded.warnings().clone());
         Arc::new(Self {
             run,
             plan,
@@ -83,10 +102,11 @@ impl RunContext {
             blobs: services.blobs,
             ledger: services.ledger,
             log,
-            leases: AtomicU64::new(0),
-            failures: Failures::default(),
-            warned: Mutex::default(),
+            leases,
+            failures,
+            warned,
             audit,
+            recorded,
         })
     }
 
@@ -165,6 +185,11 @@ impl JobContext {
 
     pub(super) fn name(&self) -> String {
         self.job().name.to_string()
+    }
+
+    /// What came of the suite in earlier processes.
+    pub(super) fn recorded_suite(&self) -> Option<&RecordedSuite> {
+        self.run.recorded.suite(self.job().name.as_str())
     }
 
     /// The job's command with these arguments.

@@ -1,13 +1,13 @@
 //! Carries a run out: feeds its state with what happens, and does what the state says.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use regatta_ledger::RunEnd;
-use regatta_model::{Digest, Verdict};
+use regatta_model::{Digest, Timestamp, Verdict};
 use regatta_wire::convert::duration_to_wire;
 use regatta_wire::v1::run_event::Event;
 use regatta_wire::{reapi, v1};
@@ -39,13 +39,36 @@ struct RunDriver {
     state: RunState,
     cancel: CancellationToken,
     started: Instant,
+    /// How long it went on in earlier processes.
+    earlier: Duration,
     tasks: JoinSet<JobOutcome>,
     /// The job that each task carries out.
     running: HashMap<Id, usize>,
-    stops: HashMap<usize, (CancellationToken, Instant)>,
+    stops: HashMap<usize, (CancellationToken, Begun)>,
     results: HashMap<usize, reapi::ActionResult>,
+    /// Jobs that ended before a restart, whose ends the state has yet to take in.
+    replayed: VecDeque<RunInput>,
     /// Why the coordinator cannot go on with the run, once it cannot.
     trouble: Option<String>,
+}
+
+/// When a job began.
+#[derive(Clone, Copy)]
+struct Begun {
+    /// How long it went on in earlier processes.
+    earlier: Duration,
+    now: Instant,
+}
+
+impl Begun {
+    fn elapsed(&self) -> Duration {
+        self.earlier + self.now.elapsed()
+    }
+}
+
+/// How long ago that was; nothing if it never was.
+fn since(time: Option<Timestamp>) -> Duration {
+    time.map_or(Duration::ZERO, |time| now().since(time))
 }
 
 /// Drives a run to its end. `cancel` ends it early.
@@ -62,10 +85,12 @@ pub(super) async fn drive(context: Arc<RunContext>, cancel: CancellationToken) {
         context,
         cancel,
         started: Instant::now(),
+        earlier: since(told.recorded.begun_at()),
         tasks: JoinSet::new(),
         running: HashMap::new(),
         stops: HashMap::new(),
         results: HashMap::new(),
+        replayed: VecDeque::new(),
         trouble: None,
     };
     tokio::select! {
@@ -76,13 +101,12 @@ pub(super) async fn drive(context: Arc<RunContext>, cancel: CancellationToken) {
 
 impl RunDriver {
     async fn run(&mut self) {
-        let spec = Some(self.context.plan.spec.clone());
-        self.context
-            .log
-            .append(Event::RunStarted(v1::RunStarted { spec }));
         let mut input = RunInput::Started;
         let mut cancelled = false;
         let context = Arc::clone(&self.context);
+        if context.recorded.is_cancelled() {
+            self.cancel.cancel();
+        }
         let mut trouble = std::pin::pin!(trouble_of(&context));
         loop {
             for output in self.state.step(input) {
@@ -93,6 +117,10 @@ impl RunDriver {
                     return;
                 }
                 self.perform(output);
+            }
+            if let Some(replayed) = self.replayed.pop_front() {
+                input = replayed;
+                continue;
             }
             input = tokio::select! {
                 () = self.cancel.cancelled(), if !cancelled => {
@@ -120,19 +148,37 @@ impl RunDriver {
                     stop.cancel();
                 }
             }
-            RunOutput::NeverStarted(job, end) => self.tell_end(job, &end.into(), None),
+            RunOutput::NeverStarted(job, end) => {
+                let name = self.context.plan.jobs[job].name.as_str();
+                if self.context.recorded.end_of(name).is_none() {
+                    self.tell_end(job, &end.into(), None);
+                }
+            }
             RunOutput::Finish(_) => {}
         }
     }
 
     fn start(&mut self, index: usize) {
         let name = self.context.plan.jobs[index].name.to_string();
+        let recorded = &self.context.recorded;
+        if let Some((end, finished)) = recorded.end_of(&name) {
+            self.results
+                .extend(finished.result.clone().map(|it| (index, it)));
+            self.replayed.push_back(RunInput::JobEnded(index, end));
+            return;
+        }
         let span = tracing::info_span!("job", run = %self.context.run, job = name);
-        self.context
-            .log
-            .append(Event::JobStarted(v1::JobStarted { job: name }));
+        let started_before = recorded.started_at(&name);
+        if started_before.is_none() {
+            let started = v1::JobStarted { job: name };
+            self.context.log.append(Event::JobStarted(started));
+        }
         let stop = CancellationToken::new();
-        self.stops.insert(index, (stop.clone(), Instant::now()));
+        let begun = Begun {
+            earlier: since(started_before),
+            now: Instant::now(),
+        };
+        self.stops.insert(index, (stop.clone(), begun));
         let results = inputs_of(&self.context, index, |job| self.results.get(&job).cloned());
         let context = Arc::clone(&self.context);
         let task = run_job(context, index, results, stop).instrument(span);
@@ -159,7 +205,7 @@ impl RunDriver {
         RunInput::JobEnded(job, outcome.end)
     }
 
-    fn tell_end(&self, job: usize, outcome: &JobOutcome, started: Option<Instant>) {
+    fn tell_end(&self, job: usize, outcome: &JobOutcome, started: Option<Begun>) {
         let name = self.context.plan.jobs[job].name.to_string();
         let status = outcome.end.status;
         tracing::info!(run = %self.context.run, job = name, ?status, "a job has ended");
@@ -174,6 +220,7 @@ impl RunDriver {
             return conclusion;
         }
         let context = Arc::clone(&self.context);
+        tell_of_lost_audits(&context);
         // A task of its own, so that whatever becomes of it the run ends.
         let audit = tokio::spawn(audit_hits(Arc::clone(&context), self.cancel.clone()));
         let mut audit = AbortOnDropHandle::new(audit);
@@ -208,11 +255,30 @@ impl RunDriver {
             verdict: event::verdict(conclusion.verdict).into(),
             reasons: conclusion.reasons,
             counts: Some(event::counts(&conclusion.counts)),
-            duration: Some(duration_to_wire(self.started.elapsed())),
+            duration: Some(duration_to_wire(self.earlier + self.started.elapsed())),
             leases: context.leases.load(Ordering::Relaxed),
             cancelled: conclusion.cancelled,
         });
         context.log.finish(event, end);
+    }
+}
+
+/// Says of which suites no cached pass is looked into though that was asked for: they ended before a restart.
+fn tell_of_lost_audits(run: &RunContext) {
+    if !run.audit.is_asked_for() {
+        return;
+    }
+    for job in &run.plan.jobs {
+        let name = job.name.to_string();
+        let cached = run
+            .recorded
+            .end_of(&name)
+            .map_or(0, |(end, _)| end.counts.cached);
+        if cached > 0 {
+            run.warn_once(format!(
+                "cached passes of `{name}` were not looked into: it ended before the coordinator was restarted"
+            ));
+        }
     }
 }
 

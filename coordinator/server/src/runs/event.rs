@@ -1,4 +1,4 @@
-//! From what runs know to the messages that tell it.
+//! From what runs know to the messages that tell it, and back for runs that go on after a restart.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use regatta_wire::convert::duration_to_wire;
 use regatta_wire::v1;
 
 use super::context::JobOutcome;
-use super::state::JobStatus;
+use super::state::{JobEnd, JobStatus};
 use super::tally::Ending;
 
 pub(super) fn class(class: FailureClass) -> v1::FailureClass {
@@ -23,6 +23,47 @@ pub(super) fn class(class: FailureClass) -> v1::FailureClass {
 
 fn class_or_none(class_: Option<FailureClass>) -> v1::FailureClass {
     class_.map_or(v1::FailureClass::Unspecified, class)
+}
+
+const fn class_of(class: v1::FailureClass) -> Option<FailureClass> {
+    match class {
+        v1::FailureClass::Unspecified => None,
+        v1::FailureClass::Test => Some(FailureClass::Test),
+        v1::FailureClass::Timeout => Some(FailureClass::Timeout),
+        v1::FailureClass::Oom => Some(FailureClass::Oom),
+        v1::FailureClass::Infra => Some(FailureClass::Infra),
+        v1::FailureClass::Cancelled => Some(FailureClass::Cancelled),
+    }
+}
+
+/// How a test ended that was told of. What is not understood is a failure: nothing passes unseen.
+pub(super) fn test_ending_of(result: &v1::TestResult) -> Ending {
+    let class = class_of(result.failure_class()).unwrap_or(FailureClass::Test);
+    match result.status() {
+        v1::TestStatus::Passed => Ending::Passed,
+        v1::TestStatus::Flaky => Ending::Flaky,
+        v1::TestStatus::Cached => Ending::Cached,
+        v1::TestStatus::Skipped => Ending::Skipped,
+        v1::TestStatus::NotRun => Ending::NotRun,
+        v1::TestStatus::Quarantined => Ending::Quarantined(class),
+        v1::TestStatus::Failed | v1::TestStatus::Unspecified => Ending::Failed(class),
+    }
+}
+
+/// How a job ended that was told of.
+pub(super) fn job_end_of(finished: &v1::JobFinished) -> JobEnd {
+    JobEnd {
+        status: match finished.status() {
+            v1::JobStatus::Passed => JobStatus::Passed,
+            v1::JobStatus::Failed => JobStatus::Failed,
+            v1::JobStatus::Cancelled => JobStatus::Cancelled,
+            v1::JobStatus::NotRun => JobStatus::NotRun,
+            v1::JobStatus::Unknown | v1::JobStatus::Unspecified => JobStatus::Unknown,
+        },
+        class: class_of(finished.failure_class()),
+        message: finished.message.clone(),
+        counts: counts_of(&finished.counts.unwrap_or_default()),
+    }
 }
 
 pub(super) fn test_status(ending: Ending) -> (v1::TestStatus, v1::FailureClass) {
@@ -80,6 +121,19 @@ pub(super) const fn verdict(verdict: Verdict) -> v1::Verdict {
 
 pub(super) const fn counts(counts: &RunCounts) -> v1::Counts {
     v1::Counts {
+        planned: counts.planned,
+        passed: counts.passed,
+        flaky: counts.flaky,
+        failed: counts.failed,
+        cached: counts.cached,
+        skipped: counts.skipped,
+        not_run: counts.not_run,
+        quarantined: counts.quarantined,
+    }
+}
+
+const fn counts_of(counts: &v1::Counts) -> RunCounts {
+    RunCounts {
         planned: counts.planned,
         passed: counts.passed,
         flaky: counts.flaky,

@@ -94,7 +94,16 @@ impl Progress {
 
 impl RunLog {
     pub(super) fn new(run: RunId, ledger: Arc<dyn Ledger>) -> Arc<Self> {
-        let progress = watch::Sender::new(Progress::default());
+        Self::after(0, run, ledger)
+    }
+
+    /// The log of a run that has this many events, all of them stored.
+    pub(super) fn after(last: u64, run: RunId, ledger: Arc<dyn Ledger>) -> Arc<Self> {
+        let progress = watch::Sender::new(Progress {
+            last,
+            stored: last,
+            ..Progress::default()
+        });
         Arc::new(Self {
             run,
             ledger,
@@ -103,9 +112,31 @@ impl RunLog {
         })
     }
 
+    /// Stores a run's first event. Nobody is told of a run before what it is to do is durable: else it could
+    /// not go on after a restart.
+    pub(super) async fn begin(&self, event: Event) -> Result<(), LedgerError> {
+        self.append(event);
+        let (first, _) = self.unstored(0);
+        self.ledger.append_events(&self.run, first, None).await?;
+        self.progress.send_modify(|progress| {
+            progress.stored = progress.last;
+            progress.unstored_bytes = 0;
+        });
+        Ok(())
+    }
+
     /// Adds an event, without waiting.
     pub(super) fn append(&self, event: Event) {
         self.add(event, None);
+    }
+
+    /// Adds an event, and waits until it is durable or the ledger has failed for too long.
+    pub(super) async fn append_durably(&self, event: Event) {
+        let sequence = self.add(event, None);
+        let mut progress = self.progress.subscribe();
+        let is_seen = |progress: &Progress| progress.visible() >= sequence;
+        // The sender lives in `self`, so this cannot fail.
+        drop(progress.wait_for(is_seen).await);
     }
 
     /// Adds the last event. Whatever follows is dropped.
@@ -113,10 +144,11 @@ impl RunLog {
         self.add(event, Some(end));
     }
 
-    fn add(&self, event: Event, end: Option<RunEnd>) {
+    /// Adds an event, unless the last one has been added. The sequence number of the event that is now last.
+    fn add(&self, event: Event, end: Option<RunEnd>) -> u64 {
         let mut state = self.lock();
         if state.end.is_some() {
-            return;
+            return self.progress.borrow().last;
         }
         state.end = end;
         let sequence = self.progress.borrow().last + 1;
@@ -129,6 +161,7 @@ impl RunLog {
             progress.ended = end.is_some();
             progress.unstored_bytes += size;
         });
+        sequence
     }
 
     /// Waits until there is room for more events.

@@ -62,6 +62,9 @@ impl<'a> LogSearch<'a> {
             | Event::RunFinished(_)
             | Event::InfrastructureRetry(_)
             | Event::HitsAudited(_)
+            | Event::RunResumed(_)
+            | Event::CancelRequested(_)
+            | Event::SuiteComplained(_)
             | Event::Warning(_) => {}
         }
     }

@@ -14,6 +14,8 @@
 //! - A cached pass that is executed again and does not hold is forgotten, and its run is not RELEASABLE if
 //!   the test failed.
 //! - No run waits for ever: not for a ledger without room either.
+//! - A run that was submitted ends, whatever becomes of the coordinator: after a restart it goes on from what
+//!   its events say, and nothing that they say has ended is told or counted again.
 
 mod action;
 mod audit;
@@ -26,11 +28,12 @@ mod keys;
 mod log;
 mod logs;
 mod origin;
-mod orphan;
 mod output;
 mod overlay;
 mod plan;
+mod recorded;
 mod registry;
+mod resume;
 mod service;
 mod state;
 mod suite;

@@ -8,6 +8,7 @@ use regatta_cas::BlobStore;
 use regatta_ledger::{Ledger, LedgerError, NewRun, RunQuery, RunRecord};
 use regatta_model::{Digest, RunId, TenantId};
 use regatta_wire::v1;
+use regatta_wire::v1::run_event::Event;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
@@ -17,12 +18,14 @@ use super::audit::AuditShare;
 use super::context::RunContext;
 use super::driver::drive;
 use super::log::{RunLog, now, read_spec, read_stored};
-use super::orphan;
 use super::plan::{Plan, PlanError};
+use super::recorded::Recorded;
+use super::resume;
 use crate::action_cache::ActionCache;
 use crate::action_plan::PlanDefaults;
 use crate::cas::{InputTreeError, InputTrees};
 use crate::dispatch::Dispatcher;
+use crate::status::with_sources;
 
 /// How many runs may be under way at once.
 const MAX_ACTIVE_RUNS: usize = 1000;
@@ -112,7 +115,8 @@ pub enum FindRunError {
 }
 
 impl RunRegistry {
-    /// Takes up the runs of an earlier process: those that had not ended get an end.
+    /// Takes up the runs of an earlier process: those that had not ended go on, or get an end that says why
+    /// they cannot.
     ///
     /// # Errors
     /// The ledger failed.
@@ -122,14 +126,54 @@ impl RunRegistry {
             limit: usize::MAX,
             ..RunQuery::default()
         };
-        for record in services.ledger.find_runs(query).await? {
-            orphan::close(services.ledger.as_ref(), &record.new.run).await?;
-        }
-        Ok(Arc::new(Self {
+        let left_open = services.ledger.find_runs(query).await?;
+        let registry = Arc::new(Self {
             services,
             active: Mutex::default(),
             plans: Semaphore::new(MAX_PLANS),
-        }))
+        });
+        // Those that came first go on first.
+        for record in left_open.iter().rev() {
+            registry.resume(record).await?;
+        }
+        Ok(registry)
+    }
+
+    /// Goes on with a run that has no end, or gives it one.
+    async fn resume(self: &Arc<Self>, record: &RunRecord) -> Result<(), LedgerError> {
+        let (run, ledger) = (&record.new.run, &self.services.ledger);
+        let recorded = resume::read(ledger.as_ref(), run).await?;
+        let plan = match self.plan_to_resume(record, &recorded).await {
+            Ok(plan) => plan,
+            Err(why) => return resume::close(ledger.as_ref(), run, &recorded, &why).await,
+        };
+        let log = RunLog::after(recorded.last_sequence(), run.clone(), Arc::clone(ledger));
+        let cancel = CancellationToken::new();
+        let active = Active {
+            log: Arc::clone(&log),
+            cancel: cancel.clone(),
+        };
+        if !self.admit(run, active) {
+            let why = format!("{MAX_ACTIVE_RUNS} others go on already");
+            return resume::close(ledger.as_ref(), run, &recorded, &why).await;
+        }
+        tracing::info!(%run, "a run of an earlier process goes on");
+        log.append(Event::RunResumed(v1::RunResumed {}));
+        self.spawn(run.clone(), plan, recorded, log, cancel);
+        Ok(())
+    }
+
+    async fn plan_to_resume(
+        &self,
+        record: &RunRecord,
+        recorded: &Recorded,
+    ) -> Result<Plan, String> {
+        let spec = resume::spec_to_resume(record, recorded, now())?;
+        let plan =
+            Plan::new(spec, &self.services.defaults).map_err(|error| with_sources(&error))?;
+        let inputs = self.check_inputs(&plan).await;
+        inputs.map_err(|error| with_sources(&error))?;
+        Ok(plan)
     }
 
     /// Accepts a run and starts it; the warnings are for whoever submitted it.
@@ -155,13 +199,22 @@ impl RunRegistry {
                 limit: MAX_ACTIVE_RUNS,
             });
         }
-        if let Err(error) = self.services.ledger.start_run(new_run(&run, &plan)).await {
+        if let Err(error) = self.begin(&run, &plan, &log).await {
             self.lock().remove(&run);
             return Err(error.into());
         }
         let warnings = plan.warnings.clone();
-        self.spawn(run.clone(), plan, log, cancel);
+        tracing::info!(%run, jobs = plan.jobs.len(), "a run has been submitted");
+        self.spawn(run.clone(), plan, Recorded::default(), log, cancel);
         Ok((run, warnings))
+    }
+
+    /// Makes durable that there is a run, and what it is to do; in one transaction if the ledger can.
+    async fn begin(&self, run: &RunId, plan: &Plan, log: &RunLog) -> Result<(), LedgerError> {
+        let spec = Some(plan.spec.clone());
+        let first = log.begin(Event::RunStarted(v1::RunStarted { spec }));
+        let run = self.services.ledger.start_run(new_run(run, plan));
+        tokio::try_join!(first, run).map(drop)
     }
 
     /// Takes a run into those under way; false if there are as many as may be.
@@ -178,11 +231,12 @@ impl RunRegistry {
         self: &Arc<Self>,
         run: RunId,
         plan: Plan,
+        recorded: Recorded,
         log: Arc<RunLog>,
         cancel: CancellationToken,
     ) {
-        tracing::info!(%run, jobs = plan.jobs.len(), "a run has been submitted");
-        let context = RunContext::new(run.clone(), plan, self.services.clone(), Arc::clone(&log));
+        let services = self.services.clone();
+        let context = RunContext::new(run.clone(), plan, recorded, services, Arc::clone(&log));
         let span = tracing::info_span!("run", %run);
         tokio::spawn(drive(context, cancel).instrument(span));
         let registry = Arc::clone(self);
@@ -206,7 +260,8 @@ impl RunRegistry {
         self.check_inputs(&plan).await?;
         let run = new_id()?;
         let log = RunLog::new(run.clone(), forgotten);
-        Ok(RunContext::new(run, plan, self.services.clone(), log))
+        let (recorded, services) = (Recorded::default(), self.services.clone());
+        Ok(RunContext::new(run, plan, recorded, services, log))
     }
 
     async fn check_inputs(&self, plan: &Plan) -> Result<(), SubmitRunError> {
@@ -226,7 +281,8 @@ impl RunRegistry {
         }
     }
 
-    /// Cancels a run; one that has ended stays as it is.
+    /// Cancels a run, and sees to it that it stays cancelled after a restart; one that has ended stays as it
+    /// is.
     ///
     /// # Errors
     /// There is no such run, or the ledger failed.
@@ -237,16 +293,11 @@ impl RunRegistry {
             Some(active) => {
                 // Its jobs let go of their tasks, which cancels those.
                 active.cancel.cancel();
+                let asked = Event::CancelRequested(v1::CancelRequested {});
+                active.log.append_durably(asked).await;
                 Ok(())
             }
             None => self.find(&id).await.map(drop),
-        }
-    }
-
-    /// Cancels every run, so that each gets its end before the coordinator stops.
-    pub fn cancel_all(&self) {
-        for active in self.lock().values() {
-            active.cancel.cancel();
         }
     }
 

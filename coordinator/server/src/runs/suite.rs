@@ -18,6 +18,7 @@ mod outbox;
 mod overhead;
 mod quarantine;
 mod reports;
+mod resumption;
 pub(super) mod sharding;
 mod slow;
 mod unanswered;
@@ -44,6 +45,7 @@ use execution::Execution;
 pub(super) use foresee::{Foreseen, foresee};
 use judged::reason_of_skip;
 use outbox::Purpose;
+use resumption::{listed_before, replay, tell_plan};
 
 /// Results that one event holds at most.
 const MAX_RESULTS_PER_EVENT: usize = 256;
@@ -140,18 +142,25 @@ pub(super) async fn run_suite(job: &JobContext, suite: &PlannedSuite) -> JobOutc
 }
 
 async fn run(job: &JobContext, suite: &PlannedSuite) -> Result<JobEnd, JobEnd> {
-    let listing = discovery::discover(job, suite).await?;
+    let recorded = job.recorded_suite().filter(|it| it.is_planned());
+    let listing = match listed_before(job, recorded).await {
+        Some(listing) => listing,
+        None => discovery::discover(job, suite).await?,
+    };
     let planned = plan_tests(job, suite, &listing.ids).await;
-    let (tally, known) = count_known(job, &listing, &planned.tests).await;
-    let counts = tally.counts();
-    job.run.log.append(Event::SuitePlanned(v1::SuitePlanned {
-        job: job.name(),
-        planned: counts.planned,
-        cached: counts.cached,
-        skipped: counts.skipped,
-    }));
+    let mut tally = Tally::new(planned.tests.len());
+    if let Some(recorded) = recorded {
+        replay(job, recorded, &planned.tests, &mut tally)?;
+    }
+    let known = count_known(job, &listing, &planned.tests, &mut tally).await;
+    if recorded.is_none() {
+        tell_plan(job, &listing, &tally).await;
+    }
     tell(job, known).await;
     let mut execution = Execution::new(job, suite, &planned, tally, Purpose::Answer);
+    if let Some(recorded) = recorded {
+        execution.go_on_from(recorded);
+    }
     execution.run().await;
     let (tally, complaints) = execution.finish().await;
     Ok(conclude(job, &tally, &complaints))
@@ -162,17 +171,16 @@ async fn count_known(
     job: &JobContext,
     listing: &Listing,
     tests: &[Test],
-) -> (Tally, Vec<v1::TestResult>) {
-    let mut tally = Tally::new(tests.len());
+    tally: &mut Tally,
+) -> Vec<v1::TestResult> {
     let mut known = Vec::new();
     for (index, test) in tests.iter().enumerate() {
-        if listing.ignored.contains(&test.id) {
-            tally.record(index, Ending::Skipped);
+        if listing.ignored.contains(&test.id) && tally.record(index, Ending::Skipped) {
             known.push(bare_result(job, test, Ending::Skipped));
         }
     }
-    known.extend(record_cached(job, tests, &mut tally).await);
-    (tally, known)
+    known.extend(record_cached(job, tests, tally).await);
+    known
 }
 
 fn conclude(job: &JobContext, tally: &Tally, complaints: &[String]) -> JobEnd {

@@ -99,6 +99,16 @@ pub(crate) fn corrected(mut counts: RunCounts, ending: Ending) -> RunCounts {
     counts
 }
 
+/// The counts of one test that ended so.
+pub(crate) fn one(ending: Ending) -> RunCounts {
+    let mut counts = RunCounts {
+        planned: 1,
+        ..RunCounts::default()
+    };
+    *count_of(&mut counts, ending) += 1;
+    counts
+}
+
 fn count_of(counts: &mut RunCounts, ending: Ending) -> &mut u32 {
     match ending {
         Ending::Passed => &mut counts.passed,

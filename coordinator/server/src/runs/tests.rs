@@ -5,6 +5,7 @@ pub(crate) mod fake_agent;
 pub(crate) mod fixture;
 mod full_ledger;
 mod planning;
+mod resumption;
 mod selection;
 mod verdict;
 
@@ -15,9 +16,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fake_agent::{Script, completed, lost};
-use fixture::{Fixture, PATIENCE, Story, build, contract, libtest, spec};
+use fixture::{Fixture, PATIENCE, Story, build, contract, libtest, spec, until};
 pub(crate) use full_ledger::FullLedger;
-use futures::FutureExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use regatta_cas::read_all;
 use regatta_model::Digest;
 use regatta_wire::v1::run_event::Event;
@@ -119,9 +120,7 @@ async fn a_killed_agent_costs_nothing_but_time() {
     });
     let victim = fixture.agent("victim", stuck);
     let run = fixture.submit(spec(vec![libtest("unit")])).await;
-    while victim.leases.load(Ordering::SeqCst) < 3 {
-        tokio::task::yield_now().await;
-    }
+    until(|| victim.leases.load(Ordering::SeqCst) >= 3).await;
     let _survivor = fixture.agent("survivor", all_pass(100));
     drop(victim);
     let story = fixture.finish(&run).await;
@@ -323,9 +322,7 @@ async fn a_cancelled_run_ends_and_says_so() {
     let fixture = Fixture::start().await;
     let agent = fixture.agent("a", runner(names(5), |_| None));
     let run = fixture.submit(spec(vec![libtest("unit")])).await;
-    while agent.leases.load(Ordering::SeqCst) < 3 {
-        tokio::task::yield_now().await;
-    }
+    until(|| agent.leases.load(Ordering::SeqCst) >= 3).await;
     let request = v1::CancelRunRequest {
         run_id: run.clone(),
     };
@@ -703,14 +700,16 @@ async fn watchers_resume_after_the_end_and_after_a_restart() {
         ..spec(vec![libtest("unit")])
     };
     let open = fixture.submit(all).await;
-    // Another process on the same ledger: the open run gets an end there.
+    // Another process on the same ledger: the open run goes on there.
     let restarted = fixture.restarted().await;
     let known = restarted.events_so_far(&run, 0).await.expect("is known");
     assert_eq!(known.len(), story.events.len());
-    let ended = restarted.events_so_far(&open, 0).await.expect("is known");
+    let before = fixture.watched_so_far(&open).await;
+    let later = restarted.watch(&open, before).await.expect("is known");
+    let resumed = std::pin::pin!(later).next().await.expect("an event");
     assert!(matches!(
-        ended.last().and_then(|event| event.event.as_ref()),
-        Some(Event::RunFinished(end)) if end.verdict() == v1::Verdict::Unknown
+        resumed.expect("is read").event,
+        Some(Event::RunResumed(_))
     ));
     let unknown = restarted
         .events_so_far("nobody", 0)

@@ -50,6 +50,9 @@ impl EvidenceBuilder {
             Some(
                 Event::JobStarted(_)
                 | Event::SuitePlanned(_)
+                | Event::RunResumed(_)
+                | Event::CancelRequested(_)
+                | Event::SuiteComplained(_)
                 | Event::BuildRetried(_)
                 | Event::JobOutput(_)
                 | Event::Warning(_)

@@ -33,6 +33,12 @@ pub(super) enum Line<'a> {
         job: &'a str,
         agreed: u32,
     },
+    RunResumed {},
+    CancelRequested {},
+    SuiteComplained {
+        job: &'a str,
+        message: &'a str,
+    },
     TestRetried {
         #[serde(flatten)]
         attempt: Test<'a>,

@@ -18,6 +18,7 @@ use crate::runs::action::{distrust, may_be_retried};
 use crate::runs::audit::AuditShare;
 use crate::runs::context::{JobContext, RunContext};
 use crate::runs::plan::JobKind;
+use crate::runs::recorded::Recorded;
 use crate::runs::surroundings::Surroundings;
 use crate::runs::tally::{Ending, Tally};
 
@@ -62,6 +63,18 @@ impl Audit {
             disagreements: Mutex::default(),
             complaints: Mutex::default(),
         }
+    }
+
+    /// With what came of it in earlier processes.
+    pub(in crate::runs) fn going_on(self, recorded: &Recorded) -> Self {
+        *lock(&self.disagreements) = recorded.disagreements();
+        *lock(&self.complaints) = recorded.audit_complaints();
+        self
+    }
+
+    /// Whether whoever submitted the run wants passes looked into.
+    pub(in crate::runs) const fn is_asked_for(&self) -> bool {
+        self.is_asked_for
     }
 
     /// Chooses out of a suite's cached passes.
@@ -138,9 +151,16 @@ async fn audit_suite(run: &Arc<RunContext>, cancel: &CancellationToken, hits: Ch
         let keys = planned.tests.iter().map(|test| test.key).collect();
         distrust(&job, keys).await;
         let name = job.name();
-        let said = complaints.into_iter();
-        let said = said.map(|text| format!("`{name}`, executed again: {text}"));
-        lock(&run.audit.complaints).extend(said);
+        let said = complaints;
+        for text in said {
+            let message = format!("`{name}`, executed again: {text}");
+            run.log.append(Event::SuiteComplained(v1::SuiteComplained {
+                job: name.clone(),
+                message: message.clone(),
+                is_audit: true,
+            }));
+            lock(&run.audit.complaints).push(message);
+        }
         return;
     }
     let agreed = tally.endings().filter(|it| **it == Some(Ending::Passed));

@@ -14,7 +14,7 @@ use crate::runs::plan::{Adapter, PlannedSuite};
 use crate::runs::state::JobEnd;
 
 /// The longest list of tests that is read, in bytes.
-const MAX_LISTING_BYTES: u64 = 64 << 20;
+pub(super) const MAX_LISTING_BYTES: u64 = 64 << 20;
 /// How much of a failed discovery's output its message repeats, in bytes.
 const MESSAGE_OUTPUT_BYTES: u64 = 4096;
 

@@ -10,6 +10,7 @@ use crate::dispatch::{BatchShape, UnitPlan, Work};
 use crate::runs::context::{JobContext, JobWork};
 use crate::runs::plan::PlannedSuite;
 use crate::runs::state::JobEnd;
+use crate::runs::tally::Tally;
 
 /// What is known of a suite before it runs.
 #[derive(Clone, Debug)]
@@ -37,7 +38,8 @@ pub(in crate::runs) async fn foresee(
 ) -> Result<Foreseen, JobEnd> {
     let listing = discovery::discover(job, suite).await?;
     let planned = plan_tests(job, suite, &listing.ids).await;
-    let (tally, _) = count_known(job, &listing, &planned.tests).await;
+    let mut tally = Tally::new(planned.tests.len());
+    count_known(job, &listing, &planned.tests, &mut tally).await;
     let open: Vec<_> = tally.open().map(|index| &planned.tests[index]).collect();
     let from = |source: Source| {
         let found = open.iter().filter(|test| test.estimate.source == source);

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use regatta_model::LeaseId;
 use regatta_wire::v1;
+use regatta_wire::v1::run_event::Event;
 use tokio::time::Instant;
 
 use super::contract::BatchReport;
 use super::execution::Execution;
+use super::outbox::Purpose;
 
 /// What batches' runners reported. A report holds all that its tests wrote, so that it is kept no longer
 /// than until the last of them is answered.
@@ -45,6 +47,22 @@ impl Reports {
 }
 
 impl Execution<'_> {
+    /// Takes in what fails the suite and is no test's fault. It is told before any result of its batch is, so
+    /// that a restart in between does not lose it.
+    fn complain(&mut self, message: String) {
+        if self.purpose == Purpose::Answer {
+            self.job
+                .run
+                .log
+                .append(Event::SuiteComplained(v1::SuiteComplained {
+                    job: self.job.name(),
+                    message: message.clone(),
+                    is_audit: false,
+                }));
+        }
+        self.complaints.push(message);
+    }
+
     /// The report of a lease's batch, read once for all its tests.
     pub(super) async fn report(
         &mut self,
@@ -76,7 +94,9 @@ impl Execution<'_> {
             report.continued();
         }
         let report = Arc::new(report);
-        self.complaints.extend(report.complaints.iter().cloned());
+        for complaint in &report.complaints {
+            self.complain(complaint.clone());
+        }
         // The job's own failure, which counts when it ends; unless the first failure stops the run.
         if !report.complaints.is_empty() && self.job.run.plan.spec.max_failures == 1 {
             self.job.run.failures.add_one();

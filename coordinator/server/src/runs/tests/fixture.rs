@@ -30,6 +30,15 @@ use crate::runs::{AuditShare, RunRegistry, RunServices, RunsService};
 /// How long a test waits for what must happen.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Waits for a state that nothing tells of.
+pub(crate) async fn until(reached: impl Fn() -> bool) {
+    let begun = tokio::time::Instant::now();
+    while !reached() {
+        assert!(begun.elapsed() < PATIENCE, "it is not reached in time");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 /// The services.
 pub(crate) struct Fixture {
     pub(crate) channel: Channel,
@@ -48,20 +57,27 @@ impl Fixture {
     /// One that looks into every cached pass if anything is executed.
     pub(crate) async fn with_audits() -> Self {
         let all = AuditShare::from_percent(100.0).expect("is a share");
-        Self::with(Arc::new(MemoryLedger::new()), all).await
+        Self::with(Arc::new(MemoryLedger::new()), all, memory()).await
+    }
+
+    /// A coordinator that starts with another's blobs, and without its action cache.
+    pub(crate) async fn successor(&self, ledger: Arc<dyn Ledger>) -> Self {
+        Self::with(ledger, AuditShare::default(), Arc::clone(&self.blobs)).await
     }
 
     pub(crate) async fn with_ledger(ledger: Arc<dyn Ledger>) -> Self {
-        Self::with(ledger, AuditShare::default()).await
+        Self::with(ledger, AuditShare::default(), memory()).await
     }
 
-    async fn with(ledger: Arc<dyn Ledger>, audit_share: AuditShare) -> Self {
-        let memory = || -> Arc<dyn BlobStore> {
-            Arc::new(EmptyBlobStore::new(Arc::new(MemoryBlobStore::new())))
-        };
-        let blobs = memory();
+    async fn with(
+        ledger: Arc<dyn Ledger>,
+        audit_share: AuditShare,
+        blobs: Arc<dyn BlobStore>,
+    ) -> Self {
         let scheduler = SchedulerConfig {
             heartbeat_interval: Duration::from_millis(100),
+            // A busy machine is silent for a while.
+            missed_heartbeats: 20,
             unsatisfiable_grace: Duration::from_millis(200),
             retry_elsewhere: Duration::from_millis(100),
             ..SchedulerConfig::default()
@@ -130,24 +146,17 @@ impl Fixture {
 
     /// Waits until exactly these agents are connected and have said what they offer.
     pub(crate) async fn connected(&self, names: &[&str]) {
-        let reached = async {
-            loop {
-                let agents = self.dispatcher.list_agents();
-                let ready = agents.iter().filter(|agent| agent.connected);
-                let ready: Vec<_> = ready.map(|agent| agent.agent_id.as_str()).collect();
-                let offered = |agent: &v1::AgentStatus| {
-                    let hostname = agent.offer.as_ref().map(|offer| offer.hostname.as_str());
-                    !agent.connected || hostname == Some(agent.agent_id.as_str())
-                };
-                if ready == names && agents.iter().all(offered) {
-                    return;
-                }
-                tokio::task::yield_now().await;
-            }
+        let offered = |agent: &v1::AgentStatus| {
+            let hostname = agent.offer.as_ref().map(|offer| offer.hostname.as_str());
+            !agent.connected || hostname == Some(agent.agent_id.as_str())
         };
-        tokio::time::timeout(PATIENCE, reached)
-            .await
-            .expect("connect in time");
+        until(|| {
+            let agents = self.dispatcher.list_agents();
+            let ready = agents.iter().filter(|agent| agent.connected);
+            let ready = ready.map(|agent| agent.agent_id.as_str());
+            ready.eq(names.iter().copied()) && agents.iter().all(offered)
+        })
+        .await;
     }
 
     pub(crate) fn runs(&self) -> RunsClient<Channel> {
@@ -188,10 +197,21 @@ impl Fixture {
         story
     }
 
+    /// How many events of a run there are that has not ended.
+    pub(crate) async fn watched_so_far(&self, run: &str) -> u64 {
+        let id = run.parse().expect("is an id");
+        let events = self.ledger.read_events(&id, 0, usize::MAX).await;
+        events.expect("reads").last().map_or(0, |it| it.sequence)
+    }
+
     pub(crate) async fn run(&self, spec: v1::RunSpec) -> Story {
         let run = self.submit(spec).await;
         self.finish(&run).await
     }
+}
+
+fn memory() -> Arc<dyn BlobStore> {
+    Arc::new(EmptyBlobStore::new(Arc::new(MemoryBlobStore::new())))
 }
 
 async fn serve(services: &RunServices) -> (Channel, AbortOnDropHandle<()>) {

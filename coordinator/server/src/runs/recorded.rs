@@ -1,0 +1,414 @@
+//! What the events of a run say of it, for a coordinator that goes on with it. Pure.
+//!
+//! Whatever was told is so: a job or a test that ended before a restart has ended, and nothing of it is
+//! told or counted again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use regatta_ledger::RunCounts;
+use regatta_model::{Digest, FailureClass, Timestamp};
+use regatta_wire::convert::timestamp_from_wire;
+use regatta_wire::v1;
+use regatta_wire::v1::run_event::Event;
+
+use super::event::{job_end_of, test_ending_of};
+use super::state::JobEnd;
+use super::suite::Disagreement;
+use super::tally::{Ending, Tally, one, plus};
+
+/// What is recorded of a run that has not ended.
+#[derive(Debug, Default)]
+pub(super) struct Recorded {
+    /// The last event.
+    last: u64,
+    spec: Option<v1::RunSpec>,
+    begun_at: Option<Timestamp>,
+    started: BTreeMap<String, Timestamp>,
+    ended: BTreeMap<String, v1::JobFinished>,
+    /// How many attempts of each build have failed and are followed by another.
+    builds: BTreeMap<String, u32>,
+    suites: BTreeMap<String, RecordedSuite>,
+    /// What whoever submitted the run was warned of.
+    warnings: BTreeSet<String>,
+    is_cancelled: bool,
+    /// How often the run was taken up since anything of it came to an end.
+    resumed_in_vain: u32,
+}
+
+/// What is recorded of a suite.
+#[derive(Debug, Default)]
+pub(super) struct RecordedSuite {
+    planned: Option<u32>,
+    plan: Option<Digest>,
+    endings: BTreeMap<String, Ending>,
+    /// The attempts of tests that are to be tried again.
+    attempts: BTreeMap<String, u32>,
+    complaints: Vec<String>,
+    /// Tests whose cached pass did not hold, with how they ended instead.
+    audited: BTreeMap<String, Ending>,
+    audit_complaints: Vec<String>,
+    has_executed: bool,
+}
+
+/// A suite whose recorded tests are not those that it has.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "`{test}` ended before the coordinator was restarted, and is not among the suite's tests now"
+)]
+pub(super) struct StrangerError {
+    test: String,
+}
+
+impl Recorded {
+    /// Takes in the next event.
+    pub(super) fn take(&mut self, event: v1::RunEvent) {
+        self.last = event.sequence;
+        let time = event.time.as_ref();
+        let time = time.and_then(|time| timestamp_from_wire(time).ok());
+        let Some(event) = event.event else { return };
+        if is_progress(&event) {
+            self.resumed_in_vain = 0;
+        }
+        match event {
+            Event::RunStarted(started) => {
+                self.spec = started.spec;
+                self.begun_at = time;
+            }
+            Event::RunResumed(_) => self.resumed_in_vain += 1,
+            Event::CancelRequested(_) => self.is_cancelled = true,
+            Event::JobStarted(started) => {
+                let time = time.unwrap_or(Timestamp::EPOCH);
+                self.started.insert(started.job, time);
+            }
+            Event::JobFinished(finished) => {
+                self.ended.insert(finished.job.clone(), finished);
+            }
+            Event::BuildRetried(retried) => {
+                let job = retried.attempt.unwrap_or_default().job;
+                let failed = retried.next_attempt.saturating_sub(1);
+                self.builds.insert(job, failed);
+            }
+            Event::SuitePlanned(planned) => {
+                let suite = self.suites.entry(planned.job).or_default();
+                suite.planned = Some(planned.planned);
+                suite.plan = planned.plan.as_ref().and_then(|it| it.try_into().ok());
+            }
+            Event::SuiteComplained(complained) => {
+                let suite = self.suites.entry(complained.job).or_default();
+                match complained.is_audit {
+                    true => suite.audit_complaints.push(complained.message),
+                    false => suite.complaints.push(complained.message),
+                }
+            }
+            Event::TestsFinished(finished) => {
+                for result in finished.results {
+                    let suite = self.suites.entry(result.job.clone()).or_default();
+                    suite.take(&result);
+                }
+            }
+            Event::TestRetried(retried) => {
+                let result = retried.result.unwrap_or_default();
+                let suite = self.suites.entry(result.job).or_default();
+                let failed = retried.next_attempt.saturating_sub(1);
+                suite.attempts.insert(result.test_id, failed);
+                suite.has_executed = true;
+            }
+            Event::Warning(warning) if warning.job.is_empty() => {
+                self.warnings.insert(warning.message);
+            }
+            Event::Warning(_)
+            | Event::JobOutput(_)
+            | Event::InfrastructureRetry(_)
+            | Event::HitsAudited(_)
+            | Event::TestSlow(_)
+            | Event::RunFinished(_) => {}
+        }
+    }
+
+    pub(super) const fn last_sequence(&self) -> u64 {
+        self.last
+    }
+
+    /// What the run was asked to do, unless its first event is lost.
+    pub(super) const fn spec(&self) -> Option<&v1::RunSpec> {
+        self.spec.as_ref()
+    }
+
+    /// When the run began, unless it has only just been submitted.
+    pub(super) const fn begun_at(&self) -> Option<Timestamp> {
+        self.begun_at
+    }
+
+    pub(super) const fn is_cancelled(&self) -> bool {
+        self.is_cancelled
+    }
+
+    /// How often it was taken up since anything of it came to an end.
+    pub(super) const fn resumed_in_vain(&self) -> u32 {
+        self.resumed_in_vain
+    }
+
+    pub(super) fn started_at(&self, job: &str) -> Option<Timestamp> {
+        self.started.get(job).copied()
+    }
+
+    /// How a job ended, if it has.
+    pub(super) fn end_of(&self, job: &str) -> Option<(JobEnd, &v1::JobFinished)> {
+        let finished = self.ended.get(job)?;
+        Some((job_end_of(finished), finished))
+    }
+
+    /// How many attempts of a build have failed already.
+    pub(super) fn failed_attempts(&self, build: &str) -> u32 {
+        self.builds.get(build).copied().unwrap_or(0)
+    }
+
+    pub(super) fn suite(&self, job: &str) -> Option<&RecordedSuite> {
+        self.suites.get(job)
+    }
+
+    pub(super) const fn warnings(&self) -> &BTreeSet<String> {
+        &self.warnings
+    }
+
+    /// How many tests have failed by themselves.
+    pub(super) fn failures(&self) -> u32 {
+        let failed = self.suites.values().map(|suite| {
+            let failed =
+                |it: &&Ending| matches!(it, Ending::Failed(why) if *why != FailureClass::Infra);
+            suite.endings.values().filter(failed).count()
+        });
+        u32::try_from(failed.sum::<usize>()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether anything was executed for it.
+    pub(super) fn has_executed(&self) -> bool {
+        let ended = self.ended.values();
+        self.suites.values().any(|suite| suite.has_executed)
+            || ended.into_iter().any(|build| build.attempts > 0)
+            || !self.builds.is_empty()
+    }
+
+    /// The cached passes that were found not to hold.
+    pub(super) fn disagreements(&self) -> Vec<Disagreement> {
+        let suites = self.suites.iter();
+        let found = suites.flat_map(|(job, suite)| {
+            suite.audited.iter().map(|(test, ending)| Disagreement {
+                job: job.clone(),
+                test: test.clone(),
+                ending: *ending,
+            })
+        });
+        found.collect()
+    }
+
+    /// What runners complained of when cached passes were executed again.
+    pub(super) fn audit_complaints(&self) -> Vec<String> {
+        let suites = self.suites.values();
+        suites
+            .flat_map(|suite| suite.audit_complaints.iter().cloned())
+            .collect()
+    }
+
+    /// What was told of all tests, with those that nothing was told of as not run.
+    pub(super) fn counts(&self) -> RunCounts {
+        let suites = self.suites.values().map(RecordedSuite::counts);
+        suites.fold(RunCounts::default(), plus)
+    }
+}
+
+/// Whether an event says that something is done with, which a restart does not have done again.
+const fn is_progress(event: &Event) -> bool {
+    match event {
+        Event::SuitePlanned(_)
+        | Event::TestsFinished(_)
+        | Event::TestRetried(_)
+        | Event::BuildRetried(_)
+        | Event::JobFinished(_)
+        | Event::HitsAudited(_)
+        | Event::RunFinished(_) => true,
+        Event::RunStarted(_)
+        | Event::RunResumed(_)
+        | Event::CancelRequested(_)
+        | Event::JobStarted(_)
+        | Event::JobOutput(_)
+        | Event::SuiteComplained(_)
+        | Event::InfrastructureRetry(_)
+        | Event::Warning(_)
+        | Event::TestSlow(_) => false,
+    }
+}
+
+impl RecordedSuite {
+    fn take(&mut self, result: &v1::TestResult) {
+        let (name, ending) = (result.test_id.clone(), test_ending_of(result));
+        if result.is_audit {
+            self.audited.insert(name, ending);
+            return;
+        }
+        self.has_executed |= result.attempts > 0;
+        self.endings.insert(name, ending);
+    }
+
+    /// Whether its tests have been told of.
+    pub(super) const fn is_planned(&self) -> bool {
+        self.planned.is_some()
+    }
+
+    /// The blob that has its tests, if it was stored.
+    pub(super) const fn plan(&self) -> Option<Digest> {
+        self.plan
+    }
+
+    pub(super) fn complaints(&self) -> &[String] {
+        &self.complaints
+    }
+
+    /// How often a test has been answered without that being its end.
+    pub(super) fn attempts(&self, test: &str) -> u32 {
+        self.attempts.get(test).copied().unwrap_or(0)
+    }
+
+    /// Whether a test is a cached pass that nothing else was found of.
+    pub(super) fn is_unaudited_hit(&self, test: &str) -> bool {
+        self.endings.get(test) == Some(&Ending::Cached) && !self.audited.contains_key(test)
+    }
+
+    /// Records how these tests ended, by their places.
+    ///
+    /// # Errors
+    /// [`StrangerError`]: one that ended is none of them.
+    pub(super) fn replay<'a>(
+        &self,
+        names: impl Iterator<Item = &'a str>,
+        tally: &mut Tally,
+    ) -> Result<(), StrangerError> {
+        let mut left: BTreeMap<&str, Ending> = self
+            .endings
+            .iter()
+            .map(|(name, ending)| (name.as_str(), *ending))
+            .collect();
+        for (index, name) in names.enumerate() {
+            if let Some(ending) = left.remove(name) {
+                tally.record(index, ending);
+            }
+        }
+        left.into_keys().next().map_or(Ok(()), |test| {
+            let test = test.to_owned();
+            Err(StrangerError { test })
+        })
+    }
+
+    fn counts(&self) -> RunCounts {
+        let mut told = RunCounts::default();
+        for (name, ending) in &self.endings {
+            // An audit's result takes the place of a cached pass.
+            let ending = self.audited.get(name).unwrap_or(ending);
+            told = plus(told, one(*ending));
+        }
+        let planned = self.planned.unwrap_or(0).max(told.planned);
+        RunCounts {
+            not_run: told.not_run + (planned - told.planned),
+            planned,
+            ..told
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recorded(events: Vec<Event>) -> Recorded {
+        let mut recorded = Recorded::default();
+        for (sequence, event) in (1..).zip(events) {
+            recorded.take(v1::RunEvent {
+                sequence,
+                time: None,
+                event: Some(event),
+            });
+        }
+        recorded
+    }
+
+    fn planned(planned: u32) -> Event {
+        Event::SuitePlanned(v1::SuitePlanned {
+            job: "a".to_owned(),
+            planned,
+            ..Default::default()
+        })
+    }
+
+    fn results(results: Vec<(&str, v1::TestStatus, bool)>) -> Event {
+        let results = results
+            .into_iter()
+            .map(|(test, status, is_audit)| v1::TestResult {
+                job: "a".to_owned(),
+                test_id: test.to_owned(),
+                status: status.into(),
+                is_audit,
+                ..Default::default()
+            });
+        Event::TestsFinished(v1::TestsFinished {
+            results: results.collect(),
+        })
+    }
+
+    #[test]
+    fn what_was_told_is_counted_and_the_rest_was_not_run() {
+        let told = recorded(vec![
+            planned(5),
+            results(vec![
+                ("passed", v1::TestStatus::Passed, false),
+                ("failed", v1::TestStatus::Failed, false),
+                ("cached", v1::TestStatus::Cached, false),
+            ]),
+        ]);
+        let expected = RunCounts {
+            planned: 5,
+            passed: 1,
+            failed: 1,
+            cached: 1,
+            not_run: 2,
+            ..RunCounts::default()
+        };
+        assert_eq!(told.counts(), expected);
+        assert_eq!((told.failures(), told.last_sequence()), (1, 2));
+    }
+
+    #[test]
+    fn what_an_audit_told_takes_the_place_of_a_cached_pass() {
+        let told = recorded(vec![results(vec![
+            ("one", v1::TestStatus::Cached, false),
+            ("other", v1::TestStatus::Cached, false),
+            ("other", v1::TestStatus::Failed, true),
+        ])]);
+        let counts = told.counts();
+        assert_eq!((counts.planned, counts.cached, counts.failed), (2, 1, 1));
+        let suite = told.suite("a").expect("is recorded");
+        assert!(suite.is_unaudited_hit("one") && !suite.is_unaudited_hit("other"));
+        assert_eq!(told.disagreements().len(), 1);
+    }
+
+    #[test]
+    fn a_test_that_ended_and_is_gone_is_named() {
+        let told = recorded(vec![results(vec![
+            ("x", v1::TestStatus::Passed, false),
+            ("y", v1::TestStatus::Passed, false),
+        ])]);
+        let suite = told.suite("a").expect("is recorded");
+        let mut tally = Tally::new(2);
+        assert_eq!(suite.replay(["y", "x"].into_iter(), &mut tally), Ok(()));
+        assert_eq!(tally.open_count(), 0);
+        let error = suite.replay(["y", "z"].into_iter(), &mut Tally::new(2));
+        let test = "x".to_owned();
+        assert_eq!(error, Err(StrangerError { test }));
+    }
+
+    #[test]
+    fn progress_ends_the_count_of_restarts() {
+        let resumed = || Event::RunResumed(v1::RunResumed {});
+        let told = recorded(vec![resumed(), planned(1), resumed(), resumed()]);
+        assert_eq!(told.resumed_in_vain(), 2);
+    }
+}

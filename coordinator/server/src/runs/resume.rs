@@ -1,0 +1,146 @@
+//! Runs that an earlier process left open: they go on where they were, or get an end that says why not.
+
+use std::time::Duration;
+
+use regatta_ledger::{Ledger, LedgerError, RunEnd, RunRecord, StoredEvent};
+use regatta_model::{RunId, Timestamp, Verdict};
+use regatta_wire::v1;
+use regatta_wire::v1::run_event::Event;
+
+use super::event;
+use super::log::{encode, now, read_stored};
+use super::recorded::Recorded;
+
+/// How old a run may be that goes on: nobody waits for one that was forgotten.
+const MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+/// How often in a row a run may be taken up without anything of it coming to an end. One that brings the
+/// coordinator down must not do so for ever.
+const MAX_VAIN_RESUMPTIONS: u32 = 20;
+
+/// What is recorded of a run.
+pub(super) async fn read(ledger: &dyn Ledger, run: &RunId) -> Result<Recorded, LedgerError> {
+    let mut recorded = Recorded::default();
+    loop {
+        let events = read_stored(ledger, run, recorded.last_sequence()).await?;
+        if events.is_empty() {
+            return Ok(recorded);
+        }
+        for event in events {
+            recorded.take(event);
+        }
+    }
+}
+
+/// What a run that was left open is to do, if it may go on.
+///
+/// # Errors
+/// Why it may not, for people.
+pub(super) fn spec_to_resume(
+    record: &RunRecord,
+    recorded: &Recorded,
+    now: Timestamp,
+) -> Result<v1::RunSpec, String> {
+    if now.since(record.new.submitted_at) > MAX_AGE {
+        let hours = MAX_AGE.as_secs() / 3600;
+        return Err(format!("it is more than {hours} hours old"));
+    }
+    let vain = recorded.resumed_in_vain();
+    if vain >= MAX_VAIN_RESUMPTIONS {
+        return Err(format!(
+            "the coordinator was restarted {vain} times in a row without anything of it coming to an end"
+        ));
+    }
+    let spec = recorded.spec().cloned();
+    spec.ok_or_else(|| "what it was to do was not stored".to_owned())
+}
+
+/// Gives a run that cannot go on its end. What passed in it is in the action cache.
+pub(super) async fn close(
+    ledger: &dyn Ledger,
+    run: &RunId,
+    recorded: &Recorded,
+    why: &str,
+) -> Result<(), LedgerError> {
+    tracing::warn!(%run, why, "a run of an earlier process cannot go on; it gets an end");
+    let reason = format!(
+        "the coordinator was restarted during the run, which cannot go on: {why}; submit it again: what \
+         passed is known"
+    );
+    let counts = recorded.counts();
+    let finished = Event::RunFinished(v1::RunFinished {
+        verdict: v1::Verdict::Unknown.into(),
+        reasons: vec![reason],
+        counts: Some(event::counts(&counts)),
+        cancelled: recorded.is_cancelled(),
+        ..Default::default()
+    });
+    let sequence = recorded.last_sequence() + 1;
+    let stored = StoredEvent {
+        sequence,
+        bytes: encode(sequence, finished),
+    };
+    let end = RunEnd {
+        finished_at: now(),
+        verdict: Verdict::Unknown,
+        counts,
+    };
+    ledger.append_events(run, vec![stored], Some(end)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use regatta_ledger::NewRun;
+
+    use super::*;
+
+    fn events(count: u32, event: &Event) -> Recorded {
+        let started = Event::RunStarted(v1::RunStarted {
+            spec: Some(v1::RunSpec::default()),
+        });
+        let all = std::iter::once(started).chain((0..count).map(|_| event.clone()));
+        let mut recorded = Recorded::default();
+        for (sequence, event) in (1..).zip(all) {
+            recorded.take(v1::RunEvent {
+                sequence,
+                time: None,
+                event: Some(event),
+            });
+        }
+        recorded
+    }
+
+    #[track_caller]
+    fn check(recorded: &Recorded, age: Duration, expected: Result<(), &str>) {
+        let submitted_at = Timestamp::EPOCH;
+        let record = RunRecord {
+            new: NewRun {
+                run: "r".parse().expect("is an id"),
+                tenant: "".parse().expect("is a name"),
+                description: String::new(),
+                commit: String::new(),
+                branch: String::new(),
+                submitted_at,
+            },
+            end: None,
+        };
+        match (
+            spec_to_resume(&record, recorded, submitted_at + age),
+            expected,
+        ) {
+            (Ok(_), Ok(())) => {}
+            (Err(reason), Err(part)) => assert!(reason.contains(part), "{reason}"),
+            (found, _) => panic!("{found:?}"),
+        }
+    }
+
+    #[test]
+    fn a_run_goes_on_unless_it_is_old_or_brings_the_coordinator_down() {
+        let resumed = Event::RunResumed(v1::RunResumed {});
+        let minute = Duration::from_secs(60);
+        check(&events(0, &resumed), minute, Ok(()));
+        check(&events(19, &resumed), minute, Ok(()));
+        check(&events(20, &resumed), minute, Err("20 times in a row"));
+        check(&events(0, &resumed), 60 * 25 * minute, Err("24 hours old"));
+        check(&Recorded::default(), minute, Err("was not stored"));
+    }
+}

@@ -1,0 +1,83 @@
+//! A suite that goes on after a restart of the coordinator.
+
+use bytes::Bytes;
+use prost::Message as _;
+use regatta_cas::{put_bytes, read_all};
+use regatta_wire::v1;
+use regatta_wire::v1::run_event::Event;
+
+use super::Test;
+use super::discovery::{Listing, MAX_LISTING_BYTES};
+use super::execution::Execution;
+use crate::runs::context::{JobContext, unknown};
+use crate::runs::recorded::RecordedSuite;
+use crate::runs::state::JobEnd;
+use crate::runs::tally::Tally;
+
+/// Tells how many tests are planned, and keeps which.
+pub(super) async fn tell_plan(job: &JobContext, listing: &Listing, tally: &Tally) {
+    let plan = v1::SuitePlan {
+        test_ids: listing.ids.clone(),
+        ignored_ids: listing.ignored.iter().cloned().collect(),
+    };
+    let stored = put_bytes(job.run.blobs.as_ref(), Bytes::from(plan.encode_to_vec())).await;
+    if let Err(error) = &stored {
+        tracing::warn!(run = %job.run.run, %error, "the tests of a suite could not be stored");
+    }
+    let counts = tally.counts();
+    job.run.log.append(Event::SuitePlanned(v1::SuitePlanned {
+        job: job.name(),
+        planned: counts.planned,
+        cached: counts.cached,
+        skipped: counts.skipped,
+        plan: stored.ok().map(Into::into),
+    }));
+}
+
+/// The tests that were planned in an earlier process, if they were, and can be read. They are not listed again:
+/// that takes time, and could come to something else.
+pub(super) async fn listed_before(
+    job: &JobContext,
+    recorded: Option<&RecordedSuite>,
+) -> Option<Listing> {
+    let plan = recorded?.plan()?;
+    // Ids are kept twice at most, and each has a few bytes of framing.
+    let bytes = read_all(job.run.blobs.as_ref(), &plan, 4 * MAX_LISTING_BYTES).await;
+    let bytes = bytes
+        .inspect_err(|error| {
+            tracing::warn!(run = %job.run.run, %error, "the tests of a suite are listed anew");
+        })
+        .ok()?;
+    let plan = v1::SuitePlan::decode(bytes).ok()?;
+    Some(Listing {
+        ids: plan.test_ids,
+        ignored: plan.ignored_ids.into_iter().collect(),
+    })
+}
+
+/// Records the tests that ended in an earlier process.
+pub(super) fn replay(
+    job: &JobContext,
+    recorded: &RecordedSuite,
+    tests: &[Test],
+    tally: &mut Tally,
+) -> Result<(), JobEnd> {
+    let names: Vec<String> = tests.iter().map(Test::name).collect();
+    recorded
+        .replay(names.iter().map(String::as_str), tally)
+        .map_err(|stranger| unknown(stranger.to_string()))?;
+    let hits = tests.iter().zip(&names);
+    let hits = hits.filter(|(_, name)| recorded.is_unaudited_hit(name));
+    job.run.audit.consider(job, hits.map(|(test, _)| test));
+    Ok(())
+}
+
+impl Execution<'_> {
+    /// Takes in what was answered and said before without anything having ended by it.
+    pub(super) fn go_on_from(&mut self, recorded: &RecordedSuite) {
+        for (attempts, test) in self.attempts.iter_mut().zip(self.tests) {
+            *attempts = recorded.attempts(&test.name());
+        }
+        self.complaints = recorded.complaints().to_vec();
+    }
+}

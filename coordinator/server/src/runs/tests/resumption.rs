@@ -1,0 +1,198 @@
+//! Runs whose coordinator is gone: wherever that was, they end as if nothing had happened.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+
+use prost::Message as _;
+use regatta_ledger::{Ledger, MemoryLedger, RunQuery, RunRecord, StoredEvent};
+use regatta_wire::v1;
+use regatta_wire::v1::run_event::Event;
+
+use super::fake_agent::{Script, completed};
+use super::fixture::{Fixture, Story, build, contract, libtest, spec};
+use super::{FAILED, PASSED, ending_runner, junit, runner};
+
+/// A build that fails once, a suite with tests of every kind, and one whose runner complains.
+fn pipeline() -> v1::RunSpec {
+    let make = v1::Job {
+        retries: 1,
+        ..build("make", &[], &["make"])
+    };
+    let unit = v1::Job {
+        retries: 1,
+        needs: vec!["make".to_owned()],
+        ..libtest("unit")
+    };
+    let later = build("later", &["unit"], &["make"]);
+    spec(vec![make, unit, contract("acceptance"), later])
+}
+
+/// How often each thing has been tried that fails at first.
+type Tries = Arc<Mutex<HashMap<String, u32>>>;
+
+fn is_first(tries: &Tries, what: &str) -> bool {
+    let mut tries = tries.lock().expect("nobody panicked");
+    let count = tries.entry(what.to_owned()).or_default();
+    *count += 1;
+    *count == 1
+}
+
+fn script(fixture: &Fixture, tries: &Tries, tests: &[&str]) -> Script {
+    let tests: Vec<String> = tests.iter().map(|&test| test.to_owned()).collect();
+    let of_unit = Arc::clone(tries);
+    let unit = runner(tests, move |test| {
+        let fails = test == "bad" || (test == "flaky" && is_first(&of_unit, test));
+        Some(match fails {
+            true => completed(101, FAILED),
+            false => completed(0, PASSED),
+        })
+    });
+    let report = |ids: &[String]| (3, junit(ids.iter().map(String::as_str)));
+    let acceptance = ending_runner(fixture, "x\ny\n", report);
+    let tries = Arc::clone(tries);
+    Arc::new(move |spec, execution| {
+        let arguments = &spec.command.as_ref().expect("is set").arguments;
+        match arguments[0].as_str() {
+            "make" if is_first(&tries, "make") => Some(completed(2, "")),
+            "make" => Some(completed(0, "")),
+            "./tests" => unit(spec, execution),
+            _ => acceptance(spec, execution),
+        }
+    })
+}
+
+/// How a run ended, whatever it took.
+#[derive(PartialEq, Eq, Debug)]
+struct Gist {
+    verdict: v1::Verdict,
+    counts: v1::Counts,
+    tests: BTreeMap<String, (v1::TestStatus, u32)>,
+    jobs: BTreeMap<&'static str, (v1::JobStatus, u32)>,
+}
+
+fn gist(story: &Story) -> Gist {
+    let jobs = ["make", "unit", "acceptance", "later"].map(|name| {
+        let job = story.job(name);
+        (name, (job.status(), job.attempts))
+    });
+    let tests = story.tests().into_iter();
+    Gist {
+        verdict: story.end().verdict(),
+        counts: story.counts(),
+        tests: tests
+            .map(|(test, it)| (test, (it.status(), it.attempts)))
+            .collect(),
+        jobs: jobs.into_iter().collect(),
+    }
+}
+
+/// The only run there is, and its events.
+async fn stored(fixture: &Fixture) -> (RunRecord, Vec<StoredEvent>) {
+    let query = RunQuery {
+        limit: 1,
+        ..RunQuery::default()
+    };
+    let found = fixture.ledger.find_runs(query).await.expect("finds");
+    let record = found.into_iter().next().expect("a run");
+    let events = fixture.ledger.read_events(&record.new.run, 0, usize::MAX);
+    let events = events.await.expect("reads");
+    (record, events)
+}
+
+/// What is durable of a run when `count` of its events are.
+async fn cut(record: &RunRecord, events: &[StoredEvent], count: usize) -> (Arc<dyn Ledger>, Tries) {
+    let ledger = Arc::new(MemoryLedger::new());
+    let events = events[..count].to_vec();
+    let tries = Tries::default();
+    for event in &events {
+        let event = v1::RunEvent::decode(event.bytes.clone()).expect("is an event");
+        let tried = match event.event {
+            Some(Event::TestRetried(retried)) => retried.result.expect("is set").test_id,
+            Some(Event::BuildRetried(retried)) => retried.attempt.expect("is set").job,
+            Some(Event::JobFinished(ended)) if ended.job == "make" => ended.job,
+            _ => continue,
+        };
+        is_first(&tries, &tried);
+    }
+    let run = &record.new.run;
+    ledger.start_run(record.new.clone()).await.expect("starts");
+    let appended = ledger.append_events(run, events, None).await;
+    appended.expect("appends");
+    (ledger, tries)
+}
+
+const TESTS: [&str; 5] = ["bad", "fine", "flaky", "good", "ignored"];
+
+#[tokio::test]
+async fn wherever_it_is_cut_a_run_ends_as_if_nothing_had_happened() {
+    let whole = Fixture::start().await;
+    let _agent = whole.agent("a", script(&whole, &Tries::default(), &TESTS));
+    let run = whole.submit(pipeline()).await;
+    let expected = gist(&whole.finish(&run).await);
+    assert_eq!(expected.counts.planned, 7);
+    let (counts, jobs) = (&expected.counts, &expected.jobs);
+    assert_eq!((counts.flaky, counts.failed, counts.skipped), (1, 1, 1));
+    assert_eq!(jobs["make"], (v1::JobStatus::Passed, 2));
+    assert_eq!(jobs["acceptance"].0, v1::JobStatus::Failed, "it complains");
+    let (record, events) = stored(&whole).await;
+    // All but the last, with which the ledger stores that the run has ended.
+    for count in 1..events.len() {
+        let (ledger, tries) = cut(&record, &events, count).await;
+        let successor = whole.successor(ledger).await;
+        // Whoever lists the tests anew finds another one.
+        let is_planned = events[..count].iter().any(|event| {
+            let event = v1::RunEvent::decode(event.bytes.clone()).expect("is an event");
+            matches!(event.event, Some(Event::SuitePlanned(it)) if it.job == "unit")
+        });
+        let more = [&TESTS[..], &["new"]].concat();
+        let tests = if is_planned { &more[..] } else { &TESTS };
+        let _agent = successor.agent("a", script(&successor, &tries, tests));
+        let story = successor.finish(&run).await;
+        assert_eq!(gist(&story), expected, "after {count} events: {story:#?}");
+        let resumed = story.events.iter();
+        let resumed = resumed.filter(|event| matches!(event, Event::RunResumed(_)));
+        assert_eq!(resumed.count(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_run_whose_tests_are_gone_is_unknown_and_says_which() {
+    let whole = Fixture::start().await;
+    let _agent = whole.agent("a", script(&whole, &Tries::default(), &TESTS));
+    let run = whole.submit(pipeline()).await;
+    whole.finish(&run).await;
+    let (record, events) = stored(&whole).await;
+    let told = events.iter().position(|event| {
+        let event = v1::RunEvent::decode(event.bytes.clone()).expect("is an event");
+        matches!(event.event, Some(Event::TestsFinished(it)) if it.results[0].job == "unit")
+    });
+    let (ledger, tries) = cut(&record, &events, told.expect("was told") + 1).await;
+    // Neither the blobs nor the tests are there any more.
+    let other = Fixture::with_ledger(ledger).await;
+    let _agent = other.agent("a", script(&other, &tries, &["new"]));
+    let story = other.finish(&run).await;
+    let unit = story.job("unit");
+    assert_eq!(unit.status(), v1::JobStatus::Unknown);
+    assert!(unit.message.contains("not among"), "{unit:?}");
+    assert_ne!(story.end().verdict(), v1::Verdict::Releasable);
+}
+
+#[tokio::test]
+async fn a_run_that_was_cancelled_stays_cancelled() {
+    let fixture = Fixture::start().await;
+    let run = fixture.submit(pipeline()).await;
+    let request = v1::CancelRunRequest {
+        run_id: run.clone(),
+    };
+    fixture.runs().cancel_run(request).await.expect("cancels");
+    let story = fixture.finish(&run).await;
+    let asked = story
+        .events
+        .iter()
+        .position(|event| matches!(event, Event::CancelRequested(_)));
+    let (record, events) = stored(&fixture).await;
+    let (ledger, _) = cut(&record, &events, asked.expect("is told") + 1).await;
+    let successor = fixture.successor(ledger).await;
+    let story = successor.finish(&run).await;
+    assert!(story.end().cancelled, "{:?}", story.end());
+}
