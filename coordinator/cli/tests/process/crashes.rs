@@ -1,0 +1,99 @@
+//! A coordinator that is killed again and again, at any instant.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::fleet::Fleet;
+use super::program::{Running, write};
+
+const TESTS: usize = 2000;
+const KILLS: u64 = 50;
+/// How long the coordinator lives after it has begun to listen, at most.
+const LONGEST_LIFE: Duration = Duration::from_millis(600);
+/// The test ends in this time, or something has come to a standstill.
+const LIMIT: Duration = Duration::from_secs(600);
+
+const PIPELINE: &str = r#"
+[jobs.many]
+inputs = ["suite.sh"]
+retry = 1
+[jobs.many.suite]
+adapter = "libtest"
+run = ["sh", "suite.sh"]
+"#;
+
+/// Two thousand tests, of which one fails however often it is tried.
+const SUITE: &str = r#"
+for last; do :; done
+case "$*" in
+*--list*--ignored*|*--ignored*--list*) exit ;;
+*--list*) seq 1 2000 | sed 's/.*/test-&: test/'; exit ;;
+esac
+case "$last" in
+test-7) verdict=FAILED; passed=0; failed=1; code=101 ;;
+*) verdict=ok; passed=1; failed=0; code=0 ;;
+esac
+echo; echo "running 1 test"; echo
+echo "test result: $verdict. $passed passed; $failed failed; 0 ignored"
+exit $code
+"#;
+
+/// A sequence without a pattern that matters, the same for a seed (Lehmer's generator of Park and Miller).
+struct Lives(u64);
+
+impl Iterator for Lives {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0 = self.0 * 48_271 % 0x7fff_ffff;
+        let longest = u64::try_from(LONGEST_LIFE.as_micros()).expect("is short");
+        Some(Duration::from_micros(self.0 % longest))
+    }
+}
+
+#[test]
+fn fifty_times_killed_a_coordinator_loses_nothing_and_counts_nothing_twice() {
+    let seed = u64::from(std::process::id());
+    println!("seed {seed}");
+    let mut fleet = Fleet::of(2);
+    let address = fleet.url().trim_start_matches("grpc://").to_owned();
+    let project = tempfile::tempdir().expect("a directory");
+    write(
+        project.path(),
+        &[("regatta.toml", PIPELINE), ("suite.sh", SUITE)],
+    );
+    let mut run = fleet.command();
+    run.args(["--message-format", "json", "run", "--junit", "report.xml"])
+        .current_dir(project.path());
+    let mut begun = Running::begin(&mut run);
+    begun.expect_words(r#""type":"run-submitted""#);
+    let started = Instant::now();
+    let lives = Lives(seed).take(usize::try_from(KILLS).expect("few"));
+    for life in lives {
+        // The instant is the test's input; nothing is waited for.
+        std::thread::sleep(life);
+        fleet.kill_coordinator();
+        fleet.start_coordinator(&address);
+        assert!(started.elapsed() < LIMIT, "it takes too long");
+    }
+    let ended = begun.end();
+    ended.expect_code(100);
+    let mut told = BTreeMap::new();
+    for line in ended.lines("test") {
+        *told.entry(line["test"].to_string()).or_insert(0) += 1;
+    }
+    assert_eq!(told.len(), TESTS);
+    assert!(told.values().all(|count| *count == 1), "{told:?}");
+    let finished = ended.finished();
+    let counts = &finished["counts"];
+    assert_eq!(finished["verdict"], "NOT_RELEASABLE", "{finished}");
+    assert_eq!(counts["planned"], TESTS, "{counts}");
+    assert_eq!(counts["failed"], 1, "{counts}");
+    // A pass that was stored and not told yet is found in the cache.
+    let passed = ["passed", "cached"].map(|part| counts[part].as_u64());
+    let passed: u64 = passed.into_iter().flatten().sum();
+    assert_eq!(passed, TESTS as u64 - 1, "{counts}");
+    let report = std::fs::read_to_string(project.path().join("report.xml")).expect("JUnit");
+    assert_eq!(report.matches("<testcase ").count(), TESTS);
+    fleet.stop();
+}
