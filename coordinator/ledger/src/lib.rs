@@ -9,13 +9,15 @@
 //!   transaction, so that durability costs one write to disk for all of them.
 //! - Events of a run are never changed, and read back in order, byte for byte.
 //! - Reserved tokens never decrease.
-//! - SQL is written in `sqlite` and nowhere else in the house. Events are opaque here: this crate knows
-//!   no protocol.
+//! - SQL is written here and nowhere else in the house: what every database understands in `statements`,
+//!   what its rows mean in `rows`. Events are opaque here: this crate knows no protocol.
 
 mod history;
 mod memory_ledger;
 mod port;
+mod rows;
 mod sqlite;
+mod statements;
 
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
