@@ -1,8 +1,8 @@
 //! What must be remembered: runs, their events, what tests were seen to do, and which fencing tokens
 //! were used.
 //!
-//! The [`Ledger`] port hides where: [`SqliteLedger`] in a file, [`MemoryLedger`] nowhere, for tests. All
-//! adapters pass the suite in `conformance` (feature `testing`).
+//! The [`Ledger`] port hides where: [`SqliteLedger`] in a file, [`PostgresLedger`] in a PostgreSQL database,
+//! [`MemoryLedger`] nowhere, for tests. All adapters pass the suite in `conformance` (feature `testing`).
 //!
 //! Invariants:
 //! - A method that has returned `Ok` has made durable what it was given; several callers share one
@@ -15,6 +15,7 @@
 mod history;
 mod memory_ledger;
 mod port;
+mod postgres;
 mod rows;
 mod sqlite;
 mod statements;
@@ -27,4 +28,7 @@ pub use history::{
 };
 pub use memory_ledger::MemoryLedger;
 pub use port::{Ledger, LedgerError, NewRun, RunCounts, RunEnd, RunQuery, RunRecord, StoredEvent};
+pub use postgres::{
+    OpenPostgresError, ParseAddressError, PostgresAddress, PostgresLedger, ReadPasswordFileError,
+};
 pub use sqlite::{OpenLedgerError, SqliteLedger};

@@ -28,7 +28,8 @@ mod pipeline;
 mod program;
 #[path = "../docker/quarantine.rs"]
 mod quarantine;
-
+#[path = "../../../ledger/tests/postgres/small_disk.rs"]
+mod small_disk;
 #[path = "../docker/why.rs"]
 mod why;
 
