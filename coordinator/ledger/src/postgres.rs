@@ -1,4 +1,4 @@
-//! A ledger in a PostgreSQL database, from version 12 on.
+//! A ledger in a PostgreSQL database; tried with version 15.
 //!
 //! One task writes, through the session that holds the database's lock (`owner`); a few sessions read
 //! (`readers`). Everything is in a schema of its own, which is SQLite's in other words (`dialect`).

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+/// PostgreSQL's own.
+const DEFAULT_PORT: u16 = 5432;
 /// The longest that the server may take to start or to stop.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Where Debian has each release's programs.
@@ -31,6 +33,8 @@ pub(crate) enum Stop {
 #[derive(Debug)]
 pub(crate) struct PostgresServer {
     directory: TempDir,
+    /// Which is a part of its socket's name, too.
+    port: u16,
     /// More of its settings.
     settings: Vec<String>,
     child: Option<Child>,
@@ -41,8 +45,22 @@ impl PostgresServer {
         Self::with_settings(&[])
     }
 
+    /// One that listens on loopback as well, where it wants a password.
+    pub(crate) fn on_tcp(password: &str) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        drop(listener);
+        let server = Self::begun(port, &["listen_addresses=127.0.0.1"]);
+        server.sql(&format!("ALTER ROLE {USER} PASSWORD '{password}'"));
+        server
+    }
+
     /// With settings of its own, as `NAME=VALUE`.
     pub(crate) fn with_settings(settings: &[&str]) -> Self {
+        Self::begun(DEFAULT_PORT, settings)
+    }
+
+    fn begun(port: u16, settings: &[&str]) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("regatta-postgres-")
             .tempdir()
@@ -50,12 +68,14 @@ impl PostgresServer {
         give_away(directory.path());
         let mut server = Self {
             directory,
+            port,
             settings: settings.iter().map(ToString::to_string).collect(),
             child: None,
         };
         let mut make = as_server_user("initdb");
         make.args([
-            "--auth=trust",
+            "--auth-local=trust",
+            "--auth-host=scram-sha-256",
             "--encoding=UTF8",
             "--no-locale",
             "--no-sync",
@@ -72,6 +92,7 @@ impl PostgresServer {
         let mut start = as_server_user("postgres");
         start.arg("-D").arg(self.data());
         start.arg("-k").arg(self.directory.path());
+        start.args(["-p", &self.port.to_string()]);
         for setting in ["listen_addresses=", "max_connections=30"] {
             start.args(["-c", setting]);
         }
@@ -135,6 +156,11 @@ impl PostgresServer {
         format!("postgres://{USER}@/{database}?host={directory}")
     }
 
+    /// The host and the port of the one that listens on loopback.
+    pub(crate) fn authority(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
     /// What a statement answers, as text; statements that have no place in a transaction go alone.
     #[track_caller]
     pub(crate) fn sql(&self, statements: &str) -> String {
@@ -163,6 +189,7 @@ impl PostgresServer {
     fn client(&self, program: &str) -> Command {
         let mut command = Command::new(find(program));
         command.arg("--host").arg(self.directory.path());
+        command.args(["--port", &self.port.to_string()]);
         command
     }
 }
