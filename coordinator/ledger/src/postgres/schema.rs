@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::address::PostgresAddress;
 use super::dialect;
 use super::failure::{CallError, chain};
-use super::session::{SCHEMA, Session, number};
+use super::session::{OPEN_TIMEOUT, SCHEMA, Session, number};
 use super::value::Value;
 use crate::rows::Columns;
 use crate::sqlite::MIGRATIONS;
@@ -131,7 +131,13 @@ pub(super) async fn open(address: &PostgresAddress) -> Result<(Holder, i64), Ope
 
 async fn connect(address: &PostgresAddress) -> Result<Session, OpenPostgresError> {
     let place = || address.place().to_owned();
-    let session = Session::open(address).await.map_err(|error| {
+    // The address bounds how long it takes to be let in, not how long it takes to be answered then.
+    let opened = timeout(OPEN_TIMEOUT, Session::open(address)).await;
+    let opened = opened.map_err(|_| OpenPostgresError::Unreachable {
+        place: place(),
+        detail: format!("no answer in {OPEN_TIMEOUT:?}"),
+    })?;
+    let session = opened.map_err(|error| {
         let (place, detail) = (place(), chain(&error));
         match error.as_db_error() {
             Some(_) => OpenPostgresError::Refused { place, detail },

@@ -23,7 +23,7 @@ const SILENCE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an answer may take, in which the server should have given up by itself.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a session may take to be made, for each host that has to be tried.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often the server looks, while it works, whether there is still somebody to answer.
 const CLIENT_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 

@@ -1,6 +1,8 @@
 //! Who gets a database, and who does not.
 
-use regatta_ledger::{Ledger, OpenPostgresError, PostgresAddress, PostgresLedger};
+use std::time::{Duration, Instant};
+
+use regatta_ledger::{Ledger, OpenPostgresError, PostgresAddress, PostgresLedger, RunQuery};
 
 use super::open;
 use super::server::{DATABASE, PostgresServer, USER};
@@ -72,4 +74,67 @@ async fn a_database_that_will_not_do_is_refused_with_what_to_do() {
         matches!(error, OpenPostgresError::Unreachable { .. }),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_is_not_waited_for_for_ever() {
+    let server = PostgresServer::start();
+    server.send("STOP");
+    let asked = Instant::now();
+    let error = refused(&server.url(DATABASE)).await;
+    server.send("CONT");
+    assert!(error.to_string().contains("no answer"), "{error}");
+    assert!(asked.elapsed() < Duration::from_secs(30));
+}
+
+/// What a release that knew the first migration alone would have left behind.
+const FIRST_VERSION: &str = r#"
+    CREATE SCHEMA regatta;
+    SET search_path = regatta;
+    CREATE TABLE schema_version (version BIGINT NOT NULL);
+    INSERT INTO schema_version VALUES (1);
+    CREATE TABLE runs (
+        run TEXT COLLATE "C" PRIMARY KEY, tenant TEXT COLLATE "C" NOT NULL,
+        description TEXT COLLATE "C" NOT NULL, commit_id TEXT COLLATE "C" NOT NULL,
+        branch TEXT COLLATE "C" NOT NULL, submitted_at BIGINT NOT NULL, finished_at BIGINT,
+        verdict TEXT COLLATE "C", planned BIGINT, passed BIGINT, flaky BIGINT, failed BIGINT,
+        cached BIGINT, skipped BIGINT, not_run BIGINT, rowid BIGINT GENERATED ALWAYS AS IDENTITY
+    );
+    CREATE TABLE events (
+        run TEXT COLLATE "C" NOT NULL, sequence BIGINT NOT NULL, bytes BYTEA NOT NULL,
+        PRIMARY KEY (run, sequence)
+    );
+    CREATE TABLE test_history (
+        tenant TEXT COLLATE "C" NOT NULL, suite TEXT COLLATE "C" NOT NULL, test TEXT COLLATE "C" NOT NULL,
+        expected_nanos BIGINT NOT NULL, runs BIGINT NOT NULL, failures BIGINT NOT NULL,
+        flakes BIGINT NOT NULL, last_run BIGINT NOT NULL, last_key TEXT COLLATE "C",
+        PRIMARY KEY (tenant, suite, test)
+    );
+    CREATE TABLE numbers (
+        name TEXT COLLATE "C" PRIMARY KEY, value BIGINT NOT NULL,
+        rowid BIGINT GENERATED ALWAYS AS IDENTITY
+    );
+    INSERT INTO runs (run, tenant, description, commit_id, branch, submitted_at)
+        VALUES ('r', '', 'd', 'c', 'b', 1);
+    INSERT INTO test_history VALUES ('', 'unit', 'a', 100000000, 7, 1, 0, 5, NULL);
+    INSERT INTO numbers (name, value) VALUES ('reserved_tokens', 4096);
+"#;
+
+#[tokio::test]
+async fn what_an_earlier_release_learnt_is_kept() {
+    let server = PostgresServer::start();
+    server.sql(FIRST_VERSION);
+    let ledger = open(&server).await;
+    assert_eq!(ledger.reserved_tokens().await, Ok(4096));
+    let tenant = "".parse().expect("valid");
+    let history = ledger.read_history(&tenant, None).await.expect("reads");
+    let known = history
+        .iter()
+        .map(|it| (it.runs, it.timing.spread.as_millis()));
+    assert_eq!(known.collect::<Vec<_>>(), [(7, 50)]);
+    let all = RunQuery {
+        limit: 10,
+        ..RunQuery::default()
+    };
+    assert_eq!(ledger.find_runs(all).await.map(|runs| runs.len()), Ok(1));
 }

@@ -126,15 +126,21 @@ impl PostgresServer {
     }
 
     pub(crate) fn stop(&mut self, how: Stop) {
-        let mut child = self.child.take().expect("it runs");
         let signal = match how {
             Stop::Fast => "INT",
             Stop::Immediate => "QUIT",
         };
+        self.send(signal);
+        let mut child = self.child.take().expect("it runs");
+        child.wait().expect("it ends");
+    }
+
+    /// Sends a signal to the process that takes connections.
+    pub(crate) fn send(&self, signal: &str) {
+        let child = self.child.as_ref().expect("it runs");
         let mut kill = Command::new("kill");
         kill.args(["-s", signal, &child.id().to_string()]);
         expect_success(&kill.output().expect("kill starts"));
-        child.wait().expect("it ends");
     }
 
     /// Where the socket is.
