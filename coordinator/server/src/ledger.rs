@@ -7,6 +7,8 @@ use regatta_ledger::{
     Ledger, OpenLedgerError, OpenPostgresError, PostgresAddress, PostgresLedger, SqliteLedger,
 };
 
+use crate::measuring_ledger::MeasuringLedger;
+
 /// The ledger's file in the state directory.
 const FILE: &str = "ledger.sqlite";
 
@@ -26,12 +28,13 @@ pub(crate) async fn open(
     address: Option<&PostgresAddress>,
     state: &Path,
 ) -> Result<Arc<dyn Ledger>, LedgerOpeningError> {
-    match address {
+    let ledger: Arc<dyn Ledger> = match address {
         Some(address) => {
             let ledger = PostgresLedger::open(address.clone()).await?;
             tracing::info!(%address, "the ledger is open");
-            Ok(Arc::new(ledger))
+            Arc::new(ledger)
         }
-        None => Ok(Arc::new(SqliteLedger::open(&state.join(FILE))?)),
-    }
+        None => Arc::new(SqliteLedger::open(&state.join(FILE))?),
+    };
+    Ok(Arc::new(MeasuringLedger::new(ledger)))
 }

@@ -25,6 +25,7 @@ mod grpc_server;
 mod health;
 mod http;
 mod ledger;
+mod measuring_ledger;
 mod metrics_recorder;
 mod metrics_server;
 mod operations;
