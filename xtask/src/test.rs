@@ -24,8 +24,8 @@ pub(crate) struct Arguments {
     rest: Vec<String>,
 }
 
-/// The feature that turns on the tests that need root on this machine.
-const MACHINE_FEATURES: &str = "regatta/process-tests";
+/// Features that turn on the tests that need root on this machine, and PostgreSQL.
+const MACHINE_FEATURES: &str = "regatta/process-tests,regatta-ledger/postgres-tests";
 /// Features that turn on the tests that need the real Docker daemon.
 const DOCKER_FEATURES: &str = "regatta/docker-tests,regatta-runtime/docker-tests";
 /// The feature that turns on the tests that run the Remote Execution API's real clients.
@@ -39,9 +39,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut test = workspace::cargo();
     test.args(["test", "--workspace"]);
     if rustix::process::geteuid().is_root() {
+        // The server's own programs are not on the path; this one comes with them.
+        tools::debian("pg_createcluster", "postgresql")?;
         test.args(["--features", MACHINE_FEATURES]);
     } else {
-        let what = "every test that mounts file systems and makes namespaces";
+        let what = "every test that mounts file systems, makes namespaces or starts PostgreSQL";
         leave_out(what, "they need root; run this as root, or in a container")?;
     }
     let before = containers()?;

@@ -1,6 +1,5 @@
 //! The agent's one connection to the coordinator, kept up.
 
-mod backoff;
 mod sync;
 mod translate;
 

@@ -29,6 +29,7 @@ mod import;
 pub mod interrupts;
 pub mod jest;
 pub mod jobs;
+pub mod ledger_reference;
 pub mod logging;
 mod memory;
 pub mod options;

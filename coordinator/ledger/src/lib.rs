@@ -1,21 +1,24 @@
 //! What must be remembered: runs, their events, what tests were seen to do, and which fencing tokens
 //! were used.
 //!
-//! The [`Ledger`] port hides where: [`SqliteLedger`] in a file, [`MemoryLedger`] nowhere, for tests. All
-//! adapters pass the suite in `conformance` (feature `testing`).
+//! The [`Ledger`] port hides where: [`SqliteLedger`] in a file, [`PostgresLedger`] in a PostgreSQL database,
+//! [`MemoryLedger`] nowhere, for tests. All adapters pass the suite in `conformance` (feature `testing`).
 //!
 //! Invariants:
 //! - A method that has returned `Ok` has made durable what it was given; several callers share one
 //!   transaction, so that durability costs one write to disk for all of them.
 //! - Events of a run are never changed, and read back in order, byte for byte.
 //! - Reserved tokens never decrease.
-//! - SQL is written in `sqlite` and nowhere else in the house. Events are opaque here: this crate knows
-//!   no protocol.
+//! - SQL is written here and nowhere else in the house: what every database understands in `statements`,
+//!   what its rows mean in `rows`. Events are opaque here: this crate knows no protocol.
 
 mod history;
 mod memory_ledger;
 mod port;
+mod postgres;
+mod rows;
 mod sqlite;
+mod statements;
 
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
@@ -25,4 +28,7 @@ pub use history::{
 };
 pub use memory_ledger::MemoryLedger;
 pub use port::{Ledger, LedgerError, NewRun, RunCounts, RunEnd, RunQuery, RunRecord, StoredEvent};
+pub use postgres::{
+    OpenPostgresError, ParseAddressError, PostgresAddress, PostgresLedger, ReadPasswordFileError,
+};
 pub use sqlite::{OpenLedgerError, SqliteLedger};

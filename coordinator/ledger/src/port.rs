@@ -50,7 +50,8 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
     /// The times of a test are kept apart for a bounded number of images and branches, those that ran last.
     ///
     /// # Errors
-    /// [`LedgerError`]: nothing was learnt.
+    /// [`LedgerError`]: nothing was learnt; or, if the database went away meanwhile and has stayed away, all
+    /// of it may have been, which the error says. So this is not to be repeated blindly.
     async fn observe_suite(&self, seen: SuiteObservation) -> Result<(), LedgerError>;
 
     /// What is known of a suite that is about to run somewhere.
@@ -90,7 +91,8 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
 /// Why the ledger did not do what it was asked to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LedgerError {
-    /// The database failed. Trying again may help if its disk was full or it was locked.
+    /// The database failed, or is away. Trying again may help if its disk was full, it was locked or it was
+    /// restarted.
     #[error("the ledger is unavailable: {detail}")]
     Unavailable {
         /// What the database said.
@@ -102,6 +104,12 @@ pub enum LedgerError {
         /// What was found.
         detail: String,
     },
+    /// Another coordinator has used the database since this one lost it, and what this one knows of it holds
+    /// no more. Restart this one, or stop it.
+    #[error(
+        "another coordinator has taken the ledger over; stop this one, or restart it once the other has gone"
+    )]
+    Superseded,
     /// The ledger has been closed.
     #[error("the ledger has been closed")]
     Closed,

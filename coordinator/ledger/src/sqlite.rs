@@ -21,6 +21,7 @@ use crate::{
     Ledger, LedgerError, NewRun, Place, RunEnd, RunQuery, RunRecord, StoredEvent, SuiteKnowledge,
     SuiteObservation, TestHistory,
 };
+pub(crate) use schema::MIGRATIONS;
 pub use schema::OpenLedgerError;
 use thread::LedgerThread;
 

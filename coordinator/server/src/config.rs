@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use regatta_ledger::PostgresAddress;
 use regatta_model::{ImageReference, Platform, Resources, TenantId};
 
 use crate::runs::AuditShare;
@@ -27,6 +28,9 @@ pub struct CoordinatorConfig {
     /// The URL below which blobs (`cas`), action results (`ac`) and `assets` are stored: `file:///directory`,
     /// `s3://bucket/prefix`, `memory://`. Default: the state directory.
     pub storage: Option<String>,
+    /// The database in which runs, and what was learnt of tests, are remembered; no other coordinator may use
+    /// it at the same time. Default: a file in the state directory.
+    pub ledger: Option<PostgresAddress>,
     /// The image for work that names none. Default: none, which leaves it to the agent.
     pub default_image: Option<ImageReference>,
     /// What work uses that does not say so. Default: one CPU, and the agent's own share of memory.
@@ -73,6 +77,7 @@ impl CoordinatorConfig {
             http_listen: Some(SocketAddr::new(loopback, DEFAULT_HTTP_PORT)),
             state_directory: state_directory.into(),
             storage: None,
+            ledger: None,
             default_image: None,
             default_resources: Resources {
                 cpu_milli: 1000,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::TryFutureExt as _;
 use regatta_cas::OpenStoreError;
-use regatta_ledger::{Ledger, OpenLedgerError, SqliteLedger};
+use regatta_ledger::Ledger;
 use regatta_model::TenantId;
 use regatta_scheduler::SchedulerConfig;
 use regatta_verdict::SigningKey;
@@ -27,6 +27,7 @@ use crate::dispatch::{self, DispatchConfig, Dispatcher};
 use crate::execution::ExecutionParts;
 use crate::grpc_server::serve_grpc;
 use crate::http::{self, HttpParts};
+use crate::ledger::{self, LedgerOpeningError};
 use crate::metrics_recorder::recorder;
 use crate::operations::{OperationSettings, Operations};
 use crate::runs::{RunRegistry, RunServices, StartRunsError};
@@ -91,7 +92,7 @@ pub enum StartError {
     Storage(#[from] OpenStoreError),
     /// The ledger cannot be opened.
     #[error("cannot open the ledger")]
-    Ledger(#[from] OpenLedgerError),
+    Ledger(#[from] LedgerOpeningError),
     /// There is no key to sign with.
     #[error(transparent)]
     VerdictKey(#[from] VerdictKeyError),
@@ -147,8 +148,7 @@ impl Coordinator {
             None => (url_of(state.path()), Writers::This),
         };
         let storage = Storage::open(&url, writers)?;
-        let ledger: Arc<dyn Ledger> =
-            Arc::new(SqliteLedger::open(&state.path().join("ledger.sqlite"))?);
+        let ledger = ledger::open(config.ledger.as_ref(), state.path()).await?;
         let dispatcher = Dispatcher::start(dispatch_config(&config), Arc::clone(&ledger)).await?;
         let uploads = Arc::new(UploadRegistry::new(UploadSettings {
             directory: state.subdirectory("uploads")?,

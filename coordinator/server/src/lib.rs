@@ -24,6 +24,8 @@ pub mod fleet_service;
 mod grpc_server;
 mod health;
 mod http;
+mod ledger;
+mod measuring_ledger;
 mod metrics_recorder;
 mod metrics_server;
 mod operations;
@@ -40,7 +42,9 @@ mod verdict_key;
 
 pub use config::{CoordinatorConfig, DEFAULT_GRPC_PORT, DEFAULT_HTTP_PORT};
 pub use coordinator::{Coordinator, ServeError, StartError};
+pub use ledger::LedgerOpeningError;
 pub use metrics_server::MetricsServer;
+pub use regatta_ledger::{ParseAddressError, PostgresAddress, ReadPasswordFileError};
 pub use runs::{AuditShare, InvalidAuditShareError};
 pub use state_directory::StateDirectoryError;
 pub use verdict_key::{VerdictKeyError, make as make_verdict_key};

@@ -79,6 +79,10 @@ const COUNTERS: &[(&str, &str)] = &[
         "regatta_live_output_dropped_bytes_total",
         "live output that its reader could not take in time; results have it all",
     ),
+    (
+        "regatta_ledger_failures_total",
+        "calls of the ledger that failed, by call",
+    ),
     ("regatta_runs_finished_total", "runs by verdict"),
     (
         "regatta_tests_finished_total",
@@ -110,6 +114,10 @@ fn describe() {
     describe_histogram!(
         "regatta_publish_seconds",
         "from a command's end until its result is accepted"
+    );
+    describe_histogram!(
+        "regatta_ledger_seconds",
+        "from a call of the ledger to its answer, by call"
     );
     for (name, help) in COUNTERS {
         describe_counter!(*name, *help);

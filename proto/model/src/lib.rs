@@ -6,6 +6,7 @@
 //! - Nothing here reads a clock or a random source: times and ids are given.
 
 mod action;
+mod backoff;
 mod digest;
 mod ids;
 mod outcome;
@@ -13,6 +14,7 @@ mod platform;
 mod time;
 
 pub use action::{Isolation, NetworkAccess, ParseIsolationError, RootDirectory};
+pub use backoff::Backoff;
 pub use digest::{Digest, DigestHasher, ParseDigestError};
 pub use ids::{
     AgentId, AttemptNumber, FencingToken, ImageReference, InvalidIdError, JobName, LeaseId, RunId,

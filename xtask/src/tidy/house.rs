@@ -88,6 +88,7 @@ const ONLY_IN: &[(&str, &str)] = &[
     ("bollard", "regatta-runtime"),
     ("object_store", "regatta-cas"),
     ("rusqlite", "regatta-ledger"),
+    ("tokio-postgres", "regatta-ledger"),
 ];
 
 /// Crates that decide and do nothing else, with the foreign crates that they may use: those that know no

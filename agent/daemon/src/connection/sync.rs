@@ -1,10 +1,11 @@
 //! Connecting, exchanging reports for desired states, and connecting again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use regatta_agent_core::{ConnectionId, Event};
-use regatta_model::AgentId;
+use regatta_model::{AgentId, Backoff};
 use regatta_wire::v1;
 use regatta_wire::v1::fleet_client::FleetClient;
 use tokio::sync::{Notify, mpsc};
@@ -12,7 +13,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
-use super::backoff::{Backoff, randomness};
 use super::translate::desired_from_wire;
 use crate::error::AgentError;
 use crate::lease_spec::LeaseDefaults;
@@ -23,6 +23,8 @@ use crate::occurrence::{Occurrence, OccurrenceSender};
 const MAX_DESIRED_STATE_BYTES: usize = 64 << 20;
 /// The largest report that is sent, in bytes: as much as the coordinator takes.
 const MAX_REPORT_BYTES: usize = 32 << 20;
+/// How long to wait before the first and between later attempts to connect again.
+const RECONNECT_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// What it takes to connect.
 #[derive(Clone, Debug)]
@@ -43,7 +45,8 @@ pub(crate) struct Outgoing {
 
 /// Keeps a connection up until the driver is gone or the coordinator refuses this agent for good.
 pub(crate) async fn keep_connected(settings: ConnectionSettings, driver: OccurrenceSender) {
-    let mut backoff = Backoff::new();
+    let (first, longest) = RECONNECT_PAUSES;
+    let mut backoff = Backoff::new(first, longest);
     for number in 1.. {
         let id = ConnectionId(number);
         match settings.endpoint.connect().await {
@@ -69,6 +72,11 @@ pub(crate) async fn keep_connected(settings: ConnectionSettings, driver: Occurre
         }
         tokio::time::sleep(backoff.delay(randomness())).await;
     }
+}
+
+/// A number nobody else has.
+fn randomness() -> u64 {
+    uuid::Uuid::new_v4().as_u64_pair().0
 }
 
 /// One connection, from its first report to its end.

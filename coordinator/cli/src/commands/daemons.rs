@@ -69,6 +69,10 @@ pub(super) async fn coordinator(
     let mut config = CoordinatorConfig::new(directory);
     listen_on(&mut config, &options.listen);
     config.storage = options.storage;
+    let ledger = options
+        .ledger
+        .map(|reference| reference.resolve(&|name| std::env::var_os(name)));
+    config.ledger = ledger.transpose().or_exit(ExitCode::BadConfiguration)?;
     config.clients_may_write = options.clients_may_write.into_iter().collect();
     config.unwatched_grace = options.abandoned_grace.unwrap_or(config.unwatched_grace);
     config.audit_share =

@@ -8,6 +8,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use regatta_model::{ImageReference, TenantId};
 
+use crate::ledger_reference::LedgerReference;
+
 /// Options of `regatta up`.
 #[derive(Clone, Debug, Args)]
 #[command(
@@ -50,6 +52,16 @@ pub struct CoordinatorOptions {
     /// Where blobs and action results are stored: file:///DIR, s3://BUCKET/PREFIX, memory://
     #[arg(long, value_name = "URL")]
     pub storage: Option<String>,
+    /// Where runs are remembered, and what was learnt of tests: postgres://USER@HOST/DATABASE, or where such an
+    /// address is to be found: file:FILE, env:VARIABLE; by default a file in the state directory. A password
+    /// comes from there, or from PGPASSFILE, never from this line, which everybody can see
+    #[arg(
+        long,
+        env = "REGATTA_LEDGER",
+        hide_env_values = true,
+        value_name = "ADDRESS"
+    )]
+    pub ledger: Option<LedgerReference>,
     /// The key that signs verdicts, of `regatta keys --new`; by default one in the state directory
     #[arg(long, value_name = "FILE")]
     pub verdict_key: Option<PathBuf>,

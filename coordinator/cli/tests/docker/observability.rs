@@ -56,6 +56,7 @@ fn metrics_tell_how_long_a_runs_work_took() {
     let (status, metrics) = fleet.page("/metrics");
     assert_eq!(status, 200);
     for name in [
+        "regatta_ledger_seconds_count{call=\"append_events\"}",
         "regatta_queue_seconds_count",
         "regatta_lease_to_exec_seconds_count",
         "regatta_exec_seconds_count",

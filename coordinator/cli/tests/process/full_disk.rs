@@ -1,51 +1,12 @@
 //! A coordinator whose disk is full.
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
 use super::fleet::Fleet;
 use super::program::{Ended, Running, wait_until, write};
+use super::small_disk::SmallDisk;
 
 /// Talks until it is stopped.
 const TALKER: &str =
     "[jobs.talk]\nrun = 'while :; do echo and so on and so on; sleep 0.01; done'\n";
-
-/// A small file system, unmounted when dropped.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(at: &Path) -> Self {
-        std::fs::create_dir(at).expect("a directory");
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=32m", "tmpfs"]);
-        let mounted = Ended::of(mount.arg(at));
-        mounted.expect_code(0);
-        Self(at.to_owned())
-    }
-
-    fn filler(&self) -> PathBuf {
-        self.0.join("filler")
-    }
-
-    /// Takes up all the room there is.
-    fn fill(&self) {
-        let mut filler = std::fs::File::create(self.filler()).expect("a file");
-        let block = [0; 4096];
-        while filler.write_all(&block).is_ok() {}
-    }
-
-    fn make_room(&self) {
-        std::fs::remove_file(self.filler()).expect("it is there");
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let mut unmount = Command::new("umount");
-        drop(unmount.args(["--lazy"]).arg(&self.0).status());
-    }
-}
 
 #[test]
 fn a_coordinator_without_room_ends_its_runs_says_so_and_recovers() {

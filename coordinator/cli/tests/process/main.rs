@@ -1,6 +1,6 @@
 //! The `regatta` command without Docker: a coordinator and agents as processes, jobs as plain processes of
 //! this machine. `cargo xtask test` turns these on (feature `process-tests`); they need root for
-//! namespaces and mounts, and cargo.
+//! namespaces and mounts, cargo, and Debian's PostgreSQL.
 //!
 //! What holds whatever jobs run in is tested with Docker as well, by the same tests.
 
@@ -25,11 +25,16 @@ mod full_disk;
 mod observability;
 #[path = "../docker/pipeline.rs"]
 mod pipeline;
+mod postgres;
+#[path = "../../../ledger/tests/postgres/server.rs"]
+#[expect(dead_code, reason = "these tests need a part of it")]
+mod postgres_server;
 #[path = "../fixture/program.rs"]
 mod program;
 #[path = "../docker/quarantine.rs"]
 mod quarantine;
-
+#[path = "../../../ledger/tests/postgres/small_disk.rs"]
+mod small_disk;
 #[path = "../docker/why.rs"]
 mod why;
 

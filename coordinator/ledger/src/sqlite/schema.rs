@@ -9,8 +9,9 @@ use rusqlite::{Connection, ErrorCode};
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Each brings the database from the version of its index to the next; `user_version` counts them.
-/// What has been released is never edited: a change is one more of them.
-pub(super) const MIGRATIONS: &[&str] = &[
+/// What has been released is never edited: a change is one more of them. They are PostgreSQL's as well, once
+/// `postgres::dialect` has put them into its words: keep to what it knows.
+pub(crate) const MIGRATIONS: &[&str] = &[
     "
     CREATE TABLE runs (
         run TEXT PRIMARY KEY,

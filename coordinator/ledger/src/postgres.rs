@@ -1,0 +1,174 @@
+//! A ledger in a PostgreSQL database; tried with version 15.
+//!
+//! One task writes, through the session that holds the database's lock (`owner`); a few sessions read
+//! (`readers`). Everything is in a schema of its own, which is SQLite's in other words (`dialect`).
+
+mod address;
+mod dialect;
+mod failure;
+mod learning;
+mod owner;
+mod password_file;
+mod readers;
+mod schema;
+mod session;
+mod text;
+mod value;
+mod write;
+
+use async_trait::async_trait;
+use regatta_model::{RunId, TenantId};
+use tokio::sync::{mpsc, oneshot};
+
+pub use address::{ParseAddressError, PostgresAddress};
+pub use password_file::ReadPasswordFileError;
+pub use schema::OpenPostgresError;
+
+use crate::rows::{self, Columns, bounded};
+use crate::statements::{
+    FIND_RUNS, READ_EVENTS, READ_HISTORY, READ_NUMBER, READ_OVERHEAD, READ_SUITE, RESERVED_TOKENS,
+};
+use crate::{
+    Ledger, LedgerError, NewRun, Place, RunEnd, RunQuery, RunRecord, StoredEvent, SuiteKnowledge,
+    SuiteObservation, TestHistory,
+};
+use owner::{Owner, Request};
+use readers::Readers;
+use value::Value;
+use write::Write;
+
+/// Requests that may wait; a caller beyond it waits until there is room.
+const MAX_QUEUED_REQUESTS: usize = 1024;
+
+/// A ledger in a PostgreSQL database, which it has for itself. Dropping it gives the database back once
+/// everything queued is done.
+#[derive(Debug)]
+pub struct PostgresLedger {
+    writes: mpsc::Sender<Request>,
+    readers: Readers,
+}
+
+impl PostgresLedger {
+    /// Opens the database, and makes or migrates what is in it if need be. It is kept from other coordinators
+    /// for as long as this one lives.
+    ///
+    /// # Errors
+    /// [`OpenPostgresError`] says what to do.
+    pub async fn open(address: PostgresAddress) -> Result<Self, OpenPostgresError> {
+        let (holder, term) = schema::open(&address).await?;
+        let (writes, requests) = mpsc::channel(MAX_QUEUED_REQUESTS);
+        let owner = Owner::new(address.clone(), holder, term);
+        // It ends when the sender does.
+        drop(tokio::spawn(owner.serve(requests)));
+        let readers = Readers::new(address);
+        Ok(Self { writes, readers })
+    }
+
+    async fn write(&self, write: Write) -> Result<(), LedgerError> {
+        let (answer, written) = oneshot::channel();
+        let request = Request { write, answer };
+        let sent = self.writes.send(request).await;
+        sent.map_err(|_| LedgerError::Closed)?;
+        written.await.map_err(|_| LedgerError::Closed)?
+    }
+}
+
+/// A number nobody else has.
+fn randomness() -> u64 {
+    uuid::Uuid::new_v4().as_u64_pair().0
+}
+
+#[async_trait]
+impl Ledger for PostgresLedger {
+    async fn start_run(&self, run: NewRun) -> Result<(), LedgerError> {
+        self.write(Write::StartRun(run)).await
+    }
+
+    async fn append_events(
+        &self,
+        run: &RunId,
+        events: Vec<StoredEvent>,
+        end: Option<RunEnd>,
+    ) -> Result<(), LedgerError> {
+        let run = run.clone();
+        self.write(Write::AppendEvents { run, events, end }).await
+    }
+
+    async fn read_events(
+        &self,
+        run: &RunId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<StoredEvent>, LedgerError> {
+        let values = [
+            Value::text(run.as_str()),
+            Value::Number(bounded(after)),
+            Value::Number(bounded(limit)),
+        ];
+        self.readers
+            .read_all(READ_EVENTS, &values, rows::event)
+            .await
+    }
+
+    async fn find_runs(&self, query: RunQuery) -> Result<Vec<RunRecord>, LedgerError> {
+        let values = [
+            Value::optional_text(query.run.as_ref().map(RunId::as_str)),
+            Value::optional_text(query.tenant.as_ref().map(TenantId::as_str)),
+            Value::Number(query.active_only.into()),
+            Value::optional_text(query.commit.as_deref()),
+            Value::Number(bounded(query.limit)),
+        ];
+        self.readers
+            .read_all(FIND_RUNS, &values, rows::run_record)
+            .await
+    }
+
+    async fn observe_suite(&self, seen: SuiteObservation) -> Result<(), LedgerError> {
+        self.write(Write::ObserveSuite(seen)).await
+    }
+
+    async fn read_suite(
+        &self,
+        tenant: &TenantId,
+        suite: &str,
+        place: &Place,
+    ) -> Result<SuiteKnowledge, LedgerError> {
+        let values = [
+            Value::text(&place.image),
+            Value::text(&place.branch),
+            Value::text(tenant.as_str()),
+            Value::text(suite),
+        ];
+        let tests = self.readers.read_all(READ_SUITE, &values, rows::known_test);
+        let tests = tests.await?;
+        let overhead = |row: &dyn Columns| rows::duration(row, 0);
+        let overheads = self.readers.read_all(READ_OVERHEAD, &values[2..], overhead);
+        let batch_overhead = overheads.await?.into_iter().next();
+        Ok(SuiteKnowledge {
+            tests,
+            batch_overhead,
+        })
+    }
+
+    async fn read_history(
+        &self,
+        tenant: &TenantId,
+        suite: Option<&str>,
+    ) -> Result<Vec<TestHistory>, LedgerError> {
+        let values = [Value::text(tenant.as_str()), Value::optional_text(suite)];
+        self.readers
+            .read_all(READ_HISTORY, &values, rows::test_history)
+            .await
+    }
+
+    async fn reserve_tokens(&self, last: u64) -> Result<(), LedgerError> {
+        self.write(Write::ReserveTokens(last)).await
+    }
+
+    async fn reserved_tokens(&self) -> Result<u64, LedgerError> {
+        let number = |row: &dyn Columns| row.number(0);
+        let values = [Value::text(RESERVED_TOKENS)];
+        let stored = self.readers.read_all(READ_NUMBER, &values, number).await?;
+        Ok(stored.first().copied().map_or(0, rows::unsigned))
+    }
+}

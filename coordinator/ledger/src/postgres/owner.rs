@@ -1,0 +1,320 @@
+//! The one task that writes, and its group commit.
+//!
+//! It writes through the session that holds the database's lock, and through no other: what is committed was
+//! committed while the lock was held, and another coordinator that has taken the database over can be
+//! overtaken by nothing. Requests that wait when it looks share a transaction.
+//!
+//! When the session is lost, another one takes the lock, unless a coordinator has had it meanwhile. Whether
+//! the transaction that was being committed was, the server knows (`txid_status`): so everything is done once,
+//! even what could not be repeated.
+
+use std::future::pending;
+use std::time::Duration;
+
+use regatta_model::Backoff;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+
+use super::address::PostgresAddress;
+use super::failure::{CallError, unavailable};
+use super::schema::{Holder, read_term, take_lock};
+use super::session::{Session, number};
+use super::write::Write;
+use crate::LedgerError;
+use crate::rows::corrupt;
+
+/// Requests that share a transaction at most.
+const MAX_GROUP: usize = 256;
+/// How often a group is begun whose session is lost in the middle.
+const MAX_ATTEMPTS: usize = 3;
+/// How long requests wait for the database to come back; later ones fail at once until it has.
+pub(super) const RECONNECT_PATIENCE: Duration = Duration::from_secs(5);
+/// How long to wait before the first and between later attempts to connect again.
+pub(super) const RECONNECT_PAUSES: (Duration, Duration) =
+    (Duration::from_millis(50), Duration::from_secs(1));
+
+/// Begins a transaction, and tells which it is and who carries it out.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT txid_current(), pg_backend_pid()";
+
+/// A write, and who waits for it.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) write: Write,
+    pub(super) answer: oneshot::Sender<Result<(), LedgerError>>,
+}
+
+/// Holds the database, or tries to.
+#[derive(Debug)]
+pub(super) struct Owner {
+    address: PostgresAddress,
+    term: i64,
+    hold: Hold,
+}
+
+#[derive(Debug)]
+enum Hold {
+    Held(Holder),
+    Lost(Loss),
+    /// Another coordinator has had the database since: nothing that this one knows of it holds any more.
+    Superseded,
+}
+
+#[derive(Debug)]
+struct Loss {
+    since: Instant,
+    retry_at: Instant,
+    backoff: Backoff,
+    trouble: LedgerError,
+}
+
+/// Why a group was not written.
+enum Failed {
+    Refused(LedgerError),
+    /// With the session. The transaction that may have been committed, if one may.
+    Lost(LedgerError, Option<i64>),
+}
+
+impl From<CallError> for Failed {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Lost(error) => Self::Lost(error, None),
+            CallError::Refused(error) => Self::Refused(error),
+        }
+    }
+}
+
+impl Owner {
+    pub(super) const fn new(address: PostgresAddress, holder: Holder, term: i64) -> Self {
+        Self {
+            address,
+            term,
+            hold: Hold::Held(holder),
+        }
+    }
+
+    /// Writes until nobody can ask for it any more.
+    pub(super) async fn serve(mut self, mut requests: mpsc::Receiver<Request>) {
+        let mut group = Vec::with_capacity(MAX_GROUP);
+        loop {
+            tokio::select! {
+                count = requests.recv_many(&mut group, MAX_GROUP) => {
+                    if count == 0 {
+                        return;
+                    }
+                    self.answer(&mut group).await;
+                }
+                () = self.watch() => {}
+            }
+        }
+    }
+
+    async fn answer(&mut self, group: &mut Vec<Request>) {
+        let (writes, answers): (Vec<_>, Vec<_>) = group
+            .drain(..)
+            .map(|request| (request.write, request.answer))
+            .unzip();
+        let results = self.carry_out(&writes).await;
+        for (answer, result) in answers.into_iter().zip(results) {
+            // A caller that has gone away needs no answer.
+            drop(answer.send(result));
+        }
+    }
+
+    /// While nothing is to be written: sees that the session has ended, and takes the database again.
+    async fn watch(&mut self) {
+        match &mut self.hold {
+            Hold::Held(holder) => {
+                holder.session.ended().await;
+                self.lose(ended(&self.address));
+            }
+            Hold::Lost(loss) => {
+                sleep_until(loss.retry_at).await;
+                self.retake().await;
+            }
+            Hold::Superseded => pending().await,
+        }
+    }
+
+    /// Writes a group; each alone if the database refuses them together, so that no request fails for
+    /// another's sake.
+    async fn carry_out(&mut self, writes: &[Write]) -> Vec<Result<(), LedgerError>> {
+        let written = self.write_together(writes).await;
+        if matches!(written, Err(CallError::Refused(_))) && writes.len() > 1 {
+            let mut results = Vec::with_capacity(writes.len());
+            for write in writes {
+                let written = self.write_together(std::slice::from_ref(write)).await;
+                results.push(written.map_err(CallError::into_ledger_error));
+            }
+            return results;
+        }
+        vec![written.map_err(CallError::into_ledger_error); writes.len()]
+    }
+
+    async fn write_together(&mut self, writes: &[Write]) -> Result<(), CallError> {
+        let mut in_doubt = None;
+        let mut trouble = LedgerError::Closed;
+        for _ in 0..MAX_ATTEMPTS {
+            let holder = self.hold().await;
+            let holder = holder.map_err(|error| CallError::Lost(doubtful(error, in_doubt)))?;
+            match write_once(holder, writes, in_doubt).await {
+                Ok(()) => return Ok(()),
+                Err(Failed::Refused(error)) => {
+                    tracing::error!(%error, "a transaction of the ledger was lost");
+                    return Err(CallError::Refused(error));
+                }
+                Err(Failed::Lost(error, transaction)) => {
+                    in_doubt = transaction;
+                    trouble = error.clone();
+                    self.lose(error);
+                }
+            }
+        }
+        Err(CallError::Lost(doubtful(trouble, in_doubt)))
+    }
+
+    /// The session that holds the database, once there is one; but not for long.
+    async fn hold(&mut self) -> Result<&Holder, LedgerError> {
+        if matches!(&self.hold, Hold::Held(holder) if holder.session.has_ended()) {
+            self.lose(ended(&self.address));
+        }
+        while let Hold::Lost(loss) = &self.hold {
+            let patience_ends = loss.since + RECONNECT_PATIENCE;
+            if loss.retry_at > patience_ends.max(Instant::now()) {
+                return Err(loss.trouble.clone());
+            }
+            sleep_until(loss.retry_at).await;
+            self.retake().await;
+        }
+        match &self.hold {
+            Hold::Held(holder) => Ok(holder),
+            Hold::Lost(loss) => Err(loss.trouble.clone()),
+            Hold::Superseded => Err(LedgerError::Superseded),
+        }
+    }
+
+    fn lose(&mut self, trouble: LedgerError) {
+        tracing::error!(error = %trouble, "the ledger's database is lost; taking it again");
+        let now = Instant::now();
+        let (first, longest) = RECONNECT_PAUSES;
+        self.hold = Hold::Lost(Loss {
+            since: now,
+            retry_at: now,
+            backoff: Backoff::new(first, longest),
+            trouble,
+        });
+    }
+
+    /// Tries once to take a lost database again.
+    async fn retake(&mut self) {
+        let Hold::Lost(loss) = &mut self.hold else {
+            return;
+        };
+        match retake(&self.address, self.term).await {
+            Ok(Some(holder)) => {
+                tracing::info!(place = %self.address, "the ledger's database is held again");
+                self.hold = Hold::Held(holder);
+            }
+            Ok(None) => {
+                let error = LedgerError::Superseded;
+                tracing::error!(place = %self.address, %error, "nothing more is written");
+                self.hold = Hold::Superseded;
+            }
+            Err(error) => {
+                loss.trouble = error;
+                loss.retry_at = Instant::now() + loss.backoff.delay(super::randomness());
+            }
+        }
+    }
+}
+
+/// `None` if another coordinator has had the database since this one took it.
+async fn retake(address: &PostgresAddress, term: i64) -> Result<Option<Holder>, LedgerError> {
+    let session = Session::ready(address);
+    let session = session.await.map_err(CallError::into_ledger_error)?;
+    let taken = take_lock(&session).await;
+    let Some(backend) = taken.map_err(CallError::into_ledger_error)? else {
+        let what = "another session holds the ledger's lock";
+        let advice = "stop the other coordinator, if there is one";
+        return Err(unavailable(address.place(), what, advice));
+    };
+    let found = read_term(&session).await;
+    let same = found.map_err(CallError::into_ledger_error)? == term;
+    Ok(same.then_some(Holder { session, backend }))
+}
+
+/// Writes everything in one transaction, unless the one that was in doubt has already.
+async fn write_once(
+    holder: &Holder,
+    writes: &[Write],
+    in_doubt: Option<i64>,
+) -> Result<(), Failed> {
+    let session = &holder.session;
+    if let Some(transaction) = in_doubt {
+        let still_in_doubt = |error: CallError| {
+            let error = error.into_ledger_error();
+            Failed::Lost(error, in_doubt)
+        };
+        if was_committed(session, transaction)
+            .await
+            .map_err(still_in_doubt)?
+        {
+            return Ok(());
+        }
+    }
+    match prepare(holder, writes).await {
+        Ok(transaction) => commit(session, transaction).await,
+        Err(CallError::Refused(error)) => {
+            session.batch("ROLLBACK").await?;
+            Err(Failed::Refused(error))
+        }
+        Err(lost) => Err(lost.into()),
+    }
+}
+
+/// Does everything but commit it. Which transaction it is.
+async fn prepare(holder: &Holder, writes: &[Write]) -> Result<i64, CallError> {
+    let begun = holder.session.batch(BEGIN).await?;
+    if number(&begun, 1)? != holder.backend {
+        // Something between us and the server passes a session's statements to any server process.
+        let what = "statements do not reach the session that holds the ledger's lock".to_owned();
+        let detail = format!("{what}; connect without a pooler, or with one that pools sessions");
+        return Err(CallError::Lost(LedgerError::Unavailable { detail }));
+    }
+    for write in writes {
+        write.apply(&holder.session).await?;
+    }
+    number(&begun, 0)
+}
+
+async fn commit(session: &Session, transaction: i64) -> Result<(), Failed> {
+    match session.batch("COMMIT").await {
+        Ok(_) => Ok(()),
+        Err(CallError::Refused(error)) => Err(Failed::Refused(error)),
+        Err(CallError::Lost(error)) => Err(Failed::Lost(error, Some(transaction))),
+    }
+}
+
+/// What became of a transaction whose session was lost. That session has ended, for this one has its lock.
+async fn was_committed(session: &Session, transaction: i64) -> Result<bool, CallError> {
+    let ask = format!("SELECT txid_status({transaction})");
+    match session.batch(&ask).await?.concat().as_str() {
+        "committed" => Ok(true),
+        "aborted" => Ok(false),
+        other => Err(corrupt(format!("transaction {transaction} is `{other}`")).into()),
+    }
+}
+
+fn ended(address: &PostgresAddress) -> LedgerError {
+    let what = "the connection has ended";
+    unavailable(address.place(), what, "it is connected to again")
+}
+
+/// An error for callers who must not believe that nothing was done.
+fn doubtful(error: LedgerError, in_doubt: Option<i64>) -> LedgerError {
+    match error {
+        LedgerError::Unavailable { detail } if in_doubt.is_some() => LedgerError::Unavailable {
+            detail: format!("{detail} (what was asked for last may have been done)"),
+        },
+        other => other,
+    }
+}

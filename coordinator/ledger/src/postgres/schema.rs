@@ -1,0 +1,252 @@
+//! Taking the database for this coordinator alone, and bringing it to the version that this release knows.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+use super::address::PostgresAddress;
+use super::dialect;
+use super::failure::{CallError, chain};
+use super::session::{OPEN_TIMEOUT, SCHEMA, Session, number};
+use super::value::Value;
+use crate::rows::Columns;
+use crate::sqlite::MIGRATIONS;
+use crate::statements::{READ_NUMBER, WRITE_NUMBER};
+use crate::{LedgerError, rows};
+
+/// The advisory lock that a coordinator holds on its database: `regatta`, in ASCII.
+const LOCK: i64 = i64::from_be_bytes(*b"regatta\0");
+/// How long to wait for another session that holds the lock: one whose process was killed ends at once.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_POLL: Duration = Duration::from_millis(50);
+/// How long migrations may take: a large table may have to be written anew.
+const MIGRATION_TIMEOUT: Duration = Duration::from_secs(60 * 60);
+/// Under which name it is counted how often the database was taken.
+const TERM: &str = "term";
+
+/// Why a ledger in PostgreSQL cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenPostgresError {
+    /// Nobody answers there. Check the address, and that the server runs.
+    #[error(
+        "{place} cannot be reached: {detail}; check the address, and that PostgreSQL runs there"
+    )]
+    Unreachable {
+        /// Which database.
+        place: String,
+        /// What came back.
+        detail: String,
+    },
+    /// The server does not let this user do what a ledger needs.
+    #[error(
+        "{place} refuses: {detail}; check the user, its password (PGPASSFILE), the database's name, and \
+         that the user may create a schema there (GRANT CREATE ON DATABASE)"
+    )]
+    Refused {
+        /// Which database.
+        place: String,
+        /// What the server said.
+        detail: String,
+    },
+    /// Another coordinator has it. Stop that one, or use another database.
+    #[error(
+        "{place} is in use by another coordinator ({holder}); stop it or choose another database"
+    )]
+    Locked {
+        /// Which database.
+        place: String,
+        /// Which coordinator, as far as the database tells.
+        holder: String,
+    },
+    /// A newer release has written it. Run that release, or use another database.
+    #[error(
+        "{place} has version {found}, this release knows versions up to {known}; run a newer one"
+    )]
+    TooNew {
+        /// Which database.
+        place: String,
+        /// The version found.
+        found: usize,
+        /// The last version known.
+        known: usize,
+    },
+    /// Its texts cannot hold every character.
+    #[error(
+        "{place} has the encoding {found}; make a database with ENCODING 'UTF8' TEMPLATE template0"
+    )]
+    Encoding {
+        /// Which database.
+        place: String,
+        /// The encoding found.
+        found: String,
+    },
+    /// The database failed while it was opened.
+    #[error("{place} cannot be used as a ledger")]
+    Failed {
+        /// Which database.
+        place: String,
+        /// What happened, and what to do.
+        source: LedgerError,
+    },
+}
+
+/// A session that holds the database's lock.
+#[derive(Debug)]
+pub(super) struct Holder {
+    pub(super) session: Session,
+    /// The server's process that has the lock, and does what the session asks for.
+    pub(super) backend: i64,
+}
+
+/// Connects, takes the database, and migrates it. With the holder comes for the how manyeth time the database
+/// was taken.
+pub(super) async fn open(address: &PostgresAddress) -> Result<(Holder, i64), OpenPostgresError> {
+    let place = || address.place().to_owned();
+    let session = connect(address).await?;
+    let failed = |error: CallError| OpenPostgresError::Failed {
+        place: place(),
+        source: error.into_ledger_error(),
+    };
+    let encoding = "SELECT current_setting('server_encoding')";
+    let found = session.batch(encoding).await.map_err(failed)?.concat();
+    if found != "UTF8" {
+        let place = place();
+        return Err(OpenPostgresError::Encoding { place, found });
+    }
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    let backend = loop {
+        if let Some(backend) = take_lock(&session).await.map_err(failed)? {
+            break backend;
+        }
+        if Instant::now() >= deadline {
+            let (place, holder) = (place(), describe_holder(&session).await);
+            return Err(OpenPostgresError::Locked { place, holder });
+        }
+        sleep(LOCK_POLL).await;
+    };
+    migrate(&session, address.place()).await?;
+    let term = begin_term(&session).await.map_err(failed)?;
+    Ok((Holder { session, backend }, term))
+}
+
+async fn connect(address: &PostgresAddress) -> Result<Session, OpenPostgresError> {
+    let place = || address.place().to_owned();
+    // The address bounds how long it takes to be let in, not how long it takes to be answered then.
+    let opened = timeout(OPEN_TIMEOUT, Session::open(address)).await;
+    let opened = opened.map_err(|_| OpenPostgresError::Unreachable {
+        place: place(),
+        detail: format!("no answer in {OPEN_TIMEOUT:?}"),
+    })?;
+    let session = opened.map_err(|error| {
+        let (place, detail) = (place(), chain(&error));
+        match error.as_db_error() {
+            Some(_) => OpenPostgresError::Refused { place, detail },
+            None => OpenPostgresError::Unreachable { place, detail },
+        }
+    })?;
+    let settled = session.settle().await;
+    settled.map_err(|error| OpenPostgresError::Unreachable {
+        place: place(),
+        detail: error.into_ledger_error().to_string(),
+    })?;
+    Ok(session)
+}
+
+/// Takes the lock unless another session has it. It is this session's until that ends. The server's process
+/// that has it then.
+pub(super) async fn take_lock(session: &Session) -> Result<Option<i64>, CallError> {
+    let take = format!("SELECT pg_try_advisory_lock({LOCK}), pg_backend_pid()");
+    let row = session.batch(&take).await?;
+    match row.first().map(String::as_str) {
+        Some("t") => number(&row, 1).map(Some),
+        Some(_) | None => Ok(None),
+    }
+}
+
+async fn describe_holder(session: &Session) -> String {
+    let select = format!(
+        "SELECT concat_ws(', ', activity.application_name,
+            'from ' || host(activity.client_addr), 'since ' || activity.backend_start)
+         FROM pg_locks AS locks JOIN pg_stat_activity AS activity USING (pid)
+         WHERE locks.locktype = 'advisory' AND locks.granted
+            AND locks.classid::BIGINT << 32 | locks.objid::BIGINT = {LOCK}
+            AND activity.datname = current_database()"
+    );
+    let found = session.batch(&select).await.unwrap_or_default().concat();
+    match found.is_empty() {
+        true => "which the database does not show".to_owned(),
+        false => found,
+    }
+}
+
+async fn migrate(session: &Session, place: &str) -> Result<(), OpenPostgresError> {
+    let failed = |error: CallError| OpenPostgresError::Failed {
+        place: place.to_owned(),
+        source: error.into_ledger_error(),
+    };
+    let exists = format!("SELECT to_regnamespace('{SCHEMA}') IS NOT NULL");
+    if session.batch(&exists).await.map_err(failed)?.concat() != "t" {
+        let create = format!("CREATE SCHEMA {SCHEMA}");
+        let created = session.batch(&create).await;
+        created.map_err(|error| OpenPostgresError::Refused {
+            place: place.to_owned(),
+            detail: error.into_ledger_error().to_string(),
+        })?;
+    }
+    let version = "CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL);
+        SELECT COALESCE(max(version), 0) FROM schema_version";
+    let version = session.batch(version).await.map_err(failed)?;
+    let version = number(&version, 0).map_err(failed)?;
+    let (found, known) = (
+        usize::try_from(version).unwrap_or(usize::MAX),
+        MIGRATIONS.len(),
+    );
+    let Some(pending) = MIGRATIONS.get(found..) else {
+        let place = place.to_owned();
+        return Err(OpenPostgresError::TooNew {
+            place,
+            found,
+            known,
+        });
+    };
+    if pending.is_empty() {
+        return Ok(());
+    }
+    let migrate = all_or_nothing(pending, known);
+    let migrated = session.batch_within(MIGRATION_TIMEOUT, &migrate).await;
+    migrated.map(drop).map_err(failed)
+}
+
+/// Every migration that is pending, in one transaction.
+fn all_or_nothing(pending: &[&str], known: usize) -> String {
+    let migrations = pending.iter().map(|it| dialect::migration(it));
+    format!(
+        "BEGIN; SET LOCAL statement_timeout = 0; {}
+         DELETE FROM schema_version; INSERT INTO schema_version VALUES ({known}); COMMIT",
+        migrations.collect::<String>()
+    )
+}
+
+async fn begin_term(session: &Session) -> Result<i64, CallError> {
+    let term = read_term(session).await? + 1;
+    let values = [Value::text(TERM), Value::Number(term)];
+    session.execute(WRITE_NUMBER, &values).await?;
+    Ok(term)
+}
+
+/// For the how manyeth time the database was taken. If that is more than it was for a coordinator, another
+/// has had the database since.
+pub(super) async fn read_term(session: &Session) -> Result<i64, CallError> {
+    let number = |row: &dyn Columns| row.number(0);
+    let name = [Value::text(TERM)];
+    let term = session.read_one(READ_NUMBER, &name, number).await?;
+    Ok(term.unwrap_or(0))
+}
+
+/// The reserved fencing tokens, of a session that may read them.
+pub(super) async fn read_reserved(session: &Session) -> Result<u64, CallError> {
+    let name = Value::text(crate::statements::RESERVED_TOKENS);
+    let number = |row: &dyn Columns| row.number(0);
+    let stored = session.read_one(READ_NUMBER, &[name], number).await?;
+    Ok(stored.map_or(0, rows::unsigned))
+}

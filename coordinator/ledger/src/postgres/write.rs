@@ -1,0 +1,99 @@
+//! What changes the database: as a value, so that it can be carried out again if the database had gone.
+
+use regatta_model::RunId;
+
+use super::failure::CallError;
+use super::learning;
+use super::schema::read_reserved;
+use super::session::Session;
+use super::value::Value;
+use crate::rows::signed;
+use crate::statements::{END_RUN, RESERVED_TOKENS, START_RUN, WRITE_NUMBER};
+use crate::{NewRun, RunEnd, StoredEvent, SuiteObservation};
+
+#[derive(Debug)]
+pub(super) enum Write {
+    StartRun(NewRun),
+    AppendEvents {
+        run: RunId,
+        events: Vec<StoredEvent>,
+        end: Option<RunEnd>,
+    },
+    ObserveSuite(SuiteObservation),
+    ReserveTokens(u64),
+}
+
+impl Write {
+    /// Carries it out in the session's transaction.
+    pub(super) async fn apply(&self, session: &Session) -> Result<(), CallError> {
+        match self {
+            Self::StartRun(run) => start_run(session, run).await,
+            Self::AppendEvents { run, events, end } => {
+                append_events(session, run, events).await?;
+                match end {
+                    Some(end) => end_run(session, run, end).await,
+                    None => Ok(()),
+                }
+            }
+            Self::ObserveSuite(seen) => learning::observe_suite(session, seen).await,
+            Self::ReserveTokens(last) => reserve_tokens(session, *last).await,
+        }
+    }
+}
+
+async fn start_run(session: &Session, run: &NewRun) -> Result<(), CallError> {
+    let values = [
+        Value::text(run.run.as_str()),
+        Value::text(run.tenant.as_str()),
+        Value::text(&run.description),
+        Value::text(&run.commit),
+        Value::text(&run.branch),
+        Value::Number(signed(run.submitted_at.as_nanos())),
+    ];
+    session.execute(START_RUN, &values).await
+}
+
+async fn append_events(
+    session: &Session,
+    run: &RunId,
+    events: &[StoredEvent],
+) -> Result<(), CallError> {
+    let insert = "INSERT INTO events (run, sequence, bytes)
+         SELECT $1, event.sequence, event.bytes
+         FROM UNNEST($2::BIGINT[], $3::BYTEA[]) AS event (sequence, bytes)
+         ON CONFLICT (run, sequence) DO NOTHING";
+    if events.is_empty() {
+        return Ok(());
+    }
+    let values = [
+        Value::text(run.as_str()),
+        Value::numbers(events.iter().map(|event| signed(event.sequence))),
+        Value::Blobs(events.iter().map(|event| &event.bytes[..]).collect()),
+    ];
+    session.execute(insert, &values).await
+}
+
+async fn end_run(session: &Session, run: &RunId, end: &RunEnd) -> Result<(), CallError> {
+    let counts = &end.counts;
+    let count = |count: u32| Value::Number(count.into());
+    let values = [
+        Value::Number(signed(end.finished_at.as_nanos())),
+        Value::text(&end.verdict.to_string()),
+        count(counts.planned),
+        count(counts.passed),
+        count(counts.flaky),
+        count(counts.failed),
+        count(counts.cached),
+        count(counts.skipped),
+        count(counts.not_run),
+        count(counts.quarantined),
+        Value::text(run.as_str()),
+    ];
+    session.execute(END_RUN, &values).await
+}
+
+async fn reserve_tokens(session: &Session, last: u64) -> Result<(), CallError> {
+    let last = last.max(read_reserved(session).await?);
+    let values = [Value::text(RESERVED_TOKENS), Value::Number(signed(last))];
+    session.execute(WRITE_NUMBER, &values).await
+}

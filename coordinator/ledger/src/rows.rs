@@ -1,0 +1,144 @@
+//! What rows of the statements mean, whichever database they come from. Numbers beyond SQL's signed 64 bits
+//! are stored by their bits.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use regatta_model::{Digest, Timestamp, Verdict};
+
+use crate::{
+    KnownTest, LedgerError, NewRun, RunCounts, RunEnd, RunRecord, StoredEvent, TestHistory, Timing,
+};
+
+/// The columns of a row, from 0. What is not of the type that the schema says is an error.
+pub(crate) trait Columns {
+    fn text(&self, column: usize) -> Result<String, LedgerError>;
+    fn optional_text(&self, column: usize) -> Result<Option<String>, LedgerError>;
+    fn number(&self, column: usize) -> Result<i64, LedgerError>;
+    fn optional_number(&self, column: usize) -> Result<Option<i64>, LedgerError>;
+    fn bytes(&self, column: usize) -> Result<Bytes, LedgerError>;
+}
+
+pub(crate) fn event(row: &dyn Columns) -> Result<StoredEvent, LedgerError> {
+    Ok(StoredEvent {
+        sequence: unsigned(row.number(0)?),
+        bytes: row.bytes(1)?,
+    })
+}
+
+pub(crate) fn run_record(row: &dyn Columns) -> Result<RunRecord, LedgerError> {
+    let new = NewRun {
+        run: row.text(0)?.parse().map_err(corrupt)?,
+        tenant: row.text(1)?.parse().map_err(corrupt)?,
+        description: row.text(2)?,
+        commit: row.text(3)?,
+        branch: row.text(4)?,
+        submitted_at: time(row.number(5)?),
+    };
+    let end = row
+        .optional_number(6)?
+        .map(|finished_at| run_end(row, time(finished_at)))
+        .transpose()?;
+    Ok(RunRecord { new, end })
+}
+
+fn run_end(row: &dyn Columns, finished_at: Timestamp) -> Result<RunEnd, LedgerError> {
+    let name = row.text(7)?;
+    let known = [
+        Verdict::Releasable,
+        Verdict::NotReleasable,
+        Verdict::Unknown,
+    ];
+    let verdict = known
+        .into_iter()
+        .find(|verdict| verdict.to_string() == name)
+        .ok_or_else(|| corrupt(format!("`{name}` is no verdict")))?;
+    let count = |column| u32::try_from(row.number(column)?).map_err(corrupt);
+    let counts = RunCounts {
+        planned: count(8)?,
+        passed: count(9)?,
+        flaky: count(10)?,
+        failed: count(11)?,
+        cached: count(12)?,
+        skipped: count(13)?,
+        not_run: count(14)?,
+        quarantined: count(15)?,
+    };
+    Ok(RunEnd {
+        finished_at,
+        verdict,
+        counts,
+    })
+}
+
+pub(crate) fn known_test(row: &dyn Columns) -> Result<KnownTest, LedgerError> {
+    Ok(KnownTest {
+        test: row.text(0)?,
+        timing: timing(row, 3)?,
+        last_failure: optional_time(row, 1)?,
+        last_key: key(row, 2)?,
+    })
+}
+
+pub(crate) fn test_history(row: &dyn Columns) -> Result<TestHistory, LedgerError> {
+    Ok(TestHistory {
+        suite: row.text(0)?,
+        test: row.text(1)?,
+        timing: timing(row, 2)?,
+        runs: unsigned(row.number(4)?),
+        failures: unsigned(row.number(5)?),
+        flakes: unsigned(row.number(6)?),
+        last_run: time(row.number(7)?),
+        last_failure: optional_time(row, 8)?,
+        last_key: key(row, 9)?,
+    })
+}
+
+/// The mean and the spread in two columns next to each other.
+pub(crate) fn timing(row: &dyn Columns, first: usize) -> Result<Timing, LedgerError> {
+    Ok(Timing {
+        expected: duration(row, first)?,
+        spread: duration(row, first + 1)?,
+    })
+}
+
+pub(crate) fn duration(row: &dyn Columns, column: usize) -> Result<Duration, LedgerError> {
+    Ok(Duration::from_nanos(unsigned(row.number(column)?)))
+}
+
+fn optional_time(row: &dyn Columns, column: usize) -> Result<Option<Timestamp>, LedgerError> {
+    Ok(row.optional_number(column)?.map(time))
+}
+
+/// A key that cannot be read is one that is not known.
+fn key(row: &dyn Columns, column: usize) -> Result<Option<Digest>, LedgerError> {
+    Ok(row.optional_text(column)?.and_then(|key| key.parse().ok()))
+}
+
+pub(crate) fn corrupt(detail: impl ToString) -> LedgerError {
+    LedgerError::Corrupt {
+        detail: detail.to_string(),
+    }
+}
+
+pub(crate) fn time(nanos: i64) -> Timestamp {
+    Timestamp::from_nanos(unsigned(nanos))
+}
+
+pub(crate) const fn signed(number: u64) -> i64 {
+    number.cast_signed()
+}
+
+pub(crate) const fn unsigned(number: i64) -> u64 {
+    number.cast_unsigned()
+}
+
+/// A duration as a column holds it: 292 years at most.
+pub(crate) fn nanos(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// A number of rows, or of where to begin among them.
+pub(crate) fn bounded(number: impl TryInto<i64>) -> i64 {
+    number.try_into().unwrap_or(i64::MAX)
+}

@@ -1,0 +1,104 @@
+//! The statements that every SQL database here understands alike, so that no two of them can drift apart.
+//!
+//! A parameter is `$1`, `$2`, ...: for PostgreSQL a number; for SQLite a name, whose number is the place
+//! where it is first met. So parameters are first met in the order of their numbers.
+
+pub(crate) const START_RUN: &str =
+    "INSERT INTO runs (run, tenant, description, commit_id, branch, submitted_at)
+     VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (run) DO NOTHING";
+
+/// The end of a run that has none yet.
+pub(crate) const END_RUN: &str =
+    "UPDATE runs SET finished_at = $1, verdict = $2, planned = $3, passed = $4, flaky = $5,
+        failed = $6, cached = $7, skipped = $8, not_run = $9, quarantined = $10
+     WHERE run = $11 AND finished_at IS NULL";
+
+/// Columns of `rows::event`.
+pub(crate) const READ_EVENTS: &str =
+    "SELECT sequence, bytes FROM events WHERE run = $1 AND sequence > $2
+     ORDER BY sequence LIMIT $3";
+
+/// By run, tenant, whether active ones alone (1) or all (0), and commit; columns of `rows::run_record`.
+pub(crate) const FIND_RUNS: &str =
+    "SELECT run, tenant, description, commit_id, branch, submitted_at, finished_at, verdict,
+        planned, passed, flaky, failed, cached, skipped, not_run, quarantined
+     FROM runs
+     WHERE ($1 IS NULL OR run = $1) AND ($2 IS NULL OR tenant = $2)
+        AND ($3 = 0 OR finished_at IS NULL) AND ($4 IS NULL OR commit_id = $4)
+     ORDER BY submitted_at DESC, rowid DESC LIMIT $5";
+
+pub(crate) const READ_NUMBER: &str = "SELECT value FROM numbers WHERE name = $1";
+
+pub(crate) const WRITE_NUMBER: &str = "INSERT INTO numbers (name, value) VALUES ($1, $2)
+     ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+
+/// Of a tenant's suite.
+pub(crate) const READ_OVERHEAD: &str =
+    "SELECT overhead_nanos FROM suite_history WHERE tenant = $1 AND suite = $2";
+
+pub(crate) const WRITE_OVERHEAD: &str =
+    "INSERT INTO suite_history (tenant, suite, overhead_nanos) VALUES ($1, $2, $3)
+     ON CONFLICT (tenant, suite) DO UPDATE SET overhead_nanos = excluded.overhead_nanos";
+
+/// For an image and a branch, of a tenant's suite; columns of `rows::known_test`.
+pub(crate) const READ_SUITE: &str =
+    "SELECT anywhere.test, anywhere.last_failure, anywhere.last_key,
+        COALESCE(there.expected_nanos, image.expected_nanos, anywhere.expected_nanos),
+        COALESCE(there.spread_nanos, image.spread_nanos, anywhere.spread_nanos)
+     FROM test_history AS anywhere
+     LEFT JOIN test_timings AS image ON image.tenant = anywhere.tenant
+        AND image.suite = anywhere.suite AND image.test = anywhere.test
+        AND image.image = $1 AND image.branch = ''
+     LEFT JOIN test_timings AS there ON there.tenant = anywhere.tenant
+        AND there.suite = anywhere.suite AND there.test = anywhere.test
+        AND there.image = $1 AND there.branch = $2
+     WHERE anywhere.tenant = $3 AND anywhere.suite = $4 ORDER BY anywhere.test";
+
+/// The columns of `rows::test_history`, and the rest of a statement.
+macro_rules! select_history {
+    ($rest:literal) => {
+        concat!(
+            "SELECT suite, test, expected_nanos, spread_nanos, runs, failures, flakes, last_run,
+                last_failure, last_key
+             FROM test_history ",
+            $rest
+        )
+    };
+}
+pub(crate) use select_history;
+
+/// Of a tenant's suite, or of all of them.
+pub(crate) const READ_HISTORY: &str =
+    select_history!("WHERE tenant = $1 AND ($2 IS NULL OR suite = $2) ORDER BY suite, test");
+
+/// Under which name the reserved fencing tokens are among the numbers.
+pub(crate) const RESERVED_TOKENS: &str = "reserved_tokens";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_first_met_in_the_order_of_their_numbers() {
+        for statement in [
+            START_RUN,
+            END_RUN,
+            READ_EVENTS,
+            FIND_RUNS,
+            READ_NUMBER,
+            WRITE_NUMBER,
+            READ_OVERHEAD,
+            WRITE_OVERHEAD,
+            READ_SUITE,
+            READ_HISTORY,
+        ] {
+            let mut met = 0;
+            for after in statement.split('$').skip(1) {
+                let digits = after.split(|it: char| !it.is_ascii_digit()).next();
+                let number: u32 = digits.and_then(|it| it.parse().ok()).expect("a number");
+                assert!(number <= met + 1, "${number} in {statement}");
+                met = met.max(number);
+            }
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The ledger in a real PostgreSQL. `cargo xtask test` turns these tests on (feature `postgres-tests`), and
+//! gets Debian's `postgresql` for them.
+
+mod opening;
+#[path = "../agreement/operations.rs"]
+mod operations;
+mod outages;
+mod proxy;
+#[expect(dead_code, reason = "these tests need a part of it")]
+mod server;
+mod small_disk;
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use regatta_ledger::{
+    Ledger, MemoryLedger, PostgresLedger, SqliteLedger, StoredEvent, conformance,
+};
+use regatta_model::RunId;
+use server::{DATABASE, PostgresServer};
+use tokio::task::JoinSet;
+
+/// Opens the database that every server has.
+async fn open(server: &PostgresServer) -> PostgresLedger {
+    let address = server.url(DATABASE).parse().expect("an address");
+    PostgresLedger::open(address).await.expect("opens")
+}
+
+#[tokio::test]
+async fn it_passes_the_suite() {
+    let server = PostgresServer::start();
+    conformance::check(&open(&server).await).await;
+}
+
+/// Each of sixteen writers appends to its own run and to one of all, and reserves.
+#[tokio::test]
+async fn sixteen_writers_lose_nothing() {
+    let server = PostgresServer::start();
+    let ledger = Arc::new(open(&server).await);
+    let mut writers = JoinSet::new();
+    for writer in 0..16_u64 {
+        let ledger = Arc::clone(&ledger);
+        writers.spawn(async move {
+            let own: RunId = format!("r{writer}").parse().expect("valid");
+            let shared: RunId = "shared".parse().expect("valid");
+            for number in 1..=50 {
+                let event = |sequence| StoredEvent {
+                    sequence,
+                    bytes: format!("{writer} {number}").into(),
+                };
+                let appended = ledger.append_events(&own, vec![event(number)], None).await;
+                appended.expect("appends");
+                let shared = ledger.append_events(&shared, vec![event(16 * number + writer)], None);
+                shared.await.expect("appends");
+                ledger
+                    .reserve_tokens(16 * number + writer)
+                    .await
+                    .expect("reserves");
+            }
+        });
+    }
+    writers.join_all().await;
+    for writer in 0..16 {
+        let own: RunId = format!("r{writer}").parse().expect("valid");
+        let events = ledger.read_events(&own, 0, 1000).await.expect("reads");
+        let sequences: Vec<_> = events.iter().map(|event| event.sequence).collect();
+        assert_eq!(sequences, (1..=50).collect::<Vec<_>>());
+    }
+    let shared: RunId = "shared".parse().expect("valid");
+    assert_eq!(
+        ledger
+            .read_events(&shared, 0, 1000)
+            .await
+            .map(|it| it.len()),
+        Ok(800)
+    );
+    assert_eq!(ledger.reserved_tokens().await, Ok(815));
+}
+
+#[test]
+fn memory_sqlite_and_postgres_agree() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.expect("a runtime");
+    let server = PostgresServer::with_settings(&["fsync=off"]);
+    let ledger = runtime.block_on(open(&server));
+    let config = ProptestConfig {
+        cases: 16,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    proptest!(config, |(operations in operations::operations(200))| {
+        server.sql(
+            "TRUNCATE regatta.runs, regatta.events, regatta.test_history, regatta.test_timings, \
+             regatta.suite_history; DELETE FROM regatta.numbers WHERE name <> 'term'",
+        );
+        let directory = tempfile::tempdir().expect("a directory");
+        let sqlite = SqliteLedger::open(&directory.path().join("ledger.db")).expect("opens");
+        let memory = MemoryLedger::new();
+        runtime.block_on(operations::compare(&[&memory, &sqlite, &ledger], operations));
+    });
+}
