@@ -164,10 +164,14 @@ pub(super) fn number(row: &[String], index: usize) -> Result<i64, CallError> {
 /// A statement that sets, of all these, what the server knows. What is durable is so on disk, unless who
 /// runs the database asks for more; the server notices soon that a coordinator's machine has gone, and
 /// gives its lock back; and it does not end a session that has nothing to do, for it holds that lock.
+///
+/// What is joined is all that is known of a suite, thousands of rows; a planner that has not looked at the
+/// tables yet, and believes that there are few, would compare each with each.
 fn settings() -> String {
     let (idle, interval, retries) = KEEPALIVE;
     let settings = [
         ("search_path", SCHEMA.to_owned()),
+        ("enable_nestloop", "off".to_owned()),
         ("statement_timeout", millis(STATEMENT_TIMEOUT)),
         ("lock_timeout", millis(LOCK_TIMEOUT)),
         (

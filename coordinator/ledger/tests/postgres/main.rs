@@ -11,12 +11,14 @@ mod server;
 mod small_disk;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use regatta_ledger::{
-    Ledger, MemoryLedger, PostgresLedger, SqliteLedger, StoredEvent, conformance,
+    Ledger, MemoryLedger, Place, PostgresLedger, SqliteLedger, StoredEvent, SuiteObservation,
+    TestObservation, conformance,
 };
-use regatta_model::RunId;
+use regatta_model::{RunId, TenantId, Timestamp};
 use server::{DATABASE, PostgresServer};
 use tokio::task::JoinSet;
 
@@ -75,6 +77,40 @@ async fn sixteen_writers_lose_nothing() {
         Ok(800)
     );
     assert_eq!(ledger.reserved_tokens().await, Ok(815));
+}
+
+/// As many as may be imported at once, into tables of which the server knows nothing yet: it gives up on
+/// statements that compare each test with each.
+#[tokio::test]
+async fn a_suite_of_ten_thousand_tests_is_learnt_and_read() {
+    let server = PostgresServer::with_settings(&["autovacuum=off"]);
+    let ledger = open(&server).await;
+    let tests = (0..10_000).map(|number| TestObservation {
+        test: format!("test-{number}"),
+        duration: Duration::from_millis(number),
+        failed: false,
+        flaky: false,
+        finished_at: Timestamp::EPOCH,
+        key: None,
+    });
+    let tests: Vec<_> = tests.collect();
+    let tenant: TenantId = "".parse().expect("valid");
+    for branch in ["main", "main", "other"] {
+        let seen = SuiteObservation {
+            tenant: tenant.clone(),
+            suite: "s".to_owned(),
+            place: Place {
+                image: "i".to_owned(),
+                branch: branch.to_owned(),
+            },
+            tests: tests.clone(),
+            batch_overhead: None,
+        };
+        let place = seen.place.clone();
+        ledger.observe_suite(seen).await.expect("learns");
+        let known = ledger.read_suite(&tenant, "s", &place).await;
+        assert_eq!(known.expect("reads").tests.len(), tests.len());
+    }
 }
 
 #[test]
