@@ -3,6 +3,7 @@
 mod cargo;
 mod cmake;
 mod go;
+mod policy;
 mod programs;
 mod project;
 mod python;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use regatta_ledger::RunEnd;
 use regatta_model::{Digest, Verdict};
+use regatta_verdict::Policy;
 use regatta_wire::convert::duration_to_wire;
 use regatta_wire::v1::run_event::Event;
 use regatta_wire::{reapi, v1};
@@ -193,6 +194,8 @@ impl RunDriver {
             conclusion = conclusion.stopped_by(reason);
         }
         let context = &self.context;
+        let policy = context.plan.spec.policy.as_ref().map(Policy::from);
+        let conclusion = conclusion.within(policy.as_ref());
         tracing::info!(
             run = %context.run, verdict = %conclusion.verdict, reasons = ?conclusion.reasons,
             "a run has ended"

@@ -190,18 +190,18 @@ impl Runs for RunsService {
         use v1::get_verdict_request::Subject;
         let request = request.into_inner();
         let found = match request.subject {
-            Some(Subject::RunId(run)) => self.registry.evidence_of_run(&run).await,
+            Some(Subject::RunId(run)) => self.registry.judgement_of_run(&run).await,
             Some(Subject::Commit(commit)) if commit.is_empty() => {
                 return Err(status::invalid_argument("commit", "is empty").into());
             }
             Some(Subject::Commit(commit)) => {
                 let tenant = tenant(&request.instance_name)?;
-                self.registry.evidence_of_commit(tenant, commit).await
+                self.registry.judgement_of_commit(tenant, commit).await
             }
             None => return Err(status::invalid_argument("subject", "is not set").into()),
         };
-        let (run, evidence) = found.map_err(|error| Status::from(of_verdict(&error)))?;
-        let bundle = Bytes::from(sign_bundle(run.as_str(), &evidence, &self.key));
+        let judgement = found.map_err(|error| Status::from(of_verdict(&error)))?;
+        let bundle = Bytes::from(sign_bundle(&judgement, &self.key));
         let places = (0..bundle.len()).step_by(BUNDLE_PIECE_BYTES);
         let piece = move |from: usize| {
             let to = bundle.len().min(from + BUNDLE_PIECE_BYTES);

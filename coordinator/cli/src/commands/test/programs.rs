@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use regatta_model::ImageReference;
+use regatta_verdict::Policy;
 use regatta_wire::v1;
 
 use super::end;
+use super::policy::policy_of;
 use crate::cargo::suites::{BuildLibraries, ProgramSuite};
 use crate::client::Client;
 use crate::commands::blocking;
@@ -57,9 +59,12 @@ pub(super) async fn run(
     let here = std::env::current_dir().or_exit(ExitCode::Local)?;
     let commit = blocking({
         let junit = junit.clone();
-        move || git::commit_of(&here, junit.as_deref())
+        move || {
+            let commit = git::commit_of(&here, junit.as_deref());
+            policy_of(&here).map(|policy| (commit, policy))
+        }
     });
-    let commit = commit.await?;
+    let (commit, policy) = commit.await??;
     let uploaded = staging.upload(&client.blobs()).await?;
     tracing::info!(
         blobs = uploaded.uploaded_blobs,
@@ -80,6 +85,8 @@ pub(super) async fn run(
         audit_percent: options.report.audit_hits,
         stream_tests: options.report.live_output,
         description: description("regatta test", &options.filters),
+        policy: policy.as_ref().map(Policy::to_wire),
+        chosen_tests: !options.filters.is_empty(),
     };
     if options.plan {
         return plan(global, client, spec).await;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use regatta_model::JobName;
 
 use super::end;
+use super::policy::policy_of;
 use crate::cargo::build::Selection;
 use crate::commands::plan::plan;
 use crate::commands::run::{How, description, prepare};
@@ -38,6 +39,7 @@ pub(super) async fn test(
     let pipeline = Pipeline {
         file: root.clone(),
         jobs: vec![job(&root, &options)?],
+        policy: policy_of(&root)?,
         root,
     };
     let how = How {
@@ -45,6 +47,7 @@ pub(super) async fn test(
         junit: options.junit.clone(),
         max_failures: options.stop.max_failures_or(1),
         description: description("regatta test", &options.filters),
+        chosen_tests: !options.filters.is_empty(),
     };
     let prepared = prepare(global, &pipeline, &pipeline.jobs, how).await?;
     if options.plan {
