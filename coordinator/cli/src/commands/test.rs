@@ -18,6 +18,9 @@ pub(super) async fn test(
     options: TestOptions,
 ) -> Result<ExitCode, Failure> {
     let here = std::env::current_dir().or_exit(ExitCode::Local)?;
+    if options.archive.is_some() {
+        return cargo::test(global, options).await;
+    }
     let kind = match options.selection.manifest_path {
         Some(_) => Some(ProjectKind::Cargo),
         None => options.project,

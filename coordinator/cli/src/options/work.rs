@@ -125,6 +125,9 @@ pub struct TestOptions {
     /// What kind of project to test; by default, what is here
     #[arg(long, value_enum, value_name = "KIND")]
     pub project: Option<ProjectKind>,
+    /// Test what `cargo nextest archive` has packed into this file, in a checkout of its workspace; builds nothing
+    #[arg(long, value_name = "FILE", conflicts_with = "project")]
+    pub archive: Option<PathBuf>,
     /// What to build.
     #[command(flatten)]
     pub selection: Selection,

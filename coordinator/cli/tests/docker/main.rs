@@ -16,6 +16,7 @@ mod flake;
 mod fleet;
 mod history;
 mod images;
+mod nextest;
 mod observability;
 mod pipeline;
 #[path = "../fixture/program.rs"]

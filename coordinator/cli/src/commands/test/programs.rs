@@ -29,8 +29,10 @@ pub(super) type MakeSuites = Box<
 
 /// What was built here.
 pub(super) struct Programs {
-    /// Where the project is, here and to its tests.
+    /// Where the project is.
     pub(super) root: PathBuf,
+    /// Where its tests see it.
+    pub(super) shown_at: PathBuf,
     pub(super) adapter: v1::SuiteAdapter,
     pub(super) libraries: BuildLibraries,
     pub(super) suites: MakeSuites,
@@ -156,7 +158,13 @@ fn stage(
     let roots = staging.add(&entries)?;
     staging.save_cache();
     let job = |(suite, digest): (&ProgramSuite, _)| {
-        program_job(suite, programs.adapter, digest, &programs.root, settings)
+        program_job(
+            suite,
+            programs.adapter,
+            digest,
+            &programs.shown_at,
+            settings,
+        )
     };
     Ok((suites.iter().zip(roots).map(job).collect(), staging))
 }
