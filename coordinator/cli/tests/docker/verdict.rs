@@ -100,6 +100,15 @@ fn a_commit_has_the_verdict_of_the_runs_of_its_files() {
         "s from the commit to the verdict\n",
     ];
     check(&verdict, 0, &words);
+    let history = run(&[
+        "history", "--format", "json", "--by", "branch", "--branch", "main",
+    ]);
+    let history: serde_json::Value = serde_json::from_str(&history.stdout).expect("is JSON");
+    let (runs, lead) = (&history["groups"][0], "lead_seconds_p50");
+    assert_eq!(runs["name"], "main");
+    // The first of its runs ends it, so that all of them have one.
+    assert!(runs[lead].as_f64() > Some(0.0), "{history}");
+    assert_eq!(runs[lead], runs["lead_seconds_p95"]);
 
     // A change that is not committed says nothing of the commit, and a bad commit is bad.
     write(project.path(), &[("words", "")]);

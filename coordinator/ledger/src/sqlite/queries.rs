@@ -1,18 +1,20 @@
 //! The statements. Numbers that do not fit SQLite's signed 64 bits are stored by their bits.
 
+use std::time::Duration;
+
 use regatta_model::{RunId, TenantId, Timestamp, Verdict};
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 
 use super::thread::unavailable;
-use crate::{LedgerError, NewRun, RunCounts, RunEnd, RunQuery, RunRecord, StoredEvent};
+use crate::{LedgerError, NewRun, RunCounts, RunEnd, RunQuery, RunRecord, RunTimes, StoredEvent};
 
 const RESERVED_TOKENS: &str = "reserved_tokens";
 
 pub(super) fn start_run(connection: &Connection, run: &NewRun) -> Result<(), LedgerError> {
     connection
         .prepare_cached(
-            "INSERT INTO runs (run, tenant, description, commit_id, branch, submitted_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (run) DO NOTHING",
+            "INSERT INTO runs (run, tenant, description, commit_id, branch, submitted_at, committed_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (run) DO NOTHING",
         )
         .and_then(|mut statement| {
             statement.execute(params![
@@ -22,6 +24,7 @@ pub(super) fn start_run(connection: &Connection, run: &NewRun) -> Result<(), Led
                 run.commit,
                 run.branch,
                 signed(run.submitted_at.as_nanos()),
+                run.committed_at.map(|time| signed(time.as_nanos())),
             ])
         })
         .map(drop)
@@ -58,7 +61,8 @@ fn end_run(connection: &Connection, run: &RunId, end: &RunEnd) -> Result<(), Led
         .prepare_cached(
             "UPDATE runs SET finished_at = :finished_at, verdict = :verdict, planned = :planned,
                 passed = :passed, flaky = :flaky, failed = :failed, cached = :cached,
-                skipped = :skipped, not_run = :not_run, quarantined = :quarantined
+                skipped = :skipped, not_run = :not_run, quarantined = :quarantined,
+                queued_nanos = :queued, worked_nanos = :worked
              WHERE run = :run AND finished_at IS NULL",
         )
         .and_then(|mut statement| {
@@ -74,6 +78,8 @@ fn end_run(connection: &Connection, run: &RunId, end: &RunEnd) -> Result<(), Led
                 ":skipped": counts.skipped,
                 ":not_run": counts.not_run,
                 ":quarantined": counts.quarantined,
+                ":queued": end.times.map(|times| nanos(times.queued)),
+                ":worked": end.times.map(|times| nanos(times.worked)),
             })
         })
         .map(drop)
@@ -113,7 +119,8 @@ pub(super) fn find_runs(
     let mut statement = connection
         .prepare_cached(
             "SELECT run, tenant, description, commit_id, branch, submitted_at, finished_at, verdict,
-                planned, passed, flaky, failed, cached, skipped, not_run, quarantined
+                planned, passed, flaky, failed, cached, skipped, not_run, quarantined,
+                committed_at, queued_nanos, worked_nanos
              FROM runs
              WHERE (?1 IS NULL OR run = ?1) AND (?2 IS NULL OR tenant = ?2)
                 AND (?3 = 0 OR finished_at IS NULL) AND (?5 IS NULL OR commit_id = ?5)
@@ -145,6 +152,10 @@ fn run_record(row: &Row<'_>) -> Result<RunRecord, LedgerError> {
         commit: text(3)?,
         branch: text(4)?,
         submitted_at: time(row.get(5).map_err(unavailable)?),
+        committed_at: row
+            .get::<_, Option<i64>>(16)
+            .map_err(unavailable)?
+            .map(time),
     };
     let finished_at: Option<i64> = row.get(6).map_err(unavailable)?;
     let end = finished_at
@@ -175,11 +186,21 @@ fn run_end(row: &Row<'_>, finished_at: Timestamp) -> Result<RunEnd, LedgerError>
         not_run: count(14)?,
         quarantined: count(15)?,
     };
+    let duration = |index| {
+        let nanos = row.get::<_, Option<i64>>(index).map_err(unavailable)?;
+        Ok(nanos.map(|nanos| Duration::from_nanos(unsigned(nanos))))
+    };
+    let times = duration(17)?.zip(duration(18)?);
     Ok(RunEnd {
         finished_at,
         verdict,
         counts,
+        times: times.map(|(queued, worked)| RunTimes { queued, worked }),
     })
+}
+
+fn nanos(duration: Duration) -> i64 {
+    signed(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
 }
 
 pub(super) fn reserve_tokens(connection: &Connection, last: u64) -> Result<(), LedgerError> {

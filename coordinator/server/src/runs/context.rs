@@ -21,6 +21,7 @@ use super::registry::RunServices;
 use super::state::{JobEnd, JobStatus};
 use super::suite::Audit;
 use super::surroundings::Surroundings;
+use super::times::Times;
 use crate::action_cache::ActionCache;
 use crate::dispatch::{BatchShape, Dispatcher, TaskHandle, UnitPlan, Work};
 
@@ -39,6 +40,8 @@ pub(super) struct RunContext {
     pub(super) log: Arc<RunLog>,
     /// Leases granted so far.
     pub(super) leases: AtomicU64,
+    /// What they took.
+    pub(super) times: Times,
     /// What of running jobs has failed.
     pub(super) failures: Failures,
     /// What whoever submitted the run has been warned of.
@@ -84,6 +87,7 @@ impl RunContext {
             ledger: services.ledger,
             log,
             leases: AtomicU64::new(0),
+            times: Times::default(),
             failures: Failures::default(),
             warned: Mutex::default(),
             audit,

@@ -206,6 +206,7 @@ impl RunDriver {
             finished_at: now(),
             verdict: conclusion.verdict,
             counts: conclusion.counts,
+            times: Some(context.times.sum()),
         };
         let event = Event::RunFinished(v1::RunFinished {
             verdict: event::verdict(conclusion.verdict).into(),
@@ -214,6 +215,7 @@ impl RunDriver {
             duration: Some(duration_to_wire(self.started.elapsed())),
             leases: context.leases.load(Ordering::Relaxed),
             cancelled: conclusion.cancelled,
+            times: end.times.map(event::times),
         });
         context.log.finish(event, end);
     }

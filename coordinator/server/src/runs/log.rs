@@ -335,6 +335,7 @@ mod tests {
             finished_at: Timestamp::EPOCH,
             verdict: Verdict::Releasable,
             counts: RunCounts::default(),
+            times: None,
         }
     }
 

@@ -30,12 +30,14 @@ mod orphan;
 mod output;
 mod overlay;
 mod plan;
+mod record;
 mod registry;
 mod service;
 mod state;
 mod suite;
 mod surroundings;
 mod tally;
+mod times;
 mod verdict;
 mod waiting;
 

@@ -40,6 +40,7 @@ pub(super) async fn close(ledger: &dyn Ledger, run: &RunId) -> Result<(), Ledger
         finished_at: now(),
         verdict: Verdict::Unknown,
         counts,
+        times: None,
     };
     ledger.append_events(run, vec![stored], Some(end)).await
 }

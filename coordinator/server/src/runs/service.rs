@@ -5,18 +5,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use regatta_ledger::RunRecord;
 use regatta_model::TenantId;
 use regatta_verdict::{SigningKey, sign_bundle};
-use regatta_wire::convert::timestamp_to_wire;
 use regatta_wire::v1;
 use regatta_wire::v1::runs_server::Runs;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::event;
 use super::logs::{Log, LogSearch};
+use super::record::summary;
 use super::registry::{FindRunError, RunRegistry, SubmitRunError};
 use super::verdict::FindVerdictError;
 use crate::status::{self, Failure, with_sources};
@@ -244,21 +242,5 @@ impl RunsService {
         found
             .logs()
             .map_err(|unknown| status::not_found(unknown.to_string()).into())
-    }
-}
-
-fn summary(record: &RunRecord) -> v1::RunSummary {
-    let (new, end) = (&record.new, record.end.as_ref());
-    v1::RunSummary {
-        run_id: new.run.to_string(),
-        description: new.description.clone(),
-        commit: new.commit.clone(),
-        branch: new.branch.clone(),
-        submitted_at: Some(timestamp_to_wire(new.submitted_at)),
-        finished_at: end.map(|end| timestamp_to_wire(end.finished_at)),
-        verdict: end
-            .map_or(v1::Verdict::Unspecified, |end| event::verdict(end.verdict))
-            .into(),
-        counts: end.map(|end| event::counts(&end.counts)),
     }
 }
