@@ -3,6 +3,8 @@
 mod cargo;
 mod cmake;
 mod go;
+mod jest;
+mod one_suite;
 mod policy;
 mod programs;
 mod project;
@@ -31,6 +33,7 @@ pub(super) async fn test(
         ProjectKind::Python => python::test(global, options, root).await,
         ProjectKind::Go => go::test(global, options, root).await,
         ProjectKind::Cmake => cmake::test(global, options, root).await,
+        ProjectKind::Jest => jest::test(global, options, root).await,
     }
 }
 

@@ -100,6 +100,8 @@ pub enum ProjectKind {
     Go,
     /// A CMake project, by CTest.
     Cmake,
+    /// A package that names Jest.
+    Jest,
 }
 
 impl fmt::Display for ProjectKind {
@@ -109,6 +111,7 @@ impl fmt::Display for ProjectKind {
             Self::Python => "python",
             Self::Go => "go",
             Self::Cmake => "cmake",
+            Self::Jest => "jest",
         })
     }
 }
