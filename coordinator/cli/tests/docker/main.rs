@@ -25,6 +25,7 @@ mod quarantine;
 mod rerun;
 mod root_directory;
 mod settings;
+mod terminal;
 mod verdict;
 mod why;
 

@@ -28,6 +28,8 @@ mod pipeline;
 mod program;
 #[path = "../docker/quarantine.rs"]
 mod quarantine;
+#[path = "../docker/terminal.rs"]
+mod terminal;
 
 #[path = "../docker/why.rs"]
 mod why;
