@@ -52,7 +52,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         // Verifies what Regatta signs.
         tools::debian("openssl", "openssl")?;
         test.args(["--features", DOCKER_FEATURES])
-            .env("REGATTA_TEST_IMAGE", image);
+            .env("REGATTA_TEST_IMAGE", image)
+            .env("REGATTA_TEST_NEXTEST", tools::NEXTEST.installed_or_get()?);
         if arguments.without_demo {
             leave_out("every test that plays the demo", "you said --without-demo")?;
         } else {

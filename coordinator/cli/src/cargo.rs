@@ -1,6 +1,7 @@
 //! A Cargo workspace as a run: built here, tested on the fleet.
 //!
-//! [`build`] has cargo build the test binaries and learns from its messages what they are;
+//! [`build`] has cargo build the test binaries and learns from its messages what they are, [`archive`] takes
+//! those that `cargo nextest archive` has packed;
 //! [`libraries`] finds the shared libraries they are linked with; [`suites`] turns each binary into a job
 //! whose input root holds what that binary needs and nothing else, so that a change of one crate gives
 //! new keys only to the binaries that depend on it.
@@ -13,6 +14,7 @@
 //! inputs = ["README.md", "fixtures/**"]   # below the workspace root
 //! ```
 
+pub mod archive;
 pub mod build;
 pub mod elf;
 pub mod environment;

@@ -1,6 +1,11 @@
 //! `regatta.toml`: the jobs of a repository.
 //!
 //! ```toml
+//! [policy]                   # what a release requires, of which this file's commit has the last word
+//! required = ["build", "test"]   # all jobs if it does not say
+//! max_flaky = 3              # any number if it does not say
+//! max_quarantined = 1
+//!
 //! [defaults]                 # for every job that does not say otherwise
 //! image = "debian:stable-slim"
 //! timeout = "10m"
@@ -37,6 +42,7 @@
 mod action;
 mod error;
 mod pipeline;
+mod policy;
 mod quantity;
 mod quarantine;
 mod read;

@@ -1,10 +1,13 @@
 //! What runs and tests have been like, in figures. Pure.
 
+use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, SystemTime};
 
 use regatta_wire::convert::{duration_from_wire, timestamp_from_wire};
 use regatta_wire::v1;
 use serde::Serialize;
+
+use crate::options::Grouping;
 
 /// The quantile of the normal distribution for an interval of 95 %.
 const Z: f64 = 1.959_964;
@@ -29,10 +32,31 @@ pub(crate) struct Runs {
     /// From submission to verdict.
     pub(crate) seconds_p50: Option<f64>,
     pub(crate) seconds_p95: Option<f64>,
+    /// From the commit to the end of its first run with an answer.
+    pub(crate) lead_seconds_p50: Option<f64>,
+    pub(crate) lead_seconds_p95: Option<f64>,
+    /// What the leases of a run waited for their slots, together.
+    pub(crate) queued_seconds_p50: Option<f64>,
+    pub(crate) queued_seconds_p95: Option<f64>,
+    /// What they worked, together.
+    pub(crate) worked_seconds_p50: Option<f64>,
+    pub(crate) worked_seconds_p95: Option<f64>,
+    /// The same of all runs.
+    pub(crate) queued_seconds: f64,
+    pub(crate) worked_seconds: f64,
     /// The tests that they planned and did not skip.
     pub(crate) tests: u64,
     /// Those of them whose results were known.
     pub(crate) cached: u64,
+}
+
+/// Runs that have something in common.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub(crate) struct Group {
+    /// What.
+    pub(crate) name: String,
+    #[serde(flatten)]
+    pub(crate) runs: Runs,
 }
 
 /// A test.
@@ -86,16 +110,23 @@ impl Runs {
     /// Those of `runs` that have ended and are in scope.
     pub(crate) fn of(runs: &[v1::RunSummary], scope: &Scope) -> Self {
         let ended: Vec<_> = runs.iter().filter(|run| scope.has(run)).collect();
+        Self::together(&ended, &first_answers(runs))
+    }
+
+    /// `first` are the runs that end their commits' lead times.
+    fn together(ended: &[&v1::RunSummary], first: &HashSet<&str>) -> Self {
         let with = |verdict| ended.iter().filter(|run| run.verdict() == verdict).count();
         let (releasable, not_releasable) = (
             with(v1::Verdict::Releasable),
             with(v1::Verdict::NotReleasable),
         );
-        let mut times: Vec<Duration> = ended.iter().filter_map(|run| time_of(run)).collect();
-        times.sort();
-        let counts = ended.iter().filter_map(|run| run.counts);
+        let all = || ended.iter().copied();
+        let leading = all().filter(|run| first.contains(run.run_id.as_str()));
+        let (leads, times) = (Times::of(leading, lead_time), Times::of(all(), time_of));
+        let queued = Times::of(all(), |run| leased(run, |times| times.queued));
+        let worked = Times::of(all(), |run| leased(run, |times| times.worked));
         let (mut tests, mut cached) = (0, 0);
-        for counts in counts {
+        for counts in ended.iter().filter_map(|run| run.counts) {
             tests += u64::from(counts.planned.saturating_sub(counts.skipped));
             cached += u64::from(counts.cached);
         }
@@ -104,11 +135,94 @@ impl Runs {
             releasable,
             not_releasable,
             unknown: ended.len() - releasable - not_releasable,
-            seconds_p50: percentile(&times, 50),
-            seconds_p95: percentile(&times, 95),
+            seconds_p50: times.percentile(50),
+            seconds_p95: times.percentile(95),
+            lead_seconds_p50: leads.percentile(50),
+            lead_seconds_p95: leads.percentile(95),
+            queued_seconds_p50: queued.percentile(50),
+            queued_seconds_p95: queued.percentile(95),
+            worked_seconds_p50: worked.percentile(50),
+            worked_seconds_p95: worked.percentile(95),
+            queued_seconds: queued.sum(),
+            worked_seconds: worked.sum(),
             tests,
             cached,
         }
+    }
+}
+
+/// Those of `runs` that have ended and are in scope, apart by what they have in common.
+pub(crate) fn groups(runs: &[v1::RunSummary], scope: &Scope, by: Grouping) -> Vec<Group> {
+    let first = first_answers(runs);
+    let mut groups: BTreeMap<String, Vec<&v1::RunSummary>> = BTreeMap::new();
+    for run in runs.iter().filter(|run| scope.has(run)) {
+        groups.entry(group_of(run, by)).or_default().push(run);
+    }
+    let group = |(name, runs): (String, Vec<_>)| Group {
+        name,
+        runs: Runs::together(&runs, &first),
+    };
+    groups.into_iter().map(group).collect()
+}
+
+fn group_of(run: &v1::RunSummary, by: Grouping) -> String {
+    let submitted = run.submitted_at.as_ref();
+    let submitted = submitted.and_then(|at| jiff::Timestamp::new(at.seconds, at.nanos).ok());
+    let day = jiff::tz::Offset::UTC
+        .to_datetime(submitted.unwrap_or_default())
+        .date();
+    match by {
+        Grouping::Branch => run.branch.clone(),
+        Grouping::Day => day.to_string(),
+        Grouping::Week => {
+            let week = day.iso_week_date();
+            format!("{:04}-W{:02}", week.year(), week.week())
+        }
+        Grouping::Month => format!("{:04}-{:02}", day.year(), day.month()),
+    }
+}
+
+/// The first run of each commit that had an answer, by id.
+fn first_answers(runs: &[v1::RunSummary]) -> HashSet<&str> {
+    let mut first: BTreeMap<&str, (SystemTime, &str)> = BTreeMap::new();
+    for run in runs {
+        let finished = run.finished_at.as_ref().and_then(system_time);
+        let is_answer = matches!(
+            run.verdict(),
+            v1::Verdict::Releasable | v1::Verdict::NotReleasable
+        );
+        // Files that are not the commit's say nothing of it, and have no such time.
+        let Some(finished) = finished.filter(|_| is_answer && run.committed_at.is_some()) else {
+            continue;
+        };
+        let this = (finished, run.run_id.as_str());
+        let known = first.entry(run.commit.as_str()).or_insert(this);
+        *known = this.min(*known);
+    }
+    first.into_values().map(|(_, run)| run).collect()
+}
+
+/// Times of runs, the shortest first.
+struct Times(Vec<Duration>);
+
+impl Times {
+    fn of<'a>(
+        runs: impl Iterator<Item = &'a v1::RunSummary>,
+        time: impl FnMut(&'a v1::RunSummary) -> Option<Duration>,
+    ) -> Self {
+        let mut times: Vec<_> = runs.filter_map(time).collect();
+        times.sort();
+        Self(times)
+    }
+
+    /// By the nearest rank, in seconds.
+    fn percentile(&self, percent: usize) -> Option<f64> {
+        let rank = (self.0.len() * percent).div_ceil(100).max(1);
+        self.0.get(rank - 1).map(Duration::as_secs_f64)
+    }
+
+    fn sum(&self) -> f64 {
+        self.0.iter().map(Duration::as_secs_f64).sum()
     }
 }
 
@@ -164,15 +278,26 @@ pub(crate) fn system_time(timestamp: &prost_types::Timestamp) -> Option<SystemTi
 }
 
 fn time_of(run: &v1::RunSummary) -> Option<Duration> {
-    let submitted = run.submitted_at.as_ref().and_then(system_time)?;
-    let finished = run.finished_at.as_ref().and_then(system_time)?;
-    finished.duration_since(submitted).ok()
+    between(run.submitted_at.as_ref(), run.finished_at.as_ref())
 }
 
-/// By the nearest rank.
-fn percentile(sorted: &[Duration], percent: usize) -> Option<f64> {
-    let rank = (sorted.len() * percent).div_ceil(100).max(1);
-    sorted.get(rank - 1).map(Duration::as_secs_f64)
+fn lead_time(run: &v1::RunSummary) -> Option<Duration> {
+    between(run.committed_at.as_ref(), run.finished_at.as_ref())
+}
+
+fn between(
+    from: Option<&prost_types::Timestamp>,
+    to: Option<&prost_types::Timestamp>,
+) -> Option<Duration> {
+    system_time(to?)?.duration_since(system_time(from?)?).ok()
+}
+
+/// What a run's leases took, if that is known.
+fn leased(
+    run: &v1::RunSummary,
+    part: impl Fn(&v1::RunTimes) -> Option<prost_types::Duration>,
+) -> Option<Duration> {
+    duration_from_wire(&part(run.times.as_ref()?)?).ok()
 }
 
 #[cfg(test)]
@@ -220,6 +345,92 @@ mod tests {
         let some = Runs::of(&runs, &scope);
         assert_eq!((some.ended, some.seconds_p95), (2, Some(4.0)));
         assert_eq!(Runs::of(&[], &scope).seconds_p50, None);
+    }
+
+    #[test]
+    fn a_commits_lead_time_ends_with_its_first_answer() {
+        use v1::Verdict::{NotReleasable, Releasable, Unknown};
+        let of = |id: &str, commit: &str, committed: i64, to, verdict| v1::RunSummary {
+            run_id: id.to_owned(),
+            commit: commit.to_owned(),
+            committed_at: (committed > 0).then_some(prost_types::Timestamp {
+                seconds: committed,
+                nanos: 0,
+            }),
+            ..run("main", 90, to, verdict)
+        };
+        let runs = [
+            of("4", "a", 50, 300, Releasable),
+            of("3", "a", 50, 120, NotReleasable),
+            of("2", "a", 50, 110, Unknown),
+            of("1", "b", 95, 100, Releasable),
+            // Its files were others.
+            of("0", "b", 0, 99, Releasable),
+        ];
+        let all = Runs::of(&runs, &Scope::default());
+        assert_eq!(
+            (all.lead_seconds_p50, all.lead_seconds_p95),
+            (Some(5.0), Some(70.0))
+        );
+        assert_eq!(
+            Runs::of(&runs[..1], &Scope::default()).lead_seconds_p50,
+            Some(250.0)
+        );
+        assert_eq!(
+            Runs::of(&runs[4..], &Scope::default()).lead_seconds_p50,
+            None
+        );
+    }
+
+    #[test]
+    fn runs_are_told_of_apart() {
+        let day = 24 * 60 * 60;
+        let seconds = |seconds| {
+            let nanos = 500_000_000;
+            Some(prost_types::Duration { seconds, nanos })
+        };
+        let times = |mut run: v1::RunSummary, queued, worked| {
+            let (queued, worked) = (seconds(queued), seconds(worked));
+            run.times = Some(v1::RunTimes { queued, worked });
+            run
+        };
+        let good = v1::Verdict::Releasable;
+        let runs = [
+            times(run("b", 40 * day, 40 * day + 9, good), 3, 4),
+            times(run("a", day, day + 2, good), 1, 2),
+            times(run("a", 10, 20, good), 0, 7),
+            // Of an earlier release, and one that goes on.
+            run("a", 12, 13, good),
+            run("a", 14, 0, good),
+        ];
+        let named = |by| {
+            let groups = groups(&runs, &Scope::default(), by).into_iter();
+            let named = groups.map(|it| (it.name, it.runs.ended));
+            named.collect::<Vec<_>>()
+        };
+        let expect = |names: &[(&str, usize)]| {
+            let names = names
+                .iter()
+                .map(|(name, ended)| ((*name).to_owned(), *ended));
+            names.collect::<Vec<_>>()
+        };
+        assert_eq!(named(Grouping::Branch), expect(&[("a", 3), ("b", 1)]));
+        let days = [("1970-01-01", 2), ("1970-01-02", 1), ("1970-02-10", 1)];
+        assert_eq!(named(Grouping::Day), expect(&days));
+        assert_eq!(
+            named(Grouping::Week),
+            expect(&[("1970-W01", 3), ("1970-W07", 1)])
+        );
+        assert_eq!(
+            named(Grouping::Month),
+            expect(&[("1970-01", 3), ("1970-02", 1)])
+        );
+        let first = &groups(&runs, &Scope::default(), Grouping::Branch)[0].runs;
+        assert_eq!((first.queued_seconds, first.worked_seconds), (2.0, 10.0));
+        assert_eq!(
+            (first.worked_seconds_p50, first.worked_seconds_p95),
+            (Some(2.5), Some(7.5))
+        );
     }
 
     #[test]

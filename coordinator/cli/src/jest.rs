@@ -4,6 +4,8 @@
 //! Jest writes itself (`--json`) is written in the end alone: a test that ends the process would take the
 //! results of the files before it along.
 
+pub mod package;
+
 use std::time::Duration;
 
 use regatta_wire::v1;

@@ -39,6 +39,7 @@ pub mod repeat;
 mod rerun;
 mod runner_helper;
 pub mod session;
+pub mod terminal;
 pub mod tree;
 pub mod watch;
 mod why;

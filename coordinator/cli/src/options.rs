@@ -15,7 +15,7 @@ pub use daemons::{
     AgentOptions, CoordinatorOptions, ListenOptions, RuntimeChoice, UpOptions, WorkOptions,
 };
 pub use global::{ColorChoice, GlobalOptions, LogFormat, MessageFormat, ProgressChoice};
-pub use history::{HistoryCommand, HistoryFormat, HistoryOptions, ImportOptions};
+pub use history::{Grouping, HistoryCommand, HistoryFormat, HistoryOptions, ImportOptions};
 pub use verdict::{VerdictOptions, VerifyOptions};
 pub use why::WhyOptions;
 pub use work::{

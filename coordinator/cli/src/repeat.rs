@@ -33,6 +33,7 @@ impl Repeat {
             commit: String::new(),
             branch: String::new(),
             committed_at: None,
+            policy: None,
             description: format!("regatta flake {}", self.test),
             ..spec
         }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use regatta_model::{Digest, RunId, TenantId, Timestamp, Verdict};
 
 use crate::{
-    Ledger, NewRun, Place, RunCounts, RunEnd, RunQuery, StoredEvent, SuiteObservation,
+    Ledger, NewRun, Place, RunCounts, RunEnd, RunQuery, RunTimes, StoredEvent, SuiteObservation,
     TestObservation,
 };
 
@@ -39,6 +39,8 @@ fn new_run(id: &str, owner: &str, second: u64) -> NewRun {
         description: format!("run {id}"),
         commit: "c0ffee".to_owned(),
         branch: "main".to_owned(),
+        // Of one of them it is not known.
+        committed_at: (second > 1).then_some(Timestamp::EPOCH),
         submitted_at: Timestamp::EPOCH + Duration::from_secs(second),
     }
 }
@@ -62,6 +64,11 @@ fn end(verdict: Verdict) -> RunEnd {
         finished_at: Timestamp::EPOCH + Duration::from_secs(99),
         verdict,
         counts,
+        times: (verdict != Verdict::Unknown).then_some(RunTimes {
+            queued: Duration::from_millis(1500),
+            // As long as a signed number of nanoseconds cannot hold.
+            worked: Duration::from_secs(1 << 34),
+        }),
     }
 }
 
@@ -112,7 +119,11 @@ async fn runs_are_found_newest_first(ledger: &dyn Ledger) {
         tenant: Some(tenant("a")),
         ..all.clone()
     };
-    assert_eq!(ids(ledger, of_a).await, ["r3", "r1"]);
+    assert_eq!(ids(ledger, of_a.clone()).await, ["r3", "r1"]);
+    let found = ledger.find_runs(of_a).await.expect("finds");
+    let new = found.into_iter().map(|record| record.new);
+    let as_written = [new_run("r3", "a", 3), new_run("r1", "a", 1)];
+    assert_eq!(new.collect::<Vec<_>>(), as_written);
     let of_commit = |commit: &str| RunQuery {
         commit: Some(commit.to_owned()),
         ..all.clone()
@@ -187,6 +198,19 @@ async fn an_end_is_final(ledger: &dyn Ledger) {
         found.first().and_then(|it| it.end),
         Some(end(Verdict::NotReleasable))
     );
+    // What it cost may not be known.
+    let lost = new_run("r0", "c", 0);
+    ledger.start_run(lost.clone()).await.expect("starts");
+    let unknown = Some(end(Verdict::Unknown));
+    let ended = ledger.append_events(&lost.run, Vec::new(), unknown).await;
+    ended.expect("ends");
+    let query = RunQuery {
+        run: Some(lost.run),
+        limit: 1,
+        ..RunQuery::default()
+    };
+    let found = ledger.find_runs(query).await.expect("finds");
+    assert_eq!(found.first().and_then(|it| it.end), unknown);
     let active = RunQuery {
         active_only: true,
         limit: 10,

@@ -27,7 +27,9 @@ pub use history::{
     KnownTest, Place, SuiteKnowledge, SuiteObservation, TestHistory, TestObservation, Timing,
 };
 pub use memory_ledger::MemoryLedger;
-pub use port::{Ledger, LedgerError, NewRun, RunCounts, RunEnd, RunQuery, RunRecord, StoredEvent};
+pub use port::{
+    Ledger, LedgerError, NewRun, RunCounts, RunEnd, RunQuery, RunRecord, RunTimes, StoredEvent,
+};
 pub use postgres::{
     OpenPostgresError, ParseAddressError, PostgresAddress, PostgresLedger, ReadPasswordFileError,
 };

@@ -1,6 +1,7 @@
 //! The port.
 
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -128,6 +129,8 @@ pub struct NewRun {
     pub commit: String,
     /// The branch of it.
     pub branch: String,
+    /// When that commit was made, if its tree is the commit's and somebody says.
+    pub committed_at: Option<Timestamp>,
     /// When it was submitted.
     pub submitted_at: Timestamp,
 }
@@ -141,6 +144,17 @@ pub struct RunEnd {
     pub verdict: Verdict,
     /// With how many tests of each kind.
     pub counts: RunCounts,
+    /// What it cost; `None` if nobody knows any more.
+    pub times: Option<RunTimes>,
+}
+
+/// What all leases of a run took together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RunTimes {
+    /// How long they waited for their slots.
+    pub queued: Duration,
+    /// How long something was executed in them.
+    pub worked: Duration,
 }
 
 /// Tests by how they ended; `planned` is the sum of the others.

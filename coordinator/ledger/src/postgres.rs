@@ -102,8 +102,8 @@ impl Ledger for PostgresLedger {
     ) -> Result<Vec<StoredEvent>, LedgerError> {
         let values = [
             Value::text(run.as_str()),
-            Value::Number(bounded(after)),
-            Value::Number(bounded(limit)),
+            Value::number(bounded(after)),
+            Value::number(bounded(limit)),
         ];
         self.readers
             .read_all(READ_EVENTS, &values, rows::event)
@@ -114,9 +114,9 @@ impl Ledger for PostgresLedger {
         let values = [
             Value::optional_text(query.run.as_ref().map(RunId::as_str)),
             Value::optional_text(query.tenant.as_ref().map(TenantId::as_str)),
-            Value::Number(query.active_only.into()),
+            Value::number(query.active_only.into()),
             Value::optional_text(query.commit.as_deref()),
-            Value::Number(bounded(query.limit)),
+            Value::number(bounded(query.limit)),
         ];
         self.readers
             .read_all(FIND_RUNS, &values, rows::run_record)

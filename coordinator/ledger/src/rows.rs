@@ -7,7 +7,8 @@ use bytes::Bytes;
 use regatta_model::{Digest, Timestamp, Verdict};
 
 use crate::{
-    KnownTest, LedgerError, NewRun, RunCounts, RunEnd, RunRecord, StoredEvent, TestHistory, Timing,
+    KnownTest, LedgerError, NewRun, RunCounts, RunEnd, RunRecord, RunTimes, StoredEvent,
+    TestHistory, Timing,
 };
 
 /// The columns of a row, from 0. What is not of the type that the schema says is an error.
@@ -34,6 +35,7 @@ pub(crate) fn run_record(row: &dyn Columns) -> Result<RunRecord, LedgerError> {
         commit: row.text(3)?,
         branch: row.text(4)?,
         submitted_at: time(row.number(5)?),
+        committed_at: optional_time(row, 16)?,
     };
     let end = row
         .optional_number(6)?
@@ -64,10 +66,12 @@ fn run_end(row: &dyn Columns, finished_at: Timestamp) -> Result<RunEnd, LedgerEr
         not_run: count(14)?,
         quarantined: count(15)?,
     };
+    let times = optional_duration(row, 17)?.zip(optional_duration(row, 18)?);
     Ok(RunEnd {
         finished_at,
         verdict,
         counts,
+        times: times.map(|(queued, worked)| RunTimes { queued, worked }),
     })
 }
 
@@ -104,6 +108,11 @@ pub(crate) fn timing(row: &dyn Columns, first: usize) -> Result<Timing, LedgerEr
 
 pub(crate) fn duration(row: &dyn Columns, column: usize) -> Result<Duration, LedgerError> {
     Ok(Duration::from_nanos(unsigned(row.number(column)?)))
+}
+
+fn optional_duration(row: &dyn Columns, column: usize) -> Result<Option<Duration>, LedgerError> {
+    let nanos = row.optional_number(column)?;
+    Ok(nanos.map(|nanos| Duration::from_nanos(unsigned(nanos))))
 }
 
 fn optional_time(row: &dyn Columns, column: usize) -> Result<Option<Timestamp>, LedgerError> {

@@ -4,14 +4,15 @@
 //! where it is first met. So parameters are first met in the order of their numbers.
 
 pub(crate) const START_RUN: &str =
-    "INSERT INTO runs (run, tenant, description, commit_id, branch, submitted_at)
-     VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (run) DO NOTHING";
+    "INSERT INTO runs (run, tenant, description, commit_id, branch, submitted_at, committed_at)
+     VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (run) DO NOTHING";
 
 /// The end of a run that has none yet.
 pub(crate) const END_RUN: &str =
     "UPDATE runs SET finished_at = $1, verdict = $2, planned = $3, passed = $4, flaky = $5,
-        failed = $6, cached = $7, skipped = $8, not_run = $9, quarantined = $10
-     WHERE run = $11 AND finished_at IS NULL";
+        failed = $6, cached = $7, skipped = $8, not_run = $9, quarantined = $10,
+        queued_nanos = $11, worked_nanos = $12
+     WHERE run = $13 AND finished_at IS NULL";
 
 /// Columns of `rows::event`.
 pub(crate) const READ_EVENTS: &str =
@@ -21,7 +22,8 @@ pub(crate) const READ_EVENTS: &str =
 /// By run, tenant, whether active ones alone (1) or all (0), and commit; columns of `rows::run_record`.
 pub(crate) const FIND_RUNS: &str =
     "SELECT run, tenant, description, commit_id, branch, submitted_at, finished_at, verdict,
-        planned, passed, flaky, failed, cached, skipped, not_run, quarantined
+        planned, passed, flaky, failed, cached, skipped, not_run, quarantined,
+        committed_at, queued_nanos, worked_nanos
      FROM runs
      WHERE ($1 IS NULL OR run = $1) AND ($2 IS NULL OR tenant = $2)
         AND ($3 = 0 OR finished_at IS NULL) AND ($4 IS NULL OR commit_id = $4)

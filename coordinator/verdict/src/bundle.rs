@@ -3,9 +3,10 @@
 use regatta_model::Digest;
 
 use crate::envelope::{Envelope, EnvelopeError};
-use crate::evidence::Evidence;
+use crate::judgement::Judgement;
 use crate::keys::{PublicKey, SigningKey};
-use crate::statement::{GIT_COMMIT, Statement, VerdictPredicate, Vouched};
+use crate::predicate::VerdictPredicate;
+use crate::statement::{GIT_COMMIT, Statement, Vouched};
 
 /// Why a bundle is no evidence.
 #[derive(Debug, thiserror::Error)]
@@ -75,19 +76,22 @@ impl Verified {
     }
 }
 
-/// Signs what a run says. The same run and key always give the same bytes.
+/// Signs what runs say. The same runs, policy and key always give the same bytes.
 #[must_use]
-pub fn sign_bundle(run: &str, evidence: &Evidence, key: &SigningKey) -> String {
+pub fn sign_bundle(judgement: &Judgement, key: &SigningKey) -> String {
     let named = |(name, it): (&str, Statement)| (name.to_owned(), payload(&it));
-    let suites: Vec<_> = Statement::of_suites(evidence).map(named).collect();
-    let builds: Vec<_> = Statement::of_builds(run, evidence).map(named).collect();
+    let runs = || judgement.runs();
+    let suites = runs().flat_map(|(_, evidence)| Statement::of_suites(evidence));
+    let suites: Vec<_> = suites.map(named).collect();
+    let builds = runs().flat_map(|(run, evidence)| Statement::of_builds(run, evidence));
+    let builds: Vec<_> = builds.map(named).collect();
     let digest =
         |(name, payload): &(String, String)| (name.clone(), Digest::of(payload.as_bytes()));
     let vouched = Vouched {
         test_results: suites.iter().map(digest).collect(),
         provenance: builds.iter().map(digest).collect(),
     };
-    let verdict = payload(&Statement::of_run(run, evidence, &vouched));
+    let verdict = payload(&Statement::of_runs(judgement, &vouched));
     let line = |payload: String| {
         let envelope = Envelope::sign(payload.as_bytes(), key);
         format!("{}\n", serde_json::json!(envelope))
@@ -162,10 +166,16 @@ mod tests {
     use super::*;
     use crate::evidence::tests::{gathered, run};
 
+    fn signed(run: &str, events: &[v1::RunEvent], key: &SigningKey) -> String {
+        let evidence = gathered(events).expect("is complete");
+        let judgement = Judgement::of((run.to_owned(), evidence), Vec::new(), None);
+        sign_bundle(&judgement, key)
+    }
+
     fn bundle(key: &SigningKey) -> String {
         let tests = [("a", v1::TestStatus::Passed), ("b", v1::TestStatus::Flaky)];
         let events = run(&tests, v1::Verdict::Releasable);
-        sign_bundle("r1", &gathered(&events).expect("is complete"), key)
+        signed("r1", &events, key)
     }
 
     #[test]
@@ -194,7 +204,7 @@ mod tests {
             if let Some(v1::run_event::Event::RunStarted(started)) = &mut events[0].event {
                 change(started.spec.as_mut().expect("is set"));
             }
-            sign_bundle("r1", &gathered(&events).expect("is complete"), &key)
+            signed("r1", &events, &key)
         };
         let (good, dirty) = (of(|_| {}), of(|spec| spec.dirty = true));
         let commit = |bundle: &str| {
@@ -205,7 +215,7 @@ mod tests {
         assert_eq!(commit(&dirty), None);
         // Two runs of the same files say other things, and neither vouches for the other's suites.
         let flaky = run(&[("a", v1::TestStatus::Flaky)], v1::Verdict::Releasable);
-        let flaky = sign_bundle("r2", &gathered(&flaky).expect("is complete"), &key);
+        let flaky = signed("r2", &flaky, &key);
         let lines = |bundle: &str| {
             let lines = bundle.lines().map(|line| format!("{line}\n"));
             lines.collect::<Vec<_>>()

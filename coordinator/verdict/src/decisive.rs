@@ -1,9 +1,12 @@
-//! Which of a commit's runs speaks for it.
+//! Which of a commit's runs speak for it.
 
 use std::collections::{HashMap, HashSet};
 
 use regatta_wire::v1;
 use regatta_wire::v1::job::Kind;
+
+use crate::judgement::badness;
+use crate::policy::{Policy, is_whole};
 
 /// A run that has ended, of exactly a commit's files.
 #[derive(Clone, PartialEq, Debug)]
@@ -16,7 +19,18 @@ pub struct EndedRun {
     pub has_failed: bool,
 }
 
-/// Finds the run that speaks for the commit that all of them are of.
+/// The runs that speak for a commit, and what is required of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Deciding<Id> {
+    /// The run that speaks for it.
+    pub run: Id,
+    /// Runs that have done what the policy requires and those before have not, if all that is known is good.
+    pub others: Vec<Id>,
+    /// All that any run of the commit says is required; `None` if none says.
+    pub policy: Option<Policy>,
+}
+
+/// Finds the runs that speak for the commit that all of them are of.
 ///
 /// A run takes back what an earlier one said only if it did again all that the earlier one did: a later run
 /// of fewer jobs, or of chosen tests, does not, nor does one that looked up what the earlier one ran. One
@@ -24,22 +38,34 @@ pub struct EndedRun {
 /// answer to; but if a test failed in it before it was lost, only a later answer will do. Of the runs that
 /// stand, the one that came to the worst counts; of several, the one that did all that most of the others
 /// did; of those, the newest.
+///
+/// What any of them says to be required is: a run with a looser policy loosens nothing.
 #[derive(Clone, Debug)]
 pub struct DecisiveRun<Id> {
     /// The newest first.
     standing: Vec<(Id, EndedRun)>,
+    policy: Option<Policy>,
 }
 
 impl<Id> Default for DecisiveRun<Id> {
     fn default() -> Self {
-        let standing = Vec::new();
-        Self { standing }
+        Self {
+            standing: Vec::new(),
+            policy: None,
+        }
     }
 }
 
 impl<Id> DecisiveRun<Id> {
     /// Takes in a run that is older than all before.
     pub fn add_older(&mut self, id: Id, run: EndedRun) {
+        if let Some(policy) = &run.spec.policy {
+            let policy = Policy::from(policy);
+            self.policy = Some(match self.policy.take() {
+                Some(before) => before.and(policy),
+                None => policy,
+            });
+        }
         let is_answer = run.is_answer();
         let wants_answer = is_answer || run.has_failed;
         let mut standing = self.standing.iter().map(|(_, other)| other);
@@ -66,23 +92,52 @@ impl<Id> DecisiveRun<Id> {
         self.standing.len()
     }
 
-    /// The run that speaks for the commit, if there is one.
+    /// The runs that speak for the commit, if there are any.
     #[must_use]
-    pub fn finish(self) -> Option<Id> {
+    pub fn finish(mut self) -> Option<Deciding<Id>> {
+        let (run, speaker) = self.standing.remove(self.speaker()?);
+        let mut others = Vec::new();
+        // Of what is not good, one run says enough.
+        if let (Some(policy), 0) = (&self.policy, badness(speaker.verdict)) {
+            let mut open: HashSet<_> = policy.required_jobs.iter().map(String::as_str).collect();
+            close(&mut open, &speaker.spec);
+            for (id, other) in self.standing {
+                if close(&mut open, &other.spec) {
+                    others.push(id);
+                }
+            }
+        }
+        Some(Deciding {
+            run,
+            others,
+            policy: self.policy,
+        })
+    }
+
+    /// The place of the run that counts among those that stand.
+    fn speaker(&self) -> Option<usize> {
         let covered = |run: &EndedRun| {
             let others = self.standing.iter();
             others
                 .filter(|(_, other)| covers(&run.spec, &other.spec))
                 .count()
         };
-        // The last of equals is what `max_by_key` takes: the newest, from the oldest on.
-        let ranks = self.standing.iter();
-        let ranks = ranks.map(|(_, run)| (badness(run.verdict), covered(run)));
+        let ranks = self.standing.iter().enumerate();
+        let ranks = ranks.map(|(place, (_, run))| (place, (badness(run.verdict), covered(run))));
         let ranks: Vec<_> = ranks.collect();
-        let ranked = self.standing.into_iter().zip(ranks).rev();
-        let decisive = ranked.max_by_key(|(_, rank)| *rank);
-        decisive.map(|((id, _), _)| id)
+        // The last of equals is what `max_by_key` takes: the newest, from the oldest on.
+        let newest_last = ranks.into_iter().rev();
+        let speaker = newest_last.max_by_key(|(_, rank)| *rank);
+        speaker.map(|(place, _)| place)
     }
+}
+
+/// Strikes out the jobs that were asked for whole; whether there were any.
+fn close(open: &mut HashSet<&str>, spec: &v1::RunSpec) -> bool {
+    let before = open.len();
+    let whole = spec.jobs.iter().filter(|job| is_whole(spec, job));
+    whole.for_each(|job| _ = open.remove(job.name.as_str()));
+    open.len() < before
 }
 
 impl EndedRun {
@@ -91,14 +146,6 @@ impl EndedRun {
             self.verdict,
             v1::Verdict::Releasable | v1::Verdict::NotReleasable
         )
-    }
-}
-
-const fn badness(verdict: v1::Verdict) -> u8 {
-    match verdict {
-        v1::Verdict::Releasable => 0,
-        v1::Verdict::Unspecified | v1::Verdict::Unknown => 1,
-        v1::Verdict::NotReleasable => 2,
     }
 }
 
@@ -179,7 +226,7 @@ mod tests {
         for (index, run) in runs.iter().enumerate() {
             decisive.add_older(index, run.clone());
         }
-        decisive.finish()
+        decisive.finish().map(|deciding| deciding.run)
     }
 
     use v1::Verdict::{NotReleasable as Bad, Releasable as Good, Unknown};
@@ -251,7 +298,8 @@ mod tests {
             decisive.add_older(number, one);
         }
         decisive.add_older(50, ended(Good, vec![suite("a", &[])]));
-        assert_eq!((decisive.standing(), decisive.finish()), (1, Some(50)));
+        assert_eq!(decisive.standing(), 1);
+        assert_eq!(decisive.finish().map(|deciding| deciding.run), Some(50));
     }
 
     #[test]
@@ -296,6 +344,43 @@ mod tests {
             let passed = ended(Good, vec![plain.clone()]);
             assert_eq!(decisive_run(&[passed, failed]), Some(1));
         }
+    }
+
+    #[test]
+    fn what_one_run_has_not_done_others_may_have() {
+        let requires = |run: EndedRun, jobs: &[&str]| {
+            let mut run = run;
+            let policy = run.spec.policy.get_or_insert_default();
+            policy.required_jobs = jobs.iter().map(ToString::to_string).collect();
+            run
+        };
+        let good = |name: &str| ended(Good, vec![suite(name, &[])]);
+        let mut chosen = good("c");
+        chosen.spec.chosen_tests = true;
+        let runs = [
+            good("a"),
+            good("b"),
+            requires(good("d"), &["a", "b"]),
+            chosen,
+        ];
+        let deciding = |runs: &[EndedRun]| {
+            let mut decisive = DecisiveRun::default();
+            for (index, run) in runs.iter().enumerate() {
+                decisive.add_older(index, run.clone());
+            }
+            decisive.finish().expect("there are runs")
+        };
+        let found = deciding(&runs);
+        assert_eq!((found.run, &found.others[..]), (0, &[1][..]));
+        // Chosen tests answer for nothing, and what a covered run says is required all the same.
+        let stricter = requires(good("a"), &["c"]);
+        let found = deciding(&[&runs[..], &[stricter]].concat());
+        let required = found.policy.expect("there is one").required_jobs;
+        assert_eq!(required, ["a", "b", "c"].map(str::to_owned).into());
+        assert_eq!((found.run, &found.others[..]), (0, &[1][..]));
+        let bad = ended(Bad, vec![suite("e", &[])]);
+        let found = deciding(&[&runs[..], &[bad]].concat());
+        assert_eq!((found.run, found.others), (4, Vec::new()));
     }
 
     fn runs() -> impl Strategy<Value = Vec<EndedRun>> {

@@ -6,11 +6,9 @@ pub(crate) mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use prost::Message as _;
-use regatta_model::{Digest, DigestHasher};
+use regatta_model::Digest;
 use regatta_wire::v1;
 
 use crate::counts::Counts;
@@ -127,62 +125,32 @@ impl Evidence {
         ended.map_or(v1::JobStatus::Unknown, |job| job.status)
     }
 
-    /// How long it took from the commit to the verdict; `None` if nobody says when it was made, or it was made
-    /// later than that: clocks differ.
-    #[must_use]
-    pub fn lead_time(&self) -> Option<Duration> {
-        let elapsed = self.finished_at.duration_since(self.committed_at?);
-        Duration::try_from(elapsed).ok()
-    }
-
-    /// How many cached results come from each run that produced some; the name is empty for those of which it
-    /// is not known.
-    #[must_use]
-    pub fn cached_from(&self) -> BTreeMap<&str, u64> {
+    /// The run that each cached result comes from; empty where that is not known.
+    pub fn cached_from(&self) -> impl Iterator<Item = &str> {
         let tests = self.suites.values().flat_map(|suite| suite.tests.values());
         let tests = tests.filter(|test| test.status == v1::TestStatus::Cached);
         let jobs = self.jobs.values().filter(|job| job.cached);
         let tests = tests.map(|test| test.cached_from.as_str());
-        let mut runs = BTreeMap::new();
-        for run in tests.chain(jobs.map(|job| job.cached_from.as_str())) {
-            *runs.entry(run).or_default() += 1;
-        }
-        runs
+        tests.chain(jobs.map(|job| job.cached_from.as_str()))
     }
 
-    /// The digest of what was required: the jobs as they were asked for.
+    /// `job test` of each test that ended so.
+    pub fn tests_that_are(&self, status: v1::TestStatus) -> impl Iterator<Item = String> {
+        self.suites.iter().flat_map(move |(job, suite)| {
+            let tests = suite.tests.iter();
+            let tests = tests.filter(move |(_, test)| test.status == status);
+            tests.map(move |(test, _)| format!("{job} {test}"))
+        })
+    }
+
+    /// The digest of what was asked for: its jobs.
     #[must_use]
-    pub fn policy(&self) -> Digest {
-        let required = v1::RunSpec {
+    pub fn requested(&self) -> Digest {
+        let requested = v1::RunSpec {
             jobs: self.spec.jobs.clone(),
             ..v1::RunSpec::default()
         };
-        Digest::of(&required.encode_to_vec())
-    }
-
-    /// The digest of what was planned: every test with its key.
-    #[must_use]
-    pub fn plan(&self) -> Digest {
-        let mut lines = Lines::new();
-        for (job, suite) in &self.suites {
-            for (test, evidence) in &suite.tests {
-                let key = evidence.key.map(|key| key.to_string()).unwrap_or_default();
-                lines.add(&[job, test, &key]);
-            }
-        }
-        lines.digest()
-    }
-
-    /// The digest of the files that jobs were given: each job's input root.
-    #[must_use]
-    pub fn tree(&self) -> Digest {
-        let mut lines = Lines::new();
-        let roots: BTreeMap<_, _> = self.spec.jobs.iter().map(|job| (&job.name, job)).collect();
-        for (name, job) in roots {
-            let root = job.input_root.clone().unwrap_or_default();
-            lines.add(&[name, &root.hash, &root.size_bytes.to_string()]);
-        }
-        lines.digest()
+        Digest::of(&requested.encode_to_vec())
     }
 
     /// What was said at the end is borne out by what was said before.
@@ -205,25 +173,5 @@ impl Evidence {
             return contradiction("it is RELEASABLE, and not all of it has passed".to_owned());
         }
         Ok(())
-    }
-}
-
-/// Text that cannot be read in two ways: each word with its length.
-struct Lines(DigestHasher);
-
-impl Lines {
-    fn new() -> Self {
-        Self(DigestHasher::new())
-    }
-
-    fn add(&mut self, words: &[&str]) {
-        for word in words {
-            self.0.update(&(word.len() as u64).to_le_bytes());
-            self.0.update(word.as_bytes());
-        }
-    }
-
-    fn digest(self) -> Digest {
-        self.0.finish()
     }
 }

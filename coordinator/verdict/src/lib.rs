@@ -1,12 +1,13 @@
 //! Verdicts: from the events of a run to signed statements, and back.
 //!
-//! Responsibility: what a run's events are evidence of ([`Evidence`]), which run speaks for a commit
-//! ([`DecisiveRun`]), the in-toto statements that say so
-//! ([`Statement`]), the envelopes that carry them ([`Envelope`], DSSE) and the keys that sign them. Pure: no
+//! Responsibility: what a run's events are evidence of ([`Evidence`]), which runs speak for a commit
+//! ([`DecisiveRun`]), what they come to by what a release requires ([`Judgement`], [`Policy`]), the in-toto
+//! statements that say so ([`Statement`]), the envelopes that carry them ([`Envelope`], DSSE) and the keys that sign them. Pure: no
 //! I/O, no clock; the same events and the same key give the same bytes, so that a verdict can be made again.
 //!
 //! Invariants:
 //! - What is signed says no more than the events do.
+//! - What is RELEASABLE has all that its policy requires.
 //! - A statement that contradicts itself is no evidence, whoever has signed it.
 //!
 //! Sources: in-toto Attestation Framework v1 (statement, test-result predicate v0.1, bundle), DSSE v1.0.2,
@@ -17,19 +18,25 @@ mod counts;
 mod decisive;
 mod envelope;
 mod evidence;
+mod judgement;
 mod keys;
+mod policy;
+mod predicate;
 mod provenance;
 mod statement;
 
 pub use bundle::{InvalidBundleError, Verified, sign_bundle, verify_bundle};
 pub use counts::Counts;
-pub use decisive::{DecisiveRun, EndedRun};
+pub use decisive::{Deciding, DecisiveRun, EndedRun};
 pub use envelope::{Envelope, EnvelopeError, PAYLOAD_TYPE, Signature};
 pub use evidence::{
     Evidence, EvidenceBuilder, IncompleteRunError, JobEvidence, SuiteEvidence, TestEvidence,
 };
+pub use judgement::Judgement;
 pub use keys::{InvalidKeyError, NewKeyError, PublicKey, SigningKey};
-pub use provenance::PROVENANCE_TYPE;
-pub use statement::{
-    CachedFrom, Statement, Subject, TEST_RESULT_TYPE, VERDICT_TYPE, VerdictPredicate, Vouched,
+pub use policy::Policy;
+pub use predicate::{
+    CachedFrom, JobStatement, PolicyMismatchError, PolicyStatement, Requested, VerdictPredicate,
 };
+pub use provenance::PROVENANCE_TYPE;
+pub use statement::{Described, Statement, Subject, TEST_RESULT_TYPE, VERDICT_TYPE, Vouched};

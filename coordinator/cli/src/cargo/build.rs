@@ -171,6 +171,8 @@ pub struct Build {
     pub programs: BTreeMap<PackageId, BTreeMap<String, PathBuf>>,
     /// What each package's build script said.
     pub scripts: BTreeMap<PackageId, BuildScript>,
+    /// Where the loader is to look besides, before the toolchain of this machine.
+    pub loader_path: Vec<PathBuf>,
 }
 
 /// Has cargo build what is selected. Cargo speaks to standard error itself, compile errors included.
@@ -249,6 +251,7 @@ fn collect(metadata: Metadata, messages: Vec<Message>) -> Build {
         packages: packages.collect(),
         programs: BTreeMap::new(),
         scripts: BTreeMap::new(),
+        loader_path: Vec::new(),
     };
     for message in messages {
         match message {

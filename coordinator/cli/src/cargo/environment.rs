@@ -32,7 +32,7 @@ impl Build {
             );
         }
         if test.integration {
-            let scratch = self.layout.root().join(self.layout.scratch());
+            let scratch = self.layout.shown_at().join(self.layout.scratch());
             environment.insert(
                 "CARGO_TARGET_TMPDIR".to_owned(),
                 scratch.display().to_string(),
@@ -67,8 +67,8 @@ impl Build {
         let directory = manifest.parent().unwrap_or(self.layout.root());
         let rust_version = package.rust_version.as_ref();
         [
-            ("CARGO_MANIFEST_DIR", directory.display().to_string()),
-            ("CARGO_MANIFEST_PATH", manifest.display().to_string()),
+            ("CARGO_MANIFEST_DIR", self.seen(directory)),
+            ("CARGO_MANIFEST_PATH", self.seen(manifest)),
             ("CARGO_PKG_NAME", package.name.to_string()),
             ("CARGO_PKG_VERSION", version.to_string()),
             ("CARGO_PKG_VERSION_MAJOR", version.major.to_string()),

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 pub struct Layout {
     root: PathBuf,
     target: PathBuf,
+    shown_at: PathBuf,
+    target_place: PathBuf,
 }
 
 /// Where the target directory goes if it is not below the workspace root.
@@ -18,10 +20,30 @@ impl Layout {
     /// The layout of the workspace in `root` that is built in `target`, both absolute.
     #[must_use]
     pub fn new(root: PathBuf, target: PathBuf) -> Self {
-        Self { root, target }
+        let place = target.strip_prefix(&root).map(Path::to_owned);
+        let place = place.unwrap_or_else(|_| TARGET.into());
+        Self::moved(root.clone(), target, root, place)
     }
 
-    /// The workspace root: where the input root is shown, too.
+    /// The layout of the workspace in `root` with what was built elsewhere, which is in `target` now: tests see the
+    /// workspace at `shown_at`, and the target directory below that, at `target_place`.
+    #[must_use]
+    pub fn moved(root: PathBuf, target: PathBuf, shown_at: PathBuf, target_place: PathBuf) -> Self {
+        Self {
+            root,
+            target,
+            shown_at,
+            target_place,
+        }
+    }
+
+    /// Where tests see the input root.
+    #[must_use]
+    pub fn shown_at(&self) -> &Path {
+        &self.shown_at
+    }
+
+    /// The workspace root here.
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
@@ -36,18 +58,19 @@ impl Layout {
     /// Where a file goes, relative to the input root; `None` if it is outside the workspace.
     #[must_use]
     pub fn place(&self, file: &Path) -> Option<PathBuf> {
-        if let Ok(relative) = file.strip_prefix(&self.root) {
-            return Some(relative.to_owned());
+        // The target directory may be below the root.
+        if let Ok(relative) = file.strip_prefix(&self.target) {
+            return Some(self.target_place.join(relative));
         }
-        let relative = file.strip_prefix(&self.target).ok()?;
-        Some(Path::new(TARGET).join(relative))
+        let relative = file.strip_prefix(&self.root).ok()?;
+        Some(relative.to_owned())
     }
 
     /// Where a file appears to a test; unchanged if it is outside the workspace.
     #[must_use]
     pub fn seen(&self, file: &Path) -> PathBuf {
         match self.place(file) {
-            Some(relative) => self.root.join(relative),
+            Some(relative) => self.shown_at.join(relative),
             None => file.to_owned(),
         }
     }
@@ -61,14 +84,13 @@ impl Layout {
     /// The directory of shared libraries as a test sees it.
     #[must_use]
     pub fn library_directory(&self) -> PathBuf {
-        self.root.join(LIBRARIES)
+        self.shown_at.join(LIBRARIES)
     }
 
     /// `CARGO_TARGET_TMPDIR`, relative to the input root.
     #[must_use]
     pub fn scratch(&self) -> PathBuf {
-        self.place(&self.target.join("tmp"))
-            .unwrap_or_else(|| Path::new(TARGET).join("tmp"))
+        self.target_place.join("tmp")
     }
 }
 
@@ -99,5 +121,24 @@ mod tests {
             layout.seen("/w/s/out/target/x".as_ref()),
             Path::new("/w/s/out/target/x")
         );
+    }
+
+    #[test]
+    fn what_was_built_elsewhere_is_seen_where_it_was_built() {
+        let layout = Layout::moved(
+            "/here".into(),
+            "/tmp/x/target".into(),
+            "/there".into(),
+            "out".into(),
+        );
+        for (file, seen) in [
+            ("/here/a/b", "/there/a/b"),
+            ("/tmp/x/target/debug/c", "/there/out/debug/c"),
+            ("/etc/x", "/etc/x"),
+        ] {
+            assert_eq!(layout.seen(file.as_ref()), Path::new(seen));
+        }
+        assert_eq!(layout.scratch(), Path::new("out/tmp"));
+        assert_eq!(layout.library_directory(), Path::new("/there/.regatta/lib"));
     }
 }

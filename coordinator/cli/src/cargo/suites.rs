@@ -123,7 +123,7 @@ impl BuildLibraries {
 /// Where cargo has the loader look when it runs tests: what build scripts linked with, the directories
 /// of the binaries, and the Rust toolchain's own libraries.
 fn loader_path(build: &Build) -> Vec<PathBuf> {
-    let mut directories: Vec<PathBuf> = Vec::new();
+    let mut directories = build.loader_path.clone();
     for script in build.scripts.values() {
         for path in &script.linked_paths {
             let text = path.as_str();

@@ -50,6 +50,7 @@ fn as_test(options: FlakeOptions) -> TestOptions {
     TestOptions {
         filters: vec![options.test_id],
         project: None,
+        archive: None,
         plan: false,
         selection: options.selection,
         job: options.job,

@@ -13,7 +13,7 @@ use tonic::Code;
 use super::table::table;
 use crate::client::{Client, refused};
 use crate::exit_code::{ExitCode, Failure, OrExit};
-use crate::history::{Rate, Runs, Scope, Test, flakiest, slowest};
+use crate::history::{Group, Rate, Runs, Scope, Test, flakiest, groups, slowest};
 use crate::options::{HistoryCommand, HistoryFormat, HistoryOptions};
 
 /// How many of the newest runs are looked at; the coordinator lists no more.
@@ -32,11 +32,21 @@ pub(super) async fn history(client: &Client, options: HistoryOptions) -> Result<
     };
     let listed = client.list_runs(LOOKED_AT, false).await?;
     let runs = Runs::of(&listed, &scope);
+    let apart = options.by.map(|by| groups(&listed, &scope, by));
     let tests = tests(client, options.suite.unwrap_or_default()).await?;
-    let text = match options.format {
-        HistoryFormat::Text => as_text(&runs, &tests, options.limit),
-        HistoryFormat::Json => as_json(&runs, &tests),
-        HistoryFormat::Csv => as_csv(&tests).or_exit(ExitCode::Local)?,
+    let text = match (options.format, apart) {
+        (HistoryFormat::Text, apart) => {
+            let mut text = as_text(&runs, &tests, options.limit);
+            text.push_str(
+                &apart
+                    .map(|apart| groups_as_text(&apart))
+                    .unwrap_or_default(),
+            );
+            text
+        }
+        (HistoryFormat::Json, apart) => as_json(&runs, &apart.unwrap_or_default(), &tests),
+        (HistoryFormat::Csv, Some(apart)) => groups_as_csv(&apart).or_exit(ExitCode::Local)?,
+        (HistoryFormat::Csv, None) => as_csv(&tests).or_exit(ExitCode::Local)?,
     };
     std::io::stdout()
         .write_all(text.as_bytes())
@@ -73,7 +83,7 @@ fn as_text(runs: &Runs, tests: &[Test], limit: usize) -> String {
         ..
     } = runs;
     let mut line = |name: &str, value: String| {
-        let _infallible = writeln!(text, "{name:<9}{value}");
+        let _infallible = writeln!(text, "{name:<11}{value}");
     };
     line(
         "runs",
@@ -85,9 +95,27 @@ fn as_text(runs: &Runs, tests: &[Test], limit: usize) -> String {
         let times = format!("p50 {middle:.1} s, p95 {most:.1} s from submission to verdict");
         line("time", times);
     }
+    if let Some((middle, most)) = runs.lead_seconds_p50.zip(runs.lead_seconds_p95) {
+        let times =
+            format!("p50 {middle:.1} s, p95 {most:.1} s from the commit to its first answer");
+        line("lead time", times);
+    }
+    if let Some((middle, most)) = runs.queued_seconds_p50.zip(runs.queued_seconds_p95) {
+        let share = 100.0 * runs.queued_seconds / (runs.queued_seconds + runs.worked_seconds);
+        let sum = if share.is_finite() { share } else { 0.0 };
+        let times = format!(
+            "p50 {middle:.1} s, p95 {most:.1} s a run, of all leases together; {sum:.1} % of their time"
+        );
+        line("queued", times);
+    }
+    if let Some((middle, most)) = runs.worked_seconds_p50.zip(runs.worked_seconds_p95) {
+        line(
+            "worked",
+            format!("p50 {middle:.1} s, p95 {most:.1} s a run"),
+        );
+    }
     if runs.tests > 0 {
-        let share = runs.cached as f64 / runs.tests as f64;
-        let cached = format!("{:.1} % of {} tests", share * 100.0, runs.tests);
+        let cached = format!("{} of {} tests", share(runs.cached, runs.tests), runs.tests);
         line("cached", cached);
     }
     let rows: Vec<_> = slowest(tests, limit)
@@ -117,11 +145,114 @@ fn as_text(runs: &Runs, tests: &[Test], limit: usize) -> String {
 }
 
 fn name(test: &Test) -> String {
-    let text = format!("{} {}", test.suite, test.test);
-    // What a test is called is its project's choice; a terminal is not to act on it.
+    harmless(&format!("{} {}", test.suite, test.test))
+}
+
+/// What a test or a branch is called is its project's choice; a terminal is not to act on it.
+fn harmless(text: &str) -> String {
     text.chars()
         .map(|it| if it.is_control() { '?' } else { it })
         .collect()
+}
+
+fn share(part: u64, of: u64) -> String {
+    format!("{:.1} %", 100.0 * part as f64 / of as f64)
+}
+
+/// A line for each group, and whence its time.
+fn groups_as_text(groups: &[Group]) -> String {
+    let seconds = |time: Option<f64>| time.map(|time| format!("{time:.1} s")).unwrap_or_default();
+    let rows: Vec<_> = groups
+        .iter()
+        .map(|Group { name, runs }| {
+            [
+                harmless(name),
+                runs.ended.to_string(),
+                runs.releasable.to_string(),
+                seconds(runs.seconds_p50),
+                seconds(runs.seconds_p95),
+                seconds(runs.lead_seconds_p50),
+                seconds(runs.lead_seconds_p95),
+                seconds(Some(runs.queued_seconds)),
+                seconds(Some(runs.worked_seconds)),
+                match runs.tests {
+                    0 => String::new(),
+                    tests => share(runs.cached, tests),
+                },
+            ]
+        })
+        .collect();
+    let headings = [
+        "RUNS OF",
+        "ENDED",
+        "RELEASABLE",
+        "P50",
+        "P95",
+        "LEAD P50",
+        "LEAD P95",
+        "QUEUED",
+        "WORKED",
+        "CACHED",
+    ];
+    format!("\n{}", table(headings, &rows))
+}
+
+/// The groups, a line each, with every figure.
+fn groups_as_csv(groups: &[Group]) -> Result<String, csv::Error> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record([
+        "name",
+        "ended",
+        "releasable",
+        "not_releasable",
+        "unknown",
+        "seconds_p50",
+        "seconds_p95",
+        "lead_seconds_p50",
+        "lead_seconds_p95",
+        "queued_seconds_p50",
+        "queued_seconds_p95",
+        "worked_seconds_p50",
+        "worked_seconds_p95",
+        "queued_seconds",
+        "worked_seconds",
+        "tests",
+        "cached",
+    ])?;
+    for Group { name, runs } in groups {
+        let counts = [
+            runs.ended,
+            runs.releasable,
+            runs.not_releasable,
+            runs.unknown,
+        ];
+        let times = [
+            runs.seconds_p50,
+            runs.seconds_p95,
+            runs.lead_seconds_p50,
+            runs.lead_seconds_p95,
+            runs.queued_seconds_p50,
+            runs.queued_seconds_p95,
+            runs.worked_seconds_p50,
+            runs.worked_seconds_p95,
+            Some(runs.queued_seconds),
+            Some(runs.worked_seconds),
+        ];
+        let times = times.map(|time| time.map(|time| time.to_string()).unwrap_or_default());
+        let record = std::iter::once(name.clone())
+            .chain(counts.map(|count| count.to_string()))
+            .chain(times)
+            .chain([runs.tests, runs.cached].map(|count| count.to_string()));
+        writer.write_record(record)?;
+    }
+    written(writer)
+}
+
+fn written(writer: csv::Writer<Vec<u8>>) -> Result<String, csv::Error> {
+    let bytes = writer
+        .into_inner()
+        .map_err(csv::IntoInnerError::into_error)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// `7.5 % (2.6 to 19.9)`
@@ -131,8 +262,9 @@ fn percent(rate: &Rate) -> String {
     format!("{:.1} % ({:.1} to {:.1})", of(share), of(low), of(high))
 }
 
-fn as_json(runs: &Runs, tests: &[Test]) -> String {
-    let mut text = serde_json::json!({ "runs": runs, "tests": tests }).to_string();
+fn as_json(runs: &Runs, groups: &[Group], tests: &[Test]) -> String {
+    let all = serde_json::json!({ "runs": runs, "groups": groups, "tests": tests });
+    let mut text = all.to_string();
     text.push('\n');
     text
 }
@@ -162,15 +294,13 @@ fn as_csv(tests: &[Test]) -> Result<String, csv::Error> {
             suite, id, expected, runs, failures, flakes, share, low, high,
         ])?;
     }
-    let bytes = writer
-        .into_inner()
-        .map_err(csv::IntoInnerError::into_error)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    written(writer)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::Grouping;
 
     fn test(name: &str, flakes: u64) -> Test {
         Test::from(v1::TestHistory {
@@ -188,6 +318,7 @@ mod tests {
 
     #[test]
     fn people_see_where_time_and_trust_go() {
+        let seconds = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
         let summary = v1::RunSummary {
             submitted_at: Some(prost_types::Timestamp {
                 seconds: 10,
@@ -198,6 +329,11 @@ mod tests {
                 nanos: 0,
             }),
             verdict: v1::Verdict::Releasable.into(),
+            committed_at: Some(prost_types::Timestamp::default()),
+            times: Some(v1::RunTimes {
+                queued: seconds(1),
+                worked: seconds(3),
+            }),
             counts: Some(v1::Counts {
                 planned: 4,
                 cached: 3,
@@ -205,17 +341,31 @@ mod tests {
             }),
             ..v1::RunSummary::default()
         };
-        let runs = Runs::of(&[summary], &Scope::default());
+        let runs = Runs::of(std::slice::from_ref(&summary), &Scope::default());
         let text = as_text(&runs, &[test("a\u{1b}[2J", 0), test("b", 3)], 1);
         assert_eq!(
             text,
-            "runs     1: 1 RELEASABLE, 0 NOT_RELEASABLE, 0 UNKNOWN\n\
-             time     p50 2.0 s, p95 2.0 s from submission to verdict\n\
-             cached   75.0 % of 4 tests\n\n\
+            "runs       1: 1 RELEASABLE, 0 NOT_RELEASABLE, 0 UNKNOWN\n\
+             time       p50 2.0 s, p95 2.0 s from submission to verdict\n\
+             lead time  p50 12.0 s, p95 12.0 s from the commit to its first answer\n\
+             queued     p50 1.0 s, p95 1.0 s a run, of all leases together; 25.0 % of their time\n\
+             worked     p50 3.0 s, p95 3.0 s a run\n\
+             cached     75.0 % of 4 tests\n\n\
              TIME    RUNS  SLOWEST TESTS\n\
              1.50 s  40    unit a?[2J\n\n\
              FLAKY (95 %)         RUNS     FLAKIEST TESTS\n\
              7.5 % (2.6 to 19.9)  3 of 40  unit b\n"
+        );
+        let apart = groups(&[summary], &Scope::default(), Grouping::Month);
+        assert_eq!(
+            groups_as_text(&apart),
+            "\nRUNS OF  ENDED  RELEASABLE  P50    P95    LEAD P50  LEAD P95  QUEUED  WORKED  CACHED\n\
+             1970-01  1      1           2.0 s  2.0 s  12.0 s    12.0 s    1.0 s   3.0 s   75.0 %\n"
+        );
+        let csv = groups_as_csv(&apart).expect("is written");
+        assert!(
+            csv.ends_with("\n1970-01,1,1,0,0,2,2,12,12,1,1,3,3,1,3,4,3\n"),
+            "{csv}"
         );
         let nothing = as_text(&Runs::of(&[], &Scope::default()), &[], 10);
         assert_eq!(nothing.lines().count(), 1, "{nothing}");
@@ -228,7 +378,7 @@ mod tests {
             csv.contains("unit,\"a,\"\"b\"\"\nc\",1.5,40,0,0,0,0,"),
             "{csv}"
         );
-        let json = as_json(&Runs::of(&[], &Scope::default()), &[test("a", 1)]);
+        let json = as_json(&Runs::of(&[], &Scope::default()), &[], &[test("a", 1)]);
         let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
         assert_eq!(json["tests"][0]["flake_rate"]["share"], 0.025);
     }

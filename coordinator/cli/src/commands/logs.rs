@@ -1,11 +1,12 @@
 //! `regatta logs`.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use regatta_wire::v1;
 
 use crate::client::{Client, refused};
 use crate::exit_code::{ExitCode, Failure, OrExit};
+use crate::terminal::HarmlessText;
 use crate::watch::Paint;
 
 pub(super) fn request(
@@ -37,30 +38,34 @@ pub(super) async fn logs(
         .map_err(failed)?
         .into_inner();
     let mut last = None;
+    let (mut stdout, mut stderr) = (
+        Output::new(std::io::stdout()),
+        Output::new(std::io::stderr()),
+    );
     while let Some(chunk) = chunks.message().await.map_err(failed)? {
         let of = (chunk.job.clone(), chunk.test_id.clone());
         let known = last.replace(of) == Some((chunk.job.clone(), chunk.test_id.clone()));
         let written = match &chunk.attempt {
-            Some(attempt) if one_test => {
-                write!(
-                    std::io::stderr(),
-                    "{}",
-                    title(attempt, chunk.retried, paint)
-                )
+            Some(attempt) => {
+                let title = title(attempt, chunk.retried, paint);
+                match one_test {
+                    true => stderr.title(&title),
+                    false => stdout.title(&title),
+                }
             }
-            Some(attempt) => write!(
-                std::io::stdout(),
-                "{}",
-                title(attempt, chunk.retried, paint)
-            ),
             None if !known && chunk.test_id.is_empty() => {
-                writeln!(std::io::stderr(), "--- {} ---", chunk.job)
+                stderr.title(&format!("--- {} ---\n", chunk.job))
             }
             None => Ok(()),
         };
         written.or_exit(ExitCode::Local)?;
-        write_chunk(chunk.stream(), &chunk.data).or_exit(ExitCode::Local)?;
+        let written = match chunk.stream() {
+            v1::OutputStream::Stderr => stderr.piece(&chunk.data),
+            v1::OutputStream::Stdout | v1::OutputStream::Unspecified => stdout.piece(&chunk.data),
+        };
+        written.or_exit(ExitCode::Local)?;
     }
+    stdout.end().and(stderr.end()).or_exit(ExitCode::Local)?;
     Ok(ExitCode::Good)
 }
 
@@ -72,17 +77,36 @@ fn title(attempt: &v1::TestResult, retried: bool, paint: Paint) -> String {
     format!("{line}\n{}", paint.message_block(attempt))
 }
 
-/// Writes output to the stream that it came from.
-pub(super) fn write_chunk(stream: v1::OutputStream, bytes: &[u8]) -> std::io::Result<()> {
-    match stream {
-        v1::OutputStream::Stderr => {
-            let mut stderr = std::io::stderr().lock();
-            stderr.write_all(bytes)
+/// A stream of ours: as it is for a program, and without what a terminal would act on for people.
+struct Output<Stream> {
+    stream: Stream,
+    harmless: Option<HarmlessText>,
+}
+
+impl<Stream: Write + IsTerminal> Output<Stream> {
+    fn new(stream: Stream) -> Self {
+        let harmless = stream.is_terminal().then(HarmlessText::default);
+        Self { stream, harmless }
+    }
+
+    /// Writes what a test or a job is called, and what became of it, after what is left of another's output.
+    fn title(&mut self, text: &str) -> std::io::Result<()> {
+        self.end()?;
+        self.piece(text.as_bytes())
+    }
+
+    fn piece(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        match &mut self.harmless {
+            Some(harmless) => self.stream.write_all(&harmless.piece(bytes))?,
+            None => self.stream.write_all(bytes)?,
         }
-        v1::OutputStream::Stdout | v1::OutputStream::Unspecified => {
-            let mut stdout = std::io::stdout().lock();
-            stdout.write_all(bytes)?;
-            stdout.flush()
+        self.stream.flush()
+    }
+
+    fn end(&mut self) -> std::io::Result<()> {
+        if let Some(harmless) = &mut self.harmless {
+            self.stream.write_all(&harmless.rest())?;
         }
+        Ok(())
     }
 }

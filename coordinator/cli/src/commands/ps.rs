@@ -137,6 +137,8 @@ mod tests {
             description: "regatta test".to_owned(),
             commit: "0123456789abcdef".to_owned(),
             branch: "main".to_owned(),
+            committed_at: None,
+            times: None,
             submitted_at: Some(prost_types::Timestamp {
                 seconds: 100,
                 nanos: 0,

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use regatta_model::Digest;
+use regatta_verdict::Policy;
 use regatta_wire::v1;
 
 use super::plan::plan;
@@ -12,6 +13,7 @@ use super::{blocking, connect};
 use crate::client::Client;
 use crate::config::{self, ConfigError, ConfigProblem, JobConfig, Pipeline};
 use crate::exit_code::{ExitCode, Failure, OrExit};
+use crate::files::place_in;
 use crate::git::Commit;
 use crate::options::{GlobalOptions, ReportArguments, RunOptions};
 use crate::session::Session;
@@ -41,6 +43,7 @@ pub(super) async fn run(global: &GlobalOptions, options: RunOptions) -> Result<E
         max_failures: options.stop.max_failures_or(0),
         junit: options.junit,
         description: description("regatta run", &options.jobs),
+        chosen_tests: false,
     };
     let prepared = prepare(global, &pipeline, &chosen, how).await?;
     if options.plan {
@@ -57,6 +60,8 @@ pub(super) struct How<'a> {
     pub(super) max_failures: u32,
     /// For `regatta ps`.
     pub(super) description: String,
+    /// Whether the command line chose among the tests.
+    pub(super) chosen_tests: bool,
 }
 
 /// A run that has yet to be submitted; its inputs are uploaded.
@@ -90,7 +95,6 @@ pub(super) async fn prepare(
     chosen: &[JobConfig],
     how: How<'_>,
 ) -> Result<Prepared, Failure> {
-    let root = pipeline.root.clone();
     let junit = how.junit.or_else(junit_of_ci);
     let mut inputs = inputs(pipeline, chosen)?;
     if let Some(junit) = &junit {
@@ -104,8 +108,8 @@ pub(super) async fn prepare(
     staging.save_cache();
     // After everything was read: a change before that would be seen.
     let commit = blocking({
-        let own_file = junit.clone();
-        move || commit_of(&root, own_file.as_deref(), &inputs)
+        let (own_file, pipeline) = (junit.clone(), pipeline.clone());
+        move || commit_of(&pipeline, own_file.as_deref(), &inputs)
     });
     let commit = commit.await?;
     staging.upload(&client.blobs()).await?;
@@ -121,6 +125,8 @@ pub(super) async fn prepare(
         audit_percent: how.report.audit_hits,
         stream_tests: how.report.live_output,
         description: how.description,
+        policy: pipeline.policy.as_ref().map(Policy::to_wire),
+        chosen_tests: how.chosen_tests,
     };
     Ok(Prepared {
         client,
@@ -129,14 +135,21 @@ pub(super) async fn prepare(
     })
 }
 
-/// The commit that the inputs were taken from, which is dirty if it lacks one of them.
-fn commit_of(root: &Path, own_file: Option<&Path>, inputs: &[Entries]) -> Commit {
+/// The commit that the inputs were taken from, which is dirty if it lacks one of them, or the file that says
+/// what it requires.
+fn commit_of(pipeline: &Pipeline, own_file: Option<&Path>, inputs: &[Entries]) -> Commit {
+    let root = &pipeline.root;
     let mut commit = git::commit_of(root, own_file);
     if !commit.id.is_empty() && !commit.dirty {
+        let file = place_in(root, &pipeline.file).unwrap_or_else(|| pipeline.file.clone());
+        let file = file.display().to_string();
+        // Of a project without a file, its directory: it is nowhere below itself.
+        let file = Some(file.as_str()).filter(|file| !file.is_empty());
         let all = inputs.iter().flat_map(|entries| &entries.by_path);
         let of_here = all
             .filter(|(_, source)| matches!(source, Source::File { .. } | Source::Symlink { .. }));
-        commit.dirty = !git::knows_all(root, of_here.map(|(path, _)| path.as_str()));
+        let of_here = of_here.map(|(path, _)| path.as_str());
+        commit.dirty = !git::knows_all(root, of_here.chain(file));
     }
     commit
 }

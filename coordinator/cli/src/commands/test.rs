@@ -3,6 +3,9 @@
 mod cargo;
 mod cmake;
 mod go;
+mod jest;
+mod one_suite;
+mod policy;
 mod programs;
 mod project;
 mod python;
@@ -17,6 +20,9 @@ pub(super) async fn test(
     options: TestOptions,
 ) -> Result<ExitCode, Failure> {
     let here = std::env::current_dir().or_exit(ExitCode::Local)?;
+    if options.archive.is_some() {
+        return cargo::test(global, options).await;
+    }
     let kind = match options.selection.manifest_path {
         Some(_) => Some(ProjectKind::Cargo),
         None => options.project,
@@ -27,6 +33,7 @@ pub(super) async fn test(
         ProjectKind::Python => python::test(global, options, root).await,
         ProjectKind::Go => go::test(global, options, root).await,
         ProjectKind::Cmake => cmake::test(global, options, root).await,
+        ProjectKind::Jest => jest::test(global, options, root).await,
     }
 }
 

@@ -13,6 +13,7 @@ use tonic::Code;
 
 use super::{blocking, connect, keys, run_id};
 use crate::client::{Client, refused};
+use crate::config;
 use crate::exit_code::{ExitCode, Failure, OrExit};
 use crate::files::write_atomically;
 use crate::git;
@@ -71,6 +72,11 @@ pub(super) fn verify(options: &VerifyOptions) -> Result<ExitCode, Failure> {
             let of = of.unwrap_or("no commit");
             return Err(refused(format!("it speaks of {of}, not of {commit}")));
         }
+    }
+    if let Some(file) = &options.policy {
+        let policy = config::load(file, &config::root_of(file))?.policy;
+        let checked = verified.verdict.check_policy(&policy.unwrap_or_default());
+        checked.map_err(|error| refused(format!("{error}; not by that of {}", file.display())))?;
     }
     print(&lines::of(&verified, &key, crate::watch::Paint::Plain))?;
     Ok(exit_code(&verified))

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use regatta_model::{ImageReference, Isolation, JobName};
+use regatta_verdict::Policy;
 
 use crate::jest::Jest;
 use crate::pytest::Pytest;
@@ -21,6 +22,8 @@ pub struct Pipeline {
     pub root: PathBuf,
     /// By name, needed jobs before those that need them.
     pub jobs: Vec<JobConfig>,
+    /// What a release requires; `None` if no file says.
+    pub policy: Option<Policy>,
 }
 
 /// A job, with the defaults applied.

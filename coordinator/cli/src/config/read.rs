@@ -11,9 +11,10 @@ use toml::de::{DeTable, DeValue};
 use super::action::read_action;
 use super::error::{ConfigError, ConfigProblem, nearest};
 use super::pipeline::{InputPattern, JobConfig, Pipeline, in_order};
+use super::policy::read_policy;
 use super::section::{Section, Source};
 
-const TOP_KEYS: &[&str] = &["defaults", "jobs"];
+const TOP_KEYS: &[&str] = &["defaults", "jobs", "policy"];
 const DEFAULT_KEYS: &[&str] = &[
     "env",
     "image",
@@ -118,6 +119,8 @@ pub fn parse(text: &str, file: &Path, root: &Path) -> Result<Pipeline, ConfigErr
         None => Vec::new(),
     };
     check_needs(&top.source, &jobs)?;
+    let policy = top.section("policy", "[policy]".to_owned())?;
+    let policy = read_policy(policy.as_ref(), &jobs)?;
     let places: BTreeMap<String, _> = jobs
         .iter()
         .map(|job| (job.name.to_string(), job.position))
@@ -130,6 +133,7 @@ pub fn parse(text: &str, file: &Path, root: &Path) -> Result<Pipeline, ConfigErr
         file: file.to_owned(),
         root: root.to_owned(),
         jobs,
+        policy: Some(policy),
     })
 }
 

@@ -11,9 +11,9 @@ use crate::config::parse_duration;
 #[derive(Clone, Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
-    after_help = "Examples:\n  regatta history\n  regatta history --branch main --since 7d\n  regatta history --format csv > tests.csv\n  \
+    after_help = "Examples:\n  regatta history\n  regatta history --branch main --since 7d\n  regatta history --by week --format csv\n  regatta history --format csv > tests.csv\n  \
     regatta history import --suite unit junit.xml .test_durations\n\n\
-    Runs are the newest 1,000, in the period and of the branch that are asked for. Tests are told of with all\n\
+    Runs are the newest 1,000, in the period and of the branch that are asked for. The lead time ends with the\n    first run of a commit that had an answer. Tests are told of with all\n\
     that is known of them, whatever the branch. A test is flaky that passed when it was tried again (--retries); the interval is Wilson's."
 )]
 pub struct HistoryOptions {
@@ -29,12 +29,28 @@ pub struct HistoryOptions {
     /// Only tests of this suite
     #[arg(long, value_name = "JOB")]
     pub suite: Option<String>,
+    /// Tell of the runs apart, by what they have in common
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub by: Option<Grouping>,
     /// How many tests to show as text
     #[arg(short = 'n', long, default_value_t = 10, value_name = "COUNT")]
     pub limit: usize,
-    /// As text, as one JSON object, or every test as a line of CSV
+    /// As text, as one JSON object, or every test as a line of CSV; with --by, every group of runs is a line
     #[arg(long, value_enum, default_value_t)]
     pub format: HistoryFormat,
+}
+
+/// What runs have in common.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Grouping {
+    /// The branch.
+    Branch,
+    /// The day of their submission, in UTC.
+    Day,
+    /// The week of it, as ISO 8601 counts them.
+    Week,
+    /// The month of it.
+    Month,
 }
 
 /// How history is printed.

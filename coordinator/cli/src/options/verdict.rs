@@ -32,4 +32,7 @@ pub struct VerifyOptions {
     /// The whole id of the commit that it must speak of
     #[arg(long, value_name = "ID")]
     pub commit: Option<String>,
+    /// The regatta.toml whose `[policy]` it must have been given by: that of the commit
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
 }

@@ -100,6 +100,8 @@ pub enum ProjectKind {
     Go,
     /// A CMake project, by CTest.
     Cmake,
+    /// A package that names Jest.
+    Jest,
 }
 
 impl fmt::Display for ProjectKind {
@@ -109,6 +111,7 @@ impl fmt::Display for ProjectKind {
             Self::Python => "python",
             Self::Go => "go",
             Self::Cmake => "cmake",
+            Self::Jest => "jest",
         })
     }
 }
@@ -125,6 +128,9 @@ pub struct TestOptions {
     /// What kind of project to test; by default, what is here
     #[arg(long, value_enum, value_name = "KIND")]
     pub project: Option<ProjectKind>,
+    /// Test what `cargo nextest archive` has packed into this file, in a checkout of its workspace; builds nothing
+    #[arg(long, value_name = "FILE", conflicts_with = "project")]
+    pub archive: Option<PathBuf>,
     /// What to build.
     #[command(flatten)]
     pub selection: Selection,

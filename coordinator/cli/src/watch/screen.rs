@@ -1,12 +1,13 @@
 //! Where lines go: results to standard output, notes and progress to standard error.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::Tally;
 use super::lines::plural;
+use crate::terminal::HarmlessText;
 
 /// Shows lines, and how far a run has come.
 pub trait Screen {
@@ -88,8 +89,12 @@ impl<S: Screen + ?Sized> Screen for Box<S> {
     }
 }
 
-fn write_line(mut stream: impl Write, text: &str) -> io::Result<()> {
-    stream.write_all(text.as_bytes())?;
+/// Lines hold what tests print and are called: a terminal shows it, and does not act on it.
+fn write_line(mut stream: impl Write + IsTerminal, text: &str) -> io::Result<()> {
+    match stream.is_terminal() {
+        true => stream.write_all(&HarmlessText::whole(text.as_bytes()))?,
+        false => stream.write_all(text.as_bytes())?,
+    }
     if !text.ends_with('\n') {
         stream.write_all(b"\n")?;
     }

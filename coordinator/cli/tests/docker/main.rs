@@ -16,6 +16,7 @@ mod flake;
 mod fleet;
 mod history;
 mod images;
+mod nextest;
 mod observability;
 mod pipeline;
 #[path = "../fixture/program.rs"]
@@ -24,6 +25,7 @@ mod quarantine;
 mod rerun;
 mod root_directory;
 mod settings;
+mod terminal;
 mod verdict;
 mod why;
 

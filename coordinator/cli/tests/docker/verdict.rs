@@ -100,6 +100,15 @@ fn a_commit_has_the_verdict_of_the_runs_of_its_files() {
         "s from the commit to the verdict\n",
     ];
     check(&verdict, 0, &words);
+    let history = run(&[
+        "history", "--format", "json", "--by", "branch", "--branch", "main",
+    ]);
+    let history: serde_json::Value = serde_json::from_str(&history.stdout).expect("is JSON");
+    let (runs, lead) = (&history["groups"][0], "lead_seconds_p50");
+    assert_eq!(runs["name"], "main");
+    // The first of its runs ends it, so that all of them have one.
+    assert!(runs[lead].as_f64() > Some(0.0), "{history}");
+    assert_eq!(runs[lead], runs["lead_seconds_p95"]);
 
     // A change that is not committed says nothing of the commit, and a bad commit is bad.
     write(project.path(), &[("words", "")]);
@@ -193,6 +202,111 @@ fn verify_with_openssl(bundle: &str, key: &Path, out: &Path) {
     Ended::of(openssl).expect_code(0);
     let statement: serde_json::Value = serde_json::from_slice(&payload).expect("is JSON");
     assert_eq!(statement["_type"], "https://in-toto.io/Statement/v1");
+}
+
+const SUITE: &str = r#"case $1 in
+list) printf 'one\ntwo\n';;
+run)
+  printf '<testsuite name="s">' > junit.xml
+  while read -r id; do
+    printf '<testcase name="%s" classname="">' "$id" >> junit.xml
+    if [ "$id" = two ]; then printf '<failure message="is broken"/>' >> junit.xml; fi
+    printf '</testcase>' >> junit.xml
+  done < "${2#@}"
+  printf '</testsuite>' >> junit.xml;;
+esac
+"#;
+
+fn with_policy(policy: &str) -> String {
+    format!(
+        r#"
+[policy]
+{policy}
+{PIPELINE}
+[jobs.lint]
+run = "true"
+
+[jobs.check]
+inputs = ["suite.sh"]
+[jobs.check.suite]
+discover = ["sh", "suite.sh", "list"]
+run = ["sh", "suite.sh", "run"]
+junit = "junit.xml"
+[[jobs.check.suite.quarantine]]
+test = "two"
+owner = "jane@example.org"
+expires = 2999-12-31
+"#
+    )
+}
+
+#[test]
+fn a_commit_is_releasable_once_all_that_its_policy_requires_has_run() {
+    let fleet = Fleet::of(1);
+    let project = Project::new();
+    let run = |arguments: &[&str]| project.run(&fleet, arguments);
+    let has_policy = |policy: &str| {
+        let files = [
+            ("regatta.toml", &with_policy(policy)[..]),
+            ("suite.sh", SUITE),
+        ];
+        write(project.path(), &files);
+    };
+    has_policy("required = ['make', 'check']\nmax_quarantined = 1");
+    commit(project.path());
+    run(&["run", "lint"]).expect_code(0);
+    let lacks = ["`check`", "`make`"]
+        .map(|job| format!("because  job {job}, which the policy requires, has not run\n"));
+    let nothing = run(&["verdict"]);
+    check(&nothing, 2, &["UNKNOWN\n", &lacks[0], &lacks[1]]);
+    run(&["run", "make"]).expect_code(0);
+    let half = run(&["verdict"]);
+    check(&half, 2, &["UNKNOWN\n", &lacks[0]]);
+    assert!(!half.stdout.contains("`make`"), "{half:#?}");
+
+    // What three runs did, one at a time.
+    run(&["run", "check"]).expect_code(0);
+    let (bundle, key) = (project.file("verdict.jsonl"), project.file("key.pub"));
+    let whole = run(&["verdict", "--output", &bundle]);
+    let words = [
+        "RELEASABLE\n",
+        "and runs  ",
+        "required  check, make; at most 1 quarantined (policy ",
+        "quarantine  check two\n",
+    ];
+    check(&whole, 0, &words);
+    let printed = run(&["keys"]);
+    std::fs::write(&key, &printed.expect_code(0).stdout).expect("written");
+    let verify = |policy: &str| {
+        let policy = project.path().join(policy).display().to_string();
+        let options = ["--key", &key, "--policy", &policy];
+        Ended::of(regatta().args(["verify", &bundle]).args(options))
+    };
+    assert_eq!(verify("regatta.toml").expect_code(0).stdout, whole.stdout);
+
+    // A looser policy is not the commit's, and nobody takes it for that.
+    let loose = with_policy("required = ['lint']");
+    write(
+        project.path(),
+        &[("loose.toml", &loose), (".gitignore", "loose.toml\n")],
+    );
+    let other = verify("loose.toml");
+    other
+        .expect_code(1)
+        .expect_complaint(&["by another policy, which requires check, make"]);
+    commit(project.path());
+    run(&["run", "--file", "loose.toml", "lint"]).expect_code(0);
+    check(&run(&["verdict"]), 2, &["UNKNOWN: no run of commit"]);
+
+    // A limit fails the run that exceeds it, and its commit.
+    has_policy("max_quarantined = 0");
+    commit(project.path());
+    let exceeds = "tests that failed in quarantine: 1, and the policy allows 0";
+    let ended = run(&["run"]);
+    ended.expect_code(100);
+    assert!(ended.stdout.contains(exceeds), "{ended:#?}");
+    check(&run(&["verdict"]), 1, &["NOT_RELEASABLE\n", exceeds]);
+    fleet.stop();
 }
 
 #[test]

@@ -35,6 +35,9 @@ mod program;
 mod quarantine;
 #[path = "../../../ledger/tests/postgres/small_disk.rs"]
 mod small_disk;
+#[path = "../docker/terminal.rs"]
+mod terminal;
+
 #[path = "../docker/why.rs"]
 mod why;
 

@@ -214,7 +214,7 @@ async fn forget_places(
                 FROM test_timings WHERE tenant = $1 AND suite = $2 AND test = ANY($3)
             ) AS seen WHERE seen.age > $4))";
     let [tenant, suite] = subject.values();
-    let limit = Value::Number(bounded(MAX_PLACES));
+    let limit = Value::number(bounded(MAX_PLACES));
     let values = [tenant, suite, Value::texts(tests), limit];
     session.execute(delete, &values).await
 }
@@ -230,7 +230,7 @@ async fn learn_overhead(
         .await?;
     let mean = known.map_or(overhead, |mean| moved(mean, overhead));
     let [tenant, suite] = subject.values();
-    let values = [tenant, suite, Value::Number(nanos(mean))];
+    let values = [tenant, suite, Value::number(nanos(mean))];
     session.execute(WRITE_OVERHEAD, &values).await
 }
 

@@ -229,7 +229,7 @@ fn all_or_nothing(pending: &[&str], known: usize) -> String {
 
 async fn begin_term(session: &Session) -> Result<i64, CallError> {
     let term = read_term(session).await? + 1;
-    let values = [Value::text(TERM), Value::Number(term)];
+    let values = [Value::text(TERM), Value::number(term)];
     session.execute(WRITE_NUMBER, &values).await?;
     Ok(term)
 }

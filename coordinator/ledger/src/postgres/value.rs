@@ -12,7 +12,7 @@ use crate::rows::{Columns, corrupt};
 #[derive(Debug)]
 pub(super) enum Value<'a> {
     Text(Option<String>),
-    Number(i64),
+    Number(Option<i64>),
     Texts(Vec<Option<String>>),
     Numbers(Vec<Option<i64>>),
     Blobs(Vec<&'a [u8]>),
@@ -25,6 +25,10 @@ impl Value<'_> {
 
     pub(super) fn optional_text(text: Option<&str>) -> Self {
         Self::Text(text.map(|text| escape(text).into_owned()))
+    }
+
+    pub(super) const fn number(number: i64) -> Self {
+        Self::Number(Some(number))
     }
 
     pub(super) fn texts<'b>(texts: impl IntoIterator<Item = &'b str>) -> Self {

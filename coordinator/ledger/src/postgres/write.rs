@@ -7,7 +7,7 @@ use super::learning;
 use super::schema::read_reserved;
 use super::session::Session;
 use super::value::Value;
-use crate::rows::signed;
+use crate::rows::{nanos, signed};
 use crate::statements::{END_RUN, RESERVED_TOKENS, START_RUN, WRITE_NUMBER};
 use crate::{NewRun, RunEnd, StoredEvent, SuiteObservation};
 
@@ -48,7 +48,8 @@ async fn start_run(session: &Session, run: &NewRun) -> Result<(), CallError> {
         Value::text(&run.description),
         Value::text(&run.commit),
         Value::text(&run.branch),
-        Value::Number(signed(run.submitted_at.as_nanos())),
+        Value::number(signed(run.submitted_at.as_nanos())),
+        Value::Number(run.committed_at.map(|time| signed(time.as_nanos()))),
     ];
     session.execute(START_RUN, &values).await
 }
@@ -75,9 +76,9 @@ async fn append_events(
 
 async fn end_run(session: &Session, run: &RunId, end: &RunEnd) -> Result<(), CallError> {
     let counts = &end.counts;
-    let count = |count: u32| Value::Number(count.into());
+    let count = |count: u32| Value::number(count.into());
     let values = [
-        Value::Number(signed(end.finished_at.as_nanos())),
+        Value::number(signed(end.finished_at.as_nanos())),
         Value::text(&end.verdict.to_string()),
         count(counts.planned),
         count(counts.passed),
@@ -87,6 +88,8 @@ async fn end_run(session: &Session, run: &RunId, end: &RunEnd) -> Result<(), Cal
         count(counts.skipped),
         count(counts.not_run),
         count(counts.quarantined),
+        Value::Number(end.times.map(|times| nanos(times.queued))),
+        Value::Number(end.times.map(|times| nanos(times.worked))),
         Value::text(run.as_str()),
     ];
     session.execute(END_RUN, &values).await
@@ -94,6 +97,6 @@ async fn end_run(session: &Session, run: &RunId, end: &RunEnd) -> Result<(), Cal
 
 async fn reserve_tokens(session: &Session, last: u64) -> Result<(), CallError> {
     let last = last.max(read_reserved(session).await?);
-    let values = [Value::text(RESERVED_TOKENS), Value::Number(signed(last))];
+    let values = [Value::text(RESERVED_TOKENS), Value::number(signed(last))];
     session.execute(WRITE_NUMBER, &values).await
 }

@@ -6,7 +6,7 @@ use rusqlite::types::FromSql;
 use rusqlite::{Connection, Params, Row, params};
 
 use super::thread::unavailable;
-use crate::rows::{self, Columns, bounded, signed, unsigned};
+use crate::rows::{self, Columns, bounded, nanos, signed, unsigned};
 use crate::statements::{self, RESERVED_TOKENS};
 use crate::{LedgerError, NewRun, RunEnd, RunQuery, RunRecord, StoredEvent};
 
@@ -18,6 +18,7 @@ pub(super) fn start_run(connection: &Connection, run: &NewRun) -> Result<(), Led
         run.commit,
         run.branch,
         signed(run.submitted_at.as_nanos()),
+        run.committed_at.map(|time| signed(time.as_nanos())),
     ];
     execute(connection, statements::START_RUN, values)
 }
@@ -50,6 +51,8 @@ fn end_run(connection: &Connection, run: &RunId, end: &RunEnd) -> Result<(), Led
         counts.skipped,
         counts.not_run,
         counts.quarantined,
+        end.times.map(|times| nanos(times.queued)),
+        end.times.map(|times| nanos(times.worked)),
         run.as_str(),
     ];
     execute(connection, statements::END_RUN, values)

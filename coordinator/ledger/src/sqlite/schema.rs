@@ -72,6 +72,11 @@ pub(crate) const MIGRATIONS: &[&str] = &[
         PRIMARY KEY (tenant, suite)
     ) STRICT, WITHOUT ROWID;
 ",
+    "
+    ALTER TABLE runs ADD COLUMN committed_at INTEGER;
+    ALTER TABLE runs ADD COLUMN queued_nanos INTEGER;
+    ALTER TABLE runs ADD COLUMN worked_nanos INTEGER;
+",
 ];
 
 /// Why a ledger cannot be opened.

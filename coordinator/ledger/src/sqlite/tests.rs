@@ -89,7 +89,7 @@ fn a_database_of_a_newer_release_is_left_alone() {
             error,
             OpenLedgerError::TooNew {
                 found: 99,
-                known: 3,
+                known: 4,
                 ..
             }
         ),
@@ -127,6 +127,33 @@ async fn what_an_earlier_release_learnt_is_kept() {
     assert_eq!(timing.expected.as_millis(), 100);
     assert_eq!(timing.spread.as_millis(), 50);
     assert_eq!(suite.batch_overhead, None);
+}
+
+#[tokio::test]
+async fn runs_of_an_earlier_release_are_kept() {
+    let directory = directory();
+    let path = directory.path().join("ledger.db");
+    let connection = Connection::open(&path).expect("opens");
+    let (earlier, _) = schema::MIGRATIONS.split_at(3);
+    for migration in earlier {
+        connection.execute_batch(migration).expect("is known");
+    }
+    let row = "INSERT INTO runs VALUES ('r', '', 'd', 'c', 'b', 7, 8, 'RELEASABLE', 1, 1, 0, 0, 0, 0, 0, 0)";
+    connection.execute_batch(row).expect("writes");
+    connection
+        .pragma_update(None, "user_version", 3)
+        .expect("writes");
+    drop(connection);
+    let ledger = SqliteLedger::open(&path).expect("is migrated");
+    let query = RunQuery {
+        limit: 1,
+        ..RunQuery::default()
+    };
+    let found = ledger.find_runs(query).await.expect("reads");
+    let record = found.first().expect("is there");
+    assert_eq!(record.new.committed_at, None);
+    let end = record.end.expect("has ended");
+    assert_eq!((end.counts.planned, end.times), (1, None));
 }
 
 #[test]

@@ -7,8 +7,8 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use regatta_ledger::{
-    Ledger, LedgerError, NewRun, Place, RunCounts, RunEnd, RunQuery, RunRecord, StoredEvent,
-    SuiteKnowledge, SuiteObservation, TestHistory, TestObservation,
+    Ledger, LedgerError, NewRun, Place, RunCounts, RunEnd, RunQuery, RunRecord, RunTimes,
+    StoredEvent, SuiteKnowledge, SuiteObservation, TestHistory, TestObservation,
 };
 use regatta_model::{Digest, RunId, TenantId, Timestamp, Verdict};
 
@@ -153,14 +153,16 @@ fn time() -> impl Strategy<Value = Timestamp> {
 }
 
 fn new_run() -> impl Strategy<Value = NewRun> {
-    (run(), tenant(), text(), text(), text(), time()).prop_map(
-        |(run, tenant, description, commit, branch, submitted_at)| NewRun {
+    let times = (time(), option::of(time()));
+    (run(), tenant(), text(), text(), text(), times).prop_map(
+        |(run, tenant, description, commit, branch, (submitted_at, committed_at))| NewRun {
             run,
             tenant,
             description,
             commit,
             branch,
             submitted_at,
+            committed_at,
         },
     )
 }
@@ -178,9 +180,17 @@ fn end() -> impl Strategy<Value = RunEnd> {
         Verdict::NotReleasable,
         Verdict::Unknown,
     ]);
-    (time(), verdict, any::<u32>()).prop_map(|(finished_at, verdict, number)| RunEnd {
+    let times = option::of((0..9_u64, 0..9_u64)).prop_map(|times| {
+        times.map(|(queued, worked)| RunTimes {
+            queued: Duration::from_nanos(queued),
+            worked: Duration::from_millis(worked),
+        })
+    });
+    let end = (time(), verdict, any::<u32>(), times);
+    end.prop_map(|(finished_at, verdict, number, times)| RunEnd {
         finished_at,
         verdict,
+        times,
         counts: RunCounts {
             planned: number,
             flaky: number / 2,

@@ -7,7 +7,7 @@ use regatta_model::{Digest, FailureClass};
 use regatta_wire::{reapi, v1};
 
 use super::context::{JobContext, JobWork, cancelled, of_unit, unknown};
-use super::event::provenance;
+use super::event::{duration_of, provenance};
 use super::keys::action_key;
 use super::origin::stamped;
 use super::state::JobEnd;
@@ -156,6 +156,7 @@ pub(super) async fn distrust(job: &JobContext, keys: Vec<Digest>) {
 async fn answer_of(job: &JobContext, mut handle: TaskHandle) -> Result<Answer, JobEnd> {
     let mut logged = 0;
     while let Some(event) = handle.next().await {
+        job.run.times.take(&event);
         match event {
             TaskEvent::Granted { .. } => job.run.count_lease(),
             TaskEvent::Output {
@@ -190,6 +191,7 @@ async fn answer_of(job: &JobContext, mut handle: TaskHandle) -> Result<Answer, J
                 slot,
                 ..
             } => {
+                job.run.times.worked(duration_of(&outcome));
                 let provenance = Some(provenance(&agent, slot, &outcome));
                 return Ok(Answer {
                     outcome,

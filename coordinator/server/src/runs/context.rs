@@ -22,6 +22,7 @@ use super::registry::RunServices;
 use super::state::{JobEnd, JobStatus};
 use super::suite::Audit;
 use super::surroundings::Surroundings;
+use super::times::Times;
 use crate::action_cache::ActionCache;
 use crate::dispatch::{BatchShape, Dispatcher, TaskHandle, UnitPlan, Work};
 
@@ -40,6 +41,8 @@ pub(super) struct RunContext {
     pub(super) log: Arc<RunLog>,
     /// Leases granted so far; after a restart, those granted since, and one if there was any before.
     pub(super) leases: AtomicU64,
+    /// What they took.
+    pub(super) times: Times,
     /// What of running jobs has failed.
     pub(super) failures: Failures,
     /// What whoever submitted the run has been warned of.
@@ -103,6 +106,7 @@ impl RunContext {
             ledger: services.ledger,
             log,
             leases,
+            times: Times::default(),
             failures,
             warned,
             audit,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use regatta_ledger::RunEnd;
 use regatta_model::{Digest, Timestamp, Verdict};
+use regatta_verdict::Policy;
 use regatta_wire::convert::duration_to_wire;
 use regatta_wire::v1::run_event::Event;
 use regatta_wire::{reapi, v1};
@@ -240,6 +241,8 @@ impl RunDriver {
             conclusion = conclusion.stopped_by(reason);
         }
         let context = &self.context;
+        let policy = context.plan.spec.policy.as_ref().map(Policy::from);
+        let conclusion = conclusion.within(policy.as_ref());
         tracing::info!(
             run = %context.run, verdict = %conclusion.verdict, reasons = ?conclusion.reasons,
             "a run has ended"
@@ -250,6 +253,7 @@ impl RunDriver {
             finished_at: now(),
             verdict: conclusion.verdict,
             counts: conclusion.counts,
+            times: Some(context.times.sum()),
         };
         let event = Event::RunFinished(v1::RunFinished {
             verdict: event::verdict(conclusion.verdict).into(),
@@ -258,6 +262,7 @@ impl RunDriver {
             duration: Some(duration_to_wire(self.earlier + self.started.elapsed())),
             leases: context.leases.load(Ordering::Relaxed),
             cancelled: conclusion.cancelled,
+            times: end.times.map(event::times),
         });
         context.log.finish(event, end);
     }

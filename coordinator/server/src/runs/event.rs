@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use regatta_ledger::RunCounts;
+use regatta_ledger::{RunCounts, RunTimes};
 use regatta_model::{AgentId, FailureClass, SlotIndex, Verdict};
 use regatta_wire::convert::duration_to_wire;
 use regatta_wire::v1;
@@ -116,6 +116,14 @@ pub(super) const fn verdict(verdict: Verdict) -> v1::Verdict {
         Verdict::Releasable => v1::Verdict::Releasable,
         Verdict::NotReleasable => v1::Verdict::NotReleasable,
         Verdict::Unknown => v1::Verdict::Unknown,
+    }
+}
+
+/// What a run's leases took.
+pub(super) fn times(times: RunTimes) -> v1::RunTimes {
+    v1::RunTimes {
+        queued: Some(duration_to_wire(times.queued)),
+        worked: Some(duration_to_wire(times.worked)),
     }
 }
 

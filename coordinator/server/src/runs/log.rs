@@ -368,6 +368,7 @@ mod tests {
             finished_at: Timestamp::EPOCH,
             verdict: Verdict::Releasable,
             counts: RunCounts::default(),
+            times: None,
         }
     }
 

@@ -31,6 +31,7 @@ mod origin;
 mod output;
 mod overlay;
 mod plan;
+mod record;
 mod recorded;
 mod registry;
 mod resume;
@@ -39,6 +40,7 @@ mod state;
 mod suite;
 mod surroundings;
 mod tally;
+mod times;
 mod verdict;
 mod waiting;
 

@@ -152,6 +152,7 @@ impl Plan {
             .map(|job| plan_job(job, &names, &spec.jobs, defaults, &mut warnings))
             .collect::<Result<Vec<_>, _>>()?;
         check_acyclic(&jobs)?;
+        spec.policy.as_ref().map_or(Ok(()), check_policy)?;
         let audit = spec.audit_percent.map(AuditShare::from_percent);
         let audit = audit
             .transpose()
@@ -182,6 +183,20 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+/// Its jobs can be jobs; whether they are in this run is all the same to it.
+fn check_policy(policy: &v1::Policy) -> Result<(), PlanError> {
+    const FIELD: &str = "spec.policy.required_jobs";
+    if policy.required_jobs.len() > MAX_JOBS {
+        return Err(invalid(FIELD, format!("a run has at most {MAX_JOBS} jobs")));
+    }
+    let names = policy.required_jobs.iter();
+    let mut names = names.map(|name| name.parse::<JobName>().map(drop));
+    names
+        .find(Result::is_err)
+        .unwrap_or(Ok(()))
+        .map_err(|error| invalid(FIELD, error))
 }
 
 fn index_names(jobs: &[v1::Job]) -> Result<BTreeMap<&str, usize>, PlanError> {
@@ -473,6 +488,25 @@ mod tests {
             vec![empty],
             "job `a`: a command needs at least one argument, the program",
         );
+    }
+
+    #[test]
+    fn a_policy_requires_what_could_be_jobs() {
+        let with = |required: &str| {
+            let policy = v1::Policy {
+                required_jobs: vec!["elsewhere".to_owned(), required.to_owned()],
+                ..Default::default()
+            };
+            let spec = v1::RunSpec {
+                jobs: vec![job("a", &[])],
+                policy: Some(policy),
+                ..Default::default()
+            };
+            Plan::new(spec, &defaults()).map(drop)
+        };
+        assert!(with("another").is_ok());
+        let error = format!("{:?}", with("").expect_err("is no name"));
+        assert!(error.contains("spec.policy.required_jobs"), "{error}");
     }
 
     #[test]

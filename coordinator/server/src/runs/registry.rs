@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::{Stream, StreamExt as _, stream};
 use regatta_cas::BlobStore;
-use regatta_ledger::{Ledger, LedgerError, NewRun, RunQuery, RunRecord};
+use regatta_ledger::{Ledger, LedgerError, RunQuery, RunRecord};
 use regatta_model::{Digest, RunId, TenantId};
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
@@ -19,6 +19,7 @@ use super::context::RunContext;
 use super::driver::drive;
 use super::log::{RunLog, now, read_spec, read_stored};
 use super::plan::{Plan, PlanError};
+use super::record::new_run;
 use super::recorded::Recorded;
 use super::resume;
 use crate::action_cache::ActionCache;
@@ -433,15 +434,4 @@ fn parse(run: &str) -> Result<RunId, FindRunError> {
     run.parse().map_err(|_| FindRunError::Unknown {
         run: run.to_owned(),
     })
-}
-
-fn new_run(run: &RunId, plan: &Plan) -> NewRun {
-    NewRun {
-        run: run.clone(),
-        tenant: plan.tenant.clone(),
-        description: plan.spec.description.clone(),
-        commit: plan.spec.commit.clone(),
-        branch: plan.spec.branch.clone(),
-        submitted_at: now(),
-    }
 }

@@ -83,6 +83,7 @@ pub(super) async fn close(
         finished_at: now(),
         verdict: Verdict::Unknown,
         counts,
+        times: None,
     };
     ledger.append_events(run, vec![stored], Some(end)).await
 }
@@ -120,6 +121,7 @@ mod tests {
                 commit: String::new(),
                 branch: String::new(),
                 submitted_at,
+                committed_at: None,
             },
             end: None,
         };

@@ -5,18 +5,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use regatta_ledger::RunRecord;
 use regatta_model::TenantId;
 use regatta_verdict::{SigningKey, sign_bundle};
-use regatta_wire::convert::timestamp_to_wire;
 use regatta_wire::v1;
 use regatta_wire::v1::runs_server::Runs;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::event;
 use super::logs::{Log, LogSearch};
+use super::record::summary;
 use super::registry::{FindRunError, RunRegistry, SubmitRunError};
 use super::verdict::FindVerdictError;
 use crate::status::{self, Failure, with_sources};
@@ -190,18 +188,18 @@ impl Runs for RunsService {
         use v1::get_verdict_request::Subject;
         let request = request.into_inner();
         let found = match request.subject {
-            Some(Subject::RunId(run)) => self.registry.evidence_of_run(&run).await,
+            Some(Subject::RunId(run)) => self.registry.judgement_of_run(&run).await,
             Some(Subject::Commit(commit)) if commit.is_empty() => {
                 return Err(status::invalid_argument("commit", "is empty").into());
             }
             Some(Subject::Commit(commit)) => {
                 let tenant = tenant(&request.instance_name)?;
-                self.registry.evidence_of_commit(tenant, commit).await
+                self.registry.judgement_of_commit(tenant, commit).await
             }
             None => return Err(status::invalid_argument("subject", "is not set").into()),
         };
-        let (run, evidence) = found.map_err(|error| Status::from(of_verdict(&error)))?;
-        let bundle = Bytes::from(sign_bundle(run.as_str(), &evidence, &self.key));
+        let judgement = found.map_err(|error| Status::from(of_verdict(&error)))?;
+        let bundle = Bytes::from(sign_bundle(&judgement, &self.key));
         let places = (0..bundle.len()).step_by(BUNDLE_PIECE_BYTES);
         let piece = move |from: usize| {
             let to = bundle.len().min(from + BUNDLE_PIECE_BYTES);
@@ -244,21 +242,5 @@ impl RunsService {
         found
             .logs()
             .map_err(|unknown| status::not_found(unknown.to_string()).into())
-    }
-}
-
-fn summary(record: &RunRecord) -> v1::RunSummary {
-    let (new, end) = (&record.new, record.end.as_ref());
-    v1::RunSummary {
-        run_id: new.run.to_string(),
-        description: new.description.clone(),
-        commit: new.commit.clone(),
-        branch: new.branch.clone(),
-        submitted_at: Some(timestamp_to_wire(new.submitted_at)),
-        finished_at: end.map(|end| timestamp_to_wire(end.finished_at)),
-        verdict: end
-            .map_or(v1::Verdict::Unspecified, |end| event::verdict(end.verdict))
-            .into(),
-        counts: end.map(|end| event::counts(&end.counts)),
     }
 }

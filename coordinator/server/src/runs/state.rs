@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 
 use regatta_ledger::RunCounts;
 use regatta_model::{FailureClass, Verdict};
+use regatta_verdict::Policy;
 
 use super::suite::Disagreement;
 use super::tally::{Ending, adds_up, corrected, plus};
@@ -80,6 +81,21 @@ impl Conclusion {
         self.cancelled = false;
         if self.verdict == Verdict::Releasable {
             self.verdict = Verdict::Unknown;
+        }
+        self
+    }
+}
+
+impl Conclusion {
+    /// The same if more tests are flaky or failed in quarantine than a release may have.
+    pub(crate) fn within(mut self, policy: Option<&Policy>) -> Self {
+        let counted = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+        let (flaky, quarantined) = (self.counts.flaky, self.counts.quarantined);
+        let exceeded = policy.map(|policy| policy.exceeded(counted(flaky), counted(quarantined)));
+        let exceeded: Vec<_> = exceeded.into_iter().flatten().collect();
+        if !exceeded.is_empty() {
+            self.verdict = Verdict::NotReleasable;
+            self.reasons.extend(exceeded);
         }
         self
     }
@@ -346,6 +362,32 @@ mod tests {
 
     fn ended(status: JobStatus) -> JobEnd {
         JobEnd::without_tests(status, None, "")
+    }
+
+    #[test]
+    fn a_run_with_more_flaky_tests_than_a_release_may_have_is_not_releasable() {
+        let conclusion = |flaky| Conclusion {
+            verdict: Verdict::Releasable,
+            reasons: Vec::new(),
+            counts: RunCounts {
+                planned: flaky,
+                flaky,
+                ..RunCounts::default()
+            },
+            cancelled: false,
+        };
+        let policy = Policy {
+            max_flaky: Some(1),
+            ..Policy::default()
+        };
+        assert_eq!(conclusion(1).within(Some(&policy)), conclusion(1));
+        assert_eq!(conclusion(2).within(None), conclusion(2));
+        let exceeded = conclusion(2).within(Some(&policy));
+        assert_eq!(exceeded.verdict, Verdict::NotReleasable);
+        assert_eq!(
+            exceeded.reasons,
+            ["tests that are flaky: 2, and the policy allows 1"]
+        );
     }
 
     #[test]

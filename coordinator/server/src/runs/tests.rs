@@ -5,6 +5,7 @@ pub(crate) mod fake_agent;
 pub(crate) mod fixture;
 mod full_ledger;
 mod planning;
+mod quarantine;
 mod resumption;
 mod selection;
 mod verdict;

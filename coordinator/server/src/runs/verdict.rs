@@ -2,7 +2,9 @@
 
 use regatta_ledger::{RunQuery, RunRecord};
 use regatta_model::{RunId, TenantId};
-use regatta_verdict::{DecisiveRun, EndedRun, Evidence, EvidenceBuilder, IncompleteRunError};
+use regatta_verdict::{
+    DecisiveRun, EndedRun, Evidence, EvidenceBuilder, IncompleteRunError, Judgement, Policy,
+};
 
 use super::event;
 use super::registry::{FindRunError, RunRegistry};
@@ -37,26 +39,28 @@ pub(super) enum FindVerdictError {
 }
 
 impl RunRegistry {
-    /// What a run says, once it has ended.
-    pub(super) async fn evidence_of_run(
-        &self,
-        run: &str,
-    ) -> Result<(RunId, Evidence), FindVerdictError> {
+    /// What a run alone says, once it has ended.
+    pub(super) async fn judgement_of_run(&self, run: &str) -> Result<Judgement, FindVerdictError> {
         let record = self.record(run).await?;
-        match record.end {
-            Some(_) => self.evidence(record).await,
-            None => Err(FindVerdictError::GoesOn {
-                run: record.new.run,
-            }),
+        let run = record.new.run.clone();
+        if record.end.is_none() {
+            return Err(FindVerdictError::GoesOn { run });
         }
+        let evidence = self.evidence(record).await?;
+        let policy = evidence.spec.policy.as_ref().map(Policy::from);
+        Ok(Judgement::of(
+            (run.to_string(), evidence),
+            Vec::new(),
+            policy,
+        ))
     }
 
-    /// What the run says that speaks for a commit.
-    pub(super) async fn evidence_of_commit(
+    /// What the runs say that speak for a commit.
+    pub(super) async fn judgement_of_commit(
         &self,
         tenant: TenantId,
         commit: String,
-    ) -> Result<(RunId, Evidence), FindVerdictError> {
+    ) -> Result<Judgement, FindVerdictError> {
         let query = RunQuery {
             tenant: Some(tenant),
             commit: Some(commit.clone()),
@@ -86,13 +90,26 @@ impl RunRegistry {
                 return Err(FindVerdictError::TooManyRuns { commit });
             }
         }
-        match decisive.finish() {
-            Some(record) => self.evidence(record).await,
-            None => Err(FindVerdictError::NoRun { commit }),
+        let Some(deciding) = decisive.finish() else {
+            return Err(FindVerdictError::NoRun { commit });
+        };
+        let speaker = self.named_evidence(deciding.run).await?;
+        let mut others = Vec::new();
+        for record in deciding.others {
+            others.push(self.named_evidence(record).await?);
         }
+        Ok(Judgement::of(speaker, others, deciding.policy))
     }
 
-    async fn evidence(&self, record: RunRecord) -> Result<(RunId, Evidence), FindVerdictError> {
+    async fn named_evidence(
+        &self,
+        record: RunRecord,
+    ) -> Result<(String, Evidence), FindVerdictError> {
+        let run = record.new.run.to_string();
+        Ok((run, self.evidence(record).await?))
+    }
+
+    async fn evidence(&self, record: RunRecord) -> Result<Evidence, FindVerdictError> {
         let run = record.new.run;
         let mut evidence = EvidenceBuilder::default();
         let mut last = 0;
@@ -102,9 +119,7 @@ impl RunRegistry {
             last = event.sequence;
             events.iter().for_each(|event| evidence.take(event));
         }
-        match evidence.finish() {
-            Ok(evidence) => Ok((run, evidence)),
-            Err(source) => Err(FindVerdictError::Incomplete { run, source }),
-        }
+        let evidence = evidence.finish();
+        evidence.map_err(|source| FindVerdictError::Incomplete { run, source })
     }
 }

@@ -36,6 +36,7 @@ pub(super) async fn test(
     let entries = files(&root).or_exit(ExitCode::Local)?;
     let programs = Programs {
         root: root.clone(),
+        shown_at: root.clone(),
         adapter: v1::SuiteAdapter::Ctest,
         libraries: libraries(&entries),
         without_c_library: "in that image",

@@ -39,6 +39,7 @@ pub(super) async fn test(
     let libraries = BuildLibraries::of(&LibraryFinder::new(Vec::new()), binaries);
     let built = Programs {
         root: root.clone(),
+        shown_at: root.clone(),
         adapter: v1::SuiteAdapter::Go,
         libraries: libraries.or_exit(ExitCode::Local)?,
         without_c_library: "CGO_ENABLED=0",

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use regatta_model::ImageReference;
+use regatta_verdict::Policy;
 use regatta_wire::v1;
 
 use super::end;
+use super::policy::policy_of;
 use crate::cargo::suites::{BuildLibraries, ProgramSuite};
 use crate::client::Client;
 use crate::commands::blocking;
@@ -27,8 +29,10 @@ pub(super) type MakeSuites = Box<
 
 /// What was built here.
 pub(super) struct Programs {
-    /// Where the project is, here and to its tests.
+    /// Where the project is.
     pub(super) root: PathBuf,
+    /// Where its tests see it.
+    pub(super) shown_at: PathBuf,
     pub(super) adapter: v1::SuiteAdapter,
     pub(super) libraries: BuildLibraries,
     pub(super) suites: MakeSuites,
@@ -57,9 +61,12 @@ pub(super) async fn run(
     let here = std::env::current_dir().or_exit(ExitCode::Local)?;
     let commit = blocking({
         let junit = junit.clone();
-        move || git::commit_of(&here, junit.as_deref())
+        move || {
+            let commit = git::commit_of(&here, junit.as_deref());
+            policy_of(&here).map(|policy| (commit, policy))
+        }
     });
-    let commit = commit.await?;
+    let (commit, policy) = commit.await??;
     let uploaded = staging.upload(&client.blobs()).await?;
     tracing::info!(
         blobs = uploaded.uploaded_blobs,
@@ -80,6 +87,8 @@ pub(super) async fn run(
         audit_percent: options.report.audit_hits,
         stream_tests: options.report.live_output,
         description: description("regatta test", &options.filters),
+        policy: policy.as_ref().map(Policy::to_wire),
+        chosen_tests: !options.filters.is_empty(),
     };
     if options.plan {
         return plan(global, client, spec).await;
@@ -149,7 +158,13 @@ fn stage(
     let roots = staging.add(&entries)?;
     staging.save_cache();
     let job = |(suite, digest): (&ProgramSuite, _)| {
-        program_job(suite, programs.adapter, digest, &programs.root, settings)
+        program_job(
+            suite,
+            programs.adapter,
+            digest,
+            &programs.shown_at,
+            settings,
+        )
     };
     Ok((suites.iter().zip(roots).map(job).collect(), staging))
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum as _;
 
 use crate::exit_code::{ExitCode, Failure};
+use crate::jest::package::{self, Package};
 use crate::options::ProjectKind;
 
 /// A project whose tests need no configuration.
@@ -29,6 +30,7 @@ const fn marks(kind: ProjectKind) -> &'static [&'static str] {
         ],
         ProjectKind::Go => &["go.mod"],
         ProjectKind::Cmake => &["CMakeLists.txt"],
+        ProjectKind::Jest => &[package::FILE],
     }
 }
 
@@ -64,10 +66,12 @@ impl Project {
 fn mark(root: &Path, kind: ProjectKind) -> Option<(ProjectKind, &'static str)> {
     let mut marks = marks(kind).iter();
     let mark = marks.find(|name| root.join(name).is_file())?;
-    if kind == ProjectKind::Cmake && !declares_project(&root.join(mark)) {
-        return None;
-    }
-    Some((kind, mark))
+    let is_one = match kind {
+        ProjectKind::Cmake => declares_project(&root.join(mark)),
+        ProjectKind::Jest => Package::of(root).is_some_and(|package| package.names_jest()),
+        ProjectKind::Cargo | ProjectKind::Python | ProjectKind::Go => true,
+    };
+    is_one.then_some((kind, mark))
 }
 
 /// Whether a CMakeLists.txt is that of a project: those of its directories have the same name.
@@ -161,6 +165,20 @@ mod tests {
         write("src/CMakeLists.txt", "# project(x)\nadd_library(x x.cc)\n");
         let found = Project::of(&root.join("src/deep"), None).map_err(|failure| failure.code);
         let (kind, root) = (ProjectKind::Cmake, root.to_owned());
+        assert_eq!(found, Ok(Project { kind, root }));
+    }
+
+    #[test]
+    fn a_package_without_jest_is_no_project() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let root = directory.path();
+        std::fs::create_dir_all(root.join("tool/lib")).expect("made");
+        let write =
+            |path: &str, text: &str| std::fs::write(root.join(path), text).expect("written");
+        write("package.json", r#"{ "jest": {} }"#);
+        write("tool/package.json", r#"{ "scripts": { "test": "mocha" } }"#);
+        let found = Project::of(&root.join("tool/lib"), None).map_err(|failure| failure.code);
+        let (kind, root) = (ProjectKind::Jest, root.to_owned());
         assert_eq!(found, Ok(Project { kind, root }));
     }
 

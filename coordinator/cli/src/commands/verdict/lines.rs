@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use regatta_verdict::{CachedFrom, Counts, PublicKey, Subject, Verified};
+use regatta_verdict::{CachedFrom, Counts, PolicyStatement, PublicKey, Subject, Verified};
 
 use crate::commands::ps::short;
 use crate::watch::{Paint, Tone};
@@ -34,7 +34,9 @@ pub(super) fn of(verified: &Verified, key: &PublicKey, paint: Paint) -> String {
         .for_each(|reason| line("because", reason.clone()));
     line("commit", commit(&said.commit, &said.branch, said.dirty));
     line("run", said.run.clone());
-    line("required", said.policy.required_jobs.join(", "));
+    line("and runs", some_of(&said.other_runs));
+    line("did", said.requested_jobs().collect::<Vec<_>>().join(", "));
+    line("required", said.policy().map(required).unwrap_or_default());
     line("tests", counts(said.counts));
     line("cached", cached_from(&said.cached_from, said.audited_hits));
     line("flaky", some_of(&said.flaky_tests));
@@ -86,6 +88,33 @@ fn commit(id: &str, branch: &str, is_dirty: bool) -> String {
     }
     if is_dirty {
         text.push_str(", with changed files: it says nothing of the commit");
+    }
+    text
+}
+
+/// What a release requires, by which file's policy.
+fn required(policy: &PolicyStatement) -> String {
+    let mut text = match policy.required_jobs.len() {
+        0 => "no job".to_owned(),
+        _ => policy
+            .required_jobs
+            .iter()
+            .cloned()
+            .collect::<Vec<_>>()
+            .join(", "),
+    };
+    let limits = [
+        (policy.max_flaky, "flaky"),
+        (policy.max_quarantined, "quarantined"),
+    ];
+    for (most, kind) in limits {
+        if let Some(most) = most {
+            let _infallible = write!(text, "; at most {most} {kind}");
+        }
+    }
+    if let Some(hash) = policy.digest.values().next() {
+        let hash = hash.get(..SHORT).unwrap_or(hash);
+        let _infallible = write!(text, " (policy {hash})");
     }
     text
 }

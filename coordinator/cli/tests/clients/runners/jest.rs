@@ -1,8 +1,10 @@
 //! Jest's test files, with the Jest of the image.
 
+use std::process::Command;
+
 use super::{check, run};
 use crate::fleet::Fleet;
-use crate::program::write;
+use crate::program::{Ended, write};
 use crate::workstation::bookworm;
 
 const PIPELINE: &str = r#"
@@ -107,6 +109,70 @@ fn jest_suites_run_as_jest_would() {
     let absent = run(&fleet, &project, &["absent"]);
     let complaint = ["tests could not be listed", "use an image that has Jest"];
     absent.expect_code(100).expect_complaint(&complaint);
+    fleet.stop();
+}
+
+#[test]
+fn a_package_that_names_jest_needs_no_configuration() {
+    const PACKAGE: &str = r#"{
+        "scripts": { "test": "SAID=yes jest --testPathIgnorePatterns=later" },
+        "devDependencies": { "jest": "*" }
+    }"#;
+    const USES: &str = r#"
+        test("uses", () => { expect(require("dependency")).toBe(process.env.SAID); });
+    "#;
+    let fleet = Fleet::with_image(&bookworm());
+    let project = tempfile::tempdir().expect("a directory");
+    write(
+        project.path(),
+        &[
+            ("package.json", PACKAGE),
+            (".gitignore", "node_modules\n"),
+            (
+                "node_modules/dependency/index.js",
+                "module.exports = 'yes';\n",
+            ),
+            ("src/é.test.js", USES),
+            ("src/other.test.js", "test('a', () => {});\n"),
+            ("later/third.test.js", "test('a', () => { throw 1; });\n"),
+        ],
+    );
+    let mut git = Command::new("git");
+    Ended::of(git.current_dir(project.path()).args(["init", "--quiet"])).expect_code(0);
+    let test = |arguments: &[&str]| {
+        let mut command = fleet.command();
+        let command = command.current_dir(project.path().join("src"));
+        Ended::of(
+            command
+                .args(["--message-format", "json", "test"])
+                .args(arguments),
+        )
+    };
+    let whole = |status| {
+        [
+            ("src/other.test.js", status, ""),
+            ("src/é.test.js", status, ""),
+        ]
+    };
+    let ended = test(&[]);
+    ended.expect_code(0);
+    check(&ended, "jest", &whole("passed"));
+    let again = test(&[]);
+    check(&again, "jest", &whole("cached"));
+    let chosen = test(&["--no-cache", "other"]);
+    check(&chosen, "jest", &[("src/other.test.js", "passed", "")]);
+    // What git ignores is an input, too.
+    write(
+        project.path(),
+        &[(
+            "node_modules/dependency/index.js",
+            "module.exports = 'no';\n",
+        )],
+    );
+    test(&[]).expect_code(100);
+    test(&["--release"])
+        .expect_code(96)
+        .expect_complaint(&["is a Jest project"]);
     fleet.stop();
 }
 

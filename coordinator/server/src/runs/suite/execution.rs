@@ -203,6 +203,7 @@ impl<'a> Execution<'a> {
     }
 
     async fn take(&mut self, submission: usize, event: TaskEvent) {
+        self.job.run.times.take(&event);
         match event {
             TaskEvent::Granted {
                 lease,

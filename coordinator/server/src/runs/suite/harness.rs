@@ -170,6 +170,7 @@ pub(super) async fn judged(
     outcome: &v1::ExecutionOutcome,
     verdict: Verdict,
 ) -> Judged {
+    job.run.times.worked(duration_of(outcome));
     let result = outcome.result.clone().unwrap_or_default();
     let blobs = job.run.blobs.as_ref();
     let limit = if verdict.is_ok() {

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::contract::BatchReport;
 use super::execution::Execution;
 use super::outbox::Purpose;
+use crate::runs::event::duration_of;
 
 /// What batches' runners reported. A report holds all that its tests wrote, so that it is kept no longer
 /// than until the last of them is answered.
@@ -75,6 +76,7 @@ impl Execution<'_> {
             return report;
         }
         let answered_at = Instant::now();
+        self.job.run.times.worked(duration_of(outcome));
         let units = self.leases.remove(&lease).unwrap_or_default();
         let others = units.len().saturating_sub(1);
         let tests = units

@@ -120,6 +120,49 @@ async fn a_failure_counts_though_its_second_try_is_stopped() {
     assert_eq!(evidence(&story).counts().failed, 1);
 }
 
+/// Runs an audit whose agent dies over the second test, which another one then executes with this exit code.
+async fn orphaned_audit(code: i32) -> Story {
+    let fixture = Fixture::start().await;
+    let asked = Arc::new(tokio::sync::Notify::new());
+    let (tries, asks) = (AtomicU32::new(0), Arc::clone(&asked));
+    let script = runner(names(4), move |id| {
+        if id == "test_0001" && tries.fetch_add(1, Ordering::SeqCst) > 0 {
+            asks.notify_one();
+            return None;
+        }
+        Some(completed(0, PASSED))
+    });
+    let victim = fixture.agent("victim", script);
+    fixture.run(audited(0)).await;
+    let run = fixture.submit(audited(0)).await;
+    asked.notified().await;
+    let script = runner(names(4), move |id| match (id, code) {
+        ("test_0001", 1..) => Some(completed(code, "")),
+        _ => Some(completed(0, PASSED)),
+    });
+    let _survivor = fixture.agent("survivor", script);
+    drop(victim);
+    fixture.finish(&run).await
+}
+
+#[tokio::test]
+async fn an_audit_outlives_its_agent() {
+    for (code, verdict, failed) in [
+        (0, v1::Verdict::Releasable, 0),
+        (101, v1::Verdict::NotReleasable, 1),
+    ] {
+        let story = orphaned_audit(code).await;
+        assert_eq!(story.end().verdict(), verdict, "{:?}", story.end().reasons);
+        let counts = story.counts();
+        assert_eq!((counts.cached, counts.failed), (4 - failed, failed));
+        assert_eq!(agreed(&story), 4 - failed);
+        assert_eq!(in_place_of_hits(&story).len(), failed as usize);
+        let is_retry = |event: &Event| matches!(event, Event::InfrastructureRetry(_));
+        assert!(story.events.iter().any(is_retry), "{:?}", story.events);
+        assert_eq!(evidence(&story).counts().failed, failed);
+    }
+}
+
 #[tokio::test]
 async fn a_runner_that_complains_again_is_believed() {
     let fixture = Fixture::start().await;

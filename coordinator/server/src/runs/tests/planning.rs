@@ -5,11 +5,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use regatta_wire::convert::duration_from_wire;
 use regatta_wire::v1;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tonic::Code;
 
 use super::fake_agent::completed;
-use super::fixture::{Fixture, build, libtest, spec};
+use super::fixture::{Fixture, PATIENCE, build, libtest, spec};
 use super::{PASSED, all_pass, names, runner};
+use crate::runs::registry::MAX_PLANS;
 
 async fn plan(fixture: &Fixture, spec: v1::RunSpec) -> v1::PlanRunResponse {
     let request = v1::PlanRunRequest { spec: Some(spec) };
@@ -83,6 +86,40 @@ async fn what_needs_a_build_is_planned_once_that_is_cached() {
     assert!(after.jobs[1].is_build_cached);
     assert_eq!(after.jobs[0].unplanned_reason, "");
     assert_eq!(after.jobs[0].cached, 3);
+}
+
+#[tokio::test]
+async fn only_so_many_plans_are_made_at_once() {
+    let fixture = Fixture::start().await;
+    let stuck = fixture.agent("stuck", Arc::new(|_, _| None));
+    fixture.connected(&["stuck"]).await;
+    let mut plans = JoinSet::new();
+    for _ in 0..=MAX_PLANS {
+        let mut runs = fixture.runs();
+        let request = v1::PlanRunRequest { spec: Some(unit()) };
+        plans.spawn(async move { runs.plan_run(request).await });
+    }
+    let next = async |plans: &mut JoinSet<_>| {
+        let next = timeout(PATIENCE, plans.join_next()).await;
+        let ended = next.expect("ends in time").expect("there is one more");
+        ended.expect("does not panic")
+    };
+    // The others wait for a list that nobody gives them.
+    let refused: Result<_, tonic::Status> = next(&mut plans).await;
+    let refused = refused.expect_err("is one too many");
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+    assert_eq!(plans.len(), MAX_PLANS);
+    let _able = fixture.agent("able", all_pass(3));
+    drop(stuck);
+    while !plans.is_empty() {
+        let planned = next(&mut plans).await.expect("is planned").into_inner();
+        assert_eq!(planned.jobs[0].planned, 3, "{planned:?}");
+    }
+    assert_eq!(
+        plan(&fixture, unit()).await.jobs[0].planned,
+        3,
+        "there is room again"
+    );
 }
 
 #[tokio::test]

@@ -55,7 +55,7 @@ async fn a_commit_has_the_verdict_of_a_run_with_its_files() {
     let said = verified.verdict;
     assert_eq!((said.verdict.as_str(), &said.run), ("RELEASABLE", &run));
     assert_eq!((said.counts.planned, said.counts.passed), (1000, 1000));
-    assert_eq!(said.policy.required_jobs, ["unit"]);
+    assert!(said.requested_jobs().eq(["unit"]));
     assert_eq!(said.agents, ["a"]);
     assert_eq!(verified.statements.len(), 2, "the verdict and one suite");
     let passed = &verified.statements[1].predicate["passedTests"];
@@ -118,6 +118,48 @@ async fn a_failure_stands_until_all_of_its_run_was_done_again() {
     assert_eq!(said().await, ("RELEASABLE".to_owned(), passed.clone()));
     run(&["test_0000"]).await;
     assert_eq!(said().await, ("RELEASABLE".to_owned(), passed));
+}
+
+#[tokio::test]
+async fn what_a_policy_requires_may_have_run_in_several_runs() {
+    let fixture = Fixture::start().await;
+    let _agent = fixture.agent("a", all_pass(3));
+    let run = async |jobs: &[&str], change: fn(&mut v1::RunSpec)| {
+        let mut spec = of_commit(jobs.iter().map(|job| libtest(job)).collect());
+        change(&mut spec);
+        let run = fixture.submit(spec).await;
+        fixture.finish(&run).await;
+        run
+    };
+    let required = |spec: &mut v1::RunSpec| {
+        let jobs = ["unit", "other"].map(str::to_owned).into();
+        spec.policy.get_or_insert_default().required_jobs = jobs;
+    };
+    let said = async |subject| verdict(&fixture, subject).await.expect("is there").verdict;
+    let of_commit = async || said(Subject::Commit(COMMIT.to_owned())).await;
+    let unit = run(&["unit"], required).await;
+    let lacks = ["job `other`, which the policy requires, has not run"];
+    let half = of_commit().await;
+    assert_eq!(
+        (half.verdict.as_str(), &half.reasons[..]),
+        ("UNKNOWN", &lacks.map(str::to_owned)[..])
+    );
+    // Chosen tests are not the job, and who says nothing of a policy lifts none.
+    run(&["other"], |spec| spec.chosen_tests = true).await;
+    let reasons = of_commit().await.reasons;
+    let chosen = "job `other`, which the policy requires, has run with chosen tests only";
+    assert_eq!(reasons, [chosen]);
+
+    let other = run(&["other"], |_| {}).await;
+    let whole = of_commit().await;
+    assert_eq!(whole.verdict, "RELEASABLE", "{:?}", whole.reasons);
+    assert_eq!((whole.run, whole.other_runs), (other.clone(), vec![unit]));
+    assert_eq!((whole.counts.planned, whole.test_results.len()), (6, 2));
+    // Alone, each of them says less.
+    assert_eq!(said(Subject::RunId(other)).await.verdict, "RELEASABLE");
+    let both = run(&["unit", "other"], required).await;
+    let whole = of_commit().await;
+    assert_eq!((whole.run, whole.other_runs), (both, Vec::new()));
 }
 
 #[tokio::test]
