@@ -8,7 +8,6 @@ use regatta_model::TenantId;
 use regatta_verdict::SigningKey;
 use regatta_wire::asset::fetch_server::FetchServer;
 use regatta_wire::asset::push_server::PushServer;
-use regatta_wire::bytestream::byte_stream_server::ByteStreamServer;
 use regatta_wire::health::health_server::HealthServer;
 use regatta_wire::longrunning::operations_server::OperationsServer;
 use regatta_wire::reapi::action_cache_server::ActionCacheServer;
@@ -84,9 +83,7 @@ pub(crate) fn routes(parts: ServiceParts) -> Routes {
             ContentAddressableStorageServer::new(storage)
                 .max_decoding_message_size(MAX_MESSAGE_SIZE_BYTES),
         )
-        .add_service(
-            ByteStreamServer::new(streams).max_decoding_message_size(MAX_MESSAGE_SIZE_BYTES),
-        )
+        .add_service(streams.into_server(MAX_MESSAGE_SIZE_BYTES))
         .add_service(
             ActionCacheServer::new(cache).max_decoding_message_size(MAX_MESSAGE_SIZE_BYTES),
         )

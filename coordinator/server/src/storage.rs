@@ -4,10 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::stream::BoxStream;
 use regatta_cas::{
-    AbsenceIndex, BlobStore, EmptyBlobStore, ExistenceIndex, MemoryTier, ObjectStoreBlobStore,
-    OpenStoreError, VerifyingBlobStore,
+    AbsenceIndex, BlobFiles, BlobStore, EmptyBlobStore, ExistenceIndex, MemoryTier,
+    ObjectStoreBlobStore, OpenStoreError, StoreError, VerifyingBlobStore,
 };
+use regatta_model::Digest;
 
 /// How much memory blobs that were read lately may take, in bytes.
 const MEMORY_TIER_BYTES: u64 = 8 << 20;
@@ -45,36 +47,39 @@ pub(crate) struct Storage {
 impl Storage {
     /// Opens the stores below a URL.
     pub(crate) fn open(url: &str, writers: Writers) -> Result<Self, OpenStoreError> {
-        let cas = ObjectStoreBlobStore::open(&below(url, "cas"))?.with_sizes_checked();
+        let cas = Arc::new(ObjectStoreBlobStore::open(&below(url, "cas"))?.with_sizes_checked());
         let results = ObjectStoreBlobStore::open(&below(url, "ac"))?;
         let assets = ObjectStoreBlobStore::open(&below(url, "assets"))?;
         Ok(Self {
             assets: Arc::new(assets),
-            blobs: content_addressed(indexed(cas, writers)),
+            blobs: content_addressed(indexed(verified(&cas), cas.list(), writers)),
             results: Arc::new(results),
         })
     }
 }
 
+/// Nothing wrong gets in or out. Whoever else writes to the store verifies what it writes, so that what was
+/// found right, and is an unchanged file, need not be verified each time it is read.
+fn verified(store: &Arc<ObjectStoreBlobStore>) -> Arc<dyn BlobStore> {
+    let below: Arc<dyn BlobStore> = Arc::clone(store) as _;
+    let files: Arc<dyn BlobFiles> = Arc::clone(store) as _;
+    Arc::new(VerifyingBlobStore::new(below).with_unchanged_trusted(files))
+}
+
 /// A store that this process alone writes to need not be asked about absent blobs.
-fn indexed(store: ObjectStoreBlobStore, writers: Writers) -> Arc<dyn BlobStore> {
+fn indexed(
+    store: Arc<dyn BlobStore>,
+    listing: BoxStream<'static, Result<Digest, StoreError>>,
+    writers: Writers,
+) -> Arc<dyn BlobStore> {
     match writers {
-        Writers::This => {
-            let listing = store.list();
-            Arc::new(AbsenceIndex::new(
-                Arc::new(store),
-                listing,
-                ABSENCE_CAPACITY,
-            ))
-        }
-        Writers::Many => Arc::new(store),
+        Writers::This => Arc::new(AbsenceIndex::new(store, listing, ABSENCE_CAPACITY)),
+        Writers::Many => store,
     }
 }
 
-/// Nothing wrong gets in or out; what is known costs no request; small blobs stay at hand; and the empty
-/// blob is always there.
+/// What is known costs no request; small blobs stay at hand; and the empty blob is always there.
 fn content_addressed(store: Arc<dyn BlobStore>) -> Arc<dyn BlobStore> {
-    let store = Arc::new(VerifyingBlobStore::new(store));
     let store = Arc::new(ExistenceIndex::new(store, INDEX_CAPACITY, INDEX_EXPIRY));
     let store = Arc::new(MemoryTier::new(
         store,
@@ -114,8 +119,7 @@ mod tests {
 
     use async_trait::async_trait;
     use bytes::Bytes;
-    use regatta_cas::{BlobRange, BlobStream, MemoryBlobStore, StoreError, put_bytes};
-    use regatta_model::Digest;
+    use regatta_cas::{BlobRange, BlobStream, MemoryBlobStore, put_bytes};
     use tokio::time::Instant;
 
     use super::*;
