@@ -4,7 +4,7 @@
 //! Adapters put bytes somewhere: [`MemoryBlobStore`], [`ObjectStoreBlobStore`] (a directory or a bucket)
 //! and [`GrpcBlobStore`] (the CAS of another process). Decorators add one concern each:
 //! [`VerifyingBlobStore`], [`EmptyBlobStore`], [`MemoryTier`], [`DiskTier`], [`ExistenceIndex`],
-//! [`AbsenceIndex`]. All of them pass the suite in `conformance` (feature `testing`).
+//! [`AbsenceIndex`], [`ChunkedBlobStore`]. All of them pass the suite in `conformance` (feature `testing`).
 //! [`Chunker`] and what goes with it cut large blobs by content, on both ends of a connection alike.
 //!
 //! Invariants:
@@ -18,6 +18,7 @@
 mod absence_index;
 mod blob_store;
 mod checked_body;
+mod chunked_blob_store;
 mod chunking;
 mod disk_tier;
 mod empty_blob_store;
@@ -45,6 +46,7 @@ pub mod merkle;
 pub use absence_index::AbsenceIndex;
 pub use blob_store::{BlobRange, BlobStore, BlobStream, StoreError};
 pub use checked_body::checked_body;
+pub use chunked_blob_store::{ChunkMapping, ChunkedBlobStore};
 pub use chunking::{Chunker, ChunkingParams, MAX_CHUNKS, concatenated, put_chunks};
 pub use disk_tier::{DiskCache, DiskCacheSettings, DiskCacheUsage, DiskTier, PinnedFile};
 pub use empty_blob_store::EmptyBlobStore;
