@@ -25,7 +25,7 @@ use self::chunked::Chunking;
 use self::coalescer::Coalescer;
 use self::retry::with_retries;
 use crate::whole_blob::{Collected, collect_up_to, is_whole};
-use crate::{BlobRange, BlobStore, BlobStream, StoreError, stream_of};
+use crate::{BlobChunks, BlobRange, BlobStore, BlobStream, StoreError, stream_of};
 
 /// Blobs smaller than this travel in batches, in bytes.
 const BATCHED_BELOW_BYTES: u64 = 1 << 20;
@@ -207,6 +207,13 @@ impl BlobStore for GrpcBlobStore {
     async fn delete(&self, _digest: &Digest) -> Result<(), StoreError> {
         let detail = "a REAPI server deletes no blob on request".to_owned();
         Err(StoreError::Unavailable { detail })
+    }
+}
+
+#[async_trait]
+impl BlobChunks for GrpcBlobStore {
+    async fn chunks_of(&self, digest: &Digest) -> Result<Option<Vec<Digest>>, StoreError> {
+        self.chunking.chunks_of(&self.remote, digest).await
     }
 }
 

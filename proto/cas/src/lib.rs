@@ -48,7 +48,9 @@ pub use blob_store::{BlobRange, BlobStore, BlobStream, StoreError};
 pub use checked_body::checked_body;
 pub use chunked_blob_store::{ChunkMapping, ChunkedBlobStore};
 pub use chunking::{Chunker, ChunkingParams, MAX_CHUNKS, concatenated, put_chunks};
-pub use disk_tier::{DiskCache, DiskCacheSettings, DiskCacheUsage, DiskTier, PinnedFile};
+pub use disk_tier::{
+    BlobChunks, DiskCache, DiskCacheSettings, DiskCacheUsage, DiskTier, PinnedFile,
+};
 pub use empty_blob_store::EmptyBlobStore;
 pub use existence_index::ExistenceIndex;
 pub use file_body::file_body;

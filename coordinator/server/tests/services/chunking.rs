@@ -6,10 +6,11 @@ mod counting_proxy;
 mod edits;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{TryStreamExt as _, stream};
-use regatta_cas::{GrpcBlobStore, put_bytes, read_all};
+use regatta_cas::{DiskCache, DiskCacheSettings, DiskTier, GrpcBlobStore, put_bytes, read_all};
 use regatta_model::Digest;
 use regatta_wire::bytestream::{ReadRequest, WriteRequest};
 use regatta_wire::reapi;
@@ -408,4 +409,63 @@ async fn a_large_file_that_changed_a_little_costs_little() {
             "{stored} bytes are stored, {most_stored} expected"
         );
     }
+}
+
+/// Where an agent keeps the files of its jobs.
+async fn files_of(proxy: &CountingProxy, directory: &std::path::Path) -> DiskTier {
+    let cache = DiskCache::open(DiskCacheSettings {
+        directory: directory.to_owned(),
+        capacity_bytes: u64::MAX,
+        min_free_bytes: 0,
+    });
+    let server = Arc::new(GrpcBlobStore::new(connect(proxy.address()).await, "main"));
+    let tier = cache
+        .unwrap()
+        .tier(Arc::clone(&server) as _, &Digest::of(b"main"));
+    tier.with_chunks(server)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_file_that_changed_a_little_costs_an_agent_little() {
+    const FILE_BYTES: usize = 40_000_000;
+    let coordinator = Running::start().await;
+    let proxy = CountingProxy::start(coordinator.address).await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let files = files_of(&proxy, directory.path()).await;
+    let file = edits::noise(FILE_BYTES, 1);
+    let versions = [
+        (file.clone(), FILE_BYTES * 101 / 100),
+        (edits::edited(&file, 1, 2), 4_000_000),
+        (edits::edited(&file, 10, 3), 15_000_000),
+    ];
+    let mut paths = Vec::new();
+    for (version, most) in versions {
+        let digest = store_large(&coordinator, version.clone().into()).await;
+        proxy.take_received_bytes();
+        let pinned = files.file(&digest, true).await.unwrap();
+        let received = proxy.take_received_bytes();
+        assert!(
+            received <= most as u64,
+            "{received} bytes received, {most} expected"
+        );
+        assert!(std::fs::read(pinned.path()).unwrap() == version);
+        paths.push(pinned.path().to_owned());
+    }
+    // A file that decayed without showing it costs a little more, and nothing wrong.
+    use std::os::unix::fs::PermissionsExt as _;
+    for path in paths {
+        let metadata = std::fs::metadata(&path).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::write(&path, vec![0; usize::try_from(metadata.len()).unwrap()]).unwrap();
+        std::fs::set_permissions(&path, metadata.permissions()).unwrap();
+        let times = std::fs::FileTimes::new().set_modified(metadata.modified().unwrap());
+        std::fs::File::open(&path)
+            .unwrap()
+            .set_times(times)
+            .unwrap();
+    }
+    let version = edits::edited(&file, 1, 4);
+    let digest = store_large(&coordinator, version.clone().into()).await;
+    let pinned = files.file(&digest, false).await.unwrap();
+    assert!(std::fs::read(pinned.path()).unwrap() == version);
 }
