@@ -25,6 +25,28 @@ pub(crate) struct Arguments {
     /// Leave out what needs another project's client: Bazel.
     #[arg(long)]
     without_clients: bool,
+    /// Measure this alone, with a coordinator and no agent, and print it as JSON.
+    #[arg(long, value_enum)]
+    only: Option<Part>,
+}
+
+/// A part that can be measured alone.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Part {
+    /// Calls of the storage services.
+    Calls,
+    /// One large blob, in and out.
+    Blobs,
+}
+
+impl Part {
+    /// What the example `measure` calls it.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Calls => "calls",
+            Self::Blobs => "blobs",
+        }
+    }
 }
 
 /// How often `docker run` is timed: it is slow, and its 99th percentile wants a hundred.
@@ -47,6 +69,9 @@ const UNCHANGED_BELOW_MS: f64 = 1000.0;
 
 /// Measures and prints.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    if let Some(part) = arguments.only {
+        return measure_only(part);
+    }
     let image = images::ensure(&images::Arguments::default())?;
     let program = workspace::release(&["--bins", "--examples"])?;
     let state = Scratch::new(SCRATCH)?;
@@ -67,6 +92,27 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         table::print(&measured);
     }
     check(&measured)
+}
+
+/// Measures a part with a coordinator that nobody else uses, and prints that.
+fn measure_only(part: Part) -> Result<()> {
+    let program = workspace::release(&["--bin", "regatta", "--example", "measure"])?;
+    let state = Scratch::new(SCRATCH)?;
+    let fleet = Fleet::start(&program, state.path(), None)?;
+    let pid = fleet.pid(COORDINATOR);
+    let pid = pid.context("the fleet has lost its coordinator")?;
+    let mut measure = measuring();
+    measure.args(["--only", part.name(), fleet.coordinator()]);
+    measure.arg(format!("{COORDINATOR}={pid}"));
+    let mut figures: Value = serde_json::from_str(&process::output(&mut measure)?)?;
+    figures["coordinator_peak_mib"] = processes::peak_mib(pid)?.into();
+    println!("{figures:#}");
+    Ok(())
+}
+
+/// The example that measures a fleet.
+fn measuring() -> Command {
+    Command::new(workspace::target().join("release/examples/measure"))
 }
 
 /// The figures that an example prints.
@@ -90,8 +136,8 @@ fn example(package: &str, name: &str) -> Result<Value> {
 fn measure_fleet(program: &Path, state: &Path, image: &str) -> Result<(Value, Value)> {
     let mut fleet = Fleet::start(program, state, Some(image))?;
     fleet.add_agent(AGENT, 2, "docker")?;
-    let mut measure = Command::new(workspace::target().join("release/examples/measure"));
-    measure.args([fleet.coordinator(), image]);
+    let mut measure = measuring();
+    measure.args(["--image", image, fleet.coordinator()]);
     for (name, pid) in members(&fleet)? {
         measure.arg(format!("{name}={pid}"));
     }

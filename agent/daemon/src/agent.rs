@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use regatta_agent_core::{AgentCore, CoreConfig};
-use regatta_cas::{DiskCache, DiskCacheSettings};
+use regatta_cas::{DiskCache, DiskCacheSettings, for_blobs};
 use regatta_model::{AgentId, SlotIndex};
 use regatta_runtime::ContainerRuntime;
 use tokio::sync::mpsc;
@@ -284,9 +284,8 @@ fn endpoint(uri: &str) -> Result<Endpoint, AgentError> {
     if endpoint.uri().scheme_str() != Some("http") {
         return Err(invalid("it does not begin with http://".to_owned()));
     }
-    Ok(endpoint
+    Ok(for_blobs(endpoint)
         .connect_timeout(CONNECT_LIMIT)
-        .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_LIMIT)
         .keep_alive_while_idle(true))

@@ -74,10 +74,11 @@ impl TenantStores {
     }
 
     fn open(&self, tenant: &TenantId) -> TenantStore {
-        let remote = GrpcBlobStore::new(self.channel.clone(), tenant.as_str());
-        let remote: Arc<dyn BlobStore> = Arc::new(EmptyBlobStore::new(Arc::new(remote)));
+        let server = Arc::new(GrpcBlobStore::new(self.channel.clone(), tenant.as_str()));
+        let remote: Arc<dyn BlobStore> = Arc::new(EmptyBlobStore::new(Arc::clone(&server) as _));
         let owner = Digest::of(tenant.as_str().as_bytes());
         let files = self.cache.tier(Arc::clone(&remote), &owner);
+        let files = files.with_chunks(server);
         // What is kept must be right: it would be wrong for as long as it is used.
         let verified = Arc::new(VerifyingBlobStore::new(Arc::clone(&remote)));
         let directories = MemoryTier::new(verified, DIRECTORIES_BYTES, DIRECTORY_BYTES);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use regatta_cas::GrpcBlobStore;
+use regatta_cas::{GrpcBlobStore, for_blobs};
 use regatta_wire::reapi::capabilities_client::CapabilitiesClient;
 use regatta_wire::reapi::execution_client::ExecutionClient;
 use regatta_wire::v1;
@@ -86,15 +86,15 @@ impl Client {
             })?
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-            .tcp_nodelay(true);
-        let channel = endpoint
-            .connect()
-            .await
-            .map_err(|error| ConnectError::Unreachable {
-                url: url.to_owned(),
-                detail: innermost(&error),
-            })?;
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
+        let channel =
+            for_blobs(endpoint)
+                .connect()
+                .await
+                .map_err(|error| ConnectError::Unreachable {
+                    url: url.to_owned(),
+                    detail: innermost(&error),
+                })?;
         Ok(Self {
             url: url.to_owned(),
             channel,

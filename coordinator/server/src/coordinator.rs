@@ -180,6 +180,7 @@ impl Coordinator {
         ));
         let routes = services::routes(ServiceParts {
             execution,
+            chunked: storage.chunked,
             uploads: Arc::clone(&uploads),
             assets,
             ledger,

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use regatta_cas::ChunkedBlobStore;
 use regatta_ledger::Ledger;
 use regatta_model::TenantId;
 use regatta_verdict::SigningKey;
 use regatta_wire::asset::fetch_server::FetchServer;
 use regatta_wire::asset::push_server::PushServer;
-use regatta_wire::bytestream::byte_stream_server::ByteStreamServer;
 use regatta_wire::health::health_server::HealthServer;
 use regatta_wire::longrunning::operations_server::OperationsServer;
 use regatta_wire::reapi::action_cache_server::ActionCacheServer;
@@ -48,6 +48,7 @@ const MAX_DESIRED_STATE_SIZE_BYTES: usize = 64 << 20;
 /// What the services are made of.
 pub(crate) struct ServiceParts {
     pub(crate) execution: Arc<ExecutionParts>,
+    pub(crate) chunked: Arc<ChunkedBlobStore>,
     pub(crate) uploads: Arc<UploadRegistry>,
     pub(crate) assets: Arc<AssetStore>,
     pub(crate) ledger: Arc<dyn Ledger>,
@@ -61,6 +62,7 @@ pub(crate) struct ServiceParts {
 pub(crate) fn routes(parts: ServiceParts) -> Routes {
     let ServiceParts {
         execution,
+        chunked,
         uploads,
         assets,
         ledger,
@@ -71,7 +73,8 @@ pub(crate) fn routes(parts: ServiceParts) -> Routes {
     } = parts;
     let blobs = Arc::clone(&execution.blobs);
     let compressed = CompressedBlobs::new(Arc::clone(&blobs));
-    let storage = ContentAddressableStorageService::new(Arc::clone(&blobs), compressed.clone());
+    let storage =
+        ContentAddressableStorageService::new(Arc::clone(&blobs), chunked, compressed.clone());
     let streams = ByteStreamService::new(Arc::clone(&blobs), compressed, uploads);
     let cache = Arc::clone(&execution.cache);
     let cache = ActionCacheService::new(cache, blobs, Arc::clone(&clients_may_write));
@@ -84,9 +87,7 @@ pub(crate) fn routes(parts: ServiceParts) -> Routes {
             ContentAddressableStorageServer::new(storage)
                 .max_decoding_message_size(MAX_MESSAGE_SIZE_BYTES),
         )
-        .add_service(
-            ByteStreamServer::new(streams).max_decoding_message_size(MAX_MESSAGE_SIZE_BYTES),
-        )
+        .add_service(streams.into_server(MAX_MESSAGE_SIZE_BYTES))
         .add_service(
             ActionCacheServer::new(cache).max_decoding_message_size(MAX_MESSAGE_SIZE_BYTES),
         )

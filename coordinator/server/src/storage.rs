@@ -4,10 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::stream::BoxStream;
 use regatta_cas::{
-    AbsenceIndex, BlobStore, EmptyBlobStore, ExistenceIndex, MemoryTier, ObjectStoreBlobStore,
-    OpenStoreError, VerifyingBlobStore,
+    AbsenceIndex, BlobFiles, BlobStore, ChunkedBlobStore, EmptyBlobStore, ExistenceIndex,
+    MemoryTier, ObjectStoreBlobStore, OpenStoreError, StoreError, VerifyingBlobStore,
 };
+use regatta_model::Digest;
 
 /// How much memory blobs that were read lately may take, in bytes.
 const MEMORY_TIER_BYTES: u64 = 8 << 20;
@@ -36,6 +38,8 @@ pub(crate) enum Writers {
 pub(crate) struct Storage {
     /// Blobs under their digests, verified.
     pub(crate) blobs: Arc<dyn BlobStore>,
+    /// What of them is kept as chunks: a part of the same stack.
+    pub(crate) chunked: Arc<ChunkedBlobStore>,
     /// Action results, under keys that the action cache makes.
     pub(crate) results: Arc<dyn BlobStore>,
     /// What is known of URIs, under keys that the asset store makes.
@@ -45,37 +49,50 @@ pub(crate) struct Storage {
 impl Storage {
     /// Opens the stores below a URL.
     pub(crate) fn open(url: &str, writers: Writers) -> Result<Self, OpenStoreError> {
-        let cas = ObjectStoreBlobStore::open(&below(url, "cas"))?.with_sizes_checked();
+        let cas = Arc::new(ObjectStoreBlobStore::open(&below(url, "cas"))?.with_sizes_checked());
+        let mappings = ObjectStoreBlobStore::open(&below(url, "chunks"))?;
         let results = ObjectStoreBlobStore::open(&below(url, "ac"))?;
         let assets = ObjectStoreBlobStore::open(&below(url, "assets"))?;
+        let listing = mappings.list();
+        let mappings = indexed(Arc::new(mappings), listing, writers);
+        let blobs = indexed(verified(&cas), cas.list(), writers);
+        let chunked = Arc::new(ChunkedBlobStore::new(known(blobs), mappings));
         Ok(Self {
             assets: Arc::new(assets),
-            blobs: content_addressed(indexed(cas, writers)),
+            blobs: content_addressed(Arc::clone(&chunked) as _),
+            chunked,
             results: Arc::new(results),
         })
     }
 }
 
-/// A store that this process alone writes to need not be asked about absent blobs.
-fn indexed(store: ObjectStoreBlobStore, writers: Writers) -> Arc<dyn BlobStore> {
+/// Nothing wrong gets in or out. Whoever else writes to the store verifies what it writes, so that what was
+/// found right, and is an unchanged file, need not be verified each time it is read.
+fn verified(store: &Arc<ObjectStoreBlobStore>) -> Arc<dyn BlobStore> {
+    let below: Arc<dyn BlobStore> = Arc::clone(store) as _;
+    let files: Arc<dyn BlobFiles> = Arc::clone(store) as _;
+    Arc::new(VerifyingBlobStore::new(below).with_unchanged_trusted(files))
+}
+
+/// A store that this process alone writes to need not be asked about what is absent.
+fn indexed(
+    store: Arc<dyn BlobStore>,
+    listing: BoxStream<'static, Result<Digest, StoreError>>,
+    writers: Writers,
+) -> Arc<dyn BlobStore> {
     match writers {
-        Writers::This => {
-            let listing = store.list();
-            Arc::new(AbsenceIndex::new(
-                Arc::new(store),
-                listing,
-                ABSENCE_CAPACITY,
-            ))
-        }
-        Writers::Many => Arc::new(store),
+        Writers::This => Arc::new(AbsenceIndex::new(store, listing, ABSENCE_CAPACITY)),
+        Writers::Many => store,
     }
 }
 
-/// Nothing wrong gets in or out; what is known costs no request; small blobs stay at hand; and the empty
-/// blob is always there.
+/// What is known to be there costs no request.
+fn known(store: Arc<dyn BlobStore>) -> Arc<dyn BlobStore> {
+    Arc::new(ExistenceIndex::new(store, INDEX_CAPACITY, INDEX_EXPIRY))
+}
+
+/// Small blobs stay at hand, and the empty blob is always there.
 fn content_addressed(store: Arc<dyn BlobStore>) -> Arc<dyn BlobStore> {
-    let store = Arc::new(VerifyingBlobStore::new(store));
-    let store = Arc::new(ExistenceIndex::new(store, INDEX_CAPACITY, INDEX_EXPIRY));
     let store = Arc::new(MemoryTier::new(
         store,
         MEMORY_TIER_BYTES,
@@ -114,8 +131,7 @@ mod tests {
 
     use async_trait::async_trait;
     use bytes::Bytes;
-    use regatta_cas::{BlobRange, BlobStream, MemoryBlobStore, StoreError, put_bytes};
-    use regatta_model::Digest;
+    use regatta_cas::{BlobRange, BlobStream, MemoryBlobStore, put_bytes};
     use tokio::time::Instant;
 
     use super::*;
@@ -181,7 +197,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_asks_for_a_blob_again_and_again_keeps_it_alive() {
         let below = ForgettingStore::new(INDEX_EXPIRY * 2);
-        let store = content_addressed(below.clone());
+        let store = content_addressed(known(below.clone()));
         let asked = put_bytes(store.as_ref(), Bytes::from_static(b"asked")).await;
         let left = put_bytes(store.as_ref(), Bytes::from_static(b"left")).await;
         let (asked, left) = (asked.unwrap(), left.unwrap());

@@ -9,7 +9,7 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use regatta_model::Digest;
 
-use crate::{BlobRange, BlobStore, BlobStream, StoreError};
+use crate::{BlobRange, BlobStore, BlobStream, SpooledBlob, StoreError};
 
 /// Knows which blobs a store lacks, so that asking about thousands of new ones costs no request.
 ///
@@ -164,6 +164,12 @@ impl BlobStore for AbsenceIndex {
         // Before it can be there: that a blob is absent is never said of one that is not.
         lock(&self.seen).note(digest);
         self.store.put(digest, body).await
+    }
+
+    async fn put_spooled(&self, digest: &Digest, blob: &SpooledBlob) -> Result<(), StoreError> {
+        // Before it can be there, as in `put`.
+        lock(&self.seen).note(digest);
+        self.store.put_spooled(digest, blob).await
     }
 
     async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {

@@ -7,6 +7,8 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use regatta_model::Digest;
 
+use crate::SpooledBlob;
+
 /// A blob's bytes in order, in pieces of at most a few hundred KiB. It ends after its first error.
 pub type BlobStream = BoxStream<'static, Result<Bytes, StoreError>>;
 
@@ -37,6 +39,15 @@ pub trait BlobStore: fmt::Debug + Send + Sync + 'static {
     /// says; [`StoreError::Full`], [`StoreError::Unavailable`]; or whatever error `body` ended with.
     /// After an error nothing is visible.
     async fn put(&self, digest: &Digest, body: BlobStream) -> Result<(), StoreError>;
+
+    /// Stores a blob that was written to a file. A store may take the file for its own; to all others it is
+    /// a body like any other.
+    ///
+    /// # Errors
+    /// Those of [`BlobStore::put`].
+    async fn put_spooled(&self, digest: &Digest, blob: &SpooledBlob) -> Result<(), StoreError> {
+        self.put(digest, blob.body()?).await
+    }
 
     /// Those of `digests` that are absent, in the order given, and counts the others as used.
     ///

@@ -24,7 +24,9 @@ use self::unfinished_writes::{
     check_a_dropped_write_leaves_nothing, check_a_failing_body_leaves_nothing,
     check_nothing_is_visible_before_the_end,
 };
-use crate::{BlobRange, BlobStore, MAX_PIECE_BYTES, StoreError, read_all, stream_of};
+use crate::{
+    BlobRange, BlobStore, MAX_PIECE_BYTES, Spool, SpooledBlob, StoreError, read_all, stream_of,
+};
 
 /// Sizes on both sides of every limit that a store is likely to have, in bytes.
 const SIZES: [usize; 6] = [
@@ -44,6 +46,7 @@ pub async fn check_content_addressed(store: Store) {
     check_every_store(&store).await;
     for size in SIZES {
         check_wrong_bytes_are_refused(&store, size).await;
+        check_wrong_files_are_refused(&store, size).await;
     }
 }
 
@@ -79,6 +82,7 @@ async fn check_every_store(store: &Store) {
     for size in SIZES {
         check_absent_is_not_found(store, size).await;
         check_it_reads_back(store, size).await;
+        check_a_spooled_blob_reads_back(store, size).await;
         check_ranges(store, size).await;
         check_a_failing_body_leaves_nothing(store, size).await;
         check_a_dropped_write_leaves_nothing(store, size).await;
@@ -152,6 +156,29 @@ async fn check_it_reads_back(store: &Store, size: usize) {
         get(store, &digest).await == bytes,
         "writing the same again changes nothing"
     );
+}
+
+/// What was written to a file, hashed as it came or not.
+fn spooled(bytes: &[u8], is_hashed: bool) -> SpooledBlob {
+    let file = tempfile::tempfile().expect("a temporary file");
+    let mut spool = Spool::new(file, is_hashed);
+    spool.append(bytes).expect("room for a temporary file");
+    spool.seal()
+}
+
+async fn check_a_spooled_blob_reads_back(store: &Store, size: usize) {
+    for is_hashed in [true, false] {
+        let (digest, bytes) = blob(size);
+        // The last of several writes wins, whatever their kind.
+        for _ in 0..2 {
+            let put = store
+                .put_spooled(&digest, &spooled(&bytes, is_hashed))
+                .await;
+            put.expect("the store takes a good blob from a file");
+            assert_eq!(get(store, &digest).await, bytes, "{size} bytes from a file");
+        }
+        assert_eq!(store.find_missing(&[digest]).await.expect("an answer"), []);
+    }
 }
 
 async fn get_range(store: &Store, digest: &Digest, range: BlobRange) -> Result<Bytes, StoreError> {
@@ -269,6 +296,22 @@ async fn check_wrong_bytes_are_refused(store: &Store, size: usize) {
         get(store, &digest).await == bytes,
         "the right bytes are taken afterwards"
     );
+}
+
+async fn check_wrong_files_are_refused(store: &Store, size: usize) {
+    for is_hashed in [true, false] {
+        let (digest, bytes) = blob(size);
+        let mut wrong = bytes.to_vec();
+        wrong[0] ^= 1;
+        let put = store
+            .put_spooled(&digest, &spooled(&wrong, is_hashed))
+            .await;
+        assert!(
+            matches!(put, Err(StoreError::Corrupt { .. })),
+            "{size} bytes: {put:?}"
+        );
+        assert_absent(store, &digest).await;
+    }
 }
 
 async fn check_the_last_write_wins(store: &Store, size: usize) {

@@ -2,6 +2,7 @@
 
 mod fill;
 mod find;
+mod known_chunks;
 mod local_file;
 mod parts;
 mod pinned_file;
@@ -15,8 +16,11 @@ use async_trait::async_trait;
 use futures::{FutureExt as _, StreamExt as _};
 use regatta_model::Digest;
 
+pub use known_chunks::BlobChunks;
 pub use pinned_file::PinnedFile;
 
+use self::fill::Origin;
+use self::known_chunks::KnownChunks;
 use self::local_file::{LocalFile, Part};
 use self::pinned_file::Pin;
 use self::shared::Shared;
@@ -69,6 +73,7 @@ pub struct DiskCache {
 #[derive(Clone)]
 pub struct DiskTier {
     store: Arc<dyn BlobStore>,
+    chunks: Option<Arc<KnownChunks>>,
     cache: DiskCache,
     part: Part,
 }
@@ -90,6 +95,7 @@ impl DiskCache {
     pub fn tier(&self, store: Arc<dyn BlobStore>, owner: &Digest) -> DiskTier {
         DiskTier {
             store,
+            chunks: None,
             cache: self.clone(),
             part: self.shared.part(&owner.hash_hex()),
         }
@@ -118,6 +124,16 @@ impl DiskCache {
 }
 
 impl DiskTier {
+    /// Gets of large blobs, whose chunks `chunks` knows, only what no file of this part has: of a large file
+    /// that changed a little, little.
+    #[must_use]
+    pub fn with_chunks(self, chunks: Arc<dyn BlobChunks>) -> Self {
+        Self {
+            chunks: Some(Arc::new(KnownChunks::new(chunks))),
+            ..self
+        }
+    }
+
     /// The blob as a file, which stays where it is until the guard is dropped. It may be linked, never
     /// written: whoever shows it to others shows it below a copy-on-write view, or as a copy.
     ///
@@ -133,6 +149,13 @@ impl DiskTier {
         &self.cache
     }
 
+    fn origin(&self) -> Origin {
+        Origin {
+            store: Arc::clone(&self.store),
+            chunks: self.chunks.clone(),
+        }
+    }
+
     fn local_file(&self, digest: &Digest, executable: bool) -> LocalFile {
         LocalFile {
             part: self.part,
@@ -146,10 +169,10 @@ impl DiskTier {
         let pin = match Pin::of_intact(&cache.shared, file) {
             Some(pin) => pin,
             None => {
-                let (store, shared) = (Arc::clone(&self.store), Arc::clone(&cache.shared));
+                let (origin, shared) = (self.origin(), Arc::clone(&cache.shared));
                 cache
                     .fills
-                    .run(file, || fill::fill(store, shared, file).boxed())
+                    .run(file, || fill::fill(origin, shared, file).boxed())
                     .await?
             }
         };

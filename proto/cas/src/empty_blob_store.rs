@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use regatta_model::Digest;
 
-use crate::{BlobRange, BlobStore, BlobStream, StoreError, checked_body, stream_of};
+use crate::{BlobRange, BlobStore, BlobStream, SpooledBlob, StoreError, checked_body, stream_of};
 
 /// Answers for the empty blob, which every content-addressed store has without being given it (REAPI,
 /// `ContentAddressableStorage`), and passes every other blob on.
@@ -52,6 +52,13 @@ impl BlobStore for EmptyBlobStore {
             return drain(body).await;
         }
         self.store.put(digest, body).await
+    }
+
+    async fn put_spooled(&self, digest: &Digest, blob: &SpooledBlob) -> Result<(), StoreError> {
+        if digest.is_empty_blob() {
+            return drain(blob.body()?).await;
+        }
+        self.store.put_spooled(digest, blob).await
     }
 
     async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {

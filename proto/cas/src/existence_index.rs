@@ -10,7 +10,7 @@ use regatta_model::Digest;
 use tokio::time::Instant;
 
 use crate::lru_map::LruMap;
-use crate::{BlobRange, BlobStore, BlobStream, StoreError};
+use crate::{BlobRange, BlobStore, BlobStream, SpooledBlob, StoreError};
 
 /// Remembers which blobs a store has, so that asking again costs no request.
 ///
@@ -146,6 +146,13 @@ impl BlobStore for ExistenceIndex {
     async fn put(&self, digest: &Digest, body: BlobStream) -> Result<(), StoreError> {
         let forgotten = self.known().forgotten;
         self.store.put(digest, body).await?;
+        self.learn([*digest], forgotten);
+        Ok(())
+    }
+
+    async fn put_spooled(&self, digest: &Digest, blob: &SpooledBlob) -> Result<(), StoreError> {
+        let forgotten = self.known().forgotten;
+        self.store.put_spooled(digest, blob).await?;
         self.learn([*digest], forgotten);
         Ok(())
     }

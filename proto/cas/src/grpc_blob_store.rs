@@ -19,13 +19,13 @@ use regatta_wire::bytestream::byte_stream_client::ByteStreamClient;
 use regatta_wire::reapi::capabilities_client::CapabilitiesClient;
 use regatta_wire::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
 use regatta_wire::reapi::{self, digest_function};
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 
 use self::chunked::Chunking;
 use self::coalescer::Coalescer;
 use self::retry::with_retries;
 use crate::whole_blob::{Collected, collect_up_to, is_whole};
-use crate::{BlobRange, BlobStore, BlobStream, StoreError, stream_of};
+use crate::{BlobChunks, BlobRange, BlobStore, BlobStream, StoreError, stream_of};
 
 /// Blobs smaller than this travel in batches, in bytes.
 const BATCHED_BELOW_BYTES: u64 = 1 << 20;
@@ -36,6 +36,23 @@ const FIND_CHUNK: usize = 20_000;
 const FIND_CONCURRENCY: usize = 4;
 /// The largest message that is accepted, in bytes: a batch and what is around it.
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
+
+/// The largest HTTP/2 frame that is taken, in bytes: each costs a call of the system on both sides, and the
+/// 16 KiB that are usual make that most of the cost.
+const FRAME_BYTES: u32 = 256 << 10;
+/// How much of a stream, and of a connection, may be on its way unread, in bytes.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// Connections to `endpoint` fit for large blobs.
+#[must_use]
+pub fn for_blobs(endpoint: Endpoint) -> Endpoint {
+    endpoint
+        .tcp_nodelay(true)
+        .max_frame_size(FRAME_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+}
 
 /// The content-addressable storage of a REAPI server (REAPI, `ContentAddressableStorage`; ByteStream).
 ///
@@ -190,6 +207,13 @@ impl BlobStore for GrpcBlobStore {
     async fn delete(&self, _digest: &Digest) -> Result<(), StoreError> {
         let detail = "a REAPI server deletes no blob on request".to_owned();
         Err(StoreError::Unavailable { detail })
+    }
+}
+
+#[async_trait]
+impl BlobChunks for GrpcBlobStore {
+    async fn chunks_of(&self, digest: &Digest) -> Result<Option<Vec<Digest>>, StoreError> {
+        self.chunking.chunks_of(&self.remote, digest).await
     }
 }
 

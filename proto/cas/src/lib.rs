@@ -4,7 +4,7 @@
 //! Adapters put bytes somewhere: [`MemoryBlobStore`], [`ObjectStoreBlobStore`] (a directory or a bucket)
 //! and [`GrpcBlobStore`] (the CAS of another process). Decorators add one concern each:
 //! [`VerifyingBlobStore`], [`EmptyBlobStore`], [`MemoryTier`], [`DiskTier`], [`ExistenceIndex`],
-//! [`AbsenceIndex`]. All of them pass the suite in `conformance` (feature `testing`).
+//! [`AbsenceIndex`], [`ChunkedBlobStore`]. All of them pass the suite in `conformance` (feature `testing`).
 //! [`Chunker`] and what goes with it cut large blobs by content, on both ends of a connection alike.
 //!
 //! Invariants:
@@ -18,18 +18,23 @@
 mod absence_index;
 mod blob_store;
 mod checked_body;
+mod chunked_blob_store;
 mod chunking;
 mod disk_tier;
 mod empty_blob_store;
 mod existence_index;
 mod file_body;
+mod file_state;
 mod grpc_blob_store;
 mod lru_map;
 mod memory_blob_store;
 mod memory_tier;
 mod object_store_blob_store;
+mod piece_buffer;
 mod single_flight;
+mod spool;
 mod upload;
+mod verified_files;
 mod verifying_blob_store;
 mod whole_blob;
 mod zstd;
@@ -41,16 +46,22 @@ pub mod merkle;
 pub use absence_index::AbsenceIndex;
 pub use blob_store::{BlobRange, BlobStore, BlobStream, StoreError};
 pub use checked_body::checked_body;
+pub use chunked_blob_store::{ChunkMapping, ChunkedBlobStore};
 pub use chunking::{Chunker, ChunkingParams, MAX_CHUNKS, concatenated, put_chunks};
-pub use disk_tier::{DiskCache, DiskCacheSettings, DiskCacheUsage, DiskTier, PinnedFile};
+pub use disk_tier::{
+    BlobChunks, DiskCache, DiskCacheSettings, DiskCacheUsage, DiskTier, PinnedFile,
+};
 pub use empty_blob_store::EmptyBlobStore;
 pub use existence_index::ExistenceIndex;
 pub use file_body::file_body;
-pub use grpc_blob_store::GrpcBlobStore;
+pub use file_state::FileState;
+pub use grpc_blob_store::{GrpcBlobStore, for_blobs};
 pub use memory_blob_store::MemoryBlobStore;
 pub use memory_tier::MemoryTier;
 pub use object_store_blob_store::{ObjectStoreBlobStore, OpenStoreError};
+pub use spool::{Spool, SpooledBlob};
 pub use upload::{UploadError, UploadSummary, upload};
+pub use verified_files::BlobFiles;
 pub use verifying_blob_store::VerifyingBlobStore;
 pub use whole_blob::{MAX_PIECE_BYTES, put_bytes, read_all, stream_of};
 pub use zstd::{

@@ -11,7 +11,7 @@ use regatta_model::Digest;
 use crate::lru_map::LruMap;
 use crate::single_flight::SingleFlight;
 use crate::whole_blob::{Collected, collect_up_to, slice_of};
-use crate::{BlobRange, BlobStore, BlobStream, StoreError, stream_of};
+use crate::{BlobRange, BlobStore, BlobStream, SpooledBlob, StoreError, stream_of};
 
 /// What an entry costs besides its bytes, roughly, in bytes: so that a million tiny blobs are counted too.
 const ENTRY_OVERHEAD_BYTES: u64 = 200;
@@ -125,6 +125,11 @@ impl BlobStore for MemoryTier {
                 self.store.put(digest, body.boxed()).await
             }
         }
+    }
+
+    async fn put_spooled(&self, digest: &Digest, blob: &SpooledBlob) -> Result<(), StoreError> {
+        // What is read next is kept then; it need not be read again now.
+        self.store.put_spooled(digest, blob).await
     }
 
     async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {

@@ -1,6 +1,7 @@
 //! Blobs in a directory or a bucket.
 
 mod failure;
+mod local_directory;
 mod open;
 mod upload_shape;
 mod writing;
@@ -19,9 +20,13 @@ use regatta_model::Digest;
 pub use open::OpenStoreError;
 
 use self::failure::store_error;
+use self::local_directory::LocalDirectory;
 use self::upload_shape::UploadShape;
 use crate::whole_blob::{bounds_of, is_whole};
-use crate::{BlobRange, BlobStore, BlobStream, StoreError, file_body, stream_of};
+use crate::{
+    BlobFiles, BlobRange, BlobStore, BlobStream, FileState, SpooledBlob, StoreError, file_body,
+    stream_of,
+};
 
 /// How many presence requests are under way at a time.
 const FIND_CONCURRENCY: usize = 64;
@@ -40,6 +45,8 @@ pub struct ObjectStoreBlobStore {
     objects: Arc<dyn ObjectStore>,
     prefix: Path,
     shape: UploadShape,
+    /// Where the objects are files of this machine.
+    directory: Option<LocalDirectory>,
     /// Whether each key tells the size of its value.
     checks_size: bool,
 }
@@ -52,6 +59,7 @@ impl ObjectStoreBlobStore {
             objects,
             prefix: Path::from(prefix),
             shape: UploadShape::BUCKET,
+            directory: None,
             checks_size: false,
         }
     }
@@ -79,6 +87,7 @@ impl ObjectStoreBlobStore {
             objects: opened.objects,
             prefix: opened.prefix,
             shape: opened.shape,
+            directory: opened.directory,
             checks_size: false,
         })
     }
@@ -104,9 +113,8 @@ impl ObjectStoreBlobStore {
     }
 
     fn path_of(&self, digest: &Digest) -> Path {
-        let hash = digest.hash_hex();
-        let name = format!("{hash}-{}", digest.size_bytes());
-        self.prefix.clone().join(&hash[..2]).join(name)
+        let [folder, name] = name_of(digest);
+        self.prefix.clone().join(folder).join(name)
     }
 
     async fn get_range(&self, digest: &Digest, range: BlobRange) -> Result<BlobStream, StoreError> {
@@ -158,6 +166,13 @@ impl ObjectStoreBlobStore {
     }
 }
 
+/// What a blob's object is called, below the prefix.
+fn name_of(digest: &Digest) -> [String; 2] {
+    let hash = digest.hash_hex();
+    let name = format!("{hash}-{}", digest.size_bytes());
+    [hash[..2].to_owned(), name]
+}
+
 /// The blob whose object has this name, if there is one.
 fn digest_of(path: &Path) -> Option<Digest> {
     let (hash, size) = path.filename()?.split_once('-')?;
@@ -205,6 +220,15 @@ impl BlobStore for ObjectStoreBlobStore {
         writing::write(&self.objects, &path, digest, body, self.shape).await
     }
 
+    async fn put_spooled(&self, digest: &Digest, blob: &SpooledBlob) -> Result<(), StoreError> {
+        if let Some(directory) = &self.directory
+            && directory.take(digest, blob).await?
+        {
+            return Ok(());
+        }
+        self.put(digest, blob.body()?).await
+    }
+
     async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
         futures::stream::iter(digests.to_vec())
             .map(|digest| self.missing(digest))
@@ -219,6 +243,12 @@ impl BlobStore for ObjectStoreBlobStore {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(store_error(digest, error)),
         }
+    }
+}
+
+impl BlobFiles for ObjectStoreBlobStore {
+    fn state_of(&self, digest: &Digest) -> Option<FileState> {
+        self.directory.as_ref()?.state_of(digest)
     }
 }
 

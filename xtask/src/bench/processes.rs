@@ -13,11 +13,20 @@ const DOCKER: &[&str] = &["dockerd", "containerd", "containerd-shim"];
 
 /// Resident memory of a process.
 pub(super) fn resident_mib(pid: u32) -> Result<f64> {
+    memory_mib(pid, "VmRSS:")
+}
+
+/// The most resident memory that a process has had.
+pub(super) fn peak_mib(pid: u32) -> Result<f64> {
+    memory_mib(pid, "VmHWM:")
+}
+
+fn memory_mib(pid: u32, kind: &str) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(kind));
     let kib = line
         .and_then(|line| line.split_whitespace().next())
-        .context("no VmRSS")?;
+        .with_context(|| format!("no {kind} in the status of process {pid}"))?;
     Ok(kib.parse::<f64>()? / 1024.0)
 }
 

@@ -12,12 +12,18 @@ use regatta_wire::bytestream::byte_stream_client::ByteStreamClient;
 use regatta_wire::bytestream::{ReadRequest, WriteRequest};
 use tonic::transport::Channel;
 
+use crate::processor::Processes;
+
 /// The blob that is written and read.
 const BLOB_BYTES: usize = 1 << 30;
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// Bytes a second of one large blob, written and read over one stream each.
-pub(super) async fn throughput(channel: &Channel) -> Result<serde_json::Value> {
+/// How often the blob is read: the first read is the first since it was written.
+const READS: usize = 5;
+
+/// Bytes a second of one large blob, written and read over one stream each, and the processor time that it
+/// takes the fleet.
+pub(super) async fn throughput(channel: &Channel, fleet: &Processes) -> Result<serde_json::Value> {
     let mut bytes = BytesMut::zeroed(BLOB_BYTES);
     let seed = uuid::Uuid::new_v4().into_bytes();
     for (index, chunk) in bytes.chunks_mut(4096).enumerate() {
@@ -26,16 +32,34 @@ pub(super) async fn throughput(channel: &Channel) -> Result<serde_json::Value> {
     }
     let bytes = bytes.freeze();
     let digest = Digest::of(&bytes);
+    let before = fleet.used()?;
     let written = write(channel, digest, bytes).await?;
-    let read = read(channel, digest).await?;
-    let copied = tokio::task::spawn_blocking(tcp_copy).await??;
-    let rate = |time: Duration| (BLOB_BYTES >> 20) as f64 / time.as_secs_f64();
+    let write_processor_ms = fleet.each_ms(&before, 1)?;
+    let before = fleet.used()?;
+    let (mut reads, mut copies) = (Vec::new(), Vec::new());
+    // In turn, so that whatever else the machine does slows both down alike.
+    for _ in 0..READS {
+        reads.push(read(channel, digest).await?);
+        copies.push(tokio::task::spawn_blocking(tcp_copy).await??);
+    }
     Ok(serde_json::json!({
         "mib": BLOB_BYTES >> 20,
         "write_mib_per_s": rate(written),
-        "read_mib_per_s": rate(read),
-        "tcp_mib_per_s": rate(copied),
+        "write_processor_ms": write_processor_ms,
+        "first_read_mib_per_s": reads.first().copied().map(rate),
+        "read_mib_per_s": rate(median(reads)),
+        "read_processor_ms": fleet.each_ms(&before, READS)?,
+        "tcp_mib_per_s": rate(median(copies)),
     }))
+}
+
+fn rate(time: Duration) -> f64 {
+    (BLOB_BYTES >> 20) as f64 / time.as_secs_f64()
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
 /// As many bytes from one thread to another over loopback, and nothing else.

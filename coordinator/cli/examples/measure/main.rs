@@ -1,6 +1,7 @@
 //! Measures a running fleet through its REAPI services, as a client sees it, and prints JSON.
 //! `cargo xtask bench` runs it; by hand:
-//! `cargo run --release --example measure -- http://127.0.0.1:8980 IMAGE coordinator=PID agent=PID`
+//! `cargo run --release --example measure -- --image IMAGE http://127.0.0.1:8980 coordinator=PID agent=PID`;
+//! with `--only blobs http://127.0.0.1:8980` a coordinator alone is enough.
 
 #![expect(clippy::print_stdout, reason = "its result goes to standard output")]
 
@@ -10,35 +11,67 @@ mod calls;
 mod processor;
 mod times;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use clap::Parser as _;
+use regatta_cas::for_blobs;
 use tonic::transport::Channel;
 
 use actions::Actions;
 use processor::Processes;
 
+/// What to measure.
+#[derive(clap::Parser)]
+struct Arguments {
+    /// Measure this alone.
+    #[arg(long, value_enum)]
+    only: Option<Part>,
+    /// The image of the actions that are measured.
+    #[arg(long)]
+    image: Option<String>,
+    /// Where the coordinator listens.
+    url: String,
+    /// Processes whose processor time is measured, as NAME=PID.
+    processes: Vec<String>,
+}
+
+/// What can be measured without an agent.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Part {
+    /// Calls of the storage services.
+    Calls,
+    /// One large blob.
+    Blobs,
+}
+
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Result<()> {
-    let mut arguments = std::env::args().skip(1);
-    let url = arguments
-        .next()
-        .context("usage: measure URL [IMAGE [NAME=PID ...]]")?;
-    let image = arguments.next();
-    let fleet = Processes::parse(arguments)?;
-    let channel = Channel::from_shared(url.replace("grpc://", "http://"))?
-        .tcp_nodelay(true)
-        .connect()
-        .await?;
+    let arguments = Arguments::parse();
+    let endpoint = Channel::from_shared(arguments.url.replace("grpc://", "http://"))?;
+    let channel = for_blobs(endpoint).connect().await?;
+    println!("{}", measure(&channel, &arguments).await?);
+    Ok(())
+}
+
+async fn measure(channel: &Channel, arguments: &Arguments) -> Result<serde_json::Value> {
+    let fleet = Processes::parse(arguments.processes.iter())?;
+    match arguments.only {
+        Some(Part::Calls) => {
+            return Ok(serde_json::json!({ "call": calls::times(channel, None).await? }));
+        }
+        Some(Part::Blobs) => {
+            return Ok(serde_json::json!({ "blob": blobs::throughput(channel, &fleet).await? }));
+        }
+        None => {}
+    }
     let actions = Actions {
-        channel: &channel,
-        image: image.as_deref(),
+        channel,
+        image: arguments.image.as_deref(),
         fleet: &fleet,
     };
     let (action, cached) = actions.measure().await?;
-    let measured = serde_json::json!({
+    Ok(serde_json::json!({
         "action": action,
-        "call": calls::times(&channel, cached).await?,
-        "blob": blobs::throughput(&channel).await?,
-    });
-    println!("{measured}");
-    Ok(())
+        "call": calls::times(channel, Some(cached)).await?,
+        "blob": blobs::throughput(channel, &fleet).await?,
+    }))
 }

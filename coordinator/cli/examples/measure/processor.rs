@@ -12,8 +12,8 @@ const TICKS_PER_SECOND: f64 = 100.0;
 pub(super) struct Processes(BTreeMap<String, u32>);
 
 impl Processes {
-    pub(super) fn parse(arguments: impl Iterator<Item = String>) -> Result<Self> {
-        let parse = |argument: String| {
+    pub(super) fn parse<'a>(arguments: impl Iterator<Item = &'a String>) -> Result<Self> {
+        let parse = |argument: &String| {
             let (name, pid) = argument.split_once('=').context("expected NAME=PID")?;
             Ok((name.to_owned(), pid.parse()?))
         };

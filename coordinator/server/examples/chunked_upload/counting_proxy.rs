@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 pub(crate) struct CountingProxy {
     address: SocketAddr,
     sent_bytes: Arc<AtomicU64>,
+    received_bytes: Arc<AtomicU64>,
 }
 
 impl CountingProxy {
@@ -19,8 +20,9 @@ impl CountingProxy {
     pub(crate) async fn start(server: SocketAddr) -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let sent_bytes = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&sent_bytes);
+        let (sent_bytes, received_bytes) =
+            (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+        let (sent, received) = (Arc::clone(&sent_bytes), Arc::clone(&received_bytes));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let Ok(server) = TcpStream::connect(server).await else {
@@ -28,13 +30,14 @@ impl CountingProxy {
                 };
                 let (from_client, to_client) = client.into_split();
                 let (from_server, to_server) = server.into_split();
-                tokio::spawn(pass_on(from_client, to_server, Arc::clone(&counter)));
-                tokio::spawn(pass_on(from_server, to_client, Arc::default()));
+                tokio::spawn(pass_on(from_client, to_server, Arc::clone(&sent)));
+                tokio::spawn(pass_on(from_server, to_client, Arc::clone(&received)));
             }
         });
         Ok(Self {
             address,
             sent_bytes,
+            received_bytes,
         })
     }
 
@@ -46,6 +49,11 @@ impl CountingProxy {
     /// How many bytes clients have sent since this was last asked.
     pub(crate) fn take_sent_bytes(&self) -> u64 {
         self.sent_bytes.swap(0, Ordering::SeqCst)
+    }
+
+    /// How many bytes clients have received since this was last asked.
+    pub(crate) fn take_received_bytes(&self) -> u64 {
+        self.received_bytes.swap(0, Ordering::SeqCst)
     }
 }
 

@@ -1,27 +1,27 @@
 //! `google.bytestream.ByteStream`: blobs of any size.
 
-use std::pin::Pin;
 use std::sync::Arc;
 
-use futures::{Stream, StreamExt as _};
+use futures::stream;
 use regatta_cas::{
     BlobRange, BlobStore, BlobStream, StoreError, compressed_body, largest_compressed, stream_of,
 };
 use regatta_model::Digest;
 use regatta_wire::bytestream;
-use regatta_wire::bytestream::byte_stream_server::ByteStream;
+use regatta_wire::bytestream::byte_stream_server::{ByteStream, ByteStreamServer};
 use regatta_wire::resource_name::{
     Compressor, ParseResourceNameError, ReadResource, WriteResource,
 };
 use tonic::{Request, Response, Status, Streaming};
 
 use super::compression::CompressedBlobs;
+use super::uncopied_reads::{ReadBytes, UncopiedReads};
 use super::uploads::{UploadError, UploadRegistry, UploadWriter};
 use crate::status::{self, Failure};
 
 const RESOURCE_NAME: &str = "resource_name";
 
-/// Streams blobs into and out of a store.
+/// Streams blobs into and out of a store. See [`ByteStreamService::into_server`].
 #[derive(Debug, Clone)]
 pub(crate) struct ByteStreamService {
     blobs: Arc<dyn BlobStore>,
@@ -41,6 +41,11 @@ impl ByteStreamService {
             compressed,
             uploads,
         }
+    }
+
+    /// The service as it is served, taking messages of at most `limit_bytes`: what it reads goes past tonic.
+    pub(crate) fn into_server(self, limit_bytes: usize) -> UncopiedReads {
+        UncopiedReads::new(ByteStreamServer::new(self).max_decoding_message_size(limit_bytes))
     }
 
     async fn is_present(&self, digest: &Digest) -> Result<bool, Failure> {
@@ -80,7 +85,9 @@ impl ByteStreamService {
     ) -> Result<u64, Failure> {
         let name = first.resource_name.clone();
         let offset = offset_of(first.write_offset, "write_offset")?;
-        let mut writer = self.uploads.open(&name, offset).await.map_err(of_upload)?;
+        let is_hashed = !is_compressed(resource.compressor());
+        let writer = self.uploads.open(&name, offset, is_hashed).await;
+        let mut writer = writer.map_err(of_upload)?;
         let mut message = first;
         loop {
             let finish = message.finish_write;
@@ -106,7 +113,11 @@ impl ByteStreamService {
         }
     }
 
-    async fn store(&self, resource: &WriteResource, writer: UploadWriter) -> Result<u64, Failure> {
+    async fn store(
+        &self,
+        resource: &WriteResource,
+        mut writer: UploadWriter,
+    ) -> Result<u64, Failure> {
         let (committed, digest) = (writer.committed(), resource.digest());
         let is_compressed = is_compressed(resource.compressor());
         if !is_compressed && committed != digest.size_bytes() {
@@ -114,16 +125,21 @@ impl ByteStreamService {
             let description = format!("{committed} bytes were sent for blob {digest}");
             return Err(status::invalid_argument("finish_write", description));
         }
-        let body = writer.body().map_err(of_upload)?;
-        match self.put(resource, body).await {
+        let blob = writer.seal().map_err(of_upload)?;
+        let stored = match is_compressed {
+            true => async { self.compressed.put(&digest, blob.body()?).await }.await,
+            false => self.blobs.put_spooled(&digest, &blob).await,
+        };
+        match stored {
             Ok(()) => {
                 writer.discard();
                 Ok(committed)
             }
             Err(error) => {
                 // Other bytes will not come to be right; with any other error, trying again may help.
-                if is_senders_fault(&error) {
-                    writer.discard();
+                match is_senders_fault(&error) {
+                    true => writer.discard(),
+                    false => writer.unseal(blob),
                 }
                 Err(status::of_write(&error))
             }
@@ -253,7 +269,7 @@ fn to_wire_size(size_bytes: u64) -> i64 {
     i64::try_from(size_bytes).unwrap_or(i64::MAX)
 }
 
-type ReadStream = Pin<Box<dyn Stream<Item = Result<bytestream::ReadResponse, Status>> + Send>>;
+type ReadStream = stream::Empty<Result<bytestream::ReadResponse, Status>>;
 
 #[tonic::async_trait]
 impl ByteStream for ByteStreamService {
@@ -286,11 +302,10 @@ impl ByteStream for ByteStreamService {
             true => compressed_body(body),
             false => body,
         };
-        let responses = body.map(|piece| match piece {
-            Ok(data) => Ok(bytestream::ReadResponse { data }),
-            Err(error) => Err(status::of_read(&error).into()),
-        });
-        Ok(Response::new(responses.boxed()))
+        // The answer has no message as far as tonic knows.
+        let mut response = Response::new(stream::empty());
+        response.extensions_mut().insert(ReadBytes::new(body));
+        Ok(response)
     }
 
     async fn write(

@@ -1,10 +1,12 @@
 //! Large blobs and the chunks that they are made of (REAPI, `SplitBlob` and `SpliceBlob`).
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use futures::TryStreamExt as _;
 use regatta_cas::{
-    BlobRange, BlobStore, ChunkingParams, MAX_CHUNKS, StoreError, concatenated, put_chunks,
+    BlobRange, BlobStore, BlobStream, ChunkMapping, ChunkedBlobStore, ChunkingParams, MAX_CHUNKS,
+    StoreError, checked_body, concatenated, put_chunks,
 };
 use regatta_model::Digest;
 use regatta_wire::reapi;
@@ -12,7 +14,6 @@ use regatta_wire::reapi::chunking_function::Value as ChunkingFunction;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::find_missing;
-use crate::recently_used::RecentlyUsed;
 use crate::status::{self, Failure};
 
 /// How blobs are cut here, and how clients are asked to cut them.
@@ -23,33 +24,22 @@ const MAX_SPLICED_SIZE_BYTES: u64 = 16 << 30;
 /// How many blobs are split or spliced at once. Each takes some 30 MiB at most, and as much of the store as
 /// there is.
 const CONCURRENT_BLOBS: usize = 4;
-/// How many chunks are remembered altogether, at some 50 bytes each.
-const REMEMBERED_CHUNKS: usize = 1 << 18;
-/// What a remembered blob costs besides its chunks, in chunks.
-const OVERHEAD_PER_BLOB_CHUNKS: usize = 8;
 
-/// Splits and splices the blobs of a store. What blobs are made of is remembered as long as there is room;
-/// what is forgotten is found again by cutting the blob again.
+/// Splits and splices the blobs of a store, which keeps them as chunks from then on. A blob whose chunks are
+/// not known is cut.
 #[derive(Debug, Clone)]
 pub(super) struct ChunkedBlobs {
     blobs: Arc<dyn BlobStore>,
-    remembered: Arc<Mutex<RecentlyUsed<Digest, Arc<Mapping>>>>,
+    kept: Arc<ChunkedBlobStore>,
     work: Arc<Semaphore>,
 }
 
-/// What a blob is made of.
-#[derive(Debug, PartialEq, Eq)]
-struct Mapping {
-    chunks: Vec<Digest>,
-    function: ChunkingFunction,
-}
-
 impl ChunkedBlobs {
-    /// Chunks go where the blobs are: they are blobs themselves.
-    pub(super) fn new(blobs: Arc<dyn BlobStore>) -> Self {
+    /// Chunks go where the blobs are: they are blobs themselves. What is made of them is `kept` below `blobs`.
+    pub(super) fn new(blobs: Arc<dyn BlobStore>, kept: Arc<ChunkedBlobStore>) -> Self {
         Self {
             blobs,
-            remembered: Arc::new(Mutex::new(RecentlyUsed::new(REMEMBERED_CHUNKS))),
+            kept,
             work: Arc::new(Semaphore::new(CONCURRENT_BLOBS)),
         }
     }
@@ -115,25 +105,36 @@ impl ChunkedBlobs {
         }
         let _permit = self.permit().await?;
         let body = concatenated(Arc::clone(&self.blobs), chunks.clone());
-        let put = self.blobs.put(&digest, body).await;
-        put.map_err(|error| of_splice(&digest, &error))?;
-        if is_cut_well(&chunks) {
-            self.remember(digest, Mapping { chunks, function });
-        }
+        let kept = match is_cut_well(&chunks) && chunks.len() > 1 {
+            true => {
+                let mapping = ChunkMapping { chunks, function };
+                self.keep_if_right(&digest, body, &mapping).await
+            }
+            false => self.blobs.put(&digest, body).await,
+        };
+        kept.map_err(|error| of_splice(&digest, &error))?;
         Ok(response)
     }
 
-    /// The chunks that are remembered of a blob, if all are still there. That makes them stay.
-    async fn recall(&self, digest: &Digest) -> Result<Option<Arc<Mapping>>, Failure> {
-        let mapping = self.lock().get(digest).map(Arc::clone);
-        let Some(mapping) = mapping else {
-            return Ok(None);
-        };
-        let missing = self.missing(&mapping.chunks).await?;
-        Ok(missing.is_empty().then_some(mapping))
+    /// Keeps a blob as chunks, whose bytes are `body`, if they make it up.
+    async fn keep_if_right(
+        &self,
+        digest: &Digest,
+        body: BlobStream,
+        mapping: &ChunkMapping,
+    ) -> Result<(), StoreError> {
+        let body = checked_body(*digest, body);
+        body.try_for_each(|_| std::future::ready(Ok(()))).await?;
+        self.kept.keep_as_chunks(digest, mapping).await
     }
 
-    async fn cut(&self, digest: Digest) -> Result<Arc<Mapping>, Failure> {
+    /// What a blob is known to be made of.
+    async fn recall(&self, digest: &Digest) -> Result<Option<ChunkMapping>, Failure> {
+        let mapping = self.kept.mapping(digest).await;
+        mapping.map_err(|error| status::of_read(&error))
+    }
+
+    async fn cut(&self, digest: Digest) -> Result<ChunkMapping, Failure> {
         let _permit = self.permit().await?;
         // Somebody else may have cut it while this waited.
         if let Some(mapping) = self.recall(&digest).await? {
@@ -141,18 +142,16 @@ impl ChunkedBlobs {
         }
         let cut = async {
             let body = self.blobs.get(&digest, BlobRange::ALL).await?;
-            put_chunks(self.blobs.as_ref(), CHUNKING_PARAMS, &digest, body).await
+            let blobs = self.blobs.as_ref();
+            let mapping = ChunkMapping {
+                chunks: put_chunks(blobs, CHUNKING_PARAMS, &digest, body).await?,
+                function: ChunkingFunction::FastCdc2020,
+            };
+            self.kept.keep_as_chunks(&digest, &mapping).await?;
+            Ok(mapping)
         };
-        let chunks = cut.await.map_err(|error| status::of_read(&error))?;
-        let function = ChunkingFunction::FastCdc2020;
-        Ok(self.remember(digest, Mapping { chunks, function }))
-    }
-
-    fn remember(&self, digest: Digest, mapping: Mapping) -> Arc<Mapping> {
-        let weight = mapping.chunks.len() + OVERHEAD_PER_BLOB_CHUNKS;
-        let mapping = Arc::new(mapping);
-        self.lock().insert(digest, Arc::clone(&mapping), weight);
-        mapping
+        cut.await
+            .map_err(|error: StoreError| status::of_read(&error))
     }
 
     /// Those of the digests that are absent, each once.
@@ -167,12 +166,6 @@ impl ChunkedBlobs {
         let permit = self.work.acquire().await;
         permit
             .map_err(|_| status::unavailable("the server is stopping", status::DEFAULT_RETRY_DELAY))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, RecentlyUsed<Digest, Arc<Mapping>>> {
-        self.remembered
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

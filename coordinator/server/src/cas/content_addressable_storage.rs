@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream};
 use prost::Message as _;
-use regatta_cas::{BlobStore, compressed, read_all, stream_of};
+use regatta_cas::{BlobStore, ChunkedBlobStore, compressed, read_all, stream_of};
 use regatta_model::Digest;
 use regatta_wire::reapi::compressor::Value as Compressor;
 use regatta_wire::reapi::content_addressable_storage_server::ContentAddressableStorage;
@@ -43,10 +43,15 @@ pub(crate) struct ContentAddressableStorageService {
 }
 
 impl ContentAddressableStorageService {
-    /// Serves `blobs` to every tenant alike: who knows a blob's digest may read it.
-    pub(crate) fn new(blobs: Arc<dyn BlobStore>, compressed: CompressedBlobs) -> Self {
+    /// Serves `blobs` to every tenant alike: who knows a blob's digest may read it. What is made of chunks is
+    /// kept in `chunked`, which is below them.
+    pub(crate) fn new(
+        blobs: Arc<dyn BlobStore>,
+        chunked: Arc<ChunkedBlobStore>,
+        compressed: CompressedBlobs,
+    ) -> Self {
         Self {
-            chunked: ChunkedBlobs::new(Arc::clone(&blobs)),
+            chunked: ChunkedBlobs::new(Arc::clone(&blobs), chunked),
             blobs,
             compressed,
             batches: Arc::new(Semaphore::new(BATCHES_IN_FLIGHT_KIB as usize)),
@@ -325,7 +330,9 @@ mod tests {
     async fn batches_wait_for_room() {
         let blobs: Arc<dyn BlobStore> = Arc::new(MemoryBlobStore::new());
         let compressed = CompressedBlobs::new(Arc::clone(&blobs));
-        let service = ContentAddressableStorageService::new(blobs, compressed);
+        let mappings = Arc::new(MemoryBlobStore::new());
+        let chunked = Arc::new(ChunkedBlobStore::new(Arc::clone(&blobs), mappings));
+        let service = ContentAddressableStorageService::new(blobs, chunked, compressed);
         let most = u64::from(BATCHES_IN_FLIGHT_KIB) * 1024;
         let room = service.room_for([most - 1024, 1].into_iter()).await;
         let mut waiting = Box::pin(service.room_for([1].into_iter()));

@@ -7,6 +7,7 @@ mod content_addressable_storage;
 mod directories;
 mod input_trees;
 mod tree_walk;
+mod uncopied_reads;
 mod uploads;
 
 pub(crate) use byte_stream::ByteStreamService;

@@ -1,16 +1,14 @@
 //! Uploads under way: what has arrived of each, so that a client can go on after its connection broke.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use regatta_cas::{BlobStream, file_body};
+use regatta_cas::{Spool, SpooledBlob};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
 
@@ -76,18 +74,13 @@ pub(crate) struct UploadRegistry {
 
 #[derive(Debug)]
 struct Upload {
-    spool: Arc<AsyncMutex<Spool>>,
+    /// Nothing before the first byte, and while what has arrived is stored.
+    spool: Arc<AsyncMutex<Option<Spool>>>,
     /// Mirrors the spool's, for those who must not wait for its writer.
     committed: AtomicU64,
     last_used: Mutex<Instant>,
     /// Cancelled when another writer comes.
     writer: Mutex<CancellationToken>,
-}
-
-#[derive(Debug)]
-struct Spool {
-    file: File,
-    committed: u64,
 }
 
 impl UploadRegistry {
@@ -111,11 +104,13 @@ impl UploadRegistry {
             .map_or(0, |upload| upload.committed.load(Ordering::Acquire))
     }
 
-    /// Starts or resumes an upload. Whoever wrote it before is cut off; offset 0 starts it over.
+    /// Starts or resumes an upload. Whoever wrote it before is cut off; offset 0 starts it over. What comes
+    /// `is_hashed` on its way if it is the blob itself.
     pub(crate) async fn open(
         self: &Arc<Self>,
         name: &str,
         offset: u64,
+        is_hashed: bool,
     ) -> Result<UploadWriter, UploadError> {
         for _ in 0..OPEN_ATTEMPTS {
             let upload = self.find_or_create(name)?;
@@ -140,6 +135,7 @@ impl UploadRegistry {
                 name,
                 upload,
                 spool,
+                is_hashed,
                 replaced,
             };
             writer.seek(offset)?;
@@ -166,11 +162,15 @@ impl UploadRegistry {
                 limit: self.settings.limit,
             })?;
         }
-        let file = tempfile::tempfile_in(&self.settings.directory)
-            .map_err(|error| self.disk_error(error))?;
-        let upload = Arc::new(Upload::new(file));
+        let upload = Arc::new(Upload::new());
         uploads.insert(name.to_owned(), Arc::clone(&upload));
         Ok(upload)
+    }
+
+    fn new_spool(&self, is_hashed: bool) -> Result<Spool, UploadError> {
+        let file = tempfile::tempfile_in(&self.settings.directory);
+        let file = file.map_err(|error| self.disk_error(error))?;
+        Ok(Spool::new(file, is_hashed))
     }
 
     fn forget(&self, name: &str, upload: &Arc<Upload>) {
@@ -205,9 +205,9 @@ fn forget_longest_idle(uploads: &mut HashMap<String, Arc<Upload>>) -> Option<()>
 }
 
 impl Upload {
-    fn new(file: File) -> Self {
+    fn new() -> Self {
         Self {
-            spool: Arc::new(AsyncMutex::new(Spool { file, committed: 0 })),
+            spool: Arc::default(),
             committed: AtomicU64::new(0),
             last_used: Mutex::new(Instant::now()),
             writer: Mutex::default(),
@@ -232,7 +232,9 @@ impl Upload {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn touch(&self) {
+    /// Notes how much has arrived by now.
+    fn note(&self, committed: u64) {
+        self.committed.store(committed, Ordering::Release);
         *self
             .last_used
             .lock()
@@ -247,7 +249,8 @@ pub(crate) struct UploadWriter {
     name: String,
     upload: Arc<Upload>,
     /// Away only while a write is under way, which keeps it even if this writer is dropped.
-    spool: Option<OwnedMutexGuard<Spool>>,
+    spool: Option<OwnedMutexGuard<Option<Spool>>>,
+    is_hashed: bool,
     replaced: CancellationToken,
 }
 
@@ -264,34 +267,47 @@ impl UploadWriter {
 
     /// Adds the next bytes.
     pub(crate) async fn append(&mut self, bytes: Bytes) -> Result<(), UploadError> {
-        let Some(mut spool) = self.spool.take() else {
+        let Some(mut slot) = self.spool.take() else {
             return Err(UploadError::Replaced);
+        };
+        let mut spool = match slot.take() {
+            Some(spool) => spool,
+            None => self.registry.new_spool(self.is_hashed)?,
         };
         let upload = Arc::clone(&self.upload);
         let writing = tokio::task::spawn_blocking(move || {
-            let written = spool.file.write_all_at(&bytes, spool.committed);
+            let written = spool.append(&bytes);
             if written.is_ok() {
-                spool.committed += bytes.len() as u64;
-                upload.committed.store(spool.committed, Ordering::Release);
-                upload.touch();
+                upload.note(spool.size_bytes());
             }
-            (spool, written)
+            *slot = Some(spool);
+            (slot, written)
         });
-        let (spool, written) = writing
+        let (slot, written) = writing
             .await
             .map_err(|error| self.registry.disk_error(io::Error::other(error)))?;
-        self.spool = Some(spool);
+        self.spool = Some(slot);
         written.map_err(|error| self.registry.disk_error(error))
     }
 
-    /// Everything that has arrived.
-    pub(crate) fn body(&self) -> Result<BlobStream, UploadError> {
-        let spool = self.spool.as_ref().ok_or(UploadError::Replaced)?;
-        let file = spool
-            .file
-            .try_clone()
-            .map_err(|error| self.registry.disk_error(error))?;
-        Ok(file_body(file, 0, spool.committed))
+    /// Everything that has arrived, to be stored. The upload stands at its beginning until
+    /// [`UploadWriter::unseal`]: whoever comes meanwhile must not write to what a store may have taken.
+    pub(crate) fn seal(&mut self) -> Result<SpooledBlob, UploadError> {
+        let slot = self.spool.as_mut().ok_or(UploadError::Replaced)?;
+        let spool = match slot.take() {
+            Some(spool) => spool,
+            None => self.registry.new_spool(self.is_hashed)?,
+        };
+        self.upload.note(0);
+        Ok(spool.seal())
+    }
+
+    /// Takes back what could not be stored, so that the client need not send it again.
+    pub(crate) fn unseal(&mut self, blob: SpooledBlob) {
+        if let (Some(slot), Some(spool)) = (self.spool.as_mut(), blob.reopen()) {
+            self.upload.note(spool.size_bytes());
+            **slot = Some(spool);
+        }
     }
 
     /// Ends the upload: it was stored, or can never be.
@@ -300,23 +316,17 @@ impl UploadWriter {
     }
 
     fn seek(&mut self, offset: u64) -> Result<(), UploadError> {
-        self.upload.touch();
-        let Some(spool) = self.spool.as_mut() else {
+        let Some(slot) = self.spool.as_mut() else {
             return Err(UploadError::Replaced);
         };
-        let committed = spool.committed;
-        if offset == committed {
-            return Ok(());
-        }
-        if offset != 0 {
+        let committed = slot.as_ref().map_or(0, Spool::size_bytes);
+        if offset != committed && offset != 0 {
             return Err(UploadError::WrongOffset { offset, committed });
         }
-        spool
-            .file
-            .set_len(0)
-            .map_err(|error| self.registry.disk_error(error))?;
-        spool.committed = 0;
-        self.upload.committed.store(0, Ordering::Release);
+        if offset == 0 {
+            **slot = None;
+        }
+        self.upload.note(offset);
         Ok(())
     }
 }
@@ -325,6 +335,7 @@ impl UploadWriter {
 mod tests {
     use super::*;
     use futures::TryStreamExt as _;
+    use regatta_model::Digest;
 
     fn registry(limit: usize) -> (tempfile::TempDir, Arc<UploadRegistry>) {
         let directory = tempfile::tempdir().unwrap();
@@ -338,19 +349,20 @@ mod tests {
         (directory, Arc::new(UploadRegistry::new(settings)))
     }
 
-    async fn content(writer: &UploadWriter) -> Vec<u8> {
-        let pieces: Vec<Bytes> = writer.body().unwrap().try_collect().await.unwrap();
+    async fn content(writer: &mut UploadWriter) -> Vec<u8> {
+        let blob = writer.seal().unwrap();
+        let pieces: Vec<Bytes> = blob.body().unwrap().try_collect().await.unwrap();
         pieces.concat()
     }
 
     #[tokio::test]
     async fn an_upload_goes_on_where_it_stopped() {
         let (_directory, registry) = registry(2);
-        let mut writer = registry.open("a", 0).await.unwrap();
+        let mut writer = registry.open("a", 0, true).await.unwrap();
         writer.append("one".into()).await.unwrap();
         drop(writer);
         assert_eq!((registry.committed("a"), registry.committed("b")), (3, 0));
-        let wrong = registry.open("a", 2).await;
+        let wrong = registry.open("a", 2, true).await;
         assert!(matches!(
             wrong,
             Err(UploadError::WrongOffset {
@@ -358,9 +370,9 @@ mod tests {
                 committed: 3
             })
         ));
-        let mut writer = registry.open("a", 3).await.unwrap();
+        let mut writer = registry.open("a", 3, true).await.unwrap();
         writer.append("two".into()).await.unwrap();
-        assert_eq!(content(&writer).await, b"onetwo");
+        assert_eq!(content(&mut writer).await, b"onetwo");
         writer.discard();
         assert_eq!(registry.committed("a"), 0);
     }
@@ -368,23 +380,23 @@ mod tests {
     #[tokio::test]
     async fn an_upload_can_start_over() {
         let (_directory, registry) = registry(2);
-        let mut writer = registry.open("a", 0).await.unwrap();
+        let mut writer = registry.open("a", 0, true).await.unwrap();
         writer.append("long and wrong".into()).await.unwrap();
         drop(writer);
-        let mut writer = registry.open("a", 0).await.unwrap();
+        let mut writer = registry.open("a", 0, true).await.unwrap();
         assert_eq!(writer.committed(), 0);
         writer.append("short".into()).await.unwrap();
-        assert_eq!(content(&writer).await, b"short");
+        assert_eq!(content(&mut writer).await, b"short");
     }
 
     #[tokio::test]
     async fn a_new_writer_replaces_the_old_one() {
         let (_directory, registry) = registry(2);
-        let mut old = registry.open("a", 0).await.unwrap();
+        let mut old = registry.open("a", 0, true).await.unwrap();
         old.append("one".into()).await.unwrap();
         let second = tokio::spawn({
             let registry = Arc::clone(&registry);
-            async move { registry.open("a", 3).await }
+            async move { registry.open("a", 3, true).await }
         });
         old.replaced().await;
         drop(old);
@@ -395,9 +407,9 @@ mod tests {
     #[tokio::test]
     async fn idle_uploads_expire_and_busy_ones_do_not() {
         let (_directory, registry) = registry(2);
-        let mut busy = registry.open("busy", 0).await.unwrap();
+        let mut busy = registry.open("busy", 0, true).await.unwrap();
         busy.append("one".into()).await.unwrap();
-        let mut idle = registry.open("idle", 0).await.unwrap();
+        let mut idle = registry.open("idle", 0, true).await.unwrap();
         idle.append("two".into()).await.unwrap();
         drop(idle);
         registry.expire_idle(Instant::now());
@@ -414,17 +426,17 @@ mod tests {
         let (_directory, registry) = registry(2);
         for name in ["a", "b"] {
             registry
-                .open(name, 0)
+                .open(name, 0, true)
                 .await
                 .unwrap()
                 .append("x".into())
                 .await
                 .unwrap();
         }
-        let _c = registry.open("c", 0).await.unwrap();
+        let _c = registry.open("c", 0, true).await.unwrap();
         assert_eq!((registry.committed("a"), registry.committed("b")), (0, 1));
-        let _d = registry.open("d", 0).await.unwrap();
-        let refused = registry.open("e", 0).await;
+        let _d = registry.open("d", 0, true).await.unwrap();
+        let refused = registry.open("e", 0, true).await;
         assert!(matches!(refused, Err(UploadError::TooMany { limit: 2 })));
     }
 
@@ -432,12 +444,45 @@ mod tests {
     async fn no_file_is_left_in_the_directory() {
         let (directory, registry) = registry(2);
         registry
-            .open("a", 0)
+            .open("a", 0, true)
             .await
             .unwrap()
             .append("x".into())
             .await
             .unwrap();
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_being_stored_is_written_to_by_nobody() {
+        let (_directory, registry) = registry(2);
+        let mut writer = registry.open("a", 0, true).await.unwrap();
+        writer.append("one".into()).await.unwrap();
+        let blob = writer.seal().unwrap();
+        assert_eq!(registry.committed("a"), 0);
+        // The client is gone, and comes back.
+        drop(writer);
+        let resumed = registry.open("a", 3, true).await;
+        assert!(matches!(
+            resumed,
+            Err(UploadError::WrongOffset { committed: 0, .. })
+        ));
+        let mut writer = registry.open("a", 0, true).await.unwrap();
+        writer.append("two".into()).await.unwrap();
+        assert_eq!(blob.digest(), Some(Digest::of(b"one")));
+        let pieces: Vec<Bytes> = blob.body().unwrap().try_collect().await.unwrap();
+        assert_eq!(pieces.concat(), b"one");
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_stored_is_not_sent_again() {
+        let (_directory, registry) = registry(2);
+        let mut writer = registry.open("a", 0, true).await.unwrap();
+        writer.append("one".into()).await.unwrap();
+        let blob = writer.seal().unwrap();
+        writer.unseal(blob);
+        drop(writer);
+        let mut writer = registry.open("a", 3, true).await.unwrap();
+        assert_eq!(content(&mut writer).await, b"one");
     }
 }

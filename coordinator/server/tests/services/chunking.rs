@@ -6,10 +6,13 @@ mod counting_proxy;
 mod edits;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use regatta_cas::{GrpcBlobStore, put_bytes, read_all};
+use futures::{TryStreamExt as _, stream};
+use regatta_cas::{DiskCache, DiskCacheSettings, DiskTier, GrpcBlobStore, put_bytes, read_all};
 use regatta_model::Digest;
+use regatta_wire::bytestream::{ReadRequest, WriteRequest};
 use regatta_wire::reapi;
 use regatta_wire::reapi::chunking_function::Value as ChunkingFunction;
 use tonic::{Code, Status};
@@ -87,21 +90,111 @@ async fn the_chunks_of_a_blob_make_it_up_and_can_be_read() {
     assert_eq!(split(&coordinator, &digest).await.unwrap(), first);
 }
 
-#[tokio::test]
-async fn a_split_that_is_remembered_reads_no_blob() {
-    let coordinator = Running::start().await;
-    let digest = store_large(&coordinator, noise(9_000_000, 1)).await;
-    let first = split(&coordinator, &digest).await.unwrap();
-    // Whoever reads the blob now finds it damaged.
-    let is_whole =
-        |path: &&std::path::PathBuf| std::fs::metadata(path).unwrap().len() == digest.size_bytes();
+fn stored_bytes(coordinator: &Running) -> u64 {
     let files = coordinator.stored_files();
-    let file = files.iter().find(is_whole).unwrap();
-    std::fs::write(file, vec![0; 9_000_000]).unwrap();
-    assert_eq!(split(&coordinator, &digest).await.unwrap(), first);
-    let coordinator = Running::start_in(coordinator.stop().await, |_| {}).await;
-    let refused = split(&coordinator, &digest).await.unwrap_err();
-    assert_eq!(refused.code(), Code::DataLoss, "{refused}");
+    let sizes = files
+        .iter()
+        .map(|file| std::fs::metadata(file).unwrap().len());
+    sizes.sum()
+}
+
+/// Uploads a blob as a client does that knows no chunks.
+async fn write_whole(coordinator: &Running, blob: &Bytes) {
+    const PIECE_BYTES: usize = 1 << 20;
+    let name = format!(
+        "main/uploads/{}/blobs/{}",
+        uuid::Uuid::new_v4(),
+        Digest::of(blob)
+    );
+    let pieces = blob
+        .chunks(PIECE_BYTES)
+        .enumerate()
+        .map(|(at, piece)| WriteRequest {
+            resource_name: name.clone(),
+            write_offset: i64::try_from(at * PIECE_BYTES).unwrap(),
+            finish_write: at * PIECE_BYTES + piece.len() == blob.len(),
+            data: Bytes::copy_from_slice(piece),
+        });
+    let pieces: Vec<WriteRequest> = pieces.collect();
+    let written = coordinator.byte_stream().write(stream::iter(pieces)).await;
+    written.unwrap();
+}
+
+async fn read_part(coordinator: &Running, digest: &Digest, offset: i64, limit: i64) -> Vec<u8> {
+    let part = ReadRequest {
+        resource_name: format!("main/blobs/{digest}"),
+        read_offset: offset,
+        read_limit: limit,
+    };
+    let pieces = coordinator
+        .byte_stream()
+        .read(part)
+        .await
+        .unwrap()
+        .into_inner();
+    let pieces: Vec<_> = pieces.try_collect().await.unwrap();
+    pieces
+        .iter()
+        .flat_map(|piece| piece.data.to_vec())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_blob_that_is_split_or_spliced_is_kept_once_and_stays() {
+    const BLOB_BYTES: usize = 9_000_000;
+    // What its mapping, and files that are no blobs, may take.
+    const OVERHEAD_BYTES: u64 = 100_000;
+    let mut coordinator = Running::start().await;
+    // One comes as a whole, the other in chunks.
+    let whole = noise(BLOB_BYTES, 1);
+    write_whole(&coordinator, &whole).await;
+    let chunked = noise(BLOB_BYTES, 2);
+    store_large(&coordinator, chunked.clone()).await;
+    let blobs = [whole, chunked];
+    let mut mappings = Vec::new();
+    for blob in &blobs {
+        mappings.push(split(&coordinator, &Digest::of(blob)).await.unwrap());
+    }
+    for restarted in [false, true] {
+        if restarted {
+            coordinator = Running::start_in(coordinator.stop().await, |_| {}).await;
+        }
+        let stored = stored_bytes(&coordinator);
+        assert!(
+            stored < 2 * BLOB_BYTES as u64 + OVERHEAD_BYTES,
+            "{stored} bytes are stored"
+        );
+        for (blob, mapping) in blobs.iter().zip(&mappings) {
+            let digest = Digest::of(blob);
+            assert_eq!(coordinator.missing(&[digest]).await, []);
+            assert!(read_large(&coordinator, &digest).await == *blob);
+            assert_eq!(split(&coordinator, &digest).await.unwrap(), *mapping);
+            let part = read_part(&coordinator, &digest, 4_000_000, 1_000_000).await;
+            assert!(part == blob[4_000_000..5_000_000]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_chunk_shows_when_the_blob_is_read_and_not_before() {
+    let coordinator = Running::start().await;
+    let blobs = [noise(9_000_000, 1), noise(9_000_000, 2)];
+    let mut mappings = Vec::new();
+    for blob in &blobs {
+        store_large(&coordinator, blob.clone()).await;
+        mappings.push(split(&coordinator, &Digest::of(blob)).await.unwrap());
+    }
+    let digest = Digest::of(&blobs[0]);
+    let chunk = digests(&mappings[0].chunk_digests)[1];
+    let files = coordinator.stored_files();
+    let is_chunk = |path: &&std::path::PathBuf| path.to_string_lossy().contains(&chunk.hash_hex());
+    let file = files.iter().find(is_chunk).unwrap();
+    std::fs::write(file, vec![0; usize::try_from(chunk.size_bytes()).unwrap()]).unwrap();
+    assert_eq!(split(&coordinator, &digest).await.unwrap(), mappings[0]);
+    let store = GrpcBlobStore::new(coordinator.channel.clone(), "main");
+    read_all(&store, &digest, u64::MAX).await.unwrap_err();
+    assert_eq!(coordinator.missing(&[digest, chunk]).await, [digest, chunk]);
+    assert!(read_large(&coordinator, &Digest::of(&blobs[1])).await == blobs[1]);
 }
 
 #[tokio::test]
@@ -303,10 +396,76 @@ async fn a_large_file_that_changed_a_little_costs_little() {
         (edits::edited(&file, 1, 2), 4_000_000),
         (edits::edited(&file, 10, 3), 15_000_000),
     ];
+    let mut most_stored = 0;
     for (version, most) in versions {
         let digest = put_bytes(&store, version.clone().into()).await.unwrap();
         let sent = proxy.take_sent_bytes();
         assert!(sent <= most as u64, "{sent} bytes sent, {most} expected");
         assert!(read_large(&coordinator, &digest).await == version);
+        most_stored += most as u64;
+        let stored = stored_bytes(&coordinator);
+        assert!(
+            stored <= most_stored,
+            "{stored} bytes are stored, {most_stored} expected"
+        );
     }
+}
+
+/// Where an agent keeps the files of its jobs.
+async fn files_of(proxy: &CountingProxy, directory: &std::path::Path) -> DiskTier {
+    let cache = DiskCache::open(DiskCacheSettings {
+        directory: directory.to_owned(),
+        capacity_bytes: u64::MAX,
+        min_free_bytes: 0,
+    });
+    let server = Arc::new(GrpcBlobStore::new(connect(proxy.address()).await, "main"));
+    let tier = cache
+        .unwrap()
+        .tier(Arc::clone(&server) as _, &Digest::of(b"main"));
+    tier.with_chunks(server)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_file_that_changed_a_little_costs_an_agent_little() {
+    const FILE_BYTES: usize = 40_000_000;
+    let coordinator = Running::start().await;
+    let proxy = CountingProxy::start(coordinator.address).await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let files = files_of(&proxy, directory.path()).await;
+    let file = edits::noise(FILE_BYTES, 1);
+    let versions = [
+        (file.clone(), FILE_BYTES * 101 / 100),
+        (edits::edited(&file, 1, 2), 4_000_000),
+        (edits::edited(&file, 10, 3), 15_000_000),
+    ];
+    let mut paths = Vec::new();
+    for (version, most) in versions {
+        let digest = store_large(&coordinator, version.clone().into()).await;
+        proxy.take_received_bytes();
+        let pinned = files.file(&digest, true).await.unwrap();
+        let received = proxy.take_received_bytes();
+        assert!(
+            received <= most as u64,
+            "{received} bytes received, {most} expected"
+        );
+        assert!(std::fs::read(pinned.path()).unwrap() == version);
+        paths.push(pinned.path().to_owned());
+    }
+    // A file that decayed without showing it costs a little more, and nothing wrong.
+    use std::os::unix::fs::PermissionsExt as _;
+    for path in paths {
+        let metadata = std::fs::metadata(&path).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::write(&path, vec![0; usize::try_from(metadata.len()).unwrap()]).unwrap();
+        std::fs::set_permissions(&path, metadata.permissions()).unwrap();
+        let times = std::fs::FileTimes::new().set_modified(metadata.modified().unwrap());
+        std::fs::File::open(&path)
+            .unwrap()
+            .set_times(times)
+            .unwrap();
+    }
+    let version = edits::edited(&file, 1, 4);
+    let digest = store_large(&coordinator, version.clone().into()).await;
+    let pinned = files.file(&digest, false).await.unwrap();
+    assert!(std::fs::read(pinned.path()).unwrap() == version);
 }

@@ -2,27 +2,18 @@
 
 use std::sync::Arc;
 
-use futures::{StreamExt as _, TryStreamExt as _, stream};
 use regatta_model::Digest;
 
+use crate::chunked_blob_store::parts_in_order;
 use crate::{BlobRange, BlobStore, BlobStream};
-
-/// How many chunks are opened ahead of the one that is read.
-const OPENED_AHEAD: usize = 4;
 
 /// The bytes of `chunks`, one chunk after the other. It ends with the error of the first that cannot be
 /// read, [`crate::StoreError::NotFound`] if it is absent; whether the whole is what somebody expects is for
 /// the reader to check.
 #[must_use]
 pub fn concatenated(store: Arc<dyn BlobStore>, chunks: Vec<Digest>) -> BlobStream {
-    stream::iter(chunks)
-        .map(move |chunk| {
-            let store = Arc::clone(&store);
-            async move { store.get(&chunk, BlobRange::ALL).await }
-        })
-        .buffered(OPENED_AHEAD)
-        .try_flatten()
-        .boxed()
+    let parts = chunks.into_iter().map(|chunk| (chunk, BlobRange::ALL));
+    parts_in_order(store, parts.collect())
 }
 
 #[cfg(test)]
@@ -30,6 +21,7 @@ mod tests {
     use super::*;
     use crate::{MemoryBlobStore, StoreError, put_bytes};
     use bytes::Bytes;
+    use futures::{StreamExt as _, TryStreamExt as _};
 
     #[tokio::test]
     async fn chunks_come_in_order_until_one_is_missing() {

@@ -12,6 +12,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use regatta_model::Digest;
 use tempfile::{NamedTempFile, TempPath};
 
+use super::known_chunks::{Assembly, KnownChunks};
 use super::local_file::LocalFile;
 use super::pinned_file::Pin;
 use super::shared::{Reservation, Shared, modified_at, unavailable};
@@ -22,9 +23,36 @@ use crate::{BlobRange, BlobStore, BlobStream, StoreError, checked_body};
 /// makes it: most files of most builds are small, and the visits cost more than they do.
 const MAX_BYTES_AT_ONCE: u64 = 128 * 1024;
 
-/// Makes a file that is not there: from its twin if that is there, else from the store below.
+/// Blobs of so many bytes are made of chunks, some of which other files may have.
+const CHUNKED_FROM_BYTES: u64 = 8 << 20;
+
+/// Where files come from.
+pub(super) struct Origin {
+    pub(super) store: Arc<dyn BlobStore>,
+    /// What large blobs are made of, if that can be asked.
+    pub(super) chunks: Option<Arc<KnownChunks>>,
+}
+
+impl Origin {
+    /// A large blob from what other files have of it, and below; `None` if it is better got as a whole.
+    async fn assembled(
+        &self,
+        shared: &Arc<Shared>,
+        file: LocalFile,
+    ) -> Option<(&KnownChunks, Assembly)> {
+        if file.digest.size_bytes() < CHUNKED_FROM_BYTES {
+            return None;
+        }
+        let known = self.chunks.as_deref()?;
+        let assembly = known.assemble(&self.store, shared, file.part, &file.digest);
+        Some((known, assembly.await?))
+    }
+}
+
+/// Makes a file that is not there: from its twin if that is there, else from what other files have of it and
+/// the store below.
 pub(super) async fn fill(
-    store: Arc<dyn BlobStore>,
+    origin: Origin,
     shared: Arc<Shared>,
     file: LocalFile,
 ) -> Result<Arc<Pin>, StoreError> {
@@ -32,11 +60,34 @@ pub(super) async fn fill(
     if let Some(pin) = Pin::of_intact(&shared, file) {
         return Ok(pin);
     }
-    let source = match Pin::of_intact(&shared, file.twin()) {
-        Some(twin) => Source::Twin(twin),
-        // Asked before any room is made: an absent blob must not drive others out.
-        None => Source::below(store.as_ref(), &file.digest).await?,
-    };
+    if let Some(twin) = Pin::of_intact(&shared, file.twin()) {
+        return fill_from(Source::Twin(twin), shared, file).await;
+    }
+    if let Some((known, assembly)) = origin.assembled(&shared, file).await {
+        let source = Source::Stream(assembly.body);
+        match fill_from(source, Arc::clone(&shared), file).await {
+            // Some file does not have what it had.
+            Err(StoreError::Corrupt { .. }) if assembly.has_local_parts => {
+                known.forget(&assembly.chunks);
+            }
+            filled => {
+                if filled.is_ok() {
+                    known.note(&file.digest, &assembly.chunks);
+                }
+                return filled;
+            }
+        }
+    }
+    // Asked before any room is made: an absent blob must not drive others out.
+    let source = Source::below(origin.store.as_ref(), &file.digest).await?;
+    fill_from(source, shared, file).await
+}
+
+async fn fill_from(
+    source: Source,
+    shared: Arc<Shared>,
+    file: LocalFile,
+) -> Result<Arc<Pin>, StoreError> {
     let begin = move || Filling::begin(shared, file);
     let body = match source {
         Source::Stream(body) => body,

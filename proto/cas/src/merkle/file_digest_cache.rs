@@ -1,14 +1,15 @@
 //! Digests of files that did not change.
 
 use std::collections::HashMap;
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use regatta_model::Digest;
+
+use crate::file_state::FileState;
 
 /// How long after its last change a file may change again without its times showing it: clocks of file
 /// systems tick as rarely as every two seconds.
@@ -33,15 +34,6 @@ pub struct FileDigestCache {
     changed: bool,
 }
 
-/// What tells one state of a file from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct FileState {
-    inode: u64,
-    size_bytes: u64,
-    modified_nanos: i128,
-    changed_nanos: i128,
-}
-
 #[derive(Debug)]
 struct Remembered {
     state: FileState,
@@ -57,29 +49,6 @@ pub struct CacheFileError {
     pub path: PathBuf,
     /// What came back.
     pub source: io::Error,
-}
-
-impl FileState {
-    pub(super) fn of(metadata: &Metadata) -> Self {
-        let nanos = |seconds, nanos| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
-        Self {
-            inode: metadata.ino(),
-            size_bytes: metadata.len(),
-            modified_nanos: nanos(metadata.mtime(), metadata.mtime_nsec()),
-            changed_nanos: nanos(metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-
-    /// Whether the file had been left alone for `window` at the time `now`.
-    fn is_settled(&self, now: SystemTime, window: Duration) -> bool {
-        let now = now
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_nanos();
-        let now = i128::try_from(now).unwrap_or(i128::MAX);
-        let window = i128::try_from(window.as_nanos()).unwrap_or(i128::MAX);
-        self.modified_nanos.max(self.changed_nanos) <= now.saturating_sub(window)
-    }
 }
 
 impl FileDigestCache {
@@ -256,6 +225,8 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use super::*;
 
     const STATE: FileState = FileState {

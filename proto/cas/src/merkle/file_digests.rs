@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use regatta_model::{Digest, DigestHasher};
 
 use super::FileDigestCache;
-use super::file_digest_cache::FileState;
+use crate::file_state::FileState;
 
 /// How much of a file is read at a time.
 const BUFFER_BYTES: usize = 256 * 1024;

@@ -9,6 +9,7 @@ use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 
+use super::local_directory::LocalDirectory;
 use super::upload_shape::UploadShape;
 
 /// How old a temporary file is before it cannot belong to a write under way.
@@ -68,6 +69,7 @@ pub(super) struct Opened {
     pub(super) objects: Arc<dyn ObjectStore>,
     pub(super) prefix: Path,
     pub(super) shape: UploadShape,
+    pub(super) directory: Option<LocalDirectory>,
 }
 
 pub(super) fn open(url: &str) -> Result<Opened, OpenStoreError> {
@@ -83,6 +85,7 @@ pub(super) fn open(url: &str) -> Result<Opened, OpenStoreError> {
                 objects: Arc::new(InMemory::new()),
                 prefix,
                 shape: UploadShape::BUCKET,
+                directory: None,
             })
         }
         "s3" => bucket::s3(url, rest),
@@ -120,6 +123,7 @@ fn open_directory(url: &str, path: &str) -> Result<Opened, OpenStoreError> {
         objects,
         prefix: Path::default(),
         shape: UploadShape::DIRECTORY,
+        directory: Some(LocalDirectory::new(path)),
     })
 }
 

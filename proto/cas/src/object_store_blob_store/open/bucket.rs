@@ -75,5 +75,6 @@ fn opened<S: object_store::ObjectStore>(
         objects: Arc::new(objects),
         prefix,
         shape: UploadShape::BUCKET,
+        directory: None,
     })
 }

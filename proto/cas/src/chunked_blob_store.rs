@@ -1,0 +1,207 @@
+//! Blobs as the chunks that they are made of.
+
+mod chunk_mapping;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use regatta_model::Digest;
+
+pub use chunk_mapping::ChunkMapping;
+
+use self::chunk_mapping::MAX_MAPPING_BYTES;
+use crate::whole_blob::bounds_of;
+use crate::{
+    BlobRange, BlobStore, BlobStream, ChunkingParams, SpooledBlob, StoreError, read_all, stream_of,
+};
+
+/// Blobs of at most so many bytes are never kept as chunks: no chunk but the last is smaller.
+const MAPPED_ABOVE_BYTES: u64 = ChunkingParams::RECOMMENDED.min_bytes() as u64;
+/// How many blobs are looked for among the mappings at once.
+const FIND_CONCURRENCY: usize = 16;
+
+/// Keeps blobs as a whole or as their chunks, whichever it was given: what blobs have in common is there
+/// once.
+///
+/// Of a blob that is kept as chunks, a keyed store has the mapping, which says what it is made of; the chunks
+/// are blobs like any other. It is there as long as all of its chunks are, and asking for it counts as a use
+/// of each. The store below verifies chunks as they are read, which verifies the blob: a mapping is stored
+/// only for chunks that were found to make it up.
+///
+/// A blob that is there as a whole is served as a whole. It is forgotten only after its mapping has been
+/// stored, and readers look for it first: so at every moment they find one or the other.
+#[derive(Debug)]
+pub struct ChunkedBlobStore {
+    blobs: Arc<dyn BlobStore>,
+    mappings: Arc<dyn BlobStore>,
+}
+
+impl ChunkedBlobStore {
+    /// Whole blobs and chunks are in `blobs`, which verifies them; mappings are in `mappings`, which is keyed.
+    #[must_use]
+    pub fn new(blobs: Arc<dyn BlobStore>, mappings: Arc<dyn BlobStore>) -> Self {
+        Self { blobs, mappings }
+    }
+
+    /// What a blob is made of, if it has been kept as chunks and all of them are there.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: it is not known.
+    pub async fn mapping(&self, digest: &Digest) -> Result<Option<ChunkMapping>, StoreError> {
+        let Some(mapping) = self.stored_mapping(digest).await? else {
+            return Ok(None);
+        };
+        let different: BTreeSet<Digest> = mapping.chunks.iter().copied().collect();
+        let different: Vec<Digest> = different.into_iter().collect();
+        let missing = self.blobs.find_missing(&different).await?;
+        Ok(missing.is_empty().then_some(mapping))
+    }
+
+    /// Keeps the blob `digest` as chunks from now on, which are stored and were found to make it up; its
+    /// whole is forgotten. A blob that is its own only chunk stays as it is.
+    ///
+    /// # Errors
+    /// Those of [`BlobStore::put`]; the blob is still there if it was there as a whole.
+    pub async fn keep_as_chunks(
+        &self,
+        digest: &Digest,
+        mapping: &ChunkMapping,
+    ) -> Result<(), StoreError> {
+        if digest.size_bytes() <= MAPPED_ABOVE_BYTES || mapping.chunks.len() < 2 {
+            return Ok(());
+        }
+        self.mappings
+            .put(digest, stream_of(mapping.encode()))
+            .await?;
+        self.blobs.delete(digest).await
+    }
+
+    async fn stored_mapping(&self, digest: &Digest) -> Result<Option<ChunkMapping>, StoreError> {
+        if digest.size_bytes() <= MAPPED_ABOVE_BYTES {
+            return Ok(None);
+        }
+        match read_all(self.mappings.as_ref(), digest, MAX_MAPPING_BYTES).await {
+            Ok(encoded) => {
+                let mapping = ChunkMapping::decode(&encoded, digest);
+                if mapping.is_none() {
+                    tracing::error!(%digest, "what is stored of a blob's chunks is damaged");
+                }
+                Ok(mapping)
+            }
+            Err(StoreError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The digest itself unless it is kept as chunks.
+    async fn missing(&self, digest: Digest) -> Result<Option<Digest>, StoreError> {
+        let mapping = self.mapping(&digest).await?;
+        Ok(mapping.is_none().then_some(digest))
+    }
+
+    /// A part of a blob from the chunks that have it.
+    fn assembled(
+        &self,
+        digest: Digest,
+        mapping: &ChunkMapping,
+        start: u64,
+        end: u64,
+    ) -> BlobStream {
+        let body = parts_in_order(Arc::clone(&self.blobs), mapping.parts(start, end));
+        let of_blob = move |error| match error {
+            StoreError::NotFound { .. } => StoreError::NotFound { digest },
+            error => error,
+        };
+        body.map_err(of_blob).boxed()
+    }
+}
+
+/// How many parts are opened ahead of the one that is read.
+const OPENED_AHEAD: usize = 4;
+
+/// The bytes of parts of blobs, one after the other. It ends with the error of the first that cannot be
+/// read.
+pub(crate) fn parts_in_order(
+    store: Arc<dyn BlobStore>,
+    parts: Vec<(Digest, BlobRange)>,
+) -> BlobStream {
+    stream::iter(parts)
+        .map(move |(digest, range)| {
+            let store = Arc::clone(&store);
+            async move { store.get(&digest, range).await }
+        })
+        .buffered(OPENED_AHEAD)
+        .try_flatten()
+        .boxed()
+}
+
+#[async_trait]
+impl BlobStore for ChunkedBlobStore {
+    async fn get(&self, digest: &Digest, range: BlobRange) -> Result<BlobStream, StoreError> {
+        let absent = match self.blobs.get(digest, range).await {
+            Err(absent @ StoreError::NotFound { .. }) => absent,
+            found => return found,
+        };
+        let mapping = self.mapping(digest).await?.ok_or(absent)?;
+        let (start, end) = bounds_of(digest, digest.size_bytes(), range)?;
+        Ok(self.assembled(*digest, &mapping, start, end))
+    }
+
+    async fn put(&self, digest: &Digest, body: BlobStream) -> Result<(), StoreError> {
+        self.blobs.put(digest, body).await
+    }
+
+    async fn put_spooled(&self, digest: &Digest, blob: &SpooledBlob) -> Result<(), StoreError> {
+        self.blobs.put_spooled(digest, blob).await
+    }
+
+    async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
+        let missing = self.blobs.find_missing(digests).await?;
+        if missing
+            .iter()
+            .all(|digest| digest.size_bytes() <= MAPPED_ABOVE_BYTES)
+        {
+            return Ok(missing);
+        }
+        // Most are absent for certain, if the mappings have an index.
+        let unmapped: BTreeSet<Digest> = {
+            let large = missing.iter().copied();
+            let large = large.filter(|digest| digest.size_bytes() > MAPPED_ABOVE_BYTES);
+            let large: Vec<Digest> = large.collect();
+            self.mappings
+                .find_missing(&large)
+                .await?
+                .into_iter()
+                .collect()
+        };
+        stream::iter(missing)
+            .map(|digest| {
+                let is_unmapped =
+                    digest.size_bytes() <= MAPPED_ABOVE_BYTES || unmapped.contains(&digest);
+                async move {
+                    match is_unmapped {
+                        true => Ok(Some(digest)),
+                        false => self.missing(digest).await,
+                    }
+                }
+            })
+            .buffered(FIND_CONCURRENCY)
+            .try_filter_map(|missing| std::future::ready(Ok(missing)))
+            .try_collect()
+            .await
+    }
+
+    async fn delete(&self, digest: &Digest) -> Result<(), StoreError> {
+        self.blobs.delete(digest).await?;
+        if digest.size_bytes() <= MAPPED_ABOVE_BYTES {
+            return Ok(());
+        }
+        // Its chunks stay: other blobs may be made of them too.
+        self.mappings.delete(digest).await
+    }
+}
+
+#[cfg(test)]
+mod tests;

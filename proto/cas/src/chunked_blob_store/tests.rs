@@ -1,0 +1,189 @@
+use bytes::Bytes;
+use regatta_wire::reapi::chunking_function::Value as ChunkingFunction;
+
+use super::*;
+use crate::{MemoryBlobStore, VerifyingBlobStore, conformance, put_bytes, put_chunks};
+
+struct Stack {
+    below: Arc<MemoryBlobStore>,
+    mappings: Arc<MemoryBlobStore>,
+    store: Arc<ChunkedBlobStore>,
+}
+
+fn stack() -> Stack {
+    let (below, mappings) = (
+        Arc::<MemoryBlobStore>::default(),
+        Arc::<MemoryBlobStore>::default(),
+    );
+    let verified = Arc::new(VerifyingBlobStore::new(below.clone()));
+    Stack {
+        store: Arc::new(ChunkedBlobStore::new(verified, mappings.clone())),
+        below,
+        mappings,
+    }
+}
+
+fn noise(length: u32) -> Bytes {
+    (0..length)
+        .map(|at| {
+            at.wrapping_mul(0x9e37_79b1)
+                .rotate_left(at % 31)
+                .to_be_bytes()[0]
+        })
+        .collect()
+}
+
+impl Stack {
+    /// Stores a blob as a whole, then keeps it as chunks.
+    async fn put_as_chunks(&self, blob: &Bytes) -> (Digest, ChunkMapping) {
+        let digest = put_bytes(self.store.as_ref(), blob.clone()).await.unwrap();
+        let mapping = self.cut(&digest, blob).await;
+        self.store.keep_as_chunks(&digest, &mapping).await.unwrap();
+        (digest, mapping)
+    }
+
+    async fn cut(&self, digest: &Digest, blob: &Bytes) -> ChunkMapping {
+        let body = stream_of(blob.clone());
+        let params = ChunkingParams::RECOMMENDED;
+        let chunks = put_chunks(self.store.as_ref(), params, digest, body).await;
+        ChunkMapping {
+            chunks: chunks.unwrap(),
+            function: ChunkingFunction::FastCdc2020,
+        }
+    }
+}
+
+#[tokio::test]
+async fn it_conforms() {
+    conformance::check_content_addressed(stack().store).await;
+}
+
+#[tokio::test]
+async fn a_blob_is_kept_once_and_any_part_of_it_can_be_read() {
+    let (stack, blob) = (stack(), noise(5_000_000));
+    let (digest, mapping) = stack.put_as_chunks(&blob).await;
+    assert!(mapping.chunks.len() > 2, "{}", mapping.chunks.len());
+    assert_eq!(stack.below.find_missing(&[digest]).await.unwrap(), [digest]);
+    assert_eq!(stack.store.find_missing(&[digest]).await.unwrap(), []);
+    assert_eq!(stack.store.mapping(&digest).await.unwrap(), Some(mapping));
+    assert!(
+        read_all(stack.store.as_ref(), &digest, u64::MAX)
+            .await
+            .unwrap()
+            == blob
+    );
+    for (offset, length) in [
+        (0, None),
+        (3_000_000, None),
+        (1, Some(4_000_000)),
+        (5_000_000, None),
+        (7, Some(0)),
+    ] {
+        let body = stack
+            .store
+            .get(&digest, BlobRange { offset, length })
+            .await
+            .unwrap();
+        let pieces: Vec<Bytes> = body.try_collect().await.unwrap();
+        let start = usize::try_from(offset).unwrap();
+        let end = length.map_or(blob.len(), |length| {
+            start + usize::try_from(length).unwrap()
+        });
+        assert!(pieces.concat() == blob[start..end], "{offset} {length:?}");
+    }
+    let beyond = BlobRange {
+        offset: 5_000_001,
+        length: None,
+    };
+    let refused = stack.store.get(&digest, beyond).await.err();
+    assert!(
+        matches!(refused, Some(StoreError::OutOfRange { .. })),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_blob_that_lacks_a_chunk_is_missing_until_it_comes_again() {
+    let (stack, blob) = (stack(), noise(5_000_000));
+    let (digest, mapping) = stack.put_as_chunks(&blob).await;
+    stack.below.delete(&mapping.chunks[1]).await.unwrap();
+    assert_eq!(stack.store.find_missing(&[digest]).await.unwrap(), [digest]);
+    assert_eq!(stack.store.mapping(&digest).await.unwrap(), None);
+    let read = read_all(stack.store.as_ref(), &digest, u64::MAX).await;
+    assert!(
+        matches!(&read, Err(StoreError::NotFound { digest: named }) if *named == digest),
+        "{read:?}"
+    );
+    put_bytes(stack.store.as_ref(), blob.clone()).await.unwrap();
+    assert_eq!(stack.store.find_missing(&[digest]).await.unwrap(), []);
+    assert!(
+        read_all(stack.store.as_ref(), &digest, u64::MAX)
+            .await
+            .unwrap()
+            == blob
+    );
+}
+
+#[tokio::test]
+async fn a_damaged_chunk_is_an_error_and_then_the_blob_is_missing() {
+    let (stack, blob) = (stack(), noise(5_000_000));
+    let (digest, mapping) = stack.put_as_chunks(&blob).await;
+    let chunk = mapping.chunks[1];
+    stack
+        .below
+        .put(&chunk, stream_of(Bytes::from_static(b"bad")))
+        .await
+        .unwrap();
+    let read = read_all(stack.store.as_ref(), &digest, u64::MAX).await;
+    assert!(
+        matches!(&read, Err(StoreError::Corrupt { expected, .. }) if *expected == chunk),
+        "{read:?}"
+    );
+    assert_eq!(
+        stack.store.find_missing(&[digest, chunk]).await.unwrap(),
+        [digest, chunk]
+    );
+}
+
+#[tokio::test]
+async fn a_damaged_mapping_is_none() {
+    let (stack, blob) = (stack(), noise(5_000_000));
+    let (digest, _) = stack.put_as_chunks(&blob).await;
+    stack
+        .mappings
+        .put(&digest, stream_of(Bytes::from_static(b"bad")))
+        .await
+        .unwrap();
+    assert_eq!(stack.store.find_missing(&[digest]).await.unwrap(), [digest]);
+    let read = read_all(stack.store.as_ref(), &digest, u64::MAX).await;
+    assert!(matches!(read, Err(StoreError::NotFound { .. })), "{read:?}");
+}
+
+#[tokio::test]
+async fn a_forgotten_blob_leaves_its_chunks() {
+    let (stack, blob) = (stack(), noise(5_000_000));
+    let (digest, mapping) = stack.put_as_chunks(&blob).await;
+    stack.store.delete(&digest).await.unwrap();
+    assert_eq!(stack.store.find_missing(&[digest]).await.unwrap(), [digest]);
+    assert_eq!(stack.store.find_missing(&mapping.chunks).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_blob_that_is_its_own_chunk_stays() {
+    let (stack, blob) = (stack(), noise(100_000));
+    let (digest, mapping) = stack.put_as_chunks(&blob).await;
+    assert_eq!(mapping.chunks, [digest]);
+    assert_eq!(stack.store.find_missing(&[digest]).await.unwrap(), []);
+    assert_eq!(stack.below.find_missing(&[digest]).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn what_is_missing_keeps_its_order() {
+    let (stack, blob) = (stack(), noise(5_000_000));
+    let (digest, _) = stack.put_as_chunks(&blob).await;
+    let large = |seed| Digest::new([seed; 32], 1 << 20);
+    let small = |seed| Digest::new([seed; 32], 1 << 10);
+    let asked = [large(9), small(1), digest, large(3), small(7)];
+    let expected = [large(9), small(1), large(3), small(7)];
+    assert_eq!(stack.store.find_missing(&asked).await.unwrap(), expected);
+}
