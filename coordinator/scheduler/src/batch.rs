@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use regatta_model::UnitIndex;
 
-use crate::SchedulerConfig;
+use crate::{ExpectedUnit, SchedulerConfig};
 
 /// Units of which nothing is known are taken to last this long, so that each counts for something.
 const SHORTEST_UNIT: Duration = Duration::from_millis(1);
@@ -31,13 +31,13 @@ pub(crate) struct WaitingUnits {
 }
 
 impl WaitingUnits {
-    pub(crate) fn new(units: &[Duration]) -> Self {
+    pub(crate) fn new(units: &[ExpectedUnit]) -> Self {
         let mut waiting = Self {
             heap: BinaryHeap::with_capacity(units.len()),
             total_nanos: 0,
         };
-        for (expected, index) in units.iter().zip(0..) {
-            waiting.push(UnitIndex(index), expected_nanos(*expected));
+        for (unit, index) in units.iter().zip(0..) {
+            waiting.push(UnitIndex(index), expected_nanos(unit.expected));
         }
         waiting
     }
@@ -167,7 +167,7 @@ mod tests {
         let units: Vec<_> = units_ms
             .iter()
             .copied()
-            .map(Duration::from_millis)
+            .map(|millis| Duration::from_millis(millis).into())
             .collect();
         let config = SchedulerConfig {
             share_percent: 50,
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_unit_on_its_last_attempt_runs_alone() {
-        let units = [Duration::from_millis(5); 4];
+        let units = [Duration::from_millis(5).into(); 4];
         let rule = BatchRule::new(&SchedulerConfig::default(), 1, Duration::ZERO, 0);
         let mut waiting = WaitingUnits::new(&units);
         let alone = |unit| unit == UnitIndex(1);

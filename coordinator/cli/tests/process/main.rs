@@ -28,6 +28,7 @@ mod pipeline;
 mod program;
 #[path = "../docker/quarantine.rs"]
 mod quarantine;
+mod stragglers;
 
 #[path = "../docker/why.rs"]
 mod why;

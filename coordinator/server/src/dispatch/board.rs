@@ -185,7 +185,9 @@ impl Board {
         let Some(lease) = self.leases.get(chunk.lease) else {
             return;
         };
-        if lease.token != chunk.token || !lease.units.contains(&chunk.unit) {
+        // Of two that print the same, one is told.
+        let is_valid = lease.token == chunk.token && lease.units.contains(&chunk.unit);
+        if lease.is_duplicate || !is_valid {
             return;
         }
         self.tell_group(lease.task, || TaskEvent::Output {
@@ -260,7 +262,11 @@ impl Board {
 
     fn granted(&mut self, now: Timestamp, grant: Grant) {
         metrics::counter!("regatta_leases_granted_total").increment(1);
-        metrics::histogram!("regatta_queue_seconds").record(grant.queued.as_secs_f64());
+        if grant.duplicates.is_some() {
+            metrics::counter!("regatta_leases_duplicated_total").increment(1);
+        } else {
+            metrics::histogram!("regatta_queue_seconds").record(grant.queued.as_secs_f64());
+        }
         // The scheduler names the oldest task that is still wanted; the group keeps its first name.
         let group = self
             .tasks
@@ -287,6 +293,7 @@ impl Board {
             recipe: Lease::recipe(&work, grant.lease, &units),
             work,
             units: units.clone(),
+            is_duplicate: grant.duplicates.is_some(),
             granted_at: now,
             answered: false,
             phase: v1::LeasePhase::Staging,
@@ -298,6 +305,7 @@ impl Board {
             units: units.clone(),
             attempt: attempt.unwrap_or(regatta_model::AttemptNumber(1)),
             queued: grant.queued,
+            duplicates: grant.duplicates,
         });
     }
 

@@ -87,6 +87,7 @@ fn job(root: &Path, options: &TestOptions) -> Result<JobConfig, Failure> {
             adapter: SuiteAdapter::Pytest(Pytest::default()),
             filters: options.filters.clone(),
             quarantine: Vec::new(),
+            may_duplicate: true,
         }),
     })
 }

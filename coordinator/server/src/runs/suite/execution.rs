@@ -8,6 +8,7 @@ use futures::stream::{BoxStream, SelectAll};
 use futures::{FutureExt as _, StreamExt as _};
 use regatta_ledger::TestObservation;
 use regatta_model::{AgentId, FailureClass, LeaseId, SlotIndex, UnitIndex};
+use regatta_scheduler::ExpectedUnit;
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 use tokio::time::Instant;
@@ -174,11 +175,15 @@ impl<'a> Execution<'a> {
                 BatchShape::OneExecution(Arc::new(ids))
             }
         };
+        let may_duplicate = self.may_duplicate();
         let unit = |test: &usize| {
             let Test { id, estimate, .. } = &self.tests[*test];
             let own = self.suite.own_part(id);
             UnitPlan {
-                expected: estimate.timing.expected,
+                expected: ExpectedUnit {
+                    expected: estimate.timing.expected,
+                    late_after: estimate.late_after().filter(|_| may_duplicate),
+                },
                 extra_arguments: own.arguments,
                 extra_environment: own.environment,
             }
@@ -202,14 +207,27 @@ impl<'a> Execution<'a> {
         Ok(())
     }
 
+    /// Whether a batch that is late may be begun again elsewhere. Whoever looks into how a test behaves wants to
+    /// know how each run of it ends, and a slow one is no accident then.
+    fn may_duplicate(&self) -> bool {
+        self.suite.may_duplicate
+            && !self.job.run.plan.spec.no_duplicates
+            && self.suite.repetition.is_none()
+            && self.purpose == Purpose::Answer
+    }
+
     async fn take(&mut self, submission: usize, event: TaskEvent) {
         match event {
             TaskEvent::Granted {
                 lease,
                 units,
                 agent,
+                duplicates,
                 ..
-            } => self.granted(submission, lease, units, agent),
+            } => {
+                self.tell_duplicate(duplicates, &agent);
+                self.granted(submission, lease, units, agent);
+            }
             TaskEvent::Answered {
                 unit,
                 outcome,

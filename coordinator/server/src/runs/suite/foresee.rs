@@ -44,7 +44,7 @@ pub(in crate::runs) async fn foresee(
         u32::try_from(found.count()).unwrap_or(u32::MAX)
     };
     let unit = |test: &&super::Test| UnitPlan {
-        expected: test.estimate.timing.expected,
+        expected: test.estimate.timing.expected.into(),
         extra_arguments: Vec::new(),
         extra_environment: Vec::new(),
     };
