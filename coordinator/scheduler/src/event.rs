@@ -62,6 +62,8 @@ pub struct ExpectedUnit {
     /// How long it takes at most if nothing is amiss. A batch that takes longer than its units do at most may be
     /// leased a second time while it runs. `None`: it is never run twice at once.
     pub late_after: Option<Duration>,
+    /// Whether it goes before units that take longer, because its answer is wanted soon.
+    pub first: bool,
 }
 
 impl From<Duration> for ExpectedUnit {

@@ -110,8 +110,8 @@ fn forecast<'a>(
     }
 }
 
-/// Lets every slot take batches until nothing waits. As in a run, the task goes next that has the longest
-/// unit waiting.
+/// Lets every slot take batches until nothing waits. As in a run, the task goes next that has the unit waiting
+/// which is wanted first, or the longest.
 fn play(config: &SchedulerConfig, tasks: &mut [Played<'_>], slots: u64) {
     let units: usize = tasks.iter().map(|task| task.waiting.len()).sum();
     let useful = slots.min(u64::try_from(units).unwrap_or(u64::MAX));
@@ -124,8 +124,7 @@ fn play(config: &SchedulerConfig, tasks: &mut [Played<'_>], slots: u64) {
         }
         let waiting = tasks.iter().enumerate();
         let waiting = waiting.filter(|(_, task)| task.slots > 0 && !task.waiting.is_empty());
-        let next =
-            waiting.max_by_key(|(index, task)| (task.waiting.longest_nanos(), Reverse(*index)));
+        let next = waiting.max_by_key(|(index, task)| (task.waiting.next_rank(), Reverse(*index)));
         let Some(next) = next.map(|(index, _)| index) else {
             continue;
         };

@@ -69,6 +69,7 @@ pub(crate) struct Unit {
     /// How long it takes at most; `None` if it is never run twice at once.
     pub(crate) late_nanos: Option<NonZeroU64>,
     pub(crate) attempts: u32,
+    pub(crate) first: bool,
     pub(crate) open: bool,
 }
 
@@ -116,6 +117,7 @@ impl Task {
                 .late_after
                 .map(|after| NonZeroU64::new(nanos(after)).unwrap_or(NonZeroU64::MIN)),
             attempts: 0,
+            first: unit.first,
             open: true,
         };
         submitted.iter().map(unit).collect()
@@ -132,7 +134,7 @@ impl Task {
         Place {
             priority: self.priority,
             window: self.window,
-            longest_nanos: Reverse(self.waiting.longest_nanos()),
+            next_unit: Reverse(self.waiting.next_rank()),
             arrival: self.arrival,
         }
     }
@@ -143,8 +145,11 @@ impl Task {
 
     /// Puts a unit back among those that wait.
     pub(crate) fn requeue(&mut self, unit: UnitIndex) {
-        if let Some(expected) = self.unit(unit).map(|unit| unit.expected_nanos) {
-            self.waiting.push(unit, expected);
+        if let Some(rank) = self
+            .unit(unit)
+            .map(|unit| (unit.first, unit.expected_nanos))
+        {
+            self.waiting.push(unit, rank);
         }
     }
 

@@ -14,6 +14,7 @@ mod audit;
 mod bad_input;
 #[path = "../docker/faults.rs"]
 mod faults;
+mod first_failure;
 #[path = "../docker/flake.rs"]
 mod flake;
 #[path = "../fixture/fleet.rs"]

@@ -245,6 +245,7 @@ impl<'plan> World<'plan> {
             ExpectedUnit {
                 expected,
                 late_after: work.late_percent.map(|it| expected * u32::from(it) / 100),
+                first: millis.is_multiple_of(5),
             }
         };
         let digest = |kind: &str, number: u8| Digest::of(format!("{kind}{number}").as_bytes());

@@ -14,6 +14,7 @@ fn hasty(task: u64, units: usize) -> Submission {
     let unit = ExpectedUnit {
         expected: SECOND,
         late_after: Some(SECOND * 2),
+        first: false,
     };
     Submission {
         units: vec![unit; units],

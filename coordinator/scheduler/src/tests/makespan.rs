@@ -87,6 +87,32 @@ fn machines_that_come_late_find_something_to_do() {
     assert!(ratio <= 1.05, "{ratio:.4}");
 }
 
+/// A tenth of all work, in tests of any length, is wanted first.
+#[test]
+fn what_is_wanted_first_comes_early_and_costs_little() {
+    for scenario in Scenario::ALL {
+        for overhead in [OF_A_PROCESS, OF_A_RUNNER] {
+            for mut race in races(scenario, 5000, 16, overhead, 3) {
+                let before = play(&race, Split::Guided).ratio(&race);
+                for test in race.tests.iter_mut().step_by(10) {
+                    test.first = true;
+                }
+                let played = play(&race, Split::Guided);
+                let (ratio, early) = (played.ratio(&race), played.first_answered);
+                assert!(
+                    ratio <= before + 0.02,
+                    "{scenario:?}, {overhead:?}: {ratio:.4}, {before:.4} otherwise"
+                );
+                assert!(
+                    early.is_some_and(|early| early < played.makespan / 4),
+                    "{scenario:?}, {overhead:?}: {early:?} of {:?}",
+                    played.makespan
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn what_a_machine_has_begun_that_stops_is_done_elsewhere() {
     for mut race in races(Scenario::Stall, 2000, 16, OF_A_PROCESS, 5) {
@@ -106,6 +132,7 @@ fn the_bound_knows_machines() {
         takes: Duration::from_secs(seconds),
         expected: Duration::ZERO,
         late_after: None,
+        first: false,
     };
     let machine = |slots, joins, speed_percent| RacingMachine {
         slots,

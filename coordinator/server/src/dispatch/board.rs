@@ -2,6 +2,7 @@
 
 mod forecast;
 mod observed;
+mod output;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -180,24 +181,6 @@ impl Board {
         self.scheduler.snapshot()
     }
 
-    /// Passes live output on, if it comes from a lease that is valid.
-    pub(super) fn output(&self, chunk: super::ValidChunk) {
-        let Some(lease) = self.leases.get(chunk.lease) else {
-            return;
-        };
-        // Of two that print the same, one is told.
-        let is_valid = lease.token == chunk.token && lease.units.contains(&chunk.unit);
-        if lease.is_duplicate || !is_valid {
-            return;
-        }
-        self.tell_group(lease.task, || TaskEvent::Output {
-            unit: chunk.unit,
-            stream: chunk.stream,
-            offset: chunk.offset,
-            data: chunk.data.clone(),
-        });
-    }
-
     fn perform(&mut self, now: Timestamp, effects: Vec<Effect>, payloads: &Payloads) {
         for effect in effects {
             self.perform_one(now, effect, payloads);
@@ -261,12 +244,7 @@ impl Board {
     }
 
     fn granted(&mut self, now: Timestamp, grant: Grant) {
-        metrics::counter!("regatta_leases_granted_total").increment(1);
-        if grant.duplicates.is_some() {
-            metrics::counter!("regatta_leases_duplicated_total").increment(1);
-        } else {
-            metrics::histogram!("regatta_queue_seconds").record(grant.queued.as_secs_f64());
-        }
+        observed::count_grant(&grant);
         // The scheduler names the oldest task that is still wanted; the group keeps its first name.
         let group = self
             .tasks

@@ -16,10 +16,12 @@ mod libtest;
 mod live;
 mod outbox;
 mod overhead;
+mod precedence;
 mod quarantine;
 mod reports;
 pub(super) mod sharding;
 mod slow;
+mod submission;
 mod unanswered;
 
 use std::collections::BTreeSet;
@@ -44,6 +46,7 @@ use execution::Execution;
 pub(super) use foresee::{Foreseen, foresee};
 use judged::reason_of_skip;
 use outbox::Purpose;
+use precedence::Suspicion;
 
 /// Results that one event holds at most.
 const MAX_RESULTS_PER_EVENT: usize = 256;
@@ -56,6 +59,7 @@ struct Test {
     repetition: Option<u32>,
     key: Digest,
     estimate: Estimate,
+    suspicion: Suspicion,
 }
 
 /// The tests of a suite before any of them has run.
@@ -214,11 +218,15 @@ async fn plan_tests(job: &JobContext, suite: &PlannedSuite, ids: &[String]) -> P
     let estimates = Estimates::new(&known.tests, suite.adapter.usual_duration(), |id| {
         wanted.contains(id)
     });
-    let test = |id: &String| Test {
-        id: id.clone(),
-        repetition: None,
-        key: key_of(job, suite, id),
-        estimate: estimates.of(id),
+    let test = |id: &String| {
+        let key = key_of(job, suite, id);
+        Test {
+            id: id.clone(),
+            repetition: None,
+            key,
+            estimate: estimates.of(id),
+            suspicion: Suspicion::of(estimates.known(id), key),
+        }
     };
     let tests = ids.iter().map(test);
     PlannedTests {

@@ -53,6 +53,7 @@ struct Play<'race> {
     unanswered: BTreeSet<UnitIndex>,
     batches: usize,
     last_answer: Timestamp,
+    last_first: Option<Timestamp>,
     next_tick: Option<Timestamp>,
 }
 
@@ -75,6 +76,7 @@ impl<'race> Play<'race> {
             unanswered: (0..).map(UnitIndex).take(race.tests.len()).collect(),
             batches: 0,
             last_answer: START,
+            last_first: None,
             next_tick: None,
         };
         for (index, machine) in race.machines.iter().enumerate() {
@@ -105,6 +107,7 @@ impl<'race> Play<'race> {
         let units = self.race.tests.iter().map(|test| ExpectedUnit {
             expected: test.expected,
             late_after: test.late_after,
+            first: test.first,
         });
         let submission = Submission {
             task: TaskId(1),
@@ -150,6 +153,7 @@ impl<'race> Play<'race> {
         }
         Ok(Played {
             makespan: self.last_answer.since(START),
+            first_answered: self.last_first.map(|at| at.since(START)),
             batches: self.batches,
         })
     }
@@ -204,6 +208,11 @@ impl<'race> Play<'race> {
                 Effect::UnitAnswered { unit, .. } => {
                     self.unanswered.remove(&unit);
                     self.last_answer = self.now;
+                    let test = usize::try_from(unit.0).ok();
+                    let test = test.and_then(|index| self.race.tests.get(index));
+                    if test.is_some_and(|test| test.first) {
+                        self.last_first = Some(self.now);
+                    }
                 }
                 Effect::Desire(desired) => self.obey(&desired),
                 Effect::Fenced { .. }

@@ -23,6 +23,7 @@ pub(super) fn play(race: &Race, shares: Shares) -> Result<Played, String> {
     let ends: Vec<_> = ends.collect();
     Ok(Played {
         makespan: ends.iter().max().copied().unwrap_or_default(),
+        first_answered: None,
         batches: ends.len(),
     })
 }

@@ -27,6 +27,8 @@ pub struct RacingTest {
     pub expected: Duration,
     /// How long it is believed to take at most, if anything is known of it.
     pub late_after: Option<Duration>,
+    /// Whether its answer is wanted first.
+    pub first: bool,
 }
 
 /// A machine.
@@ -69,6 +71,8 @@ pub enum Split {
 pub struct Played {
     /// From the start to the end of the last test.
     pub makespan: Duration,
+    /// From the start to the last answer that was wanted first; `None` if none was, or nobody cares.
+    pub first_answered: Option<Duration>,
     /// How often the overhead was paid.
     pub batches: usize,
 }

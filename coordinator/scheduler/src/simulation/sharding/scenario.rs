@@ -68,6 +68,7 @@ impl Scenario {
                 Self::NoHistory => UNKNOWN,
             },
             late_after: None,
+            first: false,
         };
         let late = |test: RacingTest| RacingTest {
             late_after: (self != Self::NoHistory).then_some(test.expected * LATE_FACTOR),

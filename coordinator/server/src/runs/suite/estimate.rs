@@ -51,7 +51,7 @@ impl Estimate {
 /// What is known of the tests of a suite.
 #[derive(Debug)]
 pub(super) struct Estimates<'a> {
-    known: BTreeMap<&'a str, Timing>,
+    known: BTreeMap<&'a str, &'a KnownTest>,
     /// The medians of those whose names begin so; of all of them under the empty name.
     medians: BTreeMap<&'a str, Duration>,
     /// What is expected if nothing is known of a test or its neighbours.
@@ -76,7 +76,7 @@ impl<'a> Estimates<'a> {
             usual,
             known: known
                 .iter()
-                .map(|test| (test.test.as_str(), test.timing))
+                .map(|test| (test.test.as_str(), test))
                 .collect(),
             medians: expected
                 .into_iter()
@@ -85,10 +85,15 @@ impl<'a> Estimates<'a> {
         }
     }
 
+    /// What earlier runs teach of the test itself.
+    pub(super) fn known(&self, id: &str) -> Option<&'a KnownTest> {
+        self.known.get(id).copied()
+    }
+
     pub(super) fn of(&self, id: &str) -> Estimate {
-        if let Some(timing) = self.known.get(id) {
+        if let Some(known) = self.known(id) {
             return Estimate {
-                timing: *timing,
+                timing: known.timing,
                 source: Source::History,
             };
         }

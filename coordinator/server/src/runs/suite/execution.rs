@@ -8,14 +8,12 @@ use futures::stream::{BoxStream, SelectAll};
 use futures::{FutureExt as _, StreamExt as _};
 use regatta_ledger::TestObservation;
 use regatta_model::{AgentId, FailureClass, LeaseId, SlotIndex, UnitIndex};
-use regatta_scheduler::ExpectedUnit;
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 use tokio::time::Instant;
 
-use super::contract::IdsFile;
 use super::judged::{Ended, Judged};
-use super::live::{MAX_STREAMED_BYTES, at, events_of};
+use super::live::{MAX_STREAMED_BYTES, at};
 use super::outbox::{Outbox, Purpose};
 use super::overhead::Overheads;
 use super::quarantine::in_quarantine;
@@ -23,13 +21,12 @@ use super::reports::Reports;
 use super::sharding::judge_shard;
 use super::slow::SlowTests;
 use super::{PlannedTests, Test, bare_result};
-use crate::dispatch::{BatchShape, TaskEvent, UnitPlan};
+use crate::dispatch::TaskEvent;
 use crate::runs::action::may_be_retried;
-use crate::runs::context::{JobContext, JobWork};
+use crate::runs::context::JobContext;
 use crate::runs::event;
 use crate::runs::log::now;
 use crate::runs::plan::{Adapter, PlannedSuite};
-use crate::runs::state::JobEnd;
 use crate::runs::tally::{Ending, Tally};
 
 /// The execution of a suite's open tests.
@@ -37,14 +34,14 @@ pub(super) struct Execution<'a> {
     pub(super) job: &'a JobContext,
     pub(super) suite: &'a PlannedSuite,
     pub(super) tests: &'a [Test],
-    batch_overhead: Duration,
+    pub(super) batch_overhead: Duration,
     pub(super) overheads: Overheads,
     pub(super) tally: Tally,
     /// How often each test has been answered.
     pub(super) attempts: Vec<u32>,
     /// For each submission, the tests that are its units.
-    submissions: Vec<Arc<[usize]>>,
-    events: SelectAll<BoxStream<'static, (usize, TaskEvent)>>,
+    pub(super) submissions: Vec<Arc<[usize]>>,
+    pub(super) events: SelectAll<BoxStream<'static, (usize, TaskEvent)>>,
     /// The units of each lease, for adapters that report by batch.
     pub(super) leases: HashMap<LeaseId, Vec<UnitIndex>>,
     pub(super) reports: Reports,
@@ -159,61 +156,6 @@ impl<'a> Execution<'a> {
         }
         self.outbox.close(self.overheads.measured()).await;
         (self.tally, self.complaints)
-    }
-
-    pub(super) async fn submit(&mut self, tests: Vec<usize>) -> Result<(), JobEnd> {
-        let ids = || tests.iter().map(|test| self.tests[*test].id.clone());
-        let shape = match &self.suite.adapter {
-            Adapter::Harness(_) | Adapter::Sharding { .. } => BatchShape::ExecutionPerUnit,
-            Adapter::Contract { junit_path } => {
-                let blobs = Arc::clone(&self.job.run.blobs);
-                let ids = IdsFile {
-                    blobs,
-                    junit_path: junit_path.clone(),
-                    ids: ids().collect(),
-                };
-                BatchShape::OneExecution(Arc::new(ids))
-            }
-        };
-        let may_duplicate = self.may_duplicate();
-        let unit = |test: &usize| {
-            let Test { id, estimate, .. } = &self.tests[*test];
-            let own = self.suite.own_part(id);
-            UnitPlan {
-                expected: ExpectedUnit {
-                    expected: estimate.timing.expected,
-                    late_after: estimate.late_after().filter(|_| may_duplicate),
-                },
-                extra_arguments: own.arguments,
-                extra_environment: own.environment,
-            }
-        };
-        let work = JobWork {
-            command: self.job.command(self.suite.run_arguments.clone()),
-            units: tests.iter().map(unit).collect(),
-            shape,
-            batch_overhead: self.batch_overhead,
-            merge_key: None,
-            stream_output: self.job.run.plan.spec.stream_tests,
-        };
-        let handle = self.job.submit(work).await?;
-        let submission = self.submissions.len();
-        self.submissions.push(tests.into());
-        self.events.push(
-            events_of(handle)
-                .map(move |event| (submission, event))
-                .boxed(),
-        );
-        Ok(())
-    }
-
-    /// Whether a batch that is late may be begun again elsewhere. Whoever looks into how a test behaves wants to
-    /// know how each run of it ends, and a slow one is no accident then.
-    fn may_duplicate(&self) -> bool {
-        self.suite.may_duplicate
-            && !self.job.run.plan.spec.no_duplicates
-            && self.suite.repetition.is_none()
-            && self.purpose == Purpose::Answer
     }
 
     async fn take(&mut self, submission: usize, event: TaskEvent) {
