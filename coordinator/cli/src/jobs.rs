@@ -119,6 +119,7 @@ pub fn program_job(
             only_tests: Vec::new(),
             quarantine: Vec::new(),
             repetition: None,
+            no_duplicates: false,
             shards: 0,
         })),
         ..v1::Job::default()
@@ -187,16 +188,19 @@ pub fn helper(job: &JobConfig) -> Option<(&'static str, Source)> {
 
 fn configured_suite(suite: &SuiteConfig, timeout: Option<Duration>) -> v1::Suite {
     let quarantine = suite.quarantine.iter().map(quarantined).collect();
+    let no_duplicates = !suite.may_duplicate;
     let (adapter, junit_path) = match &suite.adapter {
         SuiteAdapter::Pytest(pytest) => {
             return v1::Suite {
                 quarantine,
+                no_duplicates,
                 ..pytest.suite(timeout, suite.filters.clone())
             };
         }
         SuiteAdapter::Jest(jest) => {
             return v1::Suite {
                 quarantine,
+                no_duplicates,
                 ..jest.suite(timeout, suite.filters.clone())
             };
         }
@@ -227,6 +231,7 @@ fn configured_suite(suite: &SuiteConfig, timeout: Option<Duration>) -> v1::Suite
         },
         quarantine,
         repetition: None,
+        no_duplicates,
     }
 }
 

@@ -3,7 +3,8 @@
 //! Each slot that asks takes a share of the work left (Polychronopoulos and Kuck, 1987), so batches
 //! shrink as the work does and the last ones are short enough for all slots to end together. What is under
 //! way counts as work left (factoring: Hummel, Schonberg and Flynn, 1992), so that a slot which is early does
-//! not take too little. Units go longest first (Graham, 1969), so that nothing long is left for the end.
+//! not take too little. Units go longest first (Graham, 1969), so that nothing long is left for the end, but for
+//! those whose answers are wanted first: they are cut as if there were no others.
 //!
 //! How near this comes to the shortest time possible is measured in [`crate::simulation::sharding`].
 
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use regatta_model::UnitIndex;
 
-use crate::SchedulerConfig;
+use crate::{ExpectedUnit, SchedulerConfig};
 
 /// Units of which nothing is known are taken to last this long, so that each counts for something.
 const SHORTEST_UNIT: Duration = Duration::from_millis(1);
@@ -23,28 +24,41 @@ pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The waiting units of one task, longest first.
+/// Which of a task's units goes next: one that is wanted first, and then the longest.
+pub(crate) type UnitRank = (bool, u64);
+
+/// The waiting units of one task, in the order of their ranks.
 #[derive(Debug, Default)]
 pub(crate) struct WaitingUnits {
-    heap: BinaryHeap<(u64, Reverse<UnitIndex>)>,
+    heap: BinaryHeap<(UnitRank, Reverse<UnitIndex>)>,
     total_nanos: u64,
+    /// Of those that are wanted first.
+    first_nanos: u64,
 }
 
 impl WaitingUnits {
-    pub(crate) fn new(units: &[Duration]) -> Self {
+    pub(crate) fn new(units: &[ExpectedUnit]) -> Self {
         let mut waiting = Self {
             heap: BinaryHeap::with_capacity(units.len()),
             total_nanos: 0,
+            first_nanos: 0,
         };
-        for (expected, index) in units.iter().zip(0..) {
-            waiting.push(UnitIndex(index), expected_nanos(*expected));
+        for (unit, index) in units.iter().zip(0..) {
+            waiting.push(
+                UnitIndex(index),
+                (unit.first, expected_nanos(unit.expected)),
+            );
         }
         waiting
     }
 
-    pub(crate) fn push(&mut self, unit: UnitIndex, expected_nanos: u64) {
-        self.heap.push((expected_nanos, Reverse(unit)));
+    pub(crate) fn push(&mut self, unit: UnitIndex, rank: UnitRank) {
+        let (first, expected_nanos) = rank;
+        self.heap.push((rank, Reverse(unit)));
         self.total_nanos = self.total_nanos.saturating_add(expected_nanos);
+        if first {
+            self.first_nanos = self.first_nanos.saturating_add(expected_nanos);
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -55,42 +69,53 @@ impl WaitingUnits {
         self.heap.is_empty()
     }
 
-    /// How long the longest unit is expected to take.
-    pub(crate) fn longest_nanos(&self) -> u64 {
-        self.heap.peek().map_or(0, |(expected, _)| *expected)
+    /// The rank of the unit that goes next; the least if there is none.
+    pub(crate) fn next_rank(&self) -> UnitRank {
+        self.heap.peek().map_or((false, 0), |(rank, _)| *rank)
     }
 
     pub(crate) fn clear(&mut self) -> Vec<UnitIndex> {
-        self.total_nanos = 0;
+        (self.total_nanos, self.first_nanos) = (0, 0);
         let mut units: Vec<_> = self.heap.drain().map(|(_, Reverse(unit))| unit).collect();
         units.sort_unstable();
         units
     }
 
-    fn pop(&mut self) -> Option<(u64, UnitIndex)> {
-        let (expected, Reverse(unit)) = self.heap.pop()?;
+    fn pop(&mut self) -> Option<(UnitRank, UnitIndex)> {
+        let (rank, Reverse(unit)) = self.heap.pop()?;
+        let (first, expected) = rank;
         self.total_nanos = self.total_nanos.saturating_sub(expected);
-        Some((expected, unit))
+        if first {
+            self.first_nanos = self.first_nanos.saturating_sub(expected);
+        }
+        Some((rank, unit))
     }
 
     /// Takes the next batch out: its units in the order to run them, and their expected nanoseconds.
     ///
-    /// A unit for which `alone` holds shares its batch with no other.
+    /// A unit for which `alone` holds shares its batch with no other, and one that is wanted first with none that
+    /// is not.
     pub(crate) fn cut(
         &mut self,
         rule: &BatchRule,
         alone: impl Fn(UnitIndex) -> bool,
     ) -> (Vec<UnitIndex>, u64) {
-        let target = rule.target_nanos(self.total_nanos);
-        let Some((mut length, first)) = self.pop() else {
+        let (wanted_first, _) = self.next_rank();
+        let target = rule.target_nanos(match wanted_first {
+            true => self.first_nanos,
+            false => self.total_nanos,
+        });
+        let Some(((_, mut length), begin)) = self.pop() else {
             return (Vec::new(), 0);
         };
-        let mut units = vec![first];
-        while !alone(first) && units.len() < rule.max_units {
-            let fits = self.heap.peek().is_some_and(|(expected, Reverse(unit))| {
-                length.saturating_add(*expected) <= target && !alone(*unit)
+        let mut units = vec![begin];
+        while !alone(begin) && units.len() < rule.max_units {
+            let next = self.heap.peek();
+            let fits = next.is_some_and(|((first, expected), Reverse(unit))| {
+                let is_short = length.saturating_add(*expected) <= target;
+                is_short && *first == wanted_first && !alone(*unit)
             });
-            let Some((expected, unit)) = fits.then(|| self.pop()).flatten() else {
+            let Some(((_, expected), unit)) = fits.then(|| self.pop()).flatten() else {
                 break;
             };
             length = length.saturating_add(expected);
@@ -167,7 +192,7 @@ mod tests {
         let units: Vec<_> = units_ms
             .iter()
             .copied()
-            .map(Duration::from_millis)
+            .map(|millis| Duration::from_millis(millis).into())
             .collect();
         let config = SchedulerConfig {
             share_percent: 50,
@@ -218,8 +243,40 @@ mod tests {
     }
 
     #[test]
+    fn what_is_wanted_first_is_divided_first_and_shares_no_batch_with_the_rest() {
+        let unit = |(millis, first)| ExpectedUnit {
+            first,
+            ..Duration::from_millis(millis).into()
+        };
+        let units = [
+            (900, false),
+            (20, true),
+            (30, true),
+            (800, false),
+            (5, true),
+        ]
+        .map(unit);
+        let rule = BatchRule::new(&SchedulerConfig::default(), 2, Duration::ZERO, 0);
+        let rule = BatchRule {
+            shortest_nanos: 30_000_000,
+            floor_nanos: 30_000_000,
+            ceiling_nanos: 1_000_000_000,
+            ..rule
+        };
+        let mut waiting = WaitingUnits::new(&units);
+        let mut batches = Vec::new();
+        while !waiting.is_empty() {
+            let (batch, _) = waiting.cut(&rule, |_| false);
+            batches.push(batch.iter().map(|unit| unit.0).collect::<Vec<_>>());
+        }
+        let expected: &[&[u32]] = &[&[2], &[1, 4], &[0], &[3]];
+        assert_eq!(batches, expected);
+        assert_eq!((waiting.total_nanos, waiting.first_nanos), (0, 0));
+    }
+
+    #[test]
     fn a_unit_on_its_last_attempt_runs_alone() {
-        let units = [Duration::from_millis(5); 4];
+        let units = [Duration::from_millis(5).into(); 4];
         let rule = BatchRule::new(&SchedulerConfig::default(), 1, Duration::ZERO, 0);
         let mut waiting = WaitingUnits::new(&units);
         let alone = |unit| unit == UnitIndex(1);

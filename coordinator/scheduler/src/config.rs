@@ -81,6 +81,9 @@ pub struct SchedulerConfig {
     pub amortised_factor: u32,
     /// A batch never has more units than this, however short they are. Default: 1000.
     pub max_batch_units: usize,
+    /// No batch is late before this: what an idle slot could gain is not worth starting it again.
+    /// Default: 1 s.
+    pub earliest_late: Duration,
 }
 
 impl Default for SchedulerConfig {
@@ -111,6 +114,7 @@ impl Default for SchedulerConfig {
             overhead_factor: 4,
             amortised_factor: 50,
             max_batch_units: 1000,
+            earliest_late: Duration::from_secs(1),
         }
     }
 }

@@ -138,14 +138,15 @@ impl Scheduler {
 
     /// Ends a lease's claim to its task: from now on it is not desired.
     pub(crate) fn orphan(&mut self, id: LeaseId) {
+        self.expect_no_more(id);
         let Some(lease) = self.leases.get_mut(&id) else {
             return;
         };
         lease.task = None;
         lease.released_at = Some(self.now);
-        let pending = std::mem::take(&mut lease.pending).len();
-        self.leased_units -= pending;
-        self.queue.run_mut(lease.run).leased_units -= pending;
-        self.agents_to_tell.insert(lease.agent);
+        let agent = lease.agent;
+        let pending = std::mem::take(&mut lease.pending);
+        self.unlease(id, pending.into_iter().map(|(unit, _)| unit).collect());
+        self.agents_to_tell.insert(agent);
     }
 }

@@ -46,12 +46,34 @@ pub struct Submission {
     pub image: Option<ImageReference>,
     /// Prefer an agent that has this input root.
     pub tree: Option<Digest>,
-    /// How long each unit is expected to take. An action has one unit.
-    pub units: Vec<Duration>,
+    /// What may be leased apart. An action has one unit.
+    pub units: Vec<ExpectedUnit>,
     /// What starting a batch costs besides its units: no batch is cut much shorter than it pays.
     pub batch_overhead: Duration,
     /// Tasks of one tenant with equal keys are one piece of work; `None` is never merged.
     pub merge_key: Option<Digest>,
+}
+
+/// A unit, as its submitter expects it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ExpectedUnit {
+    /// How long it is expected to take.
+    pub expected: Duration,
+    /// How long it takes at most if nothing is amiss. A batch that takes longer than its units do at most may be
+    /// leased a second time while it runs. `None`: it is never run twice at once.
+    pub late_after: Option<Duration>,
+    /// Whether it goes before units that take longer, because its answer is wanted soon.
+    pub first: bool,
+}
+
+impl From<Duration> for ExpectedUnit {
+    /// A unit that is never run twice at once.
+    fn from(expected: Duration) -> Self {
+        Self {
+            expected,
+            ..Self::default()
+        }
+    }
 }
 
 /// What an agent says of itself.
@@ -232,8 +254,10 @@ pub struct Grant {
     pub task: TaskId,
     /// Which units, in the order to run them.
     pub units: Vec<(UnitIndex, AttemptNumber)>,
-    /// How long the oldest of them waited.
+    /// How long the oldest of them waited; nothing if another lease has them, too.
     pub queued: Duration,
+    /// The lease that has the same units and is late. What either answers first counts.
+    pub duplicates: Option<LeaseId>,
 }
 
 /// The state an agent should reach.

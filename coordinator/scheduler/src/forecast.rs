@@ -8,7 +8,7 @@ use regatta_model::UnitIndex;
 
 use crate::batch::{BatchRule, WaitingUnits, nanos};
 use crate::scheduler::Scheduler;
-use crate::{SchedulerConfig, Submission};
+use crate::{ExpectedUnit, SchedulerConfig, Submission};
 
 /// What would come of the tasks of a run, if they were submitted together and had the fleet to themselves.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -110,8 +110,8 @@ fn forecast<'a>(
     }
 }
 
-/// Lets every slot take batches until nothing waits. As in a run, the task goes next that has the longest
-/// unit waiting.
+/// Lets every slot take batches until nothing waits. As in a run, the task goes next that has the unit waiting
+/// which is wanted first, or the longest.
 fn play(config: &SchedulerConfig, tasks: &mut [Played<'_>], slots: u64) {
     let units: usize = tasks.iter().map(|task| task.waiting.len()).sum();
     let useful = slots.min(u64::try_from(units).unwrap_or(u64::MAX));
@@ -124,8 +124,7 @@ fn play(config: &SchedulerConfig, tasks: &mut [Played<'_>], slots: u64) {
         }
         let waiting = tasks.iter().enumerate();
         let waiting = waiting.filter(|(_, task)| task.slots > 0 && !task.waiting.is_empty());
-        let next =
-            waiting.max_by_key(|(index, task)| (task.waiting.longest_nanos(), Reverse(*index)));
+        let next = waiting.max_by_key(|(index, task)| (task.waiting.next_rank(), Reverse(*index)));
         let Some(next) = next.map(|(index, _)| index) else {
             continue;
         };
@@ -135,13 +134,12 @@ fn play(config: &SchedulerConfig, tasks: &mut [Played<'_>], slots: u64) {
 }
 
 /// max(longest, total / slots).
-fn lower_bound<'a>(
-    units: impl Iterator<Item = &'a Duration> + Clone,
-    slots: u64,
-) -> Option<Duration> {
+fn lower_bound<'a>(units: impl Iterator<Item = &'a ExpectedUnit>, slots: u64) -> Option<Duration> {
     let slots = u32::try_from(slots).unwrap_or(u32::MAX);
-    let share = units.clone().sum::<Duration>().checked_div(slots)?;
-    Some(share.max(units.max().copied().unwrap_or_default()))
+    let (sum, longest) = units.fold((Duration::ZERO, Duration::ZERO), |(sum, longest), unit| {
+        (sum + unit.expected, longest.max(unit.expected))
+    });
+    Some(sum.checked_div(slots)?.max(longest))
 }
 
 impl Played<'_> {
@@ -170,11 +168,11 @@ impl Played<'_> {
         let longest = units
             .iter()
             .zip(0..)
-            .max_by_key(|(unit, index)| (**unit, Reverse(*index)));
+            .max_by_key(|(unit, index)| (unit.expected, Reverse(*index)));
         let ends = self.batches.iter().map(|batch| batch.begins + batch.takes);
         TaskForecast {
             slots: self.slots,
-            work: units.iter().sum(),
+            work: units.iter().map(|unit| unit.expected).sum(),
             longest: longest.map(|(_, index)| UnitIndex(index)),
             lower_bound: lower_bound(units.iter(), self.slots),
             makespan: (self.slots > 0).then(|| ends.max().unwrap_or_default()),
@@ -194,7 +192,7 @@ mod tests {
             units: units_ms
                 .iter()
                 .copied()
-                .map(Duration::from_millis)
+                .map(|millis| Duration::from_millis(millis).into())
                 .collect(),
             batch_overhead: Duration::from_millis(10),
             ..submission(1)
@@ -243,7 +241,7 @@ mod tests {
         let mut fixture = Fixture::new(SchedulerConfig::default());
         fixture.connect("a", offer(4));
         let told = fixture.scheduler.forecast(&[Submission {
-            units: race.tests.iter().map(|test| test.expected).collect(),
+            units: race.tests.iter().map(|test| test.expected.into()).collect(),
             batch_overhead: overhead,
             ..submission(1)
         }]);

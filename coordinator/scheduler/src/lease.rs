@@ -1,6 +1,8 @@
 //! A batch of units at an agent.
 
-use regatta_model::{FencingToken, LeaseId, Resources, TaskId, Timestamp, UnitIndex};
+use regatta_model::{
+    AttemptNumber, FencingToken, LeaseId, Resources, TaskId, Timestamp, UnitIndex,
+};
 
 use crate::fleet::AgentKey;
 use crate::queue::RunKey;
@@ -18,8 +20,12 @@ pub(crate) struct Lease {
     pub(crate) task: Option<TaskKey>,
     /// On whose account.
     pub(crate) run: RunKey,
-    /// Units without an outcome.
-    pub(crate) pending: Vec<UnitIndex>,
+    /// Units without an outcome, in the order to run them, and the attempts that they are here.
+    pub(crate) pending: Vec<(UnitIndex, AttemptNumber)>,
+    /// The other lease of the same units, if they are leased twice.
+    pub(crate) twin: Option<LeaseId>,
+    /// When it will be late, if it can be and is not.
+    pub(crate) late_at: Option<Timestamp>,
     pub(crate) resources: Resources,
     pub(crate) granted_at: Timestamp,
     /// Since when it is not desired.
@@ -50,12 +56,16 @@ impl Lease {
         was_told || (first_of_connection && self.was_held)
     }
 
-    /// Takes a unit out of those without an outcome; false if it is none of them.
-    pub(crate) fn resolve(&mut self, unit: UnitIndex) -> bool {
-        let position = self.pending.iter().position(|pending| *pending == unit);
-        position.is_some_and(|position| {
-            self.pending.remove(position);
-            true
-        })
+    /// Takes a unit out of those without an outcome, and says which attempt it was here; `None` if it is none
+    /// of them.
+    pub(crate) fn resolve(&mut self, unit: UnitIndex) -> Option<AttemptNumber> {
+        let mut pending = self.pending.iter();
+        let position = pending.position(|(pending, _)| *pending == unit)?;
+        let (_, attempt) = self.pending.remove(position);
+        Some(attempt)
+    }
+
+    pub(crate) fn awaits(&self, unit: UnitIndex) -> bool {
+        self.pending.iter().any(|(pending, _)| *pending == unit)
     }
 }

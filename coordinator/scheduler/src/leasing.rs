@@ -15,12 +15,11 @@ impl Scheduler {
         let Some(task) = lease.task.filter(|_| !lease.pending.is_empty()) else {
             return;
         };
-        let (agent, run) = (lease.agent, lease.run);
+        let agent = lease.agent;
         let lost = std::mem::take(&mut lease.pending);
-        self.leased_units -= lost.len();
-        self.queue.run_mut(run).leased_units -= lost.len();
+        let lost = lost.into_iter().map(|(unit, _)| unit).collect();
         self.blame(id);
-        for unit in lost {
+        for unit in self.unlease(id, lost) {
             self.lose_unit(task, unit, agent, reason);
         }
         self.release(id);
@@ -29,6 +28,7 @@ impl Scheduler {
 
     /// Ends a lease that has every outcome: it is not desired any more.
     pub(crate) fn release(&mut self, id: LeaseId) {
+        self.expect_no_more(id);
         let Some(lease) = self.leases.get_mut(&id) else {
             return;
         };

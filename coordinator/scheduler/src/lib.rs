@@ -9,7 +9,8 @@
 //! - Every unit of an accepted task ends in exactly one [`Effect::UnitAnswered`] or
 //!   [`Effect::UnitFailed`] for each of its submitters, and then the task in one
 //!   [`Effect::TaskFinished`].
-//! - A unit has at most one lease whose token is valid. Tokens grow, across restarts too.
+//! - A unit has at most one lease whose token is valid, or two if the first is late, no unit of its task
+//!   waits, and nothing waits that the second's agent could run. Tokens grow, across restarts too.
 //! - An agent is never granted more than it offers; what it gives back counts only once it says that
 //!   nothing of it runs any more.
 //! - Nothing waits for ever: work that no agent can run is given up in time ([`Step::wake_at`]), work
@@ -29,11 +30,13 @@ mod batch;
 mod cancel;
 mod class;
 mod config;
+mod duplicate;
 mod ending;
 mod event;
 mod fleet;
 mod forecast;
 mod free_index;
+mod grant;
 mod kind;
 mod lease;
 mod leasing;
@@ -59,8 +62,8 @@ mod token;
 
 pub use config::SchedulerConfig;
 pub use event::{
-    AdmissionError, AgentState, DesiredAgent, DesiredLease, Effect, Event, Grant, HeldLease, Offer,
-    OutcomeKind, Record, Step, Submission, UnitError, UnitOutcome,
+    AdmissionError, AgentState, DesiredAgent, DesiredLease, Effect, Event, ExpectedUnit, Grant,
+    HeldLease, Offer, OutcomeKind, Record, Step, Submission, UnitError, UnitOutcome,
 };
 pub use forecast::{BatchForecast, Forecast, TaskForecast};
 pub use scheduler::Scheduler;

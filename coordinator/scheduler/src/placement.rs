@@ -1,21 +1,14 @@
 //! Bringing tasks and agents together.
 
-use crate::batch::BatchRule;
 use crate::fleet::{AgentKey, ClassKey};
-use crate::lease::Lease;
 use crate::queue::{Lane, Queued, Turn};
 use crate::scheduler::Scheduler;
 use crate::task::TaskKey;
-use crate::{Effect, Grant};
 
 /// How many tasks are looked at for one slot of an agent: what affinity may cost.
 const TASK_LOOK_AHEAD: usize = 8;
 /// How often a task may be passed over for one that is warmer, before it goes first come what may.
 const PASS_OVER_LIMIT: u8 = 16;
-
-fn was_lost(unit: &crate::task::Unit) -> bool {
-    unit.attempts > 0
-}
 
 impl Scheduler {
     /// Fills what has become free and places what has become due.
@@ -64,7 +57,7 @@ impl Scheduler {
         }
         for (turn, queued) in self.queue.due(class) {
             let task = &self.tasks[queued.task];
-            if let Some(agent) = self.fleet.best_agent(task, self.now) {
+            if let Some(agent) = self.fleet.best_agent(task, self.now, None) {
                 return Some((turn, queued.task, agent));
             }
             if !self.fleet.avoids_any(task, self.now) {
@@ -148,7 +141,7 @@ impl Scheduler {
 
     /// Notes that a class is granted something: it is passed over no longer, unless it took a reservation
     /// to bring it about.
-    fn end_passing_over(&mut self, class: ClassKey, agent: AgentKey) {
+    pub(crate) fn end_passing_over(&mut self, class: ClassKey, agent: AgentKey) {
         if self.fleet.agents[agent].reserved_for == Some(class) {
             self.end_reservation(agent);
             return;
@@ -156,76 +149,5 @@ impl Scheduler {
         let class = &mut self.fleet.classes[class];
         class.passed_over_since = None;
         class.reserved_in_vain = None;
-    }
-
-    /// Leases the next batch of a task to an agent.
-    fn grant(&mut self, key: TaskKey, agent_key: AgentKey) {
-        self.end_passing_over(self.tasks[key].class, agent_key);
-        let task = &mut self.tasks[key];
-        let class = &self.fleet.classes[task.class];
-        let running_nanos = task.running_nanos(self.now);
-        let rule = BatchRule::new(&self.config, class.slots, task.overhead, running_nanos);
-        let (units, last_try) = (&task.units, self.config.max_attempts.saturating_sub(1));
-        let alone = |unit: regatta_model::UnitIndex| {
-            let entry = units.get(unit.0 as usize);
-            entry.is_some_and(|entry| entry.attempts > 0 && entry.attempts >= last_try)
-        };
-        let (batch, length_nanos) = task.waiting.cut(&rule, alone);
-        let lost = batch
-            .iter()
-            .filter(|unit| units.get(unit.0 as usize).is_some_and(was_lost));
-        task.lost_waiting = task.lost_waiting.saturating_sub(lost.count());
-        let charged_nanos = length_nanos.saturating_add(crate::batch::nanos(task.overhead));
-        let attempts = batch.iter().map(|unit| (*unit, task.begin_attempt(*unit)));
-        let attempts: Vec<_> = attempts.collect();
-        let (run, waiting_since) = (task.run, task.waiting_since);
-        let granted_for = task.submitters.first().map(|submitter| submitter.task);
-        let Some(granted_for) = granted_for else {
-            return;
-        };
-        let (id, token, reserved) = self.tokens.grant();
-        task.begin_lease(id, self.now, charged_nanos);
-        self.step.commit.extend(reserved);
-        let resources = class.resources;
-        self.end_waiting(key, batch.len());
-        self.file(key);
-        self.queue.charge(run, batch.len(), charged_nanos);
-        self.leased_units += batch.len();
-        let agent = &mut self.fleet.agents[agent_key];
-        agent.leases.insert(id);
-        agent.occupy(&resources);
-        let granted = Grant {
-            lease: id,
-            token,
-            agent: agent.id.clone(),
-            task: granted_for,
-            units: attempts,
-            queued: self.now.since(waiting_since),
-        };
-        self.fleet.relist(agent_key);
-        self.leases.insert(
-            id,
-            Lease {
-                id,
-                token,
-                agent: agent_key,
-                granted_for,
-                task: Some(key),
-                run,
-                pending: batch,
-                resources,
-                granted_at: self.now,
-                released_at: None,
-                charged_nanos,
-                acknowledged: 0,
-                first_version: None,
-                first_reported: None,
-                was_held: false,
-                vacated: false,
-                blamed: false,
-            },
-        );
-        self.agents_to_tell.insert(agent_key);
-        self.effect(Effect::Granted(granted));
     }
 }

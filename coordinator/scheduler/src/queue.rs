@@ -290,10 +290,9 @@ impl FairQueue {
     }
 
     /// Notes a new lease of a run and charges the run what it is expected to take.
-    pub(crate) fn charge(&mut self, run_key: RunKey, units: usize, slot_nanos: u64) {
+    pub(crate) fn charge(&mut self, run_key: RunKey, slot_nanos: u64) {
         let run = &mut self.runs[run_key];
         run.leases += 1;
-        run.leased_units += units;
         let tenant = &mut self.tenants[run.tenant];
         tenant.run_floor = tenant.run_floor.max(run.received);
         self.floor = self.floor.max(tenant.received);

@@ -90,8 +90,13 @@ impl Scheduler {
         };
         lease.was_held = true;
         let first_reported = *lease.first_reported.get_or_insert(sequence);
+        let before = lease.acknowledged;
         for outcome in held.outcomes {
             self.take_outcome(id, outcome);
+        }
+        let after = self.leases.get(&id).map(|lease| lease.acknowledged);
+        if after > Some(before) {
+            self.progress(id);
         }
         if held.finished {
             self.lose_lease(id, "the agent ended it without an outcome");
@@ -125,32 +130,25 @@ impl Scheduler {
             return;
         }
         lease.acknowledged += 1;
-        let (agent, task, run) = (lease.agent, lease.task, lease.run);
-        let is_pending = lease.resolve(outcome.unit);
+        let (agent, task) = (lease.agent, lease.task);
+        let attempt = lease.resolve(outcome.unit);
         let is_done = lease.pending.is_empty();
         self.agents_to_tell.insert(agent);
-        let Some(task) = task.filter(|_| is_pending) else {
+        let Some((task, attempt)) = task.zip(attempt) else {
             self.fence_outcome(id, agent, &outcome.kind);
             return;
         };
-        self.leased_units -= 1;
-        self.queue.run_mut(run).leased_units -= 1;
-        match &outcome.kind {
-            OutcomeKind::Unsuitable(reason) if self.may_suit_another(task, outcome.unit) => {
-                self.lose_unit(task, outcome.unit, agent, reason);
+        if let OutcomeKind::Infrastructure(_) | OutcomeKind::Cancelled = &outcome.kind {
+            self.blame(id);
+        }
+        if let Some(reason) = self.loss(id, task, &outcome) {
+            for unit in self.unlease(id, vec![outcome.unit]) {
+                self.lose_unit(task, unit, agent, reason);
             }
-            OutcomeKind::Answered | OutcomeKind::Unsuitable(_) => {
-                self.take_answer(id, task, agent, &outcome);
-            }
-            OutcomeKind::Unreachable(reason) => self.lose_unit(task, outcome.unit, agent, reason),
-            OutcomeKind::Infrastructure(reason) => {
-                self.blame(id);
-                self.lose_unit(task, outcome.unit, agent, reason);
-            }
-            OutcomeKind::Cancelled => {
-                self.blame(id);
-                self.lose_unit(task, outcome.unit, agent, "stopped by the agent");
-            }
+        } else {
+            self.withdraw_from_twin(id, outcome.unit);
+            self.unlease(id, vec![outcome.unit]);
+            self.take_answer(id, task, attempt, &outcome);
         }
         if is_done {
             self.release(id);
@@ -158,21 +156,42 @@ impl Scheduler {
         self.conclude(task);
     }
 
+    /// Why a unit is lost, if its outcome is no answer.
+    fn loss<'outcome>(
+        &self,
+        id: LeaseId,
+        task: TaskKey,
+        outcome: &'outcome UnitOutcome,
+    ) -> Option<&'outcome str> {
+        let unit = outcome.unit;
+        match &outcome.kind {
+            OutcomeKind::Answered => None,
+            OutcomeKind::Unsuitable(reason) => {
+                let another = self.is_shared(id, unit) || self.may_suit_another(task, unit);
+                another.then_some(reason)
+            }
+            OutcomeKind::Unreachable(reason) | OutcomeKind::Infrastructure(reason) => Some(reason),
+            OutcomeKind::Cancelled => Some("stopped by the agent"),
+        }
+    }
+
     fn take_answer(
         &mut self,
         lease: LeaseId,
         task: TaskKey,
-        agent: AgentKey,
+        attempt: AttemptNumber,
         outcome: &UnitOutcome,
     ) {
+        let Some(agent) = self.leases.get(&lease).map(|lease| lease.agent) else {
+            return;
+        };
         self.fleet.agents[agent].consecutive_losses = 0;
-        let unit = self.tasks[task].unit(outcome.unit);
         let answer = Answer {
             lease,
             index: outcome.index,
             agent: self.fleet.agents[agent].id.clone(),
             slot: outcome.slot,
-            attempt: AttemptNumber(unit.map_or(1, |unit| unit.attempts)),
+            attempt,
         };
         self.answer_unit(task, outcome.unit, answer);
     }

@@ -35,6 +35,8 @@ pub struct Scheduler {
     pub(crate) queue: FairQueue,
     pub(crate) fleet: Fleet,
     pub(crate) leases: Lookup<LeaseId, Lease>,
+    /// Leases that are late and that no other has the units of.
+    pub(crate) late: BTreeSet<LeaseId>,
     pub(crate) tokens: TokenSource,
     pub(crate) timers: Timers,
     /// Whether the fleet had an agent when the last step ended.
@@ -68,6 +70,7 @@ impl Scheduler {
             queue: FairQueue::default(),
             fleet: Fleet::default(),
             leases: Lookup::default(),
+            late: BTreeSet::new(),
             timers: Timers::default(),
             had_live_agents: false,
             agents_to_fill: BTreeSet::new(),
@@ -92,6 +95,7 @@ impl Scheduler {
         }
         self.review_satisfiability();
         self.place();
+        self.duplicate_late();
         self.tell_agents();
         self.fleet.forget_idle_classes();
         self.step.wake_at = self.timers.next();
@@ -119,6 +123,7 @@ impl Scheduler {
             Timer::RetryAnywhere(class) => self.retry_anywhere(class),
             Timer::Overdue(agent) => self.review_overdue(agent),
             Timer::Reserved(agent) => self.end_reservation_in_vain(agent),
+            Timer::Late(lease) => self.find_late(lease),
         }
     }
 

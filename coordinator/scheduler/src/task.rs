@@ -1,18 +1,19 @@
 //! A piece of work and its units.
 
 use std::cmp::Reverse;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use regatta_model::{
     AgentId, AttemptNumber, Digest, LeaseId, SlotIndex, TaskId, Timestamp, UnitIndex,
 };
 
-use crate::UnitError;
 use crate::affinity::Wish;
-use crate::batch::{WaitingUnits, expected_nanos};
+use crate::batch::{WaitingUnits, expected_nanos, nanos};
 use crate::fleet::{AgentKey, ClassKey};
 use crate::queue::{Place, RunKey};
 use crate::slab::Key;
+use crate::{ExpectedUnit, UnitError};
 
 pub(crate) type TaskKey = Key<Task>;
 
@@ -65,7 +66,10 @@ pub(crate) struct Submitter {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Unit {
     pub(crate) expected_nanos: u64,
+    /// How long it takes at most; `None` if it is never run twice at once.
+    pub(crate) late_nanos: Option<NonZeroU64>,
     pub(crate) attempts: u32,
+    pub(crate) first: bool,
     pub(crate) open: bool,
 }
 
@@ -106,13 +110,23 @@ impl Task {
     }
 
     /// The units of a submission, none of them tried.
-    pub(crate) fn units_of(expected: &[Duration]) -> Box<[Unit]> {
-        let unit = |expected: &Duration| Unit {
-            expected_nanos: expected_nanos(*expected),
+    pub(crate) fn units_of(submitted: &[ExpectedUnit]) -> Box<[Unit]> {
+        let unit = |unit: &ExpectedUnit| Unit {
+            expected_nanos: expected_nanos(unit.expected),
+            late_nanos: unit
+                .late_after
+                .map(|after| NonZeroU64::new(nanos(after)).unwrap_or(NonZeroU64::MIN)),
             attempts: 0,
+            first: unit.first,
             open: true,
         };
-        expected.iter().map(unit).collect()
+        submitted.iter().map(unit).collect()
+    }
+
+    /// How long units take at most, one after the other; `None` if one of them is never run twice at once.
+    pub(crate) fn late_nanos(&self, units: impl Iterator<Item = UnitIndex>) -> Option<u64> {
+        let mut late = units.map(|unit| self.unit(unit)?.late_nanos);
+        late.try_fold(0, |sum: u64, late| Some(sum.saturating_add(late?.get())))
     }
 
     /// Its rank in the queue of its run.
@@ -120,7 +134,7 @@ impl Task {
         Place {
             priority: self.priority,
             window: self.window,
-            longest_nanos: Reverse(self.waiting.longest_nanos()),
+            next_unit: Reverse(self.waiting.next_rank()),
             arrival: self.arrival,
         }
     }
@@ -131,8 +145,11 @@ impl Task {
 
     /// Puts a unit back among those that wait.
     pub(crate) fn requeue(&mut self, unit: UnitIndex) {
-        if let Some(expected) = self.unit(unit).map(|unit| unit.expected_nanos) {
-            self.waiting.push(unit, expected);
+        if let Some(rank) = self
+            .unit(unit)
+            .map(|unit| (unit.first, unit.expected_nanos))
+        {
+            self.waiting.push(unit, rank);
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod behaviour;
 mod bounds;
+mod duplicates;
 mod fairness;
 pub(crate) mod fixture;
 mod invariants;

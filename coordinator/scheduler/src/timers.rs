@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use regatta_model::Timestamp;
+use regatta_model::{LeaseId, Timestamp};
 
 use crate::fleet::{AgentKey, ClassKey};
 
@@ -23,6 +23,8 @@ pub(crate) enum Timer {
     Overdue(AgentKey),
     /// The agent has been kept free for a class for long enough.
     Reserved(AgentKey),
+    /// The lease takes longer than it should.
+    Late(LeaseId),
 }
 
 /// Deadlines, soonest first. Each timer is set at most once at a time, by whoever remembers when.

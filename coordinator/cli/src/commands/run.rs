@@ -122,6 +122,7 @@ pub(super) async fn prepare(
         jobs: configured_jobs(chosen, pipeline, &roots),
         max_failures: how.max_failures,
         skip_cache_lookup: how.report.no_cache,
+        no_duplicates: how.report.no_duplicates,
         audit_percent: how.report.audit_hits,
         stream_tests: how.report.live_output,
         description: how.description,

@@ -27,6 +27,7 @@ const CTEST: [&str; 3] = ["ctest", "--test-dir", "build"];
 const SUITE_KEYS: &[&str] = &[
     "adapter",
     "discover",
+    "duplicate",
     "filters",
     "junit",
     "quarantine",
@@ -128,6 +129,7 @@ fn read_suite(section: &Section<'_>) -> Result<SuiteConfig, ConfigError> {
         adapter,
         filters: filters.into_iter().map(Spanned::into_inner).collect(),
         quarantine: read_quarantine(section)?,
+        may_duplicate: section.boolean("duplicate")?.unwrap_or(true),
     })
 }
 

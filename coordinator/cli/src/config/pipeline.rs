@@ -90,6 +90,8 @@ pub struct SuiteConfig {
     pub filters: Vec<String>,
     /// Tests whose failures do not count for now.
     pub quarantine: Vec<QuarantinedTest>,
+    /// Whether tests that take much longer than they should may be begun again elsewhere.
+    pub may_duplicate: bool,
 }
 
 /// How a suite's commands are spoken to.

@@ -30,6 +30,9 @@ pub struct ReportArguments {
     /// hold [default: the coordinator's share, in runs that execute anything]
     #[arg(long, value_name = "PERCENT", conflicts_with = "no_cache", value_parser = parse_percent)]
     pub audit_hits: Option<f64>,
+    /// Never begin tests a second time while the first is under way, however late it is
+    #[arg(long)]
+    pub no_duplicates: bool,
     /// One test many times instead of every test once: `regatta flake`
     #[arg(skip)]
     pub repeat: Option<Repeat>,

@@ -47,8 +47,13 @@ class Listing:
     def __init__(self):
         self.tests = []
 
+    def pytest_collectreport(self, report):
+        # A module that is skipped as it is loaded is one skipped test to pytest; none of its own is known.
+        if report.skipped:
+            self.tests.append(report.nodeid)
+
     def pytest_collection_finish(self, session):
-        self.tests = [item.nodeid for item in session.items]
+        self.tests += [item.nodeid for item in session.items]
 
 
 class Report:
@@ -83,6 +88,7 @@ class Runner:
         self.report = report
         self.seconds = seconds
         self.phases = []
+        self.any_module_skipped = False
         # pytest has a test's error output captured; this is where nobody captures anything.
         self.errors = os.fdopen(os.dup(2), "w")
 
@@ -92,6 +98,11 @@ class Runner:
         paths = [os.path.join(root, file) for file in self.files]
         if all(map(os.path.exists, paths)):
             config.args[:] = paths
+
+    def pytest_collectreport(self, report):
+        if report.skipped and report.nodeid in self.wanted:
+            self.any_module_skipped = True
+            self.report.put(f'<testcase name={attribute(report.nodeid)} time="0">{skip(report)}</testcase>\n')
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config, items):
@@ -183,7 +194,8 @@ def run_tests(junit, seconds, *arguments):
     with open(file[1:], encoding="utf-8") as wanted:
         wanted = wanted.read().split("\n")[:-1]
     runner = Runner(wanted, Report(junit), float(seconds))
-    return pytest.main(serially(arguments), plugins=[runner])
+    code = pytest.main(serially(arguments), plugins=[runner])
+    return 0 if code == NO_TESTS and runner.any_module_skipped else code
 
 
 # Processes that tests spawn load this module, too.

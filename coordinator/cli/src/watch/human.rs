@@ -347,7 +347,7 @@ mod tests {
 |
 |       FLAKY [   0.250s] alpha shaky
 #       RETRY alpha slow (agent one: the machine went away)
-#        SLOW [> 60.000s] alpha slow (still running, on two)
+#        SLOW [> 60.000s] alpha slow (still running, on two; begun again on three, since it is late)
 |        PASS [  61.000s] alpha slow
 |------------
 |     Summary [  70.000s] 4 tests run: 3 passed (1 flaky), 1 failed, 1 cached, 1 skipped

@@ -16,7 +16,7 @@
 //! | `hits-audited` | `job`, `agreed`: cached passes that were executed again, and passed |
 //! | `test-retried` | as `test`, of the failed attempt, and `next_attempt` |
 //! | `build-retried` | as `job-finished`, of the failed attempt, and `next_attempt` |
-//! | `test-slow` | `job`, `test`, `others`, `running`, `agent`: it still runs, and `others` with it |
+//! | `test-slow` | `job`, `test`, `others`, `running`, `agent`, `duplicate_agent`?: it still runs, and `others` with it; another agent begins them again |
 //! | `output` | `job`, `test`?, `stream` (`stdout`, `stderr`), `offset`, `text` |
 //! | `job-finished` | `job`, `status` (`passed`, `failed`, `cancelled`, `not-run`, `unknown`), `failure_class`?, `message`?, `cached`, `duration`, `attempts`? (of a build; more than one that ends in `passed` are flaky), `counts`?, `exit_code`?, `agent`?, `slot`?, `image`? |
 //! | `warning` | `job`?, `message` |
@@ -154,6 +154,7 @@ impl<W: Write> JsonReport<W> {
                 others: slow.others,
                 running: shown_duration(slow.running.as_ref()).as_secs_f64(),
                 agent: &slow.agent_id,
+                duplicate_agent: &slow.duplicate_agent_id,
             }),
             Event::Warning(warning) => self.write(&Line::Warning {
                 job: &warning.job,

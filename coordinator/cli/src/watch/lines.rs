@@ -92,7 +92,11 @@ impl Paint {
         if slow.others > 0 {
             let _infallible = write!(line, " or one of {} others of its batch", slow.others);
         }
-        let _infallible = write!(line, " (still running, on {})", slow.agent_id);
+        let again = match slow.duplicate_agent_id.as_str() {
+            "" => String::new(),
+            agent => format!("; begun again on {agent}, since it is late"),
+        };
+        let _infallible = write!(line, " (still running, on {}{again})", slow.agent_id);
         line
     }
 

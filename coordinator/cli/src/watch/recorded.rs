@@ -136,6 +136,7 @@ pub(super) fn mixed_run() -> Vec<v1::RunEvent> {
             others: 0,
             running: milliseconds(60_000),
             agent_id: "two".to_owned(),
+            duplicate_agent_id: "three".to_owned(),
         }),
         finished(vec![test("slow", v1::TestStatus::Passed, 61_000)]),
         Event::JobFinished(v1::JobFinished {

@@ -74,6 +74,12 @@ def test_reads_a_file():
 class TestUnit(unittest.TestCase):
     def test_method(self): self.assertEqual(1, 1)
 "#;
+/// One skipped test to pytest, which knows of none in it.
+const SKIPPED_MODULE: &str = r#"
+import pytest
+pytest.skip("not this file", allow_module_level=True)
+def test_never_known(): pass
+"#;
 const BAD: &str = r#"
 import multiprocessing, os, time, pytest
 def test_before(): pass
@@ -110,6 +116,7 @@ fn pytest_suites_run_as_pytest_would() {
         ("pytest.ini", "[pytest]\naddopts = -x -v\n"),
         ("good/test_good.py", GOOD),
         ("good/sub/test_more.py", "def test_one(): pass\n"),
+        ("good/test_module.py", SKIPPED_MODULE),
         ("bad/test_bad.py", BAD),
         ("data/ü", "here"),
     ];
@@ -140,6 +147,7 @@ fn pytest_suites_run_as_pytest_would() {
             ("good/test_good.py::test_reads_a_file", status, ""),
             ("good/test_good.py::TestUnit::test_method", status, ""),
             ("good/sub/test_more.py::test_one", status, ""),
+            ("good/test_module.py", "skipped", "not this file"),
         ]
     };
     check(&ended, "good", &good("passed"));

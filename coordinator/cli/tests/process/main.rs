@@ -15,6 +15,7 @@ mod bad_input;
 mod crashes;
 #[path = "../docker/faults.rs"]
 mod faults;
+mod first_failure;
 #[path = "../docker/flake.rs"]
 mod flake;
 #[path = "../fixture/fleet.rs"]
@@ -35,6 +36,7 @@ mod program;
 mod quarantine;
 #[path = "../../../ledger/tests/postgres/small_disk.rs"]
 mod small_disk;
+mod stragglers;
 #[path = "../docker/terminal.rs"]
 mod terminal;
 

@@ -78,7 +78,7 @@ fn submission(index: usize) -> Result<Submission, Box<dyn Error>> {
         },
         image: Some(format!("registry.example/image-{}:latest", index % 8).parse()?),
         tree: Some(name),
-        units: vec![Duration::from_micros(1000 + number * 7919 % 100_000)],
+        units: vec![Duration::from_micros(1000 + number * 7919 % 100_000).into()],
         batch_overhead: Duration::from_millis(5),
         merge_key: Some(name),
     })

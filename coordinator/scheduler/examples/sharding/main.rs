@@ -159,6 +159,7 @@ const fn name_of(scenario: Scenario) -> &'static str {
         Scenario::ExactHistory => "exact history",
         Scenario::NoisyHistory => "noise, uneven, staggered",
         Scenario::NoHistory => "no history",
+        Scenario::Stall => "one machine stops",
     }
 }
 

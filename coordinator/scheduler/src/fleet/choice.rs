@@ -36,26 +36,29 @@ impl Fleet {
     /// The agent that a task would best run on now: one that has its input tree, else one that has its
     /// image, else the one with the most free.
     ///
-    /// Of the agents that have the tree or the image a few are looked at, other ones for each task.
-    pub(crate) fn best_agent(&self, task: &Task, now: Timestamp) -> Option<AgentKey> {
-        if !self.is_ready() {
-            return None;
-        }
-        let of_tree = self.warm_agents(task, task.wish.tree);
-        self.best_of(task, now, of_tree).or_else(|| {
-            let of_image = self.warm_agents(task, task.wish.image);
-            self.best_of(task, now, of_image.chain(self.most_free(task, now)))
-        })
-    }
-
-    fn best_of(
+    /// Of the agents that have the tree or the image a few are looked at, other ones for each task. One may be
+    /// left out.
+    pub(crate) fn best_agent(
         &self,
         task: &Task,
         now: Timestamp,
-        agents: impl Iterator<Item = AgentKey>,
+        besides: Option<AgentKey>,
     ) -> Option<AgentKey> {
+        if !self.is_ready() {
+            return None;
+        }
+        let may_be = |key: &AgentKey| Some(*key) != besides && !self.must_avoid(task, *key, now);
+        let of_tree = self.warm_agents(task, task.wish.tree);
+        self.best_of(task, of_tree.filter(may_be)).or_else(|| {
+            let of_image = self.warm_agents(task, task.wish.image);
+            let of_image = of_image.filter(may_be);
+            self.best_of(task, of_image.chain(self.most_free(task, may_be)))
+        })
+    }
+
+    fn best_of(&self, task: &Task, agents: impl Iterator<Item = AgentKey>) -> Option<AgentKey> {
         agents
-            .filter(|key| self.can_take(task, *key, now))
+            .filter(|key| self.can_take(task, *key))
             .min_by_key(|key| {
                 let agent = &self.agents[*key];
                 let coldness = agent.warmth.coldness(task.wish);
@@ -63,13 +66,12 @@ impl Fleet {
             })
     }
 
-    fn can_take(&self, task: &Task, key: AgentKey, now: Timestamp) -> bool {
+    fn can_take(&self, task: &Task, key: AgentKey) -> bool {
         let agent = &self.agents[key];
         let class = &self.classes[task.class];
         let free = agent.listed.free;
         free.is_some_and(|free| class.resources.fits_in(&free.resources))
             && self.can_run(agent, class)
-            && !self.must_avoid(task, key, now)
     }
 
     /// Some of the agents that have something ready, beginning at a place that the task's arrival picks,
@@ -85,14 +87,17 @@ impl Fleet {
     }
 
     /// For each kind that is ready for a task, the few agents with the most free on which it fits.
-    fn most_free(&self, task: &Task, now: Timestamp) -> impl Iterator<Item = AgentKey> {
+    fn most_free(
+        &self,
+        task: &Task,
+        may_be: impl Fn(&AgentKey) -> bool + Copy,
+    ) -> impl Iterator<Item = AgentKey> {
         let class = &self.classes[task.class];
         let ready = self.ready_kinds.iter().map(|kind| &self.kinds[*kind]);
         let meeting = ready.filter(|kind| kind.asked.contains(&class.asked));
         meeting.flat_map(move |kind| {
             let fitting = kind.free.fitting(class.resources);
-            let others = fitting.filter(move |agent| !self.must_avoid(task, *agent, now));
-            others.take(FREE_LOOK_AHEAD)
+            fitting.filter(may_be).take(FREE_LOOK_AHEAD)
         })
     }
 }

@@ -3,10 +3,11 @@
 use std::cmp::Reverse;
 use std::ops::RangeInclusive;
 
+use crate::batch::UnitRank;
 use crate::fleet::ClassKey;
 
-/// A task's rank among those of its run: priority, then when it came, roughly, then the longest, then
-/// the first to arrive.
+/// A task's rank among those of its run: priority, then when it came, roughly, then what is wanted first, then
+/// the longest, then the first to arrive.
 ///
 /// The longest go first so that nothing long is left for the end; but only among those that came within
 /// one window, so that the short ones do not wait for ever behind longer ones that keep coming.
@@ -14,7 +15,7 @@ use crate::fleet::ClassKey;
 pub(crate) struct Place {
     pub(crate) priority: i32,
     pub(crate) window: u64,
-    pub(crate) longest_nanos: Reverse<u64>,
+    pub(crate) next_unit: Reverse<UnitRank>,
     pub(crate) arrival: u64,
 }
 

@@ -25,6 +25,7 @@ pub(crate) struct Model {
     pub(crate) failed: usize,
     pub(crate) retried: usize,
     pub(crate) fenced: usize,
+    pub(crate) duplicated: usize,
     pub(crate) lost_agents: usize,
 }
 
@@ -35,8 +36,10 @@ type FencingTokenOrNone = Option<FencingToken>;
 struct Work {
     submitters: BTreeSet<TaskId>,
     open: BTreeSet<UnitIndex>,
-    /// The lease whose token is valid for each unit.
-    valid: BTreeMap<UnitIndex, LeaseId>,
+    /// The leases whose tokens are valid for each unit: one, or one that was late and its duplicate.
+    valid: BTreeMap<UnitIndex, BTreeSet<LeaseId>>,
+    /// The leases that have, or had, a duplicate.
+    duplicated: BTreeSet<LeaseId>,
     answers: BTreeMap<UnitIndex, LeaseId>,
     /// When a machine last lost some of it.
     lost_at: Option<Timestamp>,
@@ -199,14 +202,26 @@ impl Model {
         };
         for (unit, _) in &grant.units {
             ensure(work.open.contains(unit), "each_unit_answered_once", grant)?;
-            let other = work.valid.insert(*unit, grant.lease);
+            let holders = work.valid.entry(*unit).or_default();
             ensure(
-                other.is_none(),
+                holders.iter().copied().eq(grant.duplicates),
                 "none_leased_twice_under_valid_tokens",
-                (grant, other),
+                (grant, &holders),
             )?;
+            holders.insert(grant.lease);
         }
-        Ok(())
+        let Some(original) = grant.duplicates else {
+            return Ok(());
+        };
+        let all_are_leased = work.open.len() == work.valid.len();
+        let is_first = work.duplicated.insert(original) && work.duplicated.insert(grant.lease);
+        let elsewhere = self.grants.get(&original).map(|it| &it.agent) != Some(&grant.agent);
+        self.duplicated += 1;
+        ensure(
+            all_are_leased && is_first && elsewhere,
+            "at_most_one_duplicate_elsewhere_and_with_nothing_left_to_cut",
+            grant,
+        )
     }
 
     fn merged(&mut self, task: TaskId, into: TaskId) -> Checked {
@@ -231,12 +246,12 @@ impl Model {
                 "no_task_lost: an answer for {task:?}, which is gone"
             ));
         };
-        let valid = work
-            .valid
-            .remove(&unit)
-            .or(work.answers.get(&unit).copied());
+        let valid = match work.valid.remove(&unit) {
+            Some(holders) => holders.contains(&lease),
+            None => work.answers.get(&unit) == Some(&lease),
+        };
         ensure(
-            valid == Some(lease),
+            valid,
             "none_leased_twice_under_valid_tokens",
             (task, unit, lease),
         )?;

@@ -49,6 +49,8 @@ pub struct WorkPlan {
     pub merge: Option<u8>,
     /// Which input tree it would like to find.
     pub tree: Option<u8>,
+    /// After how many percent of what a unit takes it is late, if it may run twice at once.
+    pub late_percent: Option<u8>,
     /// When it is cancelled after it has arrived, if ever.
     pub cancel_after: Option<Duration>,
 }
@@ -135,6 +137,7 @@ fn work(random: &mut Random) -> WorkPlan {
         arch: random.chance(50).then(|| small(random, 3)),
         merge: random.chance(20).then(|| small(random, 200)),
         tree: random.chance(50).then(|| small(random, 20)),
+        late_percent: random.chance(50).then(|| 50 + small(random, 100)),
         cancel_after: random.chance(5).then(|| random.millis(20_000)),
     }
 }

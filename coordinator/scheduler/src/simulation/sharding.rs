@@ -9,5 +9,5 @@ mod planned;
 mod race;
 mod scenario;
 
-pub use race::{Played, Race, RacingMachine, RacingTest, Split};
+pub use race::{Played, Race, RacingMachine, RacingTest, Split, Stall};
 pub use scenario::{Scenario, log_normal};

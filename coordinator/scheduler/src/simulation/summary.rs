@@ -19,6 +19,8 @@ pub struct Summary {
     pub retried: usize,
     /// How many outcomes came too late.
     pub fenced: usize,
+    /// How many late batches were leased a second time.
+    pub duplicated: usize,
     /// How many agents were lost.
     pub lost_agents: usize,
     /// How often the coordinator started anew.

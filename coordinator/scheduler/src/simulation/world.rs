@@ -18,7 +18,7 @@ use super::plan::{Fault, MachinePlan, Plan, WorkPlan};
 use super::random::Random;
 use super::summary::Summary;
 use super::violation::Violation;
-use crate::{Effect, Event, Offer, Scheduler, SchedulerConfig, Step, Submission};
+use crate::{Effect, Event, ExpectedUnit, Offer, Scheduler, SchedulerConfig, Step, Submission};
 
 /// How long after its last fault a plan may take to end, in simulated time.
 const PATIENCE: Duration = Duration::from_secs(24 * 3600);
@@ -240,7 +240,14 @@ impl<'plan> World<'plan> {
 
     fn submit(&mut self, index: usize) -> Result<(), String> {
         let work: &WorkPlan = &self.plan.work[index];
-        let unit = |millis: &u16| Duration::from_millis(u64::from(*millis));
+        let unit = |millis: &u16| {
+            let expected = Duration::from_millis(u64::from(*millis));
+            ExpectedUnit {
+                expected,
+                late_after: work.late_percent.map(|it| expected * u32::from(it) / 100),
+                first: millis.is_multiple_of(5),
+            }
+        };
         let digest = |kind: &str, number: u8| Digest::of(format!("{kind}{number}").as_bytes());
         let submission = Submission {
             task: task_id(index),
@@ -272,6 +279,7 @@ impl<'plan> World<'plan> {
         if thorough {
             self.check_conservation()?;
         }
+        self.check_duplicates(&step)?;
         if step.wake_at.is_some_and(|at| at <= self.now) {
             return Err(format!("wake_at is not after {}", self.now));
         }
@@ -303,6 +311,7 @@ impl<'plan> World<'plan> {
             failed: self.model.failed,
             retried: self.model.retried,
             fenced: self.model.fenced,
+            duplicated: self.model.duplicated,
             lost_agents: self.model.lost_agents,
             restarts: self.restarts,
             waits: (0..self.plan.work.len())

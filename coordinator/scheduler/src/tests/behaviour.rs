@@ -77,7 +77,7 @@ fn within_a_run_priority_goes_first_and_then_the_longest() {
     for (task, priority, seconds) in [(1, 0, 1), (2, 0, 9), (3, -1, 1), (4, 5, 99)] {
         fixture.submit(Submission {
             priority,
-            units: vec![Duration::from_secs(seconds)],
+            units: vec![Duration::from_secs(seconds).into()],
             ..submission(task)
         });
     }
@@ -92,7 +92,7 @@ fn a_slot_takes_what_is_warm_but_passes_nothing_over_for_ever() {
     let tree = Digest::of(b"tree");
     fixture.submit(Submission {
         tree: Some(Digest::of(b"other")),
-        units: vec![Duration::from_secs(2)],
+        units: vec![Duration::from_secs(2).into()],
         ..submission(1000)
     });
     for task in 0..100 {

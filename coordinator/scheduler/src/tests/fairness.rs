@@ -87,7 +87,7 @@ fn a_short_task_does_not_wait_for_longer_ones_that_keep_coming() {
     let mut running = fixture.the_grant();
     fixture.submit(submission(1));
     for task in 2..100 {
-        let units = vec![Duration::from_secs(10)];
+        let units = vec![Duration::from_secs(10).into()];
         fixture.submit(Submission {
             units,
             ..submission(task)

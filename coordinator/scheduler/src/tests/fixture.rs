@@ -35,7 +35,7 @@ pub(crate) fn submission(task: u64) -> Submission {
         },
         image: None,
         tree: None,
-        units: vec![Duration::from_secs(1)],
+        units: vec![Duration::from_secs(1).into()],
         batch_overhead: Duration::ZERO,
         merge_key: None,
     }
@@ -43,7 +43,7 @@ pub(crate) fn submission(task: u64) -> Submission {
 
 pub(crate) fn suite(task: u64, units: usize) -> Submission {
     Submission {
-        units: vec![Duration::from_secs(1); units],
+        units: vec![Duration::from_secs(1).into(); units],
         ..submission(task)
     }
 }

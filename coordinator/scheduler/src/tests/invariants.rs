@@ -28,6 +28,7 @@ fn work() -> impl Strategy<Value = WorkPlan> {
         option::of(0u8..4),
         option::of(0u8..4),
         option::weighted(0.2, millis(20_000)),
+        option::of(0u8..150),
     );
     (who, what, how).prop_map(|(who, what, how)| WorkPlan {
         at: who.0,
@@ -40,6 +41,7 @@ fn work() -> impl Strategy<Value = WorkPlan> {
         merge: how.0,
         tree: how.1,
         cancel_after: how.2,
+        late_percent: how.3,
     })
 }
 
@@ -78,6 +80,7 @@ fn config() -> impl Strategy<Value = SchedulerConfig> {
         queue_limit_units: limit,
         token_block: 3,
         forget_agents_after: Duration::from_secs(20),
+        earliest_late: Duration::from_millis(100),
         ..SchedulerConfig::default()
     })
 }
@@ -100,6 +103,7 @@ fn a_thousand_machines_in_trouble_give_the_same_effects_twice() {
         assert_eq!(first, second, "seed {seed}");
         let fleet_was_in_trouble =
             first.retried > 0 && first.fenced > 0 && first.lost_agents > 0 && first.restarts > 0;
+        assert!(first.duplicated > 0, "{first:?}");
         assert!(fleet_was_in_trouble, "{first:?}");
     }
 }
@@ -149,6 +153,7 @@ impl Streams {
             arch: None,
             merge: None,
             tree: None,
+            late_percent: None,
             cancel_after: None,
         };
         let at_once = u32::try_from(self.machines).expect("few") * self.cpus;

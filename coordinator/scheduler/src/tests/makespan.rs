@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::SchedulerConfig;
 use crate::simulation::sharding::{
-    Played, Race, RacingMachine, RacingTest, Scenario, Split, log_normal,
+    Played, Race, RacingMachine, RacingTest, Scenario, Split, Stall, log_normal,
 };
 
 /// A process for each test: staging what it needs.
@@ -87,17 +87,58 @@ fn machines_that_come_late_find_something_to_do() {
     assert!(ratio <= 1.05, "{ratio:.4}");
 }
 
+/// A tenth of all work, in tests of any length, is wanted first.
+#[test]
+fn what_is_wanted_first_comes_early_and_costs_little() {
+    for scenario in Scenario::ALL {
+        for overhead in [OF_A_PROCESS, OF_A_RUNNER] {
+            for mut race in races(scenario, 5000, 16, overhead, 3) {
+                let before = play(&race, Split::Guided).ratio(&race);
+                for test in race.tests.iter_mut().step_by(10) {
+                    test.first = true;
+                }
+                let played = play(&race, Split::Guided);
+                let (ratio, early) = (played.ratio(&race), played.first_answered);
+                assert!(
+                    ratio <= before + 0.02,
+                    "{scenario:?}, {overhead:?}: {ratio:.4}, {before:.4} otherwise"
+                );
+                assert!(
+                    early.is_some_and(|early| early < played.makespan / 4),
+                    "{scenario:?}, {overhead:?}: {early:?} of {:?}",
+                    played.makespan
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_machine_has_begun_that_stops_is_done_elsewhere() {
+    for mut race in races(Scenario::Stall, 2000, 16, OF_A_PROCESS, 5) {
+        let twice = play(&race, Split::Guided).ratio(&race);
+        for test in &mut race.tests {
+            test.late_after = None;
+        }
+        let once = play(&race, Split::Guided).ratio(&race);
+        assert!(twice <= 1.06 && once > 1.5, "{twice:.4}, {once:.4}");
+    }
+}
+
 #[test]
 fn the_bound_knows_machines() {
     let test = |seconds| RacingTest {
         name: String::new(),
         takes: Duration::from_secs(seconds),
         expected: Duration::ZERO,
+        late_after: None,
+        first: false,
     };
     let machine = |slots, joins, speed_percent| RacingMachine {
         slots,
         joins_after: Duration::from_secs(joins),
         speed_percent,
+        stall: None,
     };
     let bound = |tests: &[u64], machines: &[RacingMachine]| {
         let race = Race {
@@ -116,4 +157,16 @@ fn the_bound_knows_machines() {
     );
     assert_eq!(bound(&[4], &[machine(1, 0, 50), machine(1, 2, 100)]), 6.0);
     assert_eq!(bound(&[], &[]), 0.0);
+    let stalled = |after, lasts| RacingMachine {
+        stall: Some(Stall {
+            after: Duration::from_secs(after),
+            lasts: Duration::from_secs(lasts),
+        }),
+        ..machine(1, 0, 100)
+    };
+    assert_eq!(bound(&[6], &[stalled(2, 10)]), 16.0);
+    assert_eq!(bound(&[2], &[stalled(2, 10)]), 2.0);
+    let both = [stalled(2, 10), machine(1, 0, 100)];
+    assert_eq!(bound(&[2; 4], &both), 6.0);
+    assert_eq!(bound(&[2; 8], &both), 13.0);
 }

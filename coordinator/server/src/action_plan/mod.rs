@@ -195,7 +195,7 @@ pub fn plan_action(
         chroot,
     };
     let unit = UnitPlan {
-        expected: DEFAULT_EXPECTED,
+        expected: DEFAULT_EXPECTED.into(),
         extra_arguments: Vec::new(),
         extra_environment: Vec::new(),
     };

@@ -2,6 +2,7 @@
 
 mod forecast;
 mod observed;
+mod output;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -180,22 +181,6 @@ impl Board {
         self.scheduler.snapshot()
     }
 
-    /// Passes live output on, if it comes from a lease that is valid.
-    pub(super) fn output(&self, chunk: super::ValidChunk) {
-        let Some(lease) = self.leases.get(chunk.lease) else {
-            return;
-        };
-        if lease.token != chunk.token || !lease.units.contains(&chunk.unit) {
-            return;
-        }
-        self.tell_group(lease.task, || TaskEvent::Output {
-            unit: chunk.unit,
-            stream: chunk.stream,
-            offset: chunk.offset,
-            data: chunk.data.clone(),
-        });
-    }
-
     fn perform(&mut self, now: Timestamp, effects: Vec<Effect>, payloads: &Payloads) {
         for effect in effects {
             self.perform_one(now, effect, payloads);
@@ -259,8 +244,7 @@ impl Board {
     }
 
     fn granted(&mut self, now: Timestamp, grant: Grant) {
-        metrics::counter!("regatta_leases_granted_total").increment(1);
-        metrics::histogram!("regatta_queue_seconds").record(grant.queued.as_secs_f64());
+        observed::count_grant(&grant);
         // The scheduler names the oldest task that is still wanted; the group keeps its first name.
         let group = self
             .tasks
@@ -287,6 +271,7 @@ impl Board {
             recipe: Lease::recipe(&work, grant.lease, &units),
             work,
             units: units.clone(),
+            is_duplicate: grant.duplicates.is_some(),
             granted_at: now,
             answered: false,
             phase: v1::LeasePhase::Staging,
@@ -298,6 +283,7 @@ impl Board {
             units: units.clone(),
             attempt: attempt.unwrap_or(regatta_model::AttemptNumber(1)),
             queued: grant.queued,
+            duplicates: grant.duplicates,
         });
     }
 

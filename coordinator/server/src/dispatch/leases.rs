@@ -30,6 +30,8 @@ pub(super) struct Lease {
     pub(super) task: TaskId,
     pub(super) work: Arc<Work>,
     pub(super) units: Vec<UnitIndex>,
+    /// Whether another lease has the same units, and began them first.
+    pub(super) is_duplicate: bool,
     pub(super) granted_at: Timestamp,
     /// Whether a unit of it has been answered.
     pub(super) answered: bool,

@@ -30,6 +30,8 @@ pub enum TaskEvent {
         attempt: AttemptNumber,
         /// How long the oldest of them waited.
         queued: Duration,
+        /// The lease that has the same units and is late. What either answers first counts.
+        duplicates: Option<LeaseId>,
     },
     /// A piece of live output. Pieces may be lost; the outcome has everything.
     Output {

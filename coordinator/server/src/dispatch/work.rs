@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use regatta_model::{Digest, LeaseId, Platform, RunId, TenantId, UnitIndex};
+use regatta_scheduler::ExpectedUnit;
 use regatta_wire::{reapi, v1};
 
 /// Work for the fleet: an action, or the tests of a job whose batches the scheduler cuts.
@@ -35,7 +36,7 @@ pub struct Work {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct UnitPlan {
     /// How long it is expected to take.
-    pub expected: Duration,
+    pub expected: ExpectedUnit,
     /// Appended to the command's arguments; of no use to [`BatchShape::OneExecution`].
     pub extra_arguments: Vec<String>,
     /// Laid over the command's environment; of no use to [`BatchShape::OneExecution`].

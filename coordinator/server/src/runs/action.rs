@@ -73,7 +73,7 @@ pub(super) async fn run_action(job: &JobContext, spec: ActionSpec) -> Result<Ans
     let work = JobWork {
         command,
         units: vec![UnitPlan {
-            expected: EXPECTED,
+            expected: EXPECTED.into(),
             extra_arguments: Vec::new(),
             extra_environment: Vec::new(),
         }],

@@ -192,7 +192,7 @@ fn suite_plan(foreseen: &Foreseen, task: Option<&TaskForecast>) -> v1::JobPlan {
     let longest = task.longest.as_ref();
     let longest_takes = longest.and_then(|unit| {
         let index = usize::try_from(unit.0).ok()?;
-        Some(foreseen.work.as_ref()?.units.get(index)?.expected)
+        Some(foreseen.work.as_ref()?.units.get(index)?.expected.expected)
     });
     let first = task.batches.iter().take(TOLD_BATCHES);
     v1::JobPlan {

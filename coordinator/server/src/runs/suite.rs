@@ -16,11 +16,13 @@ mod libtest;
 mod live;
 mod outbox;
 mod overhead;
+mod precedence;
 mod quarantine;
 mod reports;
 mod resumption;
 pub(super) mod sharding;
 mod slow;
+mod submission;
 mod unanswered;
 
 use std::collections::BTreeSet;
@@ -45,6 +47,7 @@ use execution::Execution;
 pub(super) use foresee::{Foreseen, foresee};
 use judged::reason_of_skip;
 use outbox::Purpose;
+use precedence::Suspicion;
 use resumption::{listed_before, replay, tell_plan};
 
 /// Results that one event holds at most.
@@ -58,6 +61,7 @@ struct Test {
     repetition: Option<u32>,
     key: Digest,
     estimate: Estimate,
+    suspicion: Suspicion,
 }
 
 /// The tests of a suite before any of them has run.
@@ -222,11 +226,15 @@ async fn plan_tests(job: &JobContext, suite: &PlannedSuite, ids: &[String]) -> P
     let estimates = Estimates::new(&known.tests, suite.adapter.usual_duration(), |id| {
         wanted.contains(id)
     });
-    let test = |id: &String| Test {
-        id: id.clone(),
-        repetition: None,
-        key: key_of(job, suite, id),
-        estimate: estimates.of(id),
+    let test = |id: &String| {
+        let key = key_of(job, suite, id);
+        Test {
+            id: id.clone(),
+            repetition: None,
+            key,
+            estimate: estimates.of(id),
+            suspicion: Suspicion::of(estimates.known(id), key),
+        }
     };
     let tests = ids.iter().map(test);
     PlannedTests {

@@ -94,6 +94,7 @@ fn job(options: &TestOptions, suite: OneSuite) -> Result<JobConfig, Failure> {
             adapter: suite.adapter,
             filters: options.filters.clone(),
             quarantine: Vec::new(),
+            may_duplicate: true,
         }),
     })
 }

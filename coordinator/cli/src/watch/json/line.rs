@@ -58,6 +58,8 @@ pub(super) enum Line<'a> {
         others: u32,
         running: f64,
         agent: &'a str,
+        #[serde(skip_serializing_if = "str::is_empty")]
+        duplicate_agent: &'a str,
     },
     Warning {
         #[serde(skip_serializing_if = "str::is_empty")]

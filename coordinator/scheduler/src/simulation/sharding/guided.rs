@@ -7,10 +7,10 @@ use regatta_model::{
     AgentId, LeaseId, Platform, Resources, RunId, SlotIndex, TaskId, TenantId, Timestamp, UnitIndex,
 };
 
-use super::race::{Played, Race, RacingMachine};
+use super::race::{Played, Race};
 use crate::{
-    AgentState, DesiredAgent, Effect, Event, Grant, HeldLease, Offer, OutcomeKind, Scheduler,
-    SchedulerConfig, Step, Submission, UnitOutcome,
+    AgentState, DesiredAgent, Effect, Event, ExpectedUnit, Grant, HeldLease, Offer, OutcomeKind,
+    Scheduler, SchedulerConfig, Step, Submission, UnitOutcome,
 };
 
 const START: Timestamp = Timestamp::from_nanos(1_800_000_000_000_000_000);
@@ -37,6 +37,8 @@ pub(super) fn play(race: &Race, config: SchedulerConfig) -> Result<Played, Strin
 enum Happening {
     Joins(usize),
     Ends(LeaseId),
+    /// A machine has let go of what it need not hold any more.
+    LetsGo(usize),
 }
 
 /// A race under way.
@@ -51,6 +53,7 @@ struct Play<'race> {
     unanswered: BTreeSet<UnitIndex>,
     batches: usize,
     last_answer: Timestamp,
+    last_first: Option<Timestamp>,
     next_tick: Option<Timestamp>,
 }
 
@@ -73,6 +76,7 @@ impl<'race> Play<'race> {
             unanswered: (0..).map(UnitIndex).take(race.tests.len()).collect(),
             batches: 0,
             last_answer: START,
+            last_first: None,
             next_tick: None,
         };
         for (index, machine) in race.machines.iter().enumerate() {
@@ -100,7 +104,11 @@ impl<'race> Play<'race> {
     }
 
     fn submit(&mut self) -> Result<(), String> {
-        let units = self.race.tests.iter().map(|test| test.expected).collect();
+        let units = self.race.tests.iter().map(|test| ExpectedUnit {
+            expected: test.expected,
+            late_after: test.late_after,
+            first: test.first,
+        });
         let submission = Submission {
             task: TaskId(1),
             tenant: name::<TenantId>("tenant")?,
@@ -113,7 +121,7 @@ impl<'race> Play<'race> {
             },
             image: None,
             tree: None,
-            units,
+            units: units.collect(),
             batch_overhead: self.race.overhead,
             merge_key: None,
         };
@@ -140,10 +148,12 @@ impl<'race> Play<'race> {
             match happening {
                 Happening::Joins(machine) => self.join(machine),
                 Happening::Ends(lease) => self.end(lease),
+                Happening::LetsGo(machine) => self.report(machine, None, None),
             }
         }
         Ok(Played {
             makespan: self.last_answer.since(START),
+            first_answered: self.last_first.map(|at| at.since(START)),
             batches: self.batches,
         })
     }
@@ -198,6 +208,11 @@ impl<'race> Play<'race> {
                 Effect::UnitAnswered { unit, .. } => {
                     self.unanswered.remove(&unit);
                     self.last_answer = self.now;
+                    let test = usize::try_from(unit.0).ok();
+                    let test = test.and_then(|index| self.race.tests.get(index));
+                    if test.is_some_and(|test| test.first) {
+                        self.last_first = Some(self.now);
+                    }
                 }
                 Effect::Desire(desired) => self.obey(&desired),
                 Effect::Fenced { .. }
@@ -216,15 +231,26 @@ impl<'race> Play<'race> {
             return;
         };
         self.batches += 1;
-        let takes = length_of(&grant, self.race, &self.race.machines[machine]);
-        let end = (self.now + takes, Happening::Ends(grant.lease));
-        self.agenda.insert(end);
+        let (work, now) = (work_of(&grant, self.race), self.now.since(START));
+        let end = START + self.race.machines[machine].end_of(now, work);
+        self.agenda.insert((end, Happening::Ends(grant.lease)));
         self.machines[machine].running.insert(grant.lease, grant);
     }
 
     fn obey(&mut self, desired: &DesiredAgent) {
-        if let Some(machine) = self.by_id.get(&desired.agent) {
-            self.machines[*machine].observed_version = desired.version;
+        let Some(index) = self.by_id.get(&desired.agent).copied() else {
+            return;
+        };
+        let machine = &mut self.machines[index];
+        machine.observed_version = desired.version;
+        if self.race.machines[index].is_stalled(self.now.since(START)) {
+            return;
+        }
+        let before = machine.running.len();
+        let wanted: BTreeSet<_> = desired.leases.iter().map(|it| it.lease).collect();
+        machine.running.retain(|lease, _| wanted.contains(lease));
+        if machine.running.len() < before {
+            self.agenda.insert((self.now, Happening::LetsGo(index)));
         }
     }
 }
@@ -233,13 +259,14 @@ fn name<Id: std::str::FromStr>(text: &str) -> Result<Id, String> {
     text.parse().map_err(|_| format!("`{text}` names nothing"))
 }
 
-fn length_of(grant: &Grant, race: &Race, machine: &RacingMachine) -> Duration {
+/// How long an ordinary machine takes for a batch.
+fn work_of(grant: &Grant, race: &Race) -> Duration {
     let tests = grant.units.iter().filter_map(|(unit, _)| {
         let index = usize::try_from(unit.0).ok()?;
         race.tests.get(index)
     });
     let work: Duration = tests.map(|test| test.takes).sum();
-    machine.time_for(race.overhead + work)
+    race.overhead + work
 }
 
 fn held(grant: &Grant, finished: bool) -> HeldLease {

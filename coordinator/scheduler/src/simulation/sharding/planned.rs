@@ -18,11 +18,12 @@ pub(super) fn play(race: &Race, shares: Shares) -> Result<Played, String> {
     let busy = shares.filter(|(_, share)| !share.is_empty());
     let ends = busy.map(|(machine, share)| {
         let work: Duration = share.iter().map(|test| race.tests[*test].takes).sum();
-        machine.joins_after + machine.time_for(race.overhead + work)
+        machine.end_of(machine.joins_after, race.overhead + work)
     });
     let ends: Vec<_> = ends.collect();
     Ok(Played {
         makespan: ends.iter().max().copied().unwrap_or_default(),
+        first_answered: None,
         batches: ends.len(),
     })
 }

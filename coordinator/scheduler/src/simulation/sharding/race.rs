@@ -25,6 +25,10 @@ pub struct RacingTest {
     pub takes: Duration,
     /// How long it is believed to take before it has run.
     pub expected: Duration,
+    /// How long it is believed to take at most, if anything is known of it.
+    pub late_after: Option<Duration>,
+    /// Whether its answer is wanted first.
+    pub first: bool,
 }
 
 /// A machine.
@@ -36,6 +40,17 @@ pub struct RacingMachine {
     pub joins_after: Duration,
     /// Its speed: 100 is ordinary, 50 takes twice as long.
     pub speed_percent: u32,
+    /// When it does nothing for a while, if it does.
+    pub stall: Option<Stall>,
+}
+
+/// A pause in which a machine neither works nor answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stall {
+    /// How long after the start it begins.
+    pub after: Duration,
+    /// How long it lasts.
+    pub lasts: Duration,
 }
 
 /// How the tests get to the slots.
@@ -56,6 +71,8 @@ pub enum Split {
 pub struct Played {
     /// From the start to the end of the last test.
     pub makespan: Duration,
+    /// From the start to the last answer that was wanted first; `None` if none was, or nobody cares.
+    pub first_answered: Option<Duration>,
     /// How often the overhead was paid.
     pub batches: usize,
 }
@@ -75,6 +92,41 @@ impl RacingMachine {
     #[must_use]
     pub fn time_for(&self, work: Duration) -> Duration {
         work.saturating_mul(100) / self.speed_percent.max(1)
+    }
+
+    /// When it is done with what an ordinary machine takes `work` for, if it begins so long after the start.
+    #[must_use]
+    pub fn end_of(&self, begins: Duration, work: Duration) -> Duration {
+        let end = begins + self.time_for(work);
+        match self.stall {
+            Some(stall) if end > stall.after && begins < stall.after + stall.lasts => {
+                end.max(stall.after)
+                    + stall
+                        .lasts
+                        .saturating_sub(begins.saturating_sub(stall.after))
+            }
+            Some(_) | None => end,
+        }
+    }
+
+    /// Whether it does nothing so long after the start.
+    #[must_use]
+    pub fn is_stalled(&self, now: Duration) -> bool {
+        self.stall
+            .is_some_and(|stall| now >= stall.after && now < stall.after + stall.lasts)
+    }
+
+    /// When its speed changes, and by how many percent of an ordinary machine's slot.
+    fn changes(&self) -> impl Iterator<Item = (Duration, i64)> {
+        let speed = i64::from(self.slots) * i64::from(self.speed_percent);
+        let stall = self.stall.map(|stall| {
+            let begins = stall.after.max(self.joins_after);
+            let ends = begins.max(stall.after + stall.lasts);
+            [(begins, -speed), (ends, speed)]
+        });
+        [(self.joins_after, speed)]
+            .into_iter()
+            .chain(stall.into_iter().flatten())
     }
 }
 
@@ -102,27 +154,36 @@ impl Race {
         let alone = self
             .machines
             .iter()
-            .map(|machine| machine.joins_after + machine.time_for(longest.unwrap_or_default()));
+            .map(|machine| machine.end_of(machine.joins_after, longest.unwrap_or_default()));
         self.with_all_busy(work)
             .max(alone.min().unwrap_or_default())
     }
 
     /// When so much work is done if it can be divided at will.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "the speed of a fleet is exact in floating point"
+    )]
     fn with_all_busy(&self, work: Duration) -> Duration {
-        let mut machines: Vec<_> = self.machines.iter().filter(|it| it.slots > 0).collect();
-        machines.sort_by_key(|machine| machine.joins_after);
+        let changes = self.machines.iter().flat_map(RacingMachine::changes);
+        let mut changes: Vec<_> = changes.collect();
+        changes.sort_unstable();
         let mut left = work.as_secs_f64();
-        let (mut now, mut speed) = (Duration::ZERO, 0.0);
-        for machine in machines {
-            let done = speed * machine.joins_after.saturating_sub(now).as_secs_f64();
+        let (mut now, mut percent) = (Duration::ZERO, 0);
+        for (at, change) in changes {
+            let done = percent as f64 / 100.0 * at.saturating_sub(now).as_secs_f64();
             if done >= left {
                 break;
             }
             left -= done;
-            now = machine.joins_after;
-            speed += f64::from(machine.slots) * f64::from(machine.speed_percent) / 100.0;
+            now = at;
+            percent += change;
         }
-        let rest = if speed > 0.0 { left / speed } else { 0.0 };
+        let rest = if percent > 0 {
+            left * 100.0 / percent as f64
+        } else {
+            0.0
+        };
         now + Duration::try_from_secs_f64(rest).unwrap_or_default()
     }
 }

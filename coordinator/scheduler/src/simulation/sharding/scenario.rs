@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use super::race::{Race, RacingMachine, RacingTest};
+use super::race::{Race, RacingMachine, RacingTest, Stall};
 use crate::simulation::Random;
 
 /// How many slots a machine has, as long as there are so many.
 const SLOTS_PER_MACHINE: u32 = 4;
+/// How many times what is expected of a test it takes at most.
+const LATE_FACTOR: u32 = 2;
 /// What a test is expected to take of which nothing is known.
 const UNKNOWN: Duration = Duration::from_millis(100);
 
@@ -20,11 +22,19 @@ pub enum Scenario {
     NoisyHistory,
     /// Nothing; all machines are there, and equal.
     NoHistory,
+    /// How long each test takes; all machines are there, and equal, but in the last third one of them stops for
+    /// as long as everything should take.
+    Stall,
 }
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::ExactHistory, Self::NoisyHistory, Self::NoHistory];
+    pub const ALL: [Self; 4] = [
+        Self::ExactHistory,
+        Self::NoisyHistory,
+        Self::NoHistory,
+        Self::Stall,
+    ];
 
     /// The makespan that the scheduler is not to exceed, in lower bounds, if the work is much longer than its
     /// longest test.
@@ -32,7 +42,7 @@ impl Scenario {
     pub const fn aim(self) -> f64 {
         match self {
             Self::ExactHistory => 1.05,
-            Self::NoisyHistory => 1.15,
+            Self::NoisyHistory | Self::Stall => 1.15,
             Self::NoHistory => 1.25,
         }
     }
@@ -53,16 +63,29 @@ impl Scenario {
             name: name.clone(),
             takes: *takes,
             expected: match self {
-                Self::ExactHistory => *takes,
+                Self::ExactHistory | Self::Stall => *takes,
                 Self::NoisyHistory => *takes * around_100(&mut random) / 100,
                 Self::NoHistory => UNKNOWN,
             },
+            late_after: None,
+            first: false,
         };
-        let tests = timings.iter().map(test).collect();
+        let late = |test: RacingTest| RacingTest {
+            late_after: (self != Self::NoHistory).then_some(test.expected * LATE_FACTOR),
+            ..test
+        };
+        let tests = timings.iter().map(test).map(late).collect();
         let mut machines: Vec<_> = machines_of(slots).collect();
         for machine in machines.iter_mut().filter(|_| self == Self::NoisyHistory) {
             machine.speed_percent = around_100(&mut random);
             machine.joins_after = share_of(first_tenth, &mut random);
+        }
+        if let Some(first) = machines.first_mut().filter(|_| self == Self::Stall) {
+            let whole = work / slots.max(1);
+            first.stall = Some(Stall {
+                after: whole * 2 / 3 + share_of(whole / 3, &mut random),
+                lasts: whole,
+            });
         }
         // Somebody is there, or nothing begins.
         if let Some(first) = machines.first_mut() {
@@ -84,6 +107,7 @@ fn machines_of(slots: u32) -> impl Iterator<Item = RacingMachine> {
             slots,
             joins_after: Duration::ZERO,
             speed_percent: 100,
+            stall: None,
         })
 }
 

@@ -1,12 +1,12 @@
-//! No machine idles while work waits that it could do.
+//! No machine idles while work waits that it could do, nor does it do again what another does.
 
 use std::collections::BTreeSet;
 
 use regatta_model::Resources;
 
 use super::{World, task_index};
-use crate::AgentSnapshot;
 use crate::simulation::plan::WorkPlan;
+use crate::{AgentSnapshot, Effect, Step};
 
 impl World<'_> {
     /// Checks it twice: by what the scheduler would do, and by adding up what it has granted, which knows
@@ -31,6 +31,32 @@ impl World<'_> {
             if let Some(needs) = needs.iter().find(fits) {
                 return Err(format!(
                     "work_conservation: {needs:?} waits, and fits on {agent:?}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A second lease is granted only to a machine that could run nothing else which waits.
+    pub(super) fn check_duplicates(&self, step: &Step) -> Result<(), String> {
+        for effect in &step.effects {
+            let Effect::Granted(grant) = effect else {
+                continue;
+            };
+            let machine = self.by_id.get(&grant.agent);
+            let machine = machine.filter(|_| grant.duplicates.is_some());
+            let Some(machine) = machine.and_then(|index| self.plan.machines.get(*index)) else {
+                continue;
+            };
+            let could_run = |work: &&WorkPlan| {
+                let is_right = work.arch.is_none_or(|asked| asked % 3 == machine.arch % 3);
+                is_right && work.cpu_milli <= machine.cpu_milli
+            };
+            let waiting = self.model.waiting();
+            let mut waiting = waiting.filter_map(|(task, _)| self.plan.work.get(task_index(task)?));
+            if let Some(work) = waiting.find(could_run) {
+                return Err(format!(
+                    "a_duplicate_takes_no_slot_that_other_work_wants: {grant:?} before {work:?}"
                 ));
             }
         }

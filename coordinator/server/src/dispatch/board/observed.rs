@@ -1,6 +1,7 @@
 //! What is measured and logged of leased work.
 
 use regatta_model::{AgentId, AttemptNumber, LeaseId, RunId, TaskId, Timestamp, UnitIndex};
+use regatta_scheduler::Grant;
 use regatta_wire::v1;
 
 use super::super::{TaskEvent, leases::Lease, timings};
@@ -52,5 +53,15 @@ impl Board {
             reason,
         };
         self.tell(task, event);
+    }
+}
+
+/// A duplicate has not waited in the queue.
+pub(super) fn count_grant(grant: &Grant) {
+    metrics::counter!("regatta_leases_granted_total").increment(1);
+    if grant.duplicates.is_some() {
+        metrics::counter!("regatta_leases_duplicated_total").increment(1);
+    } else {
+        metrics::histogram!("regatta_queue_seconds").record(grant.queued.as_secs_f64());
     }
 }

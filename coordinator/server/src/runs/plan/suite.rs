@@ -26,6 +26,8 @@ pub(crate) struct PlannedSuite {
     pub(crate) quarantine: BTreeMap<String, Quarantine>,
     /// One test many times instead of every test once.
     pub(crate) repetition: Option<Repetition>,
+    /// Whether a batch that is late may be begun again elsewhere.
+    pub(crate) may_duplicate: bool,
 }
 
 /// Which test runs how often.
@@ -77,6 +79,7 @@ impl PlannedSuite {
             only_tests: suite.only_tests.iter().cloned().collect(),
             quarantine: plan_quarantine(suite, field)?,
             repetition: plan_repetition(suite, field)?,
+            may_duplicate: !suite.no_duplicates,
         })
     }
 }

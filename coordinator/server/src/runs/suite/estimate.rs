@@ -10,6 +10,10 @@ use regatta_ledger::{KnownTest, Timing};
 
 /// What joins the parts of a test's name: modules, classes, files, parameters.
 const SEPARATORS: [char; 5] = [':', '.', '/', '#', '['];
+/// By how many spreads a test may exceed what is expected of it before it is late,
+const LATE_SPREADS: u32 = 4;
+/// and how many times what is expected it may take in any case.
+const LATE_FACTOR: u32 = 2;
 
 /// Where an expectation comes from.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -31,10 +35,23 @@ pub(super) struct Estimate {
     pub(super) source: Source,
 }
 
+impl Estimate {
+    /// How long the test takes at most if nothing is amiss; `None` if it has never been measured.
+    ///
+    /// Four times its spread beyond what is expected, as TCP waits for an answer (RFC 6298), and at least twice
+    /// what is expected: a machine that is a little slower than usual is not amiss.
+    pub(super) fn late_after(&self) -> Option<Duration> {
+        let Timing { expected, spread } = self.timing;
+        let by_spread = expected.saturating_add(spread.saturating_mul(LATE_SPREADS));
+        let at_least = expected.saturating_mul(LATE_FACTOR);
+        (self.source == Source::History).then(|| by_spread.max(at_least))
+    }
+}
+
 /// What is known of the tests of a suite.
 #[derive(Debug)]
 pub(super) struct Estimates<'a> {
-    known: BTreeMap<&'a str, Timing>,
+    known: BTreeMap<&'a str, &'a KnownTest>,
     /// The medians of those whose names begin so; of all of them under the empty name.
     medians: BTreeMap<&'a str, Duration>,
     /// What is expected if nothing is known of a test or its neighbours.
@@ -59,7 +76,7 @@ impl<'a> Estimates<'a> {
             usual,
             known: known
                 .iter()
-                .map(|test| (test.test.as_str(), test.timing))
+                .map(|test| (test.test.as_str(), test))
                 .collect(),
             medians: expected
                 .into_iter()
@@ -68,10 +85,15 @@ impl<'a> Estimates<'a> {
         }
     }
 
+    /// What earlier runs teach of the test itself.
+    pub(super) fn known(&self, id: &str) -> Option<&'a KnownTest> {
+        self.known.get(id).copied()
+    }
+
     pub(super) fn of(&self, id: &str) -> Estimate {
-        if let Some(timing) = self.known.get(id) {
+        if let Some(known) = self.known(id) {
             return Estimate {
-                timing: *timing,
+                timing: known.timing,
                 source: Source::History,
             };
         }
@@ -119,6 +141,24 @@ mod tests {
         let estimate = Estimates::new(&known, Duration::from_millis(100), |id| id != "gone").of(id);
         let found = (estimate.timing.expected.as_millis(), estimate.source);
         assert_eq!(found, (expected_ms, source), "{id}");
+    }
+
+    #[test]
+    fn what_was_measured_is_late_by_its_spread() {
+        let late_after = |expected, spread, source| {
+            let timing = Timing {
+                expected: Duration::from_millis(expected),
+                spread: Duration::from_millis(spread),
+            };
+            let late = Estimate { timing, source }.late_after();
+            late.map(|late| late.as_millis())
+        };
+        assert_eq!(late_after(100, 50, Source::History), Some(300));
+        assert_eq!(late_after(100, 1, Source::History), Some(200));
+        assert_eq!(late_after(0, 0, Source::History), Some(0));
+        for source in [Source::Neighbours, Source::Suite, Source::Nothing] {
+            assert_eq!(late_after(100, 1, source), None);
+        }
     }
 
     #[test]

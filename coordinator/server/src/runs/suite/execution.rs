@@ -12,9 +12,8 @@ use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 use tokio::time::Instant;
 
-use super::contract::IdsFile;
 use super::judged::{Ended, Judged};
-use super::live::{MAX_STREAMED_BYTES, at, events_of};
+use super::live::{MAX_STREAMED_BYTES, at};
 use super::outbox::{Outbox, Purpose};
 use super::overhead::Overheads;
 use super::quarantine::in_quarantine;
@@ -22,13 +21,12 @@ use super::reports::Reports;
 use super::sharding::judge_shard;
 use super::slow::SlowTests;
 use super::{PlannedTests, Test, bare_result};
-use crate::dispatch::{BatchShape, TaskEvent, UnitPlan};
+use crate::dispatch::TaskEvent;
 use crate::runs::action::may_be_retried;
-use crate::runs::context::{JobContext, JobWork};
+use crate::runs::context::JobContext;
 use crate::runs::event;
 use crate::runs::log::now;
 use crate::runs::plan::{Adapter, PlannedSuite};
-use crate::runs::state::JobEnd;
 use crate::runs::tally::{Ending, Tally};
 
 /// The execution of a suite's open tests.
@@ -36,14 +34,14 @@ pub(super) struct Execution<'a> {
     pub(super) job: &'a JobContext,
     pub(super) suite: &'a PlannedSuite,
     pub(super) tests: &'a [Test],
-    batch_overhead: Duration,
+    pub(super) batch_overhead: Duration,
     pub(super) overheads: Overheads,
     pub(super) tally: Tally,
     /// How often each test has been answered.
     pub(super) attempts: Vec<u32>,
     /// For each submission, the tests that are its units.
-    submissions: Vec<Arc<[usize]>>,
-    events: SelectAll<BoxStream<'static, (usize, TaskEvent)>>,
+    pub(super) submissions: Vec<Arc<[usize]>>,
+    pub(super) events: SelectAll<BoxStream<'static, (usize, TaskEvent)>>,
     /// The units of each lease, for adapters that report by batch.
     pub(super) leases: HashMap<LeaseId, Vec<UnitIndex>>,
     pub(super) reports: Reports,
@@ -160,48 +158,6 @@ impl<'a> Execution<'a> {
         (self.tally, self.complaints)
     }
 
-    pub(super) async fn submit(&mut self, tests: Vec<usize>) -> Result<(), JobEnd> {
-        let ids = || tests.iter().map(|test| self.tests[*test].id.clone());
-        let shape = match &self.suite.adapter {
-            Adapter::Harness(_) | Adapter::Sharding { .. } => BatchShape::ExecutionPerUnit,
-            Adapter::Contract { junit_path } => {
-                let blobs = Arc::clone(&self.job.run.blobs);
-                let ids = IdsFile {
-                    blobs,
-                    junit_path: junit_path.clone(),
-                    ids: ids().collect(),
-                };
-                BatchShape::OneExecution(Arc::new(ids))
-            }
-        };
-        let unit = |test: &usize| {
-            let Test { id, estimate, .. } = &self.tests[*test];
-            let own = self.suite.own_part(id);
-            UnitPlan {
-                expected: estimate.timing.expected,
-                extra_arguments: own.arguments,
-                extra_environment: own.environment,
-            }
-        };
-        let work = JobWork {
-            command: self.job.command(self.suite.run_arguments.clone()),
-            units: tests.iter().map(unit).collect(),
-            shape,
-            batch_overhead: self.batch_overhead,
-            merge_key: None,
-            stream_output: self.job.run.plan.spec.stream_tests,
-        };
-        let handle = self.job.submit(work).await?;
-        let submission = self.submissions.len();
-        self.submissions.push(tests.into());
-        self.events.push(
-            events_of(handle)
-                .map(move |event| (submission, event))
-                .boxed(),
-        );
-        Ok(())
-    }
-
     async fn take(&mut self, submission: usize, event: TaskEvent) {
         self.job.run.times.take(&event);
         match event {
@@ -209,8 +165,12 @@ impl<'a> Execution<'a> {
                 lease,
                 units,
                 agent,
+                duplicates,
                 ..
-            } => self.granted(submission, lease, units, agent),
+            } => {
+                self.tell_duplicate(duplicates, &agent);
+                self.granted(submission, lease, units, agent);
+            }
             TaskEvent::Answered {
                 unit,
                 outcome,

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use regatta_ledger::RunCounts;
+use regatta_scheduler::ExpectedUnit;
 
 use super::estimate::Source;
-use super::{count_known, discovery, plan_tests};
+use super::{count_known, discovery, plan_tests, precedence};
 use crate::dispatch::{BatchShape, UnitPlan, Work};
 use crate::runs::context::{JobContext, JobWork};
+use crate::runs::log::now;
 use crate::runs::plan::PlannedSuite;
 use crate::runs::state::JobEnd;
 use crate::runs::tally::Tally;
@@ -45,14 +47,18 @@ pub(in crate::runs) async fn foresee(
         let found = open.iter().filter(|test| test.estimate.source == source);
         u32::try_from(found.count()).unwrap_or(u32::MAX)
     };
-    let unit = |test: &&super::Test| UnitPlan {
-        expected: test.estimate.timing.expected,
+    let first = precedence::first(open.iter().copied(), now());
+    let unit = |(position, test): (usize, &&super::Test)| UnitPlan {
+        expected: ExpectedUnit {
+            first: first.contains(&position),
+            ..test.estimate.timing.expected.into()
+        },
         extra_arguments: Vec::new(),
         extra_environment: Vec::new(),
     };
     let work = JobWork {
         command: job.command(Vec::new()),
-        units: open.iter().map(unit).collect(),
+        units: open.iter().enumerate().map(unit).collect(),
         shape: BatchShape::ExecutionPerUnit,
         batch_overhead: planned.batch_overhead,
         merge_key: None,

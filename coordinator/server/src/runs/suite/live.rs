@@ -2,12 +2,14 @@
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt as _};
+use regatta_model::{AgentId, LeaseId};
 use regatta_wire::convert::duration_to_wire;
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 use tokio::time::Instant;
 
 use super::execution::Execution;
+use super::slow::SlowTest;
 use crate::dispatch::{TaskEvent, TaskHandle};
 
 /// How much of a suite's output is told as it comes, in bytes; all of it is in the results.
@@ -25,14 +27,31 @@ impl Execution<'_> {
     /// Tells of the tests that have been running for long.
     pub(super) fn tell_slow(&mut self) {
         for slow in self.slow.due(Instant::now()) {
+            let event = self.slow_event(&slow);
+            self.job.run.log.append(Event::TestSlow(event));
+        }
+    }
+
+    /// Tells of the tests of a late lease that an agent begins again, if it does.
+    pub(super) fn tell_duplicate(&self, late: Option<LeaseId>, agent: &AgentId) {
+        let slow = late.and_then(|late| self.slow.running(late, Instant::now()));
+        if let Some(slow) = slow {
             let event = v1::TestSlow {
-                job: self.job.name(),
-                test_id: self.tests[slow.test].name(),
-                others: u32::try_from(slow.others).unwrap_or(u32::MAX),
-                running: Some(duration_to_wire(slow.running)),
-                agent_id: slow.agent.to_string(),
+                duplicate_agent_id: agent.to_string(),
+                ..self.slow_event(&slow)
             };
             self.job.run.log.append(Event::TestSlow(event));
+        }
+    }
+
+    fn slow_event(&self, slow: &SlowTest) -> v1::TestSlow {
+        v1::TestSlow {
+            job: self.job.name(),
+            test_id: self.tests[slow.test].name(),
+            others: u32::try_from(slow.others).unwrap_or(u32::MAX),
+            running: Some(duration_to_wire(slow.running)),
+            agent_id: slow.agent.to_string(),
+            duplicate_agent_id: String::new(),
         }
     }
 

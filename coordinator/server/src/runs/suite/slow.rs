@@ -71,6 +71,13 @@ impl SlowTests {
         self.leases.retain(|_, running| !running.tests.is_empty());
     }
 
+    /// What a lease is at.
+    pub(super) fn running(&self, lease: LeaseId, now: Instant) -> Option<SlowTest> {
+        let running = self.leases.get(&lease)?;
+        let first = running.tests.first()?;
+        Some(running.slow(*first, now))
+    }
+
     /// When the next one is to be told.
     pub(super) fn next(&self) -> Option<Instant> {
         let due = |running: &Running| running.since + SLOW * (running.told + 1);
@@ -86,20 +93,28 @@ impl SlowTests {
             else {
                 continue;
             };
+            let test = *test;
             running.told += 1;
-            slow.push(SlowTest {
-                test: *test,
-                others: if running.together {
-                    running.tests.len() - 1
-                } else {
-                    0
-                },
-                running: since,
-                agent: running.agent.clone(),
-            });
+            slow.push(running.slow(test, now));
         }
         slow.sort_by_key(|slow| slow.test);
         slow
+    }
+}
+
+impl Running {
+    fn slow(&self, test: usize, now: Instant) -> SlowTest {
+        let others = if self.together {
+            self.tests.len() - 1
+        } else {
+            0
+        };
+        SlowTest {
+            test,
+            others,
+            running: now.duration_since(self.since),
+            agent: self.agent.clone(),
+        }
     }
 }
 

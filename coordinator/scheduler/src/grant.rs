@@ -1,0 +1,135 @@
+//! Leases are granted.
+
+use std::time::Duration;
+
+use regatta_model::{LeaseId, UnitIndex};
+
+use crate::batch::{BatchRule, nanos};
+use crate::fleet::AgentKey;
+use crate::lease::Lease;
+use crate::queue::RunKey;
+use crate::scheduler::Scheduler;
+use crate::task::{TaskKey, Unit};
+use crate::{Effect, Grant};
+
+/// Units that are leased together.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    /// In the order to run them.
+    pub(crate) units: Vec<UnitIndex>,
+    /// How long they are expected to take.
+    pub(crate) length_nanos: u64,
+    /// On whose account.
+    pub(crate) run: RunKey,
+    /// How long the oldest of them waited.
+    pub(crate) queued: Duration,
+    /// The lease that has them, too.
+    pub(crate) duplicates: Option<LeaseId>,
+}
+
+fn was_lost(unit: &Unit) -> bool {
+    unit.attempts > 0
+}
+
+impl Scheduler {
+    /// Leases the next batch of a task to an agent.
+    pub(crate) fn grant(&mut self, key: TaskKey, agent: AgentKey) {
+        self.end_passing_over(self.tasks[key].class, agent);
+        let (units, length_nanos) = self.cut(key);
+        let task = &self.tasks[key];
+        let (run, queued) = (task.run, self.now.since(task.waiting_since));
+        self.end_waiting(key, units.len());
+        self.file(key);
+        self.leased_units += units.len();
+        self.queue.run_mut(run).leased_units += units.len();
+        let batch = Batch {
+            units,
+            length_nanos,
+            run,
+            queued,
+            duplicates: None,
+        };
+        let late_nanos = self.late_nanos(key, &batch);
+        let lease = self.lease(key, agent, batch);
+        if let (Some(lease), Some(late_nanos)) = (lease, late_nanos) {
+            self.expect(lease, late_nanos);
+        }
+    }
+
+    /// Takes the next batch out of what waits of a task.
+    fn cut(&mut self, key: TaskKey) -> (Vec<UnitIndex>, u64) {
+        let task = &mut self.tasks[key];
+        let slots = self.fleet.classes[task.class].slots;
+        let running_nanos = task.running_nanos(self.now);
+        let rule = BatchRule::new(&self.config, slots, task.overhead, running_nanos);
+        let (units, last_try) = (&task.units, self.config.max_attempts.saturating_sub(1));
+        let alone = |unit: UnitIndex| {
+            let entry = units.get(unit.0 as usize);
+            entry.is_some_and(|entry| entry.attempts > 0 && entry.attempts >= last_try)
+        };
+        let (batch, length_nanos) = task.waiting.cut(&rule, alone);
+        let lost = batch
+            .iter()
+            .filter(|unit| units.get(unit.0 as usize).is_some_and(was_lost));
+        task.lost_waiting = task.lost_waiting.saturating_sub(lost.count());
+        (batch, length_nanos)
+    }
+
+    /// Gives an agent a lease.
+    pub(crate) fn lease(
+        &mut self,
+        key: TaskKey,
+        agent_key: AgentKey,
+        batch: Batch,
+    ) -> Option<LeaseId> {
+        let task = &mut self.tasks[key];
+        let granted_for = task.submitters.first()?.task;
+        let charged_nanos = batch.length_nanos.saturating_add(nanos(task.overhead));
+        let attempts = batch.units.iter();
+        let attempts = attempts.map(|unit| (*unit, task.begin_attempt(*unit)));
+        let attempts: Vec<_> = attempts.collect();
+        let (id, token, reserved) = self.tokens.grant();
+        task.begin_lease(id, self.now, charged_nanos);
+        self.step.commit.extend(reserved);
+        let resources = self.fleet.classes[task.class].resources;
+        self.queue.charge(batch.run, charged_nanos);
+        let agent = &mut self.fleet.agents[agent_key];
+        agent.leases.insert(id);
+        agent.occupy(&resources);
+        let granted = Grant {
+            lease: id,
+            token,
+            agent: agent.id.clone(),
+            task: granted_for,
+            units: attempts.clone(),
+            queued: batch.queued,
+            duplicates: batch.duplicates,
+        };
+        self.fleet.relist(agent_key);
+        let lease = Lease {
+            id,
+            token,
+            agent: agent_key,
+            granted_for,
+            task: Some(key),
+            run: batch.run,
+            pending: attempts,
+            twin: batch.duplicates,
+            late_at: None,
+            resources,
+            granted_at: self.now,
+            released_at: None,
+            charged_nanos,
+            acknowledged: 0,
+            first_version: None,
+            first_reported: None,
+            was_held: false,
+            vacated: false,
+            blamed: false,
+        };
+        self.leases.insert(id, lease);
+        self.agents_to_tell.insert(agent_key);
+        self.effect(Effect::Granted(granted));
+        Some(id)
+    }
+}

@@ -1,0 +1,78 @@
+//! Tests become units of work for the fleet.
+
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use regatta_scheduler::ExpectedUnit;
+
+use super::Test;
+use super::contract::IdsFile;
+use super::execution::Execution;
+use super::live::events_of;
+use super::outbox::Purpose;
+use super::precedence;
+use crate::dispatch::{BatchShape, UnitPlan};
+use crate::runs::context::JobWork;
+use crate::runs::log::now;
+use crate::runs::plan::Adapter;
+use crate::runs::state::JobEnd;
+
+impl Execution<'_> {
+    /// Submits tests, each of which is a unit.
+    pub(super) async fn submit(&mut self, tests: Vec<usize>) -> Result<(), JobEnd> {
+        let ids = || tests.iter().map(|test| self.tests[*test].id.clone());
+        let shape = match &self.suite.adapter {
+            Adapter::Harness(_) | Adapter::Sharding { .. } => BatchShape::ExecutionPerUnit,
+            Adapter::Contract { junit_path } => {
+                let blobs = Arc::clone(&self.job.run.blobs);
+                let ids = IdsFile {
+                    blobs,
+                    junit_path: junit_path.clone(),
+                    ids: ids().collect(),
+                };
+                BatchShape::OneExecution(Arc::new(ids))
+            }
+        };
+        let may_duplicate = self.may_duplicate();
+        let first = precedence::first(tests.iter().map(|test| &self.tests[*test]), now());
+        let unit = |(position, test): (usize, &usize)| {
+            let Test { id, estimate, .. } = &self.tests[*test];
+            let own = self.suite.own_part(id);
+            UnitPlan {
+                expected: ExpectedUnit {
+                    expected: estimate.timing.expected,
+                    late_after: estimate.late_after().filter(|_| may_duplicate),
+                    first: first.contains(&position),
+                },
+                extra_arguments: own.arguments,
+                extra_environment: own.environment,
+            }
+        };
+        let work = JobWork {
+            command: self.job.command(self.suite.run_arguments.clone()),
+            units: tests.iter().enumerate().map(unit).collect(),
+            shape,
+            batch_overhead: self.batch_overhead,
+            merge_key: None,
+            stream_output: self.job.run.plan.spec.stream_tests,
+        };
+        let handle = self.job.submit(work).await?;
+        let submission = self.submissions.len();
+        self.submissions.push(tests.into());
+        self.events.push(
+            events_of(handle)
+                .map(move |event| (submission, event))
+                .boxed(),
+        );
+        Ok(())
+    }
+
+    /// Whether a batch that is late may be begun again elsewhere. Whoever looks into how a test behaves wants to
+    /// know how each run of it ends, and a slow one is no accident then.
+    fn may_duplicate(&self) -> bool {
+        self.suite.may_duplicate
+            && !self.job.run.plan.spec.no_duplicates
+            && self.suite.repetition.is_none()
+            && self.purpose == Purpose::Answer
+    }
+}
