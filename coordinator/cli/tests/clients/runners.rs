@@ -154,8 +154,12 @@ fn pytest_suites_run_as_pytest_would() {
     let again = run(&fleet, &project, &["good", "--junit", "junit.xml"]);
     check(&again, "good", &good("cached"));
     assert_eq!(again.finished()["leases"], 0, "{again:#?}");
+    bad_tests_of_pytest_fail_alone(&fleet, &project);
+    fleet.stop();
+}
 
-    let ended = run(&fleet, &project, &["bad"]);
+fn bad_tests_of_pytest_fail_alone(fleet: &Fleet, project: &tempfile::TempDir) {
+    let ended = run(fleet, project, &["bad"]);
     ended.expect_code(100);
     let bad = |name: &str| format!("bad/test_bad.py::test_{name}");
     let bad: Vec<_> = [
@@ -181,7 +185,6 @@ fn pytest_suites_run_as_pytest_would() {
         .map(|(id, status, message)| (id.as_str(), *status, *message))
         .collect();
     check(&ended, "bad", &bad);
-    fleet.stop();
 }
 
 #[test]

@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::build::known_result;
 use super::context::{JobContext, RunContext};
-use super::driver::{inputs_of, prepare};
 use super::plan::JobKind;
+use super::preparation::{inputs_of, prepare};
 use super::registry::{MAX_PLANS, RunRegistry, SubmitRunError};
 use super::state::JobEnd;
 use super::suite::{Foreseen, foresee};

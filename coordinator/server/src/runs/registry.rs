@@ -1,5 +1,7 @@
 //! The runs there are: those under way in memory, all of them in the ledger.
 
+mod resumption;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -21,12 +23,10 @@ use super::log::{RunLog, now, read_spec, read_stored};
 use super::plan::{Plan, PlanError};
 use super::record::new_run;
 use super::recorded::Recorded;
-use super::resume;
 use crate::action_cache::ActionCache;
 use crate::action_plan::PlanDefaults;
 use crate::cas::{InputTreeError, InputTrees};
 use crate::dispatch::Dispatcher;
-use crate::status::with_sources;
 
 /// How many runs may be under way at once.
 const MAX_ACTIVE_RUNS: usize = 1000;
@@ -138,43 +138,6 @@ impl RunRegistry {
             registry.resume(record).await?;
         }
         Ok(registry)
-    }
-
-    /// Goes on with a run that has no end, or gives it one.
-    async fn resume(self: &Arc<Self>, record: &RunRecord) -> Result<(), LedgerError> {
-        let (run, ledger) = (&record.new.run, &self.services.ledger);
-        let recorded = resume::read(ledger.as_ref(), run).await?;
-        let plan = match self.plan_to_resume(record, &recorded).await {
-            Ok(plan) => plan,
-            Err(why) => return resume::close(ledger.as_ref(), run, &recorded, &why).await,
-        };
-        let log = RunLog::after(recorded.last_sequence(), run.clone(), Arc::clone(ledger));
-        let cancel = CancellationToken::new();
-        let active = Active {
-            log: Arc::clone(&log),
-            cancel: cancel.clone(),
-        };
-        if !self.admit(run, active) {
-            let why = format!("{MAX_ACTIVE_RUNS} others go on already");
-            return resume::close(ledger.as_ref(), run, &recorded, &why).await;
-        }
-        tracing::info!(%run, "a run of an earlier process goes on");
-        log.append(Event::RunResumed(v1::RunResumed {}));
-        self.spawn(run.clone(), plan, recorded, log, cancel);
-        Ok(())
-    }
-
-    async fn plan_to_resume(
-        &self,
-        record: &RunRecord,
-        recorded: &Recorded,
-    ) -> Result<Plan, String> {
-        let spec = resume::spec_to_resume(record, recorded, now())?;
-        let plan =
-            Plan::new(spec, &self.services.defaults).map_err(|error| with_sources(&error))?;
-        let inputs = self.check_inputs(&plan).await;
-        inputs.map_err(|error| with_sources(&error))?;
-        Ok(plan)
     }
 
     /// Accepts a run and starts it; the warnings are for whoever submitted it.

@@ -1,15 +1,20 @@
 //! Runs that an earlier process left open: they go on where they were, or get an end that says why not.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use regatta_ledger::{Ledger, LedgerError, RunEnd, RunRecord, StoredEvent};
 use regatta_model::{RunId, Timestamp, Verdict};
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
+use tokio_util::sync::CancellationToken;
 
-use super::event;
-use super::log::{encode, now, read_stored};
-use super::recorded::Recorded;
+use super::{Active, MAX_ACTIVE_RUNS, RunRegistry};
+use crate::runs::event;
+use crate::runs::log::{RunLog, encode, now, read_stored};
+use crate::runs::plan::Plan;
+use crate::runs::recorded::Recorded;
+use crate::status::with_sources;
 
 /// How old a run may be that goes on: nobody waits for one that was forgotten.
 const MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -17,8 +22,47 @@ const MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 /// coordinator down must not do so for ever.
 const MAX_VAIN_RESUMPTIONS: u32 = 20;
 
+impl RunRegistry {
+    /// Goes on with a run that has no end, or gives it one.
+    pub(super) async fn resume(self: &Arc<Self>, record: &RunRecord) -> Result<(), LedgerError> {
+        let (run, ledger) = (&record.new.run, &self.services.ledger);
+        let recorded = read(ledger.as_ref(), run).await?;
+        let plan = match self.plan_to_resume(record, &recorded).await {
+            Ok(plan) => plan,
+            Err(why) => return close(ledger.as_ref(), run, &recorded, &why).await,
+        };
+        let log = RunLog::after(recorded.last_sequence(), run.clone(), Arc::clone(ledger));
+        let cancel = CancellationToken::new();
+        let active = Active {
+            log: Arc::clone(&log),
+            cancel: cancel.clone(),
+        };
+        if !self.admit(run, active) {
+            let why = format!("{MAX_ACTIVE_RUNS} others go on already");
+            return close(ledger.as_ref(), run, &recorded, &why).await;
+        }
+        tracing::info!(%run, "a run of an earlier process goes on");
+        log.append(Event::RunResumed(v1::RunResumed {}));
+        self.spawn(run.clone(), plan, recorded, log, cancel);
+        Ok(())
+    }
+
+    async fn plan_to_resume(
+        &self,
+        record: &RunRecord,
+        recorded: &Recorded,
+    ) -> Result<Plan, String> {
+        let spec = spec_to_resume(record, recorded, now())?;
+        let plan =
+            Plan::new(spec, &self.services.defaults).map_err(|error| with_sources(&error))?;
+        let inputs = self.check_inputs(&plan).await;
+        inputs.map_err(|error| with_sources(&error))?;
+        Ok(plan)
+    }
+}
+
 /// What is recorded of a run.
-pub(super) async fn read(ledger: &dyn Ledger, run: &RunId) -> Result<Recorded, LedgerError> {
+async fn read(ledger: &dyn Ledger, run: &RunId) -> Result<Recorded, LedgerError> {
     let mut recorded = Recorded::default();
     loop {
         let events = read_stored(ledger, run, recorded.last_sequence()).await?;
@@ -35,7 +79,7 @@ pub(super) async fn read(ledger: &dyn Ledger, run: &RunId) -> Result<Recorded, L
 ///
 /// # Errors
 /// Why it may not, for people.
-pub(super) fn spec_to_resume(
+fn spec_to_resume(
     record: &RunRecord,
     recorded: &Recorded,
     now: Timestamp,
@@ -55,7 +99,7 @@ pub(super) fn spec_to_resume(
 }
 
 /// Gives a run that cannot go on its end. What passed in it is in the action cache.
-pub(super) async fn close(
+async fn close(
     ledger: &dyn Ledger,
     run: &RunId,
     recorded: &Recorded,
