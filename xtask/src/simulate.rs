@@ -8,7 +8,8 @@ use crate::{process, workspace};
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// How suites are spread over slots, beside other ways: `--tests`, `--slots`, `--seeds`,
-    /// `--overhead-ms`, `--timings FILE` (JUnit XML, or `regatta history --format csv`), `--json`.
+    /// `--overhead-ms`, `--timings FILE` (JUnit XML, or `regatta history --format csv`), `--json`; or a run that
+    /// was carried out, beside the same: `--run FILE` (what `regatta run --message-format json` printed).
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }

@@ -4,6 +4,9 @@
 //! log-normal with a median of 200 ms. `--timings FILE` plays a suite as it was measured instead: a JUnit
 //! report, or what `regatta history --format csv` prints.
 //!
+//! `--run FILE` compares a run that was carried out with splits of the same tests; FILE has what
+//! `regatta run --message-format json` printed.
+//!
 //! For each scenario and each split it prints the makespan in lower bounds, overhead included: the mean over
 //! the seeds and the worst. It fails if the scheduler misses an aim, unless the suite is one of the caller's.
 
@@ -13,6 +16,7 @@
     reason = "reads its command line and a file; the scheduler never does"
 )]
 
+mod real_run;
 mod timings;
 
 use std::error::Error;
@@ -47,6 +51,10 @@ struct Measured {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
+    if let Some(file) = value_of("--run")? {
+        let overhead = Duration::from_millis(number("--overhead-ms", 20)?);
+        return real_run::compare(&file, overhead);
+    }
     let asked = Asked::of_this_process()?;
     let json = std::env::args().any(|argument| argument == "--json");
     let mut all = Vec::new();
