@@ -142,9 +142,9 @@ pub(crate) const fn unsigned(number: i64) -> u64 {
     number.cast_unsigned()
 }
 
-/// A duration as a column holds it: 292 years at most.
+/// A duration as a column holds it: 584 years at most.
 pub(crate) fn nanos(duration: Duration) -> i64 {
-    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+    signed(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// A number of rows, or of where to begin among them.

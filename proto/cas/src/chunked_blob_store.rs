@@ -17,8 +17,9 @@ use crate::{
     BlobRange, BlobStore, BlobStream, ChunkingParams, SpooledBlob, StoreError, read_all, stream_of,
 };
 
-/// Blobs of at most so many bytes are never kept as chunks: no chunk but the last is smaller.
-const MAPPED_ABOVE_BYTES: u64 = ChunkingParams::RECOMMENDED.min_bytes() as u64;
+/// Blobs of at most so many bytes are never kept as chunks: one of them may be a chunk itself, and a chunk is
+/// always there as a whole.
+const MAPPED_ABOVE_BYTES: u64 = ChunkingParams::RECOMMENDED.max_bytes() as u64;
 /// How many blobs are looked for among the mappings at once.
 const FIND_CONCURRENCY: usize = 16;
 
@@ -45,6 +46,12 @@ impl ChunkedBlobStore {
         Self { blobs, mappings }
     }
 
+    /// Whether a blob is large enough to be kept as these chunks, and not its own only one.
+    #[must_use]
+    pub const fn may_keep(digest: &Digest, mapping: &ChunkMapping) -> bool {
+        digest.size_bytes() > MAPPED_ABOVE_BYTES && mapping.chunks.len() > 1
+    }
+
     /// What a blob is made of, if it has been kept as chunks and all of them are there.
     ///
     /// # Errors
@@ -53,24 +60,34 @@ impl ChunkedBlobStore {
         let Some(mapping) = self.stored_mapping(digest).await? else {
             return Ok(None);
         };
+        let missing = self.missing_chunks(&mapping).await?;
+        Ok(missing.is_empty().then_some(mapping))
+    }
+
+    /// The chunks that are not there as wholes.
+    async fn missing_chunks(&self, mapping: &ChunkMapping) -> Result<Vec<Digest>, StoreError> {
         let different: BTreeSet<Digest> = mapping.chunks.iter().copied().collect();
         let different: Vec<Digest> = different.into_iter().collect();
-        let missing = self.blobs.find_missing(&different).await?;
-        Ok(missing.is_empty().then_some(mapping))
+        self.blobs.find_missing(&different).await
     }
 
     /// Keeps the blob `digest` as chunks from now on, which are stored and were found to make it up; its
     /// whole is forgotten. A blob that is its own only chunk stays as it is.
     ///
     /// # Errors
-    /// Those of [`BlobStore::put`]; the blob is still there if it was there as a whole.
+    /// Those of [`BlobStore::put`], and [`StoreError::NotFound`] of a chunk that is not there; the blob is still
+    /// there if it was there as a whole.
     pub async fn keep_as_chunks(
         &self,
         digest: &Digest,
         mapping: &ChunkMapping,
     ) -> Result<(), StoreError> {
-        if digest.size_bytes() <= MAPPED_ABOVE_BYTES || mapping.chunks.len() < 2 {
+        if !Self::may_keep(digest, mapping) {
             return Ok(());
+        }
+        // Whatever the caller was told: without one of them, the blob would be gone.
+        if let Some(&digest) = self.missing_chunks(mapping).await?.first() {
+            return Err(StoreError::NotFound { digest });
         }
         self.mappings
             .put(digest, stream_of(mapping.encode()))

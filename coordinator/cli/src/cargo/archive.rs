@@ -119,12 +119,18 @@ pub fn open(file: &Path, directory: &Path, here: &Path) -> Result<Build, OpenArc
     let target = directory.join(TARGET);
     let metadata: Metadata = read(file, &target, CARGO_METADATA)?;
     let binaries: Binaries = read(file, &target, BINARIES_METADATA)?;
-    Opened {
+    let opened = Opened {
         built_in: metadata.workspace_root.clone().into_std_path_buf(),
         built_to: binaries.rust_build_meta.target_directory.clone(),
         target,
+    };
+    match opened.strange_path(&metadata, &binaries) {
+        Some(entry) => Err(OpenArchiveError::Hostile {
+            file: file.to_owned(),
+            entry,
+        }),
+        None => opened.build(metadata, binaries, file, here),
     }
-    .build(metadata, binaries, file, here)
 }
 
 /// Puts every file of an archive below `directory`.
@@ -184,6 +190,45 @@ struct Opened {
 }
 
 impl Opened {
+    /// A path in what the archive says of itself that is neither in it nor one of its workspace's manifests:
+    /// other files of this machine are not its to name.
+    fn strange_path(&self, metadata: &Metadata, binaries: &Binaries) -> Option<PathBuf> {
+        let is_plain = |path: &Path| {
+            path.components()
+                .all(|it| matches!(it, Component::Normal(_)))
+        };
+        let meta = &binaries.rust_build_meta;
+        let programs = meta.non_test_binaries.values().flatten();
+        let named = programs
+            .map(|it| &it.path)
+            .chain(binaries.rust_binaries.values().map(|it| &it.binary_path))
+            .chain(meta.build_script_out_dirs.values());
+        let mut strange = named.filter(|path| !is_plain(self.in_target(path)));
+        let strange = strange.next().cloned();
+        let is_root_file = |manifest: &Path| {
+            let inside = manifest.strip_prefix(&self.built_in);
+            inside.is_ok_and(|it| is_plain(it) && it.ends_with("Cargo.toml"))
+        };
+        let members = metadata.packages.iter();
+        let mut members = members.filter(|it| metadata.workspace_members.contains(&it.id));
+        let stranger = || {
+            let found = members.find(|it| !is_root_file(it.manifest_path.as_std_path()));
+            found.map(|it| it.manifest_path.clone().into_std_path_buf())
+        };
+        let root = || {
+            self.built_in
+                .parent()
+                .is_none()
+                .then(|| self.built_in.clone())
+        };
+        strange.or_else(root).or_else(stranger)
+    }
+
+    /// A path in the target directory, without that.
+    fn in_target<'a>(&self, path: &'a Path) -> &'a Path {
+        path.strip_prefix(&self.built_to).unwrap_or(path)
+    }
+
     fn build(
         self,
         metadata: Metadata,
@@ -250,8 +295,7 @@ impl Opened {
 
     /// Where a file of the target directory is, whose path may begin there.
     fn unpacked(&self, path: &Path) -> PathBuf {
-        self.target
-            .join(path.strip_prefix(&self.built_to).unwrap_or(path))
+        self.target.join(self.in_target(path))
     }
 
     fn tests(&self, binaries: BTreeMap<String, Binary>) -> Vec<TestBinary> {
@@ -432,6 +476,52 @@ mod tests {
             assert_eq!(environment[name], value, "{name}");
         }
         assert!(!environment.contains_key("CARGO_BIN_EXE_one"));
+    }
+
+    /// Files of this machine that are not in the archive.
+    #[test]
+    fn what_it_names_elsewhere_is_refused() {
+        let here = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir_all(here.path().join("crates/one")).expect("made");
+        std::fs::write(here.path().join("crates/one/Cargo.toml"), "").expect("written");
+        let open_with = |metadata: &str, binaries: &str| {
+            let unpacked = tempfile::tempdir().expect("a directory");
+            let archive = packed(&[
+                (
+                    "target/nextest/cargo-metadata.json",
+                    EntryType::Regular,
+                    metadata,
+                ),
+                (
+                    "target/nextest/binaries-metadata.json",
+                    EntryType::Regular,
+                    binaries,
+                ),
+            ]);
+            open(archive.path(), unpacked.path(), here.path())
+        };
+        assert!(open_with(&metadata(), BINARIES).is_ok());
+        for (ours, theirs) in [
+            ("\"debug/build/one/out\"", "\"/etc\""),
+            ("\"debug/build/one/out\"", "\"../../secrets\""),
+            ("\"debug/tool\"", "\"/bin/sh\""),
+            ("/there/out/debug/deps/it-1", "/there/out/../../bin/sh"),
+        ] {
+            let binaries = BINARIES.replace(ours, theirs);
+            assert_ne!(binaries, BINARIES);
+            let error = open_with(&metadata(), &binaries).expect_err(theirs);
+            assert!(matches!(error, OpenArchiveError::Hostile { .. }), "{error}");
+        }
+        for (ours, theirs) in [
+            ("\"workspace_root\":\"/there\"", "\"workspace_root\":\"/\""),
+            ("/there/crates/one/Cargo.toml", "/there/crates/one/.env"),
+            ("/there/crates/one/Cargo.toml", "/there/../one/Cargo.toml"),
+        ] {
+            let changed = metadata().replace(ours, theirs);
+            assert_ne!(changed, metadata());
+            let error = open_with(&changed, BINARIES).expect_err(theirs);
+            assert!(matches!(error, OpenArchiveError::Hostile { .. }), "{error}");
+        }
     }
 
     #[test]

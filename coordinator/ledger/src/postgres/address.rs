@@ -72,6 +72,11 @@ impl FromStr for PostgresAddress {
                 "it names no host: write postgres://USER@HOST/DATABASE, or ?host=/DIRECTORY of a socket",
             ));
         }
+        // The first `@` ends the password: what follows it would be shown as the host's name.
+        let strange = |host: &Host| matches!(host, Host::Tcp(name) if name.contains('@'));
+        if config.get_hosts().iter().any(strange) {
+            return Err(invalid("an `@` in a name or a password is written %40"));
+        }
         settle(&mut config);
         let place = place(&config);
         Ok(Self { config, place })
@@ -225,6 +230,7 @@ mod tests {
             ("postgres://u:s3cret@h/d?nonsense=1", "nonsense"),
             ("postgres://u:s3cret@h:port/d", "port"),
             ("postgres:///d", "names no host"),
+            ("postgres://u:p@s3cret@h/d", "%40"),
         ] {
             let error = text.parse::<PostgresAddress>().expect_err(text).to_string();
             assert!(error.contains(words), "{text}: {error}");

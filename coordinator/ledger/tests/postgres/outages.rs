@@ -159,9 +159,12 @@ async fn what_was_acknowledged_outlives_the_servers_death() {
         async move {
             let run = run_id("r");
             for sequence in 1.. {
-                let appended = ledger.append_events(&run, vec![event(sequence)], None);
-                if appended.await.is_err() {
-                    return;
+                // A server that is away for long is asked again, as runs do.
+                while let Err(error) = ledger
+                    .append_events(&run, vec![event(sequence)], None)
+                    .await
+                {
+                    assert!(matches!(error, LedgerError::Unavailable { .. }), "{error}");
                 }
                 acknowledged.send_replace(sequence);
             }
@@ -183,7 +186,9 @@ async fn what_was_acknowledged_outlives_the_servers_death() {
         last.parse::<u64>().expect("a number") >= known,
         "{last} of {known}"
     );
-    let goes_on = progress.wait_for(|sequence| *sequence > known + 10).await;
+    let goes_on = progress.wait_for(|sequence| *sequence > known + 10);
+    let goes_on = tokio::time::timeout(PATIENCE, goes_on).await;
+    let goes_on = goes_on.expect("it goes on in time");
     goes_on.expect("it goes on by itself");
     writing.abort();
 }

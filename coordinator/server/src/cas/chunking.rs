@@ -105,13 +105,19 @@ impl ChunkedBlobs {
         }
         let _permit = self.permit().await?;
         let body = concatenated(Arc::clone(&self.blobs), chunks.clone());
-        let kept = match is_cut_well(&chunks) && chunks.len() > 1 {
-            true => {
-                let mapping = ChunkMapping { chunks, function };
-                self.keep_if_right(&digest, body, &mapping).await
-            }
-            false => self.blobs.put(&digest, body).await,
+        let mapping = ChunkMapping {
+            // The empty blob always exists, and is never stored.
+            chunks: chunks
+                .into_iter()
+                .filter(|it| !it.is_empty_blob())
+                .collect(),
+            function,
         };
+        let kept =
+            match ChunkedBlobStore::may_keep(&digest, &mapping) && is_cut_well(&mapping.chunks) {
+                true => self.keep_if_right(&digest, body, &mapping).await,
+                false => self.blobs.put(&digest, body).await,
+            };
         kept.map_err(|error| of_splice(&digest, &error))?;
         Ok(response)
     }

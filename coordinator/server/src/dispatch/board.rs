@@ -160,11 +160,9 @@ impl Board {
 
     /// Makes `failure` the reason that the submitters of a lease's work hear, and names their tasks.
     pub(super) fn doom(&mut self, lease: LeaseId, failure: &UnitError) -> Vec<TaskId> {
-        let Some(group) = self
-            .leases
-            .get(lease)
-            .and_then(|lease| self.groups.get(&lease.task))
-        else {
+        // Without a duplicate there is still the lease that it duplicates.
+        let lease = self.leases.get(lease).filter(|it| !it.is_duplicate);
+        let Some(group) = lease.and_then(|lease| self.groups.get(&lease.task)) else {
             return Vec::new();
         };
         let members: Vec<TaskId> = group.members.iter().copied().collect();

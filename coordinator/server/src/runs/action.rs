@@ -6,7 +6,7 @@ use bytes::Bytes;
 use regatta_model::{Digest, FailureClass};
 use regatta_wire::{reapi, v1};
 
-use super::context::{JobContext, JobWork, cancelled, of_unit, unknown};
+use super::context::{JobContext, JobWork, RunContext, cancelled, of_unit, unknown};
 use super::event::{duration_of, provenance};
 use super::keys::action_key;
 use super::origin::stamped;
@@ -145,11 +145,15 @@ pub(super) async fn store(job: &JobContext, passes: Vec<(Digest, reapi::ActionRe
 
 /// Forgets passes that have been shown not to hold.
 pub(super) async fn distrust(job: &JobContext, keys: Vec<Digest>) {
-    let (results, tenant) = (&job.run.results, &job.run.plan.tenant);
     for key in keys {
-        if let Err(error) = results.remove(tenant, &key).await {
-            tracing::warn!(run = %job.run.run, %key, %error, "a wrong result could not be forgotten");
-        }
+        forget(&job.run, &key).await;
+    }
+}
+
+/// Forgets a pass that has been shown not to hold.
+pub(super) async fn forget(run: &RunContext, key: &Digest) {
+    if let Err(error) = run.results.remove(&run.plan.tenant, key).await {
+        tracing::warn!(run = %run.run, %key, %error, "a wrong result could not be forgotten");
     }
 }
 

@@ -1,6 +1,6 @@
 //! Carries a run out: feeds its state with what happens, and does what the state says.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,7 +25,7 @@ use super::log::now;
 use super::plan::{JobKind, PlannedInput};
 use super::preparation::{inputs_of, prepare};
 use super::state::{Conclusion, JobNode, RunInput, RunOutput, RunState};
-use super::suite::{audit_hits, run_suite};
+use super::suite::{audit_hits, end_failed_audits, run_suite};
 use super::waiting::tell_of_waiting;
 
 /// Drives one run.
@@ -41,8 +41,6 @@ struct RunDriver {
     running: HashMap<Id, usize>,
     stops: HashMap<usize, (CancellationToken, Begun)>,
     results: HashMap<usize, reapi::ActionResult>,
-    /// Jobs that ended before a restart, whose ends the state has yet to take in.
-    replayed: VecDeque<RunInput>,
     /// Why the coordinator cannot go on with the run, once it cannot.
     trouble: Option<String>,
 }
@@ -72,6 +70,7 @@ pub(super) async fn drive(context: Arc<RunContext>, cancel: CancellationToken) {
         name: job.name.to_string(),
         needs: job.needs.clone(),
         is_suite: matches!(job.kind, JobKind::Suite(_)),
+        told: context.recorded.told_of(job.name.as_str()),
     };
     let nodes = context.plan.jobs.iter().map(node).collect();
     let told = Arc::clone(&context);
@@ -85,9 +84,9 @@ pub(super) async fn drive(context: Arc<RunContext>, cancel: CancellationToken) {
         running: HashMap::new(),
         stops: HashMap::new(),
         results: HashMap::new(),
-        replayed: VecDeque::new(),
         trouble: None,
     };
+    driver.recall();
     tokio::select! {
         () = driver.run() => {}
         () = tell_of_waiting(&told) => {}
@@ -95,6 +94,19 @@ pub(super) async fn drive(context: Arc<RunContext>, cancel: CancellationToken) {
 }
 
 impl RunDriver {
+    /// Takes in which jobs ended in earlier processes.
+    fn recall(&mut self) {
+        for (index, job) in self.context.plan.jobs.iter().enumerate() {
+            let ended = self.context.recorded.end_of(job.name.as_str());
+            let Some((end, finished)) = ended else {
+                continue;
+            };
+            let result = finished.result.clone();
+            self.results.extend(result.map(|it| (index, it)));
+            self.state.recall(index, end);
+        }
+    }
+
     async fn run(&mut self) {
         let mut input = RunInput::Started;
         let mut cancelled = false;
@@ -112,10 +124,6 @@ impl RunDriver {
                     return;
                 }
                 self.perform(output);
-            }
-            if let Some(replayed) = self.replayed.pop_front() {
-                input = replayed;
-                continue;
             }
             input = tokio::select! {
                 () = self.cancel.cancelled(), if !cancelled => {
@@ -143,27 +151,15 @@ impl RunDriver {
                     stop.cancel();
                 }
             }
-            RunOutput::NeverStarted(job, end) => {
-                let name = self.context.plan.jobs[job].name.as_str();
-                if self.context.recorded.end_of(name).is_none() {
-                    self.tell_end(job, &end.into(), None);
-                }
-            }
+            RunOutput::NeverStarted(job, end) => self.tell_end(job, &end.into(), None),
             RunOutput::Finish(_) => {}
         }
     }
 
     fn start(&mut self, index: usize) {
         let name = self.context.plan.jobs[index].name.to_string();
-        let recorded = &self.context.recorded;
-        if let Some((end, finished)) = recorded.end_of(&name) {
-            self.results
-                .extend(finished.result.clone().map(|it| (index, it)));
-            self.replayed.push_back(RunInput::JobEnded(index, end));
-            return;
-        }
         let span = tracing::info_span!("job", run = %self.context.run, job = name);
-        let started_before = recorded.started_at(&name);
+        let started_before = self.context.recorded.started_at(&name);
         if started_before.is_none() {
             let started = v1::JobStarted { job: name };
             self.context.log.append(Event::JobStarted(started));
@@ -182,7 +178,7 @@ impl RunDriver {
     }
 
     fn job_ended(&mut self, ended: Result<(Id, JobOutcome), JoinError>) -> RunInput {
-        let (id, outcome) = match ended {
+        let (id, mut outcome) = match ended {
             Ok(ended) => ended,
             Err(error) => {
                 let text = format!("the coordinator failed: {error}; report this");
@@ -192,6 +188,8 @@ impl RunDriver {
         let Some(job) = self.running.remove(&id) else {
             return RunInput::Started;
         };
+        let name = self.context.plan.jobs[job].name.as_str();
+        outcome.end = self.context.recorded.completed(name, outcome.end);
         let started = self.stops.remove(&job).map(|(_, started)| started);
         self.tell_end(job, &outcome, started);
         if let Some(result) = outcome.result {
@@ -216,6 +214,7 @@ impl RunDriver {
         }
         let context = Arc::clone(&self.context);
         tell_of_lost_audits(&context);
+        end_failed_audits(&context).await;
         // A task of its own, so that whatever becomes of it the run ends.
         let audit = tokio::spawn(audit_hits(Arc::clone(&context), self.cancel.clone()));
         let mut audit = AbortOnDropHandle::new(audit);
@@ -235,6 +234,8 @@ impl RunDriver {
             conclusion = conclusion.stopped_by(reason);
         }
         let context = &self.context;
+        let recorded = &context.recorded;
+        let is_cancelled = recorded.is_cancelled() && conclusion.verdict != Verdict::Releasable;
         let policy = context.plan.spec.policy.as_ref().map(Policy::from);
         let conclusion = conclusion.within(policy.as_ref());
         tracing::info!(
@@ -259,7 +260,7 @@ impl RunDriver {
             counts: Some(event::counts(&conclusion.counts)),
             duration: Some(duration_to_wire(self.earlier + self.started.elapsed())),
             leases: context.leases.load(Ordering::Relaxed),
-            cancelled: conclusion.cancelled,
+            cancelled: conclusion.cancelled || is_cancelled,
             times: end.times.map(event::times),
         });
         context.log.finish(event, end);

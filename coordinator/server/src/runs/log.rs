@@ -112,8 +112,8 @@ impl RunLog {
         })
     }
 
-    /// Stores a run's first event. Nobody is told of a run before what it is to do is durable: else it could
-    /// not go on after a restart.
+    /// Stores a run's first event, or the first since a restart. Nobody is told of a run before what it is to do
+    /// is durable: else it could not go on after a restart.
     pub(super) async fn begin(&self, event: Event) -> Result<(), LedgerError> {
         self.append(event);
         let (first, _) = self.unstored(0);
@@ -130,13 +130,16 @@ impl RunLog {
         self.add(event, None);
     }
 
-    /// Adds an event, and waits until it is durable or the ledger has failed for too long.
-    pub(super) async fn append_durably(&self, event: Event) {
+    /// Adds an event at once. What is returned waits until it is durable or the ledger has failed for too long.
+    pub(super) fn append_durably(&self, event: Event) -> impl Future<Output = ()> + Send + use<> {
         let sequence = self.add(event, None);
         let mut progress = self.progress.subscribe();
-        let is_seen = |progress: &Progress| progress.visible() >= sequence;
-        // The sender lives in `self`, so this cannot fail.
-        drop(progress.wait_for(is_seen).await);
+        async move {
+            let is_seen =
+                |progress: &Progress| progress.visible() >= sequence || progress.is_over();
+            // It fails if nobody has the log any more: then there is nothing to wait for.
+            drop(progress.wait_for(is_seen).await);
+        }
     }
 
     /// Adds the last event. Whatever follows is dropped.

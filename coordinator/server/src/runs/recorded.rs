@@ -12,7 +12,7 @@ use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 
 use super::event::{job_end_of, test_ending_of};
-use super::state::JobEnd;
+use super::state::{JobEnd, JobStatus};
 use super::suite::Disagreement;
 use super::tally::{Ending, Tally, one, plus};
 
@@ -46,17 +46,25 @@ pub(super) struct RecordedSuite {
     complaints: Vec<String>,
     /// Tests whose cached pass did not hold, with how they ended instead.
     audited: BTreeMap<String, Ending>,
+    /// Tests that failed when their cached pass was looked into, and were to be tried again.
+    failed_audits: BTreeMap<String, v1::TestResult>,
     audit_complaints: Vec<String>,
     has_executed: bool,
 }
 
 /// A suite whose recorded tests are not those that it has.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error(
-    "`{test}` ended before the coordinator was restarted, and is not among the suite's tests now"
-)]
-pub(super) struct StrangerError {
-    test: String,
+pub(super) enum ReplayError {
+    /// One that ended is gone.
+    #[error(
+        "`{test}` ended before the coordinator was restarted, and is not among the suite's tests now"
+    )]
+    Stranger { test: String },
+    /// There are others.
+    #[error(
+        "the suite had {planned} tests before the coordinator was restarted, and has {found} now"
+    )]
+    OtherTests { planned: u32, found: usize },
 }
 
 impl Recorded {
@@ -108,10 +116,8 @@ impl Recorded {
             }
             Event::TestRetried(retried) => {
                 let result = retried.result.unwrap_or_default();
-                let suite = self.suites.entry(result.job).or_default();
-                let failed = retried.next_attempt.saturating_sub(1);
-                suite.attempts.insert(result.test_id, failed);
-                suite.has_executed = true;
+                let suite = self.suites.entry(result.job.clone()).or_default();
+                suite.take_retry(result, retried.next_attempt);
             }
             Event::Warning(warning) if warning.job.is_empty() => {
                 self.warnings.insert(warning.message);
@@ -123,6 +129,11 @@ impl Recorded {
             | Event::TestSlow(_)
             | Event::RunFinished(_) => {}
         }
+    }
+
+    /// Counts the event that says that the run goes on, which has just been stored.
+    pub(super) const fn is_taken_up(&mut self) {
+        self.last += 1;
     }
 
     pub(super) const fn last_sequence(&self) -> u64 {
@@ -174,9 +185,8 @@ impl Recorded {
     /// How many tests have failed by themselves.
     pub(super) fn failures(&self) -> u32 {
         let failed = self.suites.values().map(|suite| {
-            let failed =
-                |it: &&Ending| matches!(it, Ending::Failed(why) if *why != FailureClass::Infra);
-            suite.endings.values().filter(failed).count()
+            let endings = suite.endings.values();
+            endings.filter(|it| has_failed_by_itself(**it)).count()
         });
         u32::try_from(failed.sum::<usize>()).unwrap_or(u32::MAX)
     }
@@ -202,6 +212,12 @@ impl Recorded {
         found.collect()
     }
 
+    /// Results of tests that failed when their cached pass was looked into, and have no other.
+    pub(super) fn failed_audits(&self) -> impl Iterator<Item = &v1::TestResult> {
+        let suites = self.suites.values();
+        suites.flat_map(|suite| suite.failed_audits.values())
+    }
+
     /// What runners complained of when cached passes were executed again.
     pub(super) fn audit_complaints(&self) -> Vec<String> {
         let suites = self.suites.values();
@@ -210,11 +226,35 @@ impl Recorded {
             .collect()
     }
 
+    /// How a suite ends of which tests have been told and that is not taken up again.
+    pub(super) fn told_of(&self, job: &str) -> Option<JobEnd> {
+        let suite = self.suites.get(job).filter(|suite| suite.is_planned())?;
+        let text =
+            "it was under way when the coordinator was restarted, and was not taken up again";
+        let end = JobEnd::without_tests(JobStatus::NotRun, None, text);
+        Some(suite.completed(end))
+    }
+
+    /// The end of a job that came to nothing after a restart, with what had been told of its tests: what
+    /// failed has failed.
+    pub(super) fn completed(&self, job: &str, end: JobEnd) -> JobEnd {
+        let told = self.suites.get(job).filter(|suite| suite.is_planned());
+        match told {
+            Some(suite) if end.counts == RunCounts::default() => suite.completed(end),
+            Some(_) | None => end,
+        }
+    }
+
     /// What was told of all tests, with those that nothing was told of as not run.
     pub(super) fn counts(&self) -> RunCounts {
         let suites = self.suites.values().map(RecordedSuite::counts);
         suites.fold(RunCounts::default(), plus)
     }
+}
+
+/// Whether no machine is to blame.
+fn has_failed_by_itself(ending: Ending) -> bool {
+    matches!(ending, Ending::Failed(class) if class != FailureClass::Infra)
 }
 
 /// Whether an event says that something is done with, which a restart does not have done again.
@@ -243,11 +283,22 @@ impl RecordedSuite {
     fn take(&mut self, result: &v1::TestResult) {
         let (name, ending) = (result.test_id.clone(), test_ending_of(result));
         if result.is_audit {
+            self.failed_audits.remove(&name);
             self.audited.insert(name, ending);
             return;
         }
         self.has_executed |= result.attempts > 0;
         self.endings.insert(name, ending);
+    }
+
+    fn take_retry(&mut self, failed: v1::TestResult, next_attempt: u32) {
+        self.has_executed = true;
+        if self.endings.get(&failed.test_id) == Some(&Ending::Cached) {
+            self.failed_audits.insert(failed.test_id.clone(), failed);
+            return;
+        }
+        let attempts = next_attempt.saturating_sub(1);
+        self.attempts.insert(failed.test_id, attempts);
     }
 
     /// Whether its tests have been told of.
@@ -277,26 +328,40 @@ impl RecordedSuite {
     /// Records how these tests ended, by their places.
     ///
     /// # Errors
-    /// [`StrangerError`]: one that ended is none of them.
-    pub(super) fn replay<'a>(
-        &self,
-        names: impl Iterator<Item = &'a str>,
-        tally: &mut Tally,
-    ) -> Result<(), StrangerError> {
+    /// [`ReplayError`]: they are not those that were planned.
+    pub(super) fn replay(&self, names: &[String], tally: &mut Tally) -> Result<(), ReplayError> {
         let mut left: BTreeMap<&str, Ending> = self
             .endings
             .iter()
             .map(|(name, ending)| (name.as_str(), *ending))
             .collect();
-        for (index, name) in names.enumerate() {
-            if let Some(ending) = left.remove(name) {
+        for (index, name) in names.iter().enumerate() {
+            if let Some(ending) = left.remove(name.as_str()) {
                 tally.record(index, ending);
             }
         }
-        left.into_keys().next().map_or(Ok(()), |test| {
+        if let Some(test) = left.into_keys().next() {
             let test = test.to_owned();
-            Err(StrangerError { test })
-        })
+            return Err(ReplayError::Stranger { test });
+        }
+        let found = names.len();
+        match self.planned {
+            Some(planned) if usize::try_from(planned) != Ok(found) => {
+                Err(ReplayError::OtherTests { planned, found })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn completed(&self, mut end: JobEnd) -> JobEnd {
+        end.counts = self.counts();
+        let mut endings = self.endings.values();
+        let has_failed = endings.any(|it| has_failed_by_itself(*it));
+        if has_failed || !self.complaints.is_empty() {
+            end.status = JobStatus::Failed;
+            end.class = Some(FailureClass::Test);
+        }
+        end
     }
 
     fn counts(&self) -> RunCounts {
@@ -398,11 +463,56 @@ mod tests {
         ])]);
         let suite = told.suite("a").expect("is recorded");
         let mut tally = Tally::new(2);
-        assert_eq!(suite.replay(["y", "x"].into_iter(), &mut tally), Ok(()));
+        let names = |names: [&str; 2]| names.map(str::to_owned);
+        assert_eq!(suite.replay(&names(["y", "x"]), &mut tally), Ok(()));
         assert_eq!(tally.open_count(), 0);
-        let error = suite.replay(["y", "z"].into_iter(), &mut Tally::new(2));
+        let error = suite.replay(&names(["y", "z"]), &mut Tally::new(2));
         let test = "x".to_owned();
-        assert_eq!(error, Err(StrangerError { test }));
+        assert_eq!(error, Err(ReplayError::Stranger { test }));
+        let fewer = recorded(vec![planned(3)]);
+        let suite = fewer.suite("a").expect("is recorded");
+        let error = suite.replay(&names(["x", "y"]), &mut Tally::new(2));
+        let (planned, found) = (3, 2);
+        assert_eq!(error, Err(ReplayError::OtherTests { planned, found }));
+    }
+
+    #[test]
+    fn a_suite_that_ends_early_after_a_restart_keeps_what_failed() {
+        let told = recorded(vec![
+            planned(2),
+            results(vec![("x", v1::TestStatus::Failed, false)]),
+        ]);
+        let lost = JobEnd::without_tests(JobStatus::Unknown, Some(FailureClass::Infra), "lost");
+        let end = told.completed("a", lost.clone());
+        assert_eq!(end.status, JobStatus::Failed);
+        assert_eq!((end.counts.failed, end.counts.not_run), (1, 1));
+        assert_eq!(told.completed("other", lost.clone()), lost);
+        assert_eq!(told.told_of("a").map(|end| end.counts), Some(end.counts));
+    }
+
+    #[test]
+    fn a_cached_pass_that_failed_once_is_not_forgotten() {
+        let retried = |test: &str| {
+            let failed = v1::TestResult {
+                job: "a".to_owned(),
+                test_id: test.to_owned(),
+                status: v1::TestStatus::Failed.into(),
+                ..Default::default()
+            };
+            Event::TestRetried(v1::TestRetried {
+                result: Some(failed),
+                next_attempt: 2,
+            })
+        };
+        let cached = || results(vec![("x", v1::TestStatus::Cached, false)]);
+        let told = recorded(vec![cached(), retried("x"), retried("y")]);
+        let failed: Vec<_> = told.failed_audits().map(|it| &it.test_id).collect();
+        assert_eq!(failed, ["x"]);
+        let suite = told.suite("a").expect("is recorded");
+        assert_eq!((suite.attempts("x"), suite.attempts("y")), (0, 1));
+        let ended = results(vec![("x", v1::TestStatus::Flaky, true)]);
+        let told = recorded(vec![cached(), retried("x"), ended]);
+        assert_eq!(told.failed_audits().count(), 0);
     }
 
     #[test]

@@ -21,7 +21,6 @@ use super::context::RunContext;
 use super::driver::drive;
 use super::log::{RunLog, now, read_spec, read_stored};
 use super::plan::{Plan, PlanError};
-use super::record::new_run;
 use super::recorded::Recorded;
 use crate::action_cache::ActionCache;
 use crate::action_plan::PlanDefaults;
@@ -163,22 +162,21 @@ impl RunRegistry {
                 limit: MAX_ACTIVE_RUNS,
             });
         }
-        if let Err(error) = self.begin(&run, &plan, &log).await {
-            self.lock().remove(&run);
-            return Err(error.into());
-        }
         let warnings = plan.warnings.clone();
-        tracing::info!(%run, jobs = plan.jobs.len(), "a run has been submitted");
-        self.spawn(run.clone(), plan, Recorded::default(), log, cancel);
+        // A task of its own: whoever submits may go away in the middle.
+        let registry = Arc::clone(self);
+        let begun = tokio::spawn(async move {
+            if let Err(error) = registry.begin(&run, &plan, &log).await {
+                registry.lock().remove(&run);
+                registry.abandon(&run).await;
+                return Err(error);
+            }
+            tracing::info!(%run, jobs = plan.jobs.len(), "a run has been submitted");
+            registry.spawn(run.clone(), plan, Recorded::default(), log, cancel);
+            Ok(run)
+        });
+        let run = begun.await.map_err(|_| LedgerError::Closed)??;
         Ok((run, warnings))
-    }
-
-    /// Makes durable that there is a run, and what it is to do; in one transaction if the ledger can.
-    async fn begin(&self, run: &RunId, plan: &Plan, log: &RunLog) -> Result<(), LedgerError> {
-        let spec = Some(plan.spec.clone());
-        let first = log.begin(Event::RunStarted(v1::RunStarted { spec }));
-        let run = self.services.ledger.start_run(new_run(run, plan));
-        tokio::try_join!(first, run).map(drop)
     }
 
     /// Takes a run into those under way; false if there are as many as may be.
@@ -255,10 +253,12 @@ impl RunRegistry {
         let active = self.lock().get(&id).cloned();
         match active {
             Some(active) => {
+                // Told ahead of what comes of it.
+                let asked = Event::CancelRequested(v1::CancelRequested {});
+                let stored = active.log.append_durably(asked);
                 // Its jobs let go of their tasks, which cancels those.
                 active.cancel.cancel();
-                let asked = Event::CancelRequested(v1::CancelRequested {});
-                active.log.append_durably(asked).await;
+                stored.await;
                 Ok(())
             }
             None => self.find(&id).await.map(drop),

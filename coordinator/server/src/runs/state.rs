@@ -131,6 +131,8 @@ pub(crate) struct JobNode {
     pub(crate) name: String,
     pub(crate) needs: Vec<usize>,
     pub(crate) is_suite: bool,
+    /// How it ends if it does not start again after a restart.
+    pub(crate) told: Option<JobEnd>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -171,6 +173,11 @@ impl RunState {
         }
     }
 
+    /// Takes in, before anything else, that a job ended in an earlier process.
+    pub(crate) fn recall(&mut self, job: usize, end: JobEnd) {
+        self.end(job, end);
+    }
+
     /// Takes in what happened. Input that comes too late changes nothing.
     pub(crate) fn step(&mut self, input: RunInput) -> Vec<RunOutput> {
         let mut outputs = Vec::new();
@@ -178,7 +185,8 @@ impl RunState {
             return outputs;
         }
         match input {
-            RunInput::Started => {}
+            // What was recalled may be enough.
+            RunInput::Started => self.fail_fast(&mut outputs),
             RunInput::FailuresSeen(failures) => {
                 self.failures_seen = self.failures_seen.max(failures);
                 self.fail_fast(&mut outputs);
@@ -271,11 +279,10 @@ impl RunState {
             return None;
         };
         let not_run = |message: String| {
-            Some(Phase::Ended(JobEnd::without_tests(
-                JobStatus::NotRun,
-                None,
-                message,
-            )))
+            let told = job.told.clone();
+            let end =
+                told.unwrap_or_else(|| JobEnd::without_tests(JobStatus::NotRun, None, message));
+            Some(Phase::Ended(end))
         };
         match self.stop {
             Some(Stop::Cancelled) => return not_run("the run was cancelled".to_owned()),
@@ -357,11 +364,39 @@ mod tests {
             name: name.to_owned(),
             needs: needs.to_vec(),
             is_suite: false,
+            told: None,
         }
     }
 
     fn ended(status: JobStatus) -> JobEnd {
         JobEnd::without_tests(status, None, "")
+    }
+
+    /// Whatever the order in which they are taken in.
+    #[test]
+    fn what_ended_before_a_restart_stays_though_the_run_fails_fast() {
+        let jobs = vec![
+            node("a", &[]),
+            node("b", &[]),
+            node("c", &[1]),
+            node("d", &[]),
+        ];
+        let mut state = RunState::new(jobs, NonZeroU32::new(1));
+        state.recall(0, ended(JobStatus::Failed));
+        state.recall(1, ended(JobStatus::Passed));
+        let counts = RunCounts {
+            planned: 100,
+            passed: 100,
+            ..RunCounts::default()
+        };
+        let passed = ended(JobStatus::Passed);
+        state.recall(2, JobEnd { counts, ..passed });
+        let outputs = state.step(RunInput::Started);
+        let [RunOutput::NeverStarted(3, _), RunOutput::Finish(conclusion)] = &outputs[..] else {
+            panic!("{outputs:?}");
+        };
+        assert_eq!(conclusion.counts, counts);
+        assert_eq!(conclusion.verdict, Verdict::NotReleasable);
     }
 
     #[test]

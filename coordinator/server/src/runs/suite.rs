@@ -40,7 +40,7 @@ use super::origin::origin_of;
 use super::plan::{Adapter, PlannedSuite};
 use super::state::{JobEnd, JobStatus};
 use super::tally::{Ending, Tally};
-pub(super) use audit::{Audit, Disagreement, audit_hits};
+pub(super) use audit::{Audit, Disagreement, audit_hits, end_failed_audits};
 use discovery::Listing;
 use estimate::{Estimate, Estimates};
 use execution::Execution;
@@ -297,7 +297,12 @@ async fn record_cached(job: &JobContext, tests: &[Test], tally: &mut Tally) -> V
     if is_repetition || job.run.plan.spec.skip_cache_lookup || !job.surroundings.are_known() {
         return Vec::new();
     }
-    let open: Vec<usize> = tally.open().collect();
+    // A pass after a failure is flaky, whoever found it: what has failed already is not looked up.
+    let has_failed = |index: &usize| {
+        let recorded = job.recorded_suite();
+        recorded.is_some_and(|it| it.attempts(&tests[*index].name()) > 0)
+    };
+    let open: Vec<usize> = tally.open().filter(|index| !has_failed(index)).collect();
     let keys: Vec<Digest> = open.iter().map(|index| tests[*index].key).collect();
     let found = job.run.results.get_many(&job.run.plan.tenant, &keys).await;
     let found = found.unwrap_or_else(|error| {

@@ -283,7 +283,7 @@ async fn chunks_become_a_blob_in_their_order() {
 #[tokio::test]
 async fn a_spliced_blob_is_remembered_as_it_was_cut() {
     let coordinator = Running::start().await;
-    let parts = [noise(200_000, 1), noise(300_000, 2), noise(10, 3)];
+    let parts = [noise(1_200_000, 1), noise(1_300_000, 2), noise(10, 3)];
     let mut chunks = Vec::new();
     for part in &parts {
         chunks.push(coordinator.store(part.clone()).await);
@@ -293,6 +293,42 @@ async fn a_spliced_blob_is_remembered_as_it_was_cut() {
     let response = split(&coordinator, &digest).await.unwrap();
     assert_eq!(digests(&response.chunk_digests), chunks);
     assert_eq!(response.chunking_function(), ChunkingFunction::Unknown);
+}
+
+/// A blob that is kept as chunks has chunks that are there as wholes, whatever was spliced before.
+#[tokio::test]
+async fn what_was_spliced_may_be_a_chunk_itself() {
+    let coordinator = Running::start().await;
+    let halves = [noise(500_000, 1), noise(500_000, 2)];
+    let rest = noise(1_900_000, 3);
+    let chunk = Bytes::from(halves.concat());
+    let parts = [
+        coordinator.store(halves[0].clone()).await,
+        coordinator.store(halves[1].clone()).await,
+    ];
+    let digest = Digest::of(&chunk);
+    splice(&coordinator, &digest, &parts).await.unwrap();
+    let blob = Bytes::from([&chunk[..], &rest].concat());
+    let whole = Digest::of(&blob);
+    let chunks = [digest, coordinator.store(rest).await];
+    splice(&coordinator, &whole, &chunks).await.unwrap();
+    assert_eq!(coordinator.missing(&[digest, whole]).await, []);
+    assert!(read_large(&coordinator, &whole).await == blob);
+}
+
+#[tokio::test]
+async fn an_empty_chunk_is_none() {
+    let coordinator = Running::start().await;
+    let parts = [noise(1_500_000, 1), noise(1_000_000, 2)];
+    let blob = Bytes::from(parts.concat());
+    let mut chunks = vec![Digest::EMPTY];
+    for part in parts {
+        chunks.extend([coordinator.store(part).await, Digest::EMPTY]);
+    }
+    let digest = Digest::of(&blob);
+    splice(&coordinator, &digest, &chunks).await.unwrap();
+    assert_eq!(coordinator.missing(&[digest]).await, []);
+    assert!(read_large(&coordinator, &digest).await == blob);
 }
 
 #[tokio::test]

@@ -59,6 +59,22 @@ async fn it_conforms() {
 }
 
 #[tokio::test]
+async fn a_blob_stays_whole_if_a_chunk_of_it_is_none() {
+    let (stack, blob) = (stack(), noise(5_000_000));
+    let digest = put_bytes(stack.store.as_ref(), blob.clone()).await.unwrap();
+    let mapping = stack.cut(&digest, &blob).await;
+    let gone = mapping.chunks[1];
+    stack.below.delete(&gone).await.unwrap();
+    let kept = stack.store.keep_as_chunks(&digest, &mapping).await;
+    let refused = kept.expect_err("a chunk is missing");
+    assert!(
+        matches!(refused, StoreError::NotFound { digest } if digest == gone),
+        "{refused}"
+    );
+    assert_eq!(stack.below.find_missing(&[digest]).await.unwrap(), []);
+}
+
+#[tokio::test]
 async fn a_blob_is_kept_once_and_any_part_of_it_can_be_read() {
     let (stack, blob) = (stack(), noise(5_000_000));
     let (digest, mapping) = stack.put_as_chunks(&blob).await;

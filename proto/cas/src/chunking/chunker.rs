@@ -150,7 +150,7 @@ mod tests {
             let chunks = chunks_of(params, &[&after]);
             let new = chunks.iter().filter(|chunk| !known.contains(&Digest::of(chunk))).count();
             // Some 400 chunks; fixed sizes would change half of them on average.
-            prop_assert!(new <= 20, "{new} of {} chunks are new", chunks.len());
+            prop_assert!(new <= 50, "{new} of {} chunks are new", chunks.len());
         }
     }
 

@@ -66,10 +66,13 @@ pub(super) async fn fill(
     if let Some((known, assembly)) = origin.assembled(&shared, file).await {
         let source = Source::Stream(assembly.body);
         match fill_from(source, Arc::clone(&shared), file).await {
-            // Some file does not have what it had.
-            Err(StoreError::Corrupt { .. }) if assembly.has_local_parts => {
-                known.forget(&assembly.chunks);
-            }
+            // Some file does not have what it had, cannot be read, or leaves no room for this one as long as
+            // it is held.
+            Err(
+                StoreError::Corrupt { .. }
+                | StoreError::Full { .. }
+                | StoreError::Unavailable { .. },
+            ) if assembly.has_local_parts => known.forget(&assembly.chunks),
             filled => {
                 if filled.is_ok() {
                     known.note(&file.digest, &assembly.chunks);

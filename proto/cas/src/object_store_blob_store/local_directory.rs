@@ -1,8 +1,9 @@
 //! Objects that are files of this machine.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use regatta_model::Digest;
@@ -67,6 +68,8 @@ fn link(file: &File, path: &Path) -> io::Result<()> {
         fs::create_dir_all(folder)?;
     }
     let staged = staged_name(path);
+    // As the other blobs are; and nobody writes to one.
+    file.set_permissions(Permissions::from_mode(0o444))?;
     // The way to name a file that has none, without privileges (open(2), `O_TMPFILE`).
     let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
     linkat(CWD, unnamed, CWD, &staged, AtFlags::SYMLINK_FOLLOW)?;

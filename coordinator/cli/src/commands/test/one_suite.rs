@@ -50,10 +50,11 @@ pub(super) async fn run(
     root: PathBuf,
     suite: OneSuite,
 ) -> Result<ExitCode, Failure> {
+    let own = policy_of(&root)?;
     let pipeline = Pipeline {
         file: root.clone(),
         jobs: vec![job(&options, suite)?],
-        policy: policy_of(&root)?,
+        policy: own.policy,
         root,
     };
     let how = How {
@@ -61,7 +62,7 @@ pub(super) async fn run(
         junit: options.junit.clone(),
         max_failures: options.stop.max_failures_or(1),
         description: description("regatta test", &options.filters),
-        chosen_tests: !options.filters.is_empty(),
+        chosen_tests: own.has_jobs || !options.filters.is_empty(),
     };
     let prepared = prepare(global, &pipeline, &pipeline.jobs, how).await?;
     if options.plan {

@@ -1,4 +1,4 @@
-//! What a release of the project here requires.
+//! What a release of the project here requires, and whether tests without configuration can answer for it.
 
 use std::path::Path;
 
@@ -9,16 +9,31 @@ use crate::exit_code::Failure;
 use crate::files::place_in;
 use crate::git;
 
+/// What the configuration says of a run without configured jobs.
+#[derive(Debug, Default)]
+pub(super) struct OwnPolicy {
+    pub(super) policy: Option<Policy>,
+    /// Whether it has jobs of its own. Then a suite that was found without it answers for none that the policy
+    /// requires, whatever its name is.
+    pub(super) has_jobs: bool,
+}
+
 /// The policy of the configuration that `directory` is under, if it is in the commit there: one that is not
 /// has no say. Blocks.
-pub(super) fn policy_of(directory: &Path) -> Result<Option<Policy>, Failure> {
+pub(super) fn policy_of(directory: &Path) -> Result<OwnPolicy, Failure> {
     let Ok((file, root)) = config::find(directory) else {
-        return Ok(None);
+        return Ok(OwnPolicy::default());
     };
     let place = place_in(&root, &file);
     let place = place.as_deref().and_then(Path::to_str);
     match place.is_some_and(|place| git::knows_all(&root, std::iter::once(place))) {
-        true => Ok(config::load(&file, &root)?.policy),
-        false => Ok(None),
+        true => {
+            let pipeline = config::load(&file, &root)?;
+            Ok(OwnPolicy {
+                policy: pipeline.policy,
+                has_jobs: !pipeline.jobs.is_empty(),
+            })
+        }
+        false => Ok(OwnPolicy::default()),
     }
 }

@@ -63,10 +63,10 @@ pub(super) async fn run(
         let junit = junit.clone();
         move || {
             let commit = git::commit_of(&here, junit.as_deref());
-            policy_of(&here).map(|policy| (commit, policy))
+            policy_of(&here).map(|own| (commit, own))
         }
     });
-    let (commit, policy) = commit.await??;
+    let (commit, own) = commit.await??;
     let uploaded = staging.upload(&client.blobs()).await?;
     tracing::info!(
         blobs = uploaded.uploaded_blobs,
@@ -88,8 +88,8 @@ pub(super) async fn run(
         audit_percent: options.report.audit_hits,
         stream_tests: options.report.live_output,
         description: description("regatta test", &options.filters),
-        policy: policy.as_ref().map(Policy::to_wire),
-        chosen_tests: !options.filters.is_empty(),
+        policy: own.policy.as_ref().map(Policy::to_wire),
+        chosen_tests: own.has_jobs || !options.filters.is_empty(),
     };
     if options.plan {
         return plan(global, client, spec).await;

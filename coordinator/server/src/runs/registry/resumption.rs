@@ -1,4 +1,5 @@
-//! Runs that an earlier process left open: they go on where they were, or get an end that says why not.
+//! How runs outlive a process: what is durable of one before it begins, and those that an earlier process left
+//! open, which go on where they were or get an end that says why not.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +10,11 @@ use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 use tokio_util::sync::CancellationToken;
 
-use super::{Active, MAX_ACTIVE_RUNS, RunRegistry};
+use super::{Active, MAX_ACTIVE_RUNS, RunRegistry, SubmitRunError};
 use crate::runs::event;
 use crate::runs::log::{RunLog, encode, now, read_stored};
 use crate::runs::plan::Plan;
+use crate::runs::record::new_run;
 use crate::runs::recorded::Recorded;
 use crate::status::with_sources;
 
@@ -26,12 +28,27 @@ impl RunRegistry {
     /// Goes on with a run that has no end, or gives it one.
     pub(super) async fn resume(self: &Arc<Self>, record: &RunRecord) -> Result<(), LedgerError> {
         let (run, ledger) = (&record.new.run, &self.services.ledger);
-        let recorded = read(ledger.as_ref(), run).await?;
-        let plan = match self.plan_to_resume(record, &recorded).await {
-            Ok(plan) => plan,
+        let mut recorded = match read(ledger.as_ref(), run).await {
+            Ok(recorded) => recorded,
+            // One run must not keep the others from going on.
+            Err(error @ LedgerError::Corrupt { .. }) => {
+                tracing::error!(%run, %error, "a run is left as it is: what is stored of it cannot be read");
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let spec = match spec_to_resume(record, &recorded, now()) {
+            Ok(spec) => spec,
             Err(why) => return close(ledger.as_ref(), run, &recorded, &why).await,
         };
         let log = RunLog::after(recorded.last_sequence(), run.clone(), Arc::clone(ledger));
+        // Ahead of whatever may bring the coordinator down once more, so that it is counted.
+        log.begin(Event::RunResumed(v1::RunResumed {})).await?;
+        recorded.is_taken_up();
+        let plan = match self.plan_to_resume(run, spec).await {
+            Ok(plan) => plan,
+            Err(why) => return close(ledger.as_ref(), run, &recorded, &why).await,
+        };
         let cancel = CancellationToken::new();
         let active = Active {
             log: Arc::clone(&log),
@@ -42,22 +59,46 @@ impl RunRegistry {
             return close(ledger.as_ref(), run, &recorded, &why).await;
         }
         tracing::info!(%run, "a run of an earlier process goes on");
-        log.append(Event::RunResumed(v1::RunResumed {}));
         self.spawn(run.clone(), plan, recorded, log, cancel);
         Ok(())
     }
 
-    async fn plan_to_resume(
+    /// Makes durable that there is a run, and what it is to do; in one transaction if the ledger can.
+    pub(super) async fn begin(
         &self,
-        record: &RunRecord,
-        recorded: &Recorded,
-    ) -> Result<Plan, String> {
-        let spec = spec_to_resume(record, recorded, now())?;
+        run: &RunId,
+        plan: &Plan,
+        log: &RunLog,
+    ) -> Result<(), LedgerError> {
+        let spec = Some(plan.spec.clone());
+        let first = log.begin(Event::RunStarted(v1::RunStarted { spec }));
+        let run = self.services.ledger.start_run(new_run(run, plan));
+        tokio::try_join!(first, run).map(drop)
+    }
+
+    /// Ends a run that may have become durable though whoever submitted it was told that it has not. If that
+    /// fails, too, it ends after a restart.
+    pub(super) async fn abandon(&self, run: &RunId) {
+        let mut recorded = Recorded::default();
+        recorded.is_taken_up();
+        let why = "the ledger failed while the run was submitted";
+        let closed = close(self.services.ledger.as_ref(), run, &recorded, why).await;
+        if let Err(error) = closed {
+            tracing::warn!(%run, %error, "a run that was not accepted could not be ended");
+        }
+    }
+
+    async fn plan_to_resume(&self, run: &RunId, spec: v1::RunSpec) -> Result<Plan, String> {
         let plan =
             Plan::new(spec, &self.services.defaults).map_err(|error| with_sources(&error))?;
-        let inputs = self.check_inputs(&plan).await;
-        inputs.map_err(|error| with_sources(&error))?;
-        Ok(plan)
+        match self.check_inputs(&plan).await {
+            // A store that does not answer just now says nothing of what it has.
+            Err(SubmitRunError::Inputs(error)) => {
+                tracing::warn!(%run, %error, "a run goes on though its inputs could not be checked");
+                Ok(plan)
+            }
+            checked => checked.map(|()| plan).map_err(|error| with_sources(&error)),
+        }
     }
 }
 

@@ -14,9 +14,10 @@ use super::execution::Execution;
 use super::outbox::Purpose;
 use super::quarantine::in_quarantine;
 use super::{PlannedTests, Test};
-use crate::runs::action::{distrust, may_be_retried};
+use crate::runs::action::{distrust, forget, may_be_retried};
 use crate::runs::audit::AuditShare;
 use crate::runs::context::{JobContext, RunContext};
+use crate::runs::event::test_ending_of;
 use crate::runs::plan::JobKind;
 use crate::runs::recorded::Recorded;
 use crate::runs::surroundings::Surroundings;
@@ -125,6 +126,39 @@ pub(in crate::runs) async fn audit_hits(run: Arc<RunContext>, cancel: Cancellati
         .into_iter()
         .map(|hits| audit_suite(&run, &cancel, hits));
     futures::future::join_all(audits).await;
+}
+
+/// A cached pass that had failed when it was looked into, before a restart, does not hold: another attempt would
+/// not take that back.
+pub(in crate::runs) async fn end_failed_audits(run: &RunContext) {
+    for failed in run.recorded.failed_audits() {
+        let job = run.plan.jobs.iter();
+        let job = job.map(|it| (it.name.as_str(), &it.kind));
+        let job = job
+            .filter(|(name, _)| *name == failed.job)
+            .map(|(_, kind)| kind);
+        let Some(JobKind::Suite(suite)) = job.last() else {
+            continue;
+        };
+        let key = failed.key.as_ref().and_then(|key| key.try_into().ok());
+        if let Some(key) = key {
+            forget(run, &key).await;
+        }
+        let ending = test_ending_of(failed);
+        let (ending, result) = in_quarantine(suite, &failed.test_id, ending, failed.clone());
+        let Some(result) = audited(ending, result) else {
+            continue;
+        };
+        let disagreement = Disagreement {
+            job: failed.job.clone(),
+            test: failed.test_id.clone(),
+            ending,
+        };
+        lock(&run.audit.disagreements).push(disagreement);
+        let results = vec![result];
+        run.log
+            .append(Event::TestsFinished(v1::TestsFinished { results }));
+    }
 }
 
 async fn audit_suite(run: &Arc<RunContext>, cancel: &CancellationToken, hits: ChosenHits) {

@@ -64,8 +64,8 @@ pub(super) fn replay(
 ) -> Result<(), JobEnd> {
     let names: Vec<String> = tests.iter().map(Test::name).collect();
     recorded
-        .replay(names.iter().map(String::as_str), tally)
-        .map_err(|stranger| unknown(stranger.to_string()))?;
+        .replay(&names, tally)
+        .map_err(|error| unknown(error.to_string()))?;
     let hits = tests.iter().zip(&names);
     let hits = hits.filter(|(_, name)| recorded.is_unaudited_hit(name));
     job.run.audit.consider(job, hits.map(|(test, _)| test));

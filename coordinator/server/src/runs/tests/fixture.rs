@@ -43,6 +43,8 @@ pub(crate) async fn until(reached: impl Fn() -> bool) {
 pub(crate) struct Fixture {
     pub(crate) channel: Channel,
     pub(crate) blobs: Arc<dyn BlobStore>,
+    /// What the action cache keeps.
+    results: Arc<dyn BlobStore>,
     pub(crate) ledger: Arc<dyn Ledger>,
     pub(crate) dispatcher: Arc<Dispatcher>,
     services: RunServices,
@@ -57,22 +59,29 @@ impl Fixture {
     /// One that looks into every cached pass if anything is executed.
     pub(crate) async fn with_audits() -> Self {
         let all = AuditShare::from_percent(100.0).expect("is a share");
-        Self::with(Arc::new(MemoryLedger::new()), all, memory()).await
+        Self::with(Arc::new(MemoryLedger::new()), all, (memory(), memory())).await
     }
 
     /// A coordinator that starts with another's blobs, and without its action cache.
     pub(crate) async fn successor(&self, ledger: Arc<dyn Ledger>) -> Self {
-        Self::with(ledger, AuditShare::default(), Arc::clone(&self.blobs)).await
+        let stores = (Arc::clone(&self.blobs), memory());
+        Self::with(ledger, AuditShare::default(), stores).await
+    }
+
+    /// One that has both.
+    pub(crate) async fn heir(&self, ledger: Arc<dyn Ledger>) -> Self {
+        let stores = (Arc::clone(&self.blobs), Arc::clone(&self.results));
+        Self::with(ledger, AuditShare::default(), stores).await
     }
 
     pub(crate) async fn with_ledger(ledger: Arc<dyn Ledger>) -> Self {
-        Self::with(ledger, AuditShare::default(), memory()).await
+        Self::with(ledger, AuditShare::default(), (memory(), memory())).await
     }
 
     async fn with(
         ledger: Arc<dyn Ledger>,
         audit_share: AuditShare,
-        blobs: Arc<dyn BlobStore>,
+        (blobs, results): (Arc<dyn BlobStore>, Arc<dyn BlobStore>),
     ) -> Self {
         let scheduler = SchedulerConfig {
             heartbeat_interval: Duration::from_millis(100),
@@ -98,7 +107,7 @@ impl Fixture {
         let services = RunServices {
             dispatcher: Arc::clone(&dispatcher),
             results: Arc::new(ActionCache::new(
-                Arc::new(MemoryBlobStore::new()),
+                Arc::clone(&results),
                 Arc::clone(&blobs),
                 defaults.clone(),
             )),
@@ -112,6 +121,7 @@ impl Fixture {
         Self {
             channel,
             blobs,
+            results,
             ledger,
             dispatcher,
             services,

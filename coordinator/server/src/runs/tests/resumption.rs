@@ -149,6 +149,19 @@ async fn wherever_it_is_cut_a_run_ends_as_if_nothing_had_happened() {
         let _agent = successor.agent("a", script(&successor, &tries, tests));
         let story = successor.finish(&run).await;
         assert_eq!(gist(&story), expected, "after {count} events: {story:#?}");
+        // Whoever has the action cache, too, finds passes there; what was flaky is so all the same.
+        let (ledger, tries) = cut(&record, &events, count).await;
+        let heir = whole.heir(ledger).await;
+        let _agent = heir.agent("a", script(&heir, &tries, &TESTS));
+        let inherited = heir.finish(&run).await;
+        let (counts, verdict) = (inherited.counts(), inherited.end().verdict());
+        assert_eq!(verdict, expected.verdict);
+        assert_eq!(
+            counts.failed, expected.counts.failed,
+            "after {count} events"
+        );
+        let had_failed = tries.lock().expect("nobody panicked").contains_key("flaky");
+        assert_eq!(counts.flaky, u32::from(had_failed), "after {count} events");
         let resumed = story.events.iter();
         let resumed = resumed.filter(|event| matches!(event, Event::RunResumed(_)));
         assert_eq!(resumed.count(), 1);
