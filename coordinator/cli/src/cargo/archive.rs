@@ -146,9 +146,7 @@ fn unpack(file: &Path, directory: &Path) -> Result<(), OpenArchiveError> {
     for entry in archive.entries().map_err(unreadable)? {
         let mut entry = entry.map_err(unreadable)?;
         let path = entry.path().map_err(unreadable)?.into_owned();
-        let is_inside = path
-            .components()
-            .all(|it| matches!(it, Component::Normal(_)));
+        let is_inside = is_plain(&path);
         let is_file = matches!(
             entry.header().entry_type(),
             EntryType::Regular | EntryType::Directory
@@ -193,10 +191,6 @@ impl Opened {
     /// A path in what the archive says of itself that is neither in it nor one of its workspace's manifests:
     /// other files of this machine are not its to name.
     fn strange_path(&self, metadata: &Metadata, binaries: &Binaries) -> Option<PathBuf> {
-        let is_plain = |path: &Path| {
-            path.components()
-                .all(|it| matches!(it, Component::Normal(_)))
-        };
         let meta = &binaries.rust_build_meta;
         let programs = meta.non_test_binaries.values().flatten();
         let named = programs
@@ -353,11 +347,20 @@ impl Opened {
 
     /// Where the loader is to look: what build scripts linked with, and the toolchain's libraries.
     fn loader_path(&self, meta: &BuildMetadata) -> Vec<PathBuf> {
-        let linked = meta.linked_paths.iter().map(|path| self.unpacked(path));
+        // Libraries are looked for in the archive alone, and in the toolchain that it has.
+        let linked = meta.linked_paths.iter();
+        let linked = linked.filter(|path| is_plain(self.in_target(path)));
+        let linked = linked.map(|path| self.unpacked(path));
         let toolchain = std::fs::read_dir(self.target.join(LIBRARY_DIRECTORIES));
         let toolchain = toolchain.into_iter().flatten().flatten();
         linked.chain(toolchain.map(|entry| entry.path())).collect()
     }
+}
+
+/// Whether a path stays below wherever it is joined to.
+fn is_plain(path: &Path) -> bool {
+    path.components()
+        .all(|it| matches!(it, Component::Normal(_)))
 }
 
 fn package_id(repr: &str) -> PackageId {
@@ -512,6 +515,9 @@ mod tests {
             let error = open_with(&metadata(), &binaries).expect_err(theirs);
             assert!(matches!(error, OpenArchiveError::Hostile { .. }), "{error}");
         }
+        let elsewhere = BINARIES.replace("debug/build/one/lib", "/etc");
+        let opened = open_with(&metadata(), &elsewhere).expect("is one");
+        assert!(opened.loader_path.is_empty(), "{:?}", opened.loader_path);
         for (ours, theirs) in [
             ("\"workspace_root\":\"/there\"", "\"workspace_root\":\"/\""),
             ("/there/crates/one/Cargo.toml", "/there/crates/one/.env"),
