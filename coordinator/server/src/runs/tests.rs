@@ -1,6 +1,7 @@
 mod audit;
 mod builds;
 mod caching;
+mod contract;
 pub(crate) mod fake_agent;
 pub(crate) mod fixture;
 mod full_ledger;
@@ -13,14 +14,12 @@ mod verdict;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use bytes::Bytes;
 use fake_agent::{Script, completed, lost};
-use fixture::{Fixture, PATIENCE, Story, build, contract, libtest, spec, until};
+use fixture::{Fixture, Story, build, libtest, spec, until};
 pub(crate) use full_ledger::FullLedger;
-use futures::{FutureExt as _, StreamExt as _};
-use regatta_cas::read_all;
+use futures::StreamExt as _;
 use regatta_model::Digest;
 use regatta_wire::v1::run_event::Event;
 use regatta_wire::{reapi, v1};
@@ -390,231 +389,6 @@ async fn a_listing_that_fails_is_shown() {
     assert!(message.contains("no such fixture"), "{message}");
 }
 
-/// A contract runner that reports what `report` makes of the ids it is given.
-fn contract_runner(
-    fixture: &Fixture,
-    listed: &'static str,
-    report: impl Fn(&[String]) -> String + Send + Sync + 'static,
-) -> Script {
-    ending_runner(fixture, listed, move |ids| (0, report(ids)))
-}
-
-/// One that ends with an exit code of its own.
-fn ending_runner(
-    fixture: &Fixture,
-    listed: &'static str,
-    run: impl Fn(&[String]) -> (i32, String) + Send + Sync + 'static,
-) -> Script {
-    let blobs = Arc::clone(&fixture.blobs);
-    Arc::new(move |spec, execution| {
-        let command = spec.command.as_ref().expect("is set");
-        if command.arguments == ["./list"] {
-            return Some(completed(0, listed));
-        }
-        assert_eq!(command.arguments, ["./run", "@.regatta/tests"]);
-        assert!(execution.extra_arguments.is_empty());
-        let ids = ids_in(blobs.as_ref(), spec)
-            .now_or_never()
-            .expect("memory answers at once");
-        let (code, xml) = run(&ids);
-        let mut outcome = completed(code, "");
-        let result = outcome.result.as_mut().expect("is set");
-        result.output_files.push(reapi::OutputFile {
-            path: "junit.xml".to_owned(),
-            digest: Some(Digest::of(xml.as_bytes()).into()),
-            contents: Bytes::from(xml),
-            ..Default::default()
-        });
-        Some(outcome)
-    })
-}
-
-/// The ids in the file that a batch's input root holds.
-async fn ids_in(blobs: &dyn regatta_cas::BlobStore, spec: &v1::LeaseSpec) -> Vec<String> {
-    use prost::Message as _;
-    let mut digest: Digest = spec
-        .input_root
-        .as_ref()
-        .and_then(|it| it.try_into().ok())
-        .expect("is a digest");
-    let limit = 1 << 20;
-    let root = read_all(blobs, &digest, limit).await.expect("is there");
-    let root = reapi::Directory::decode(root).expect("is a directory");
-    digest = root.directories[0]
-        .digest
-        .as_ref()
-        .and_then(|it| it.try_into().ok())
-        .expect("is");
-    let below = read_all(blobs, &digest, limit).await.expect("is there");
-    let below = reapi::Directory::decode(below).expect("is a directory");
-    digest = below.files[0]
-        .digest
-        .as_ref()
-        .and_then(|it| it.try_into().ok())
-        .expect("is");
-    let text = read_all(blobs, &digest, limit).await.expect("is there");
-    String::from_utf8_lossy(&text)
-        .lines()
-        .map(str::to_owned)
-        .collect()
-}
-
-fn junit<'a>(ids: impl Iterator<Item = &'a str>) -> String {
-    let cases = ids.map(|id| format!("<testcase name=\"{id}\" time=\"0.01\"/>"));
-    format!("<testsuites>{}</testsuites>", cases.collect::<String>())
-}
-
-#[tokio::test]
-async fn a_contract_suite_runs_in_batches_and_is_cached_by_test() {
-    let fixture = Fixture::start().await;
-    let report = |ids: &[String]| junit(ids.iter().map(String::as_str));
-    let _agent = fixture.agent("a", contract_runner(&fixture, "x\ny\nz\n", report));
-    let story = fixture.run(spec(vec![contract("acceptance")])).await;
-    assert_eq!(
-        story.end().verdict(),
-        v1::Verdict::Releasable,
-        "{:?}",
-        story.end().reasons
-    );
-    assert_eq!(story.counts().passed, 3);
-    let again = fixture.run(spec(vec![contract("acceptance")])).await;
-    assert_eq!((again.counts().cached, again.end().leases), (3, 0));
-}
-
-fn skipping(id: &str) -> String {
-    let skip = "<skipped message=\"not here\"/>";
-    format!("<testsuite><testcase name=\"{id}\">{skip}</testcase></testsuite>")
-}
-
-#[tokio::test]
-async fn what_a_runner_skips_is_skipped_with_its_reason_and_not_asked_again() {
-    let fixture = Fixture::start().await;
-    let report = |ids: &[String]| {
-        let skips = ids.iter().filter(|id| *id == "y").map(|id| skipping(id));
-        let passes = junit(ids.iter().map(String::as_str).filter(|id| *id != "y"));
-        format!("<all>{}{passes}</all>", skips.collect::<String>())
-    };
-    let _agent = fixture.agent("a", contract_runner(&fixture, "x\ny\nz\n", report));
-    for (passed, cached) in [(2, 0), (0, 2)] {
-        let story = fixture.run(spec(vec![contract("acceptance")])).await;
-        assert_eq!(story.end().verdict(), v1::Verdict::Releasable);
-        let counts = story.counts();
-        let counts = (counts.passed, counts.cached, counts.skipped);
-        assert_eq!(counts, (passed, cached, 1));
-        let tests = story.tests();
-        assert_eq!(tests["y"].status(), v1::TestStatus::Skipped);
-        assert_eq!(tests["y"].message, "not here");
-        assert_eq!(story.end().leases == 0, passed == 0);
-    }
-}
-
-#[tokio::test]
-async fn a_skip_does_not_make_a_failure_good() {
-    let fixture = Fixture::start().await;
-    let batches = AtomicUsize::new(0);
-    let report = move |ids: &[String]| match batches.fetch_add(1, Ordering::SeqCst) {
-        0 => format!("<testcase name=\"{}\"><failure/></testcase>", ids[0]),
-        _ => skipping(&ids[0]),
-    };
-    let _agent = fixture.agent("a", contract_runner(&fixture, "x\n", report));
-    let tried_again = v1::Job {
-        retries: 1,
-        ..contract("acceptance")
-    };
-    let story = fixture.run(spec(vec![tried_again])).await;
-    assert_eq!(story.end().verdict(), v1::Verdict::NotReleasable);
-    check_lie(&story, "x", "it failed, and the runner skipped it");
-}
-
-#[tokio::test]
-async fn a_test_that_ends_its_runner_fails_alone() {
-    let fixture = Fixture::start().await;
-    // The runner says of each test that it runs before it does, and dies in those with a `!`, with exit
-    // code 0 in some.
-    let run = |ids: &[String]| {
-        let dies = ids.iter().position(|id| id.ends_with('!'));
-        let done = &ids[..dies.unwrap_or(ids.len())];
-        let passes = junit(done.iter().map(String::as_str));
-        let Some(dies) = dies else {
-            return (0, passes);
-        };
-        let running = format!(
-            "<testcase name=\"{}\"><error message=\"died\"/></testcase>",
-            ids[dies]
-        );
-        (
-            i32::from(ids[dies].starts_with('c')),
-            format!("<all>{passes}{running}</all>"),
-        )
-    };
-    let listed = "a\nb\nc!\nd\ne!\nf\n";
-    let _agent = fixture.agent("a", ending_runner(&fixture, listed, run));
-    let story = fixture.run(spec(vec![contract("acceptance")])).await;
-    for id in ["c!", "e!"] {
-        check_lie(&story, id, "died");
-    }
-    let counts = story.counts();
-    assert_eq!((counts.passed, counts.failed), (4, 2));
-    assert!(story.tests().values().all(|result| result.attempts == 1));
-}
-
-#[tokio::test]
-async fn a_runner_that_ends_badly_and_never_runs_a_test_is_not_asked_for_ever() {
-    let fixture = Fixture::start().await;
-    let run = |ids: &[String]| {
-        (
-            1,
-            junit(ids.iter().map(String::as_str).filter(|id| *id != "y")),
-        )
-    };
-    let _agent = fixture.agent("a", ending_runner(&fixture, "x\ny\n", run));
-    let story = fixture.run(spec(vec![contract("acceptance")])).await;
-    check_lie(&story, "y", "exited with code 1");
-    assert_eq!((story.counts().passed, story.counts().failed), (1, 1));
-}
-
-#[tokio::test]
-async fn a_report_without_an_id_or_with_a_strange_one_is_caught() {
-    let fixture = Fixture::start().await;
-    let report = |ids: &[String]| {
-        junit(
-            ids.iter()
-                .map(String::as_str)
-                .filter(|id| *id != "y")
-                .chain(["ghost"]),
-        )
-    };
-    let _agent = fixture.agent("a", contract_runner(&fixture, "x\ny\n", report));
-    let story = fixture.run(spec(vec![contract("acceptance")])).await;
-    check_lie(&story, "y", "the runner did not report `y`");
-    assert_eq!(story.counts().passed, 1);
-    let again = fixture.run(spec(vec![contract("acceptance")])).await;
-    assert_eq!(again.counts().cached, 0, "a liar is not believed later");
-}
-
-#[tokio::test]
-async fn a_runner_that_cannot_start_is_quoted_once_for_each_batch() {
-    let fixture = Fixture::start().await;
-    let script: Script = Arc::new(|spec, _| {
-        let command = spec.command.as_ref().expect("is set");
-        Some(match command.arguments == ["./list"] {
-            true => completed(0, "x\ny\n"),
-            false => completed(127, "no such program: ./run"),
-        })
-    });
-    let _agent = fixture.agent("a", script);
-    let story = fixture.run(spec(vec![contract("acceptance")])).await;
-    let tests = story.tests();
-    for id in ["x", "y"] {
-        check_lie(&story, id, "the runner exited with code 127; it wrote no");
-    }
-    let quoting = tests.values().filter(|test| !test.stdout_tail.is_empty());
-    let quoting = u64::try_from(quoting.count()).expect("few");
-    // One lease lists the tests, each of the others is a batch.
-    assert_eq!(quoting, story.end().leases - 1);
-    assert_eq!(&tests["x"].stdout_tail[..], b"no such program: ./run");
-}
-
 #[tokio::test]
 async fn a_ledger_that_lets_nothing_be_leased_ends_the_run_with_its_reason() {
     let ledger = Arc::new(FullLedger::for_reservations());
@@ -628,13 +402,7 @@ async fn a_ledger_that_lets_nothing_be_leased_ends_the_run_with_its_reason() {
     assert!(reasons[0].contains("disk is full"), "{reasons:?}");
     assert!(fixture.dispatcher.trouble().is_some());
     ledger.make_room();
-    let recovers = async {
-        while fixture.dispatcher.trouble().is_some() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    let recovered = tokio::time::timeout(PATIENCE, recovers).await;
-    recovered.expect("there is room again");
+    until(|| fixture.dispatcher.trouble().is_none()).await;
     let story = fixture.run(spec(vec![libtest("unit")])).await;
     assert_eq!(story.end().verdict(), v1::Verdict::Releasable);
     assert_eq!(fixture.dispatcher.trouble(), None);

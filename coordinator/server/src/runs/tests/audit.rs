@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 
+use super::contract::{contract_runner, junit};
 use super::fake_agent::{Script, completed};
 use super::fixture::{Fixture, Story, contract, libtest, spec};
-use super::{PASSED, contract_runner, junit, names, runner};
+use super::{PASSED, names, runner};
 
 /// Four tests, of which the second does as it is told: nobody declared what it depends on.
 fn undeclared(how: Arc<AtomicU32>) -> Script {

@@ -6,9 +6,10 @@ use regatta_model::Digest;
 use regatta_wire::v1::run_event::Event;
 use regatta_wire::{reapi, v1};
 
+use super::contract::{contract_runner, junit};
 use super::fake_agent::{FakeAgent, Script, completed};
 use super::fixture::{Fixture, build, contract, libtest, spec};
-use super::{PASSED, contract_runner, junit, names, runner};
+use super::{PASSED, names, runner};
 
 #[tokio::test]
 async fn a_batch_that_contradicts_itself_is_red_every_time() {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use regatta_wire::v1;
 
-use super::ending_runner;
+use super::contract::ending_runner;
 use super::fixture::{Fixture, contract, spec};
 
 const LISTED: &str = "a\nq1\nb\nq2\nc\nd\nq3\ne\n";

@@ -8,9 +8,10 @@ use regatta_ledger::{Ledger, MemoryLedger, RunQuery, RunRecord, StoredEvent};
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 
+use super::contract::{ending_runner, junit};
 use super::fake_agent::{Script, completed};
 use super::fixture::{Fixture, Story, build, contract, libtest, spec};
-use super::{FAILED, PASSED, ending_runner, junit, runner};
+use super::{FAILED, PASSED, runner};
 
 /// A build that fails once, a suite with tests of every kind, and one whose runner complains.
 fn pipeline() -> v1::RunSpec {
