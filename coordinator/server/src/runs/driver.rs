@@ -108,12 +108,13 @@ impl RunDriver {
     }
 
     async fn run(&mut self) {
-        let mut input = RunInput::Started;
-        let mut cancelled = false;
         let context = Arc::clone(&self.context);
-        if context.recorded.is_cancelled() {
-            self.cancel.cancel();
-        }
+        let mut cancelled = context.recorded.is_cancelled();
+        let mut input = match cancelled {
+            // Nothing is started that would be stopped at once.
+            true => RunInput::Cancelled,
+            false => RunInput::Started,
+        };
         let mut trouble = std::pin::pin!(trouble_of(&context));
         loop {
             for output in self.state.step(input) {
@@ -234,8 +235,6 @@ impl RunDriver {
             conclusion = conclusion.stopped_by(reason);
         }
         let context = &self.context;
-        let recorded = &context.recorded;
-        let is_cancelled = recorded.is_cancelled() && conclusion.verdict != Verdict::Releasable;
         let policy = context.plan.spec.policy.as_ref().map(Policy::from);
         let conclusion = conclusion.within(policy.as_ref());
         tracing::info!(
@@ -260,7 +259,7 @@ impl RunDriver {
             counts: Some(event::counts(&conclusion.counts)),
             duration: Some(duration_to_wire(self.earlier + self.started.elapsed())),
             leases: context.leases.load(Ordering::Relaxed),
-            cancelled: conclusion.cancelled || is_cancelled,
+            cancelled: conclusion.cancelled,
             times: end.times.map(event::times),
         });
         context.log.finish(event, end);

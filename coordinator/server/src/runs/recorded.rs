@@ -68,6 +68,14 @@ pub(super) enum ReplayError {
 }
 
 impl Recorded {
+    /// A run that has this many events, of which nothing else is known.
+    pub(super) fn after(last: u64) -> Self {
+        Self {
+            last,
+            ..Self::default()
+        }
+    }
+
     /// Takes in the next event.
     pub(super) fn take(&mut self, event: v1::RunEvent) {
         self.last = event.sequence;
@@ -129,11 +137,6 @@ impl Recorded {
             | Event::TestSlow(_)
             | Event::RunFinished(_) => {}
         }
-    }
-
-    /// Counts the event that says that the run goes on, which has just been stored.
-    pub(super) const fn is_taken_up(&mut self) {
-        self.last += 1;
     }
 
     pub(super) const fn last_sequence(&self) -> u64 {

@@ -39,15 +39,19 @@ impl RunRegistry {
         };
         let spec = match spec_to_resume(record, &recorded, now()) {
             Ok(spec) => spec,
-            Err(why) => return close(ledger.as_ref(), run, &recorded, &why).await,
+            Err(why) => return give_up(ledger.as_ref(), run, &recorded, &why).await,
         };
         let log = RunLog::after(recorded.last_sequence(), run.clone(), Arc::clone(ledger));
         // Ahead of whatever may bring the coordinator down once more, so that it is counted.
         log.begin(Event::RunResumed(v1::RunResumed {})).await?;
-        recorded.is_taken_up();
+        recorded.take(v1::RunEvent {
+            sequence: recorded.last_sequence() + 1,
+            time: None,
+            event: Some(Event::RunResumed(v1::RunResumed {})),
+        });
         let plan = match self.plan_to_resume(run, spec).await {
             Ok(plan) => plan,
-            Err(why) => return close(ledger.as_ref(), run, &recorded, &why).await,
+            Err(why) => return give_up(ledger.as_ref(), run, &recorded, &why).await,
         };
         let cancel = CancellationToken::new();
         let active = Active {
@@ -56,7 +60,7 @@ impl RunRegistry {
         };
         if !self.admit(run, active) {
             let why = format!("{MAX_ACTIVE_RUNS} others go on already");
-            return close(ledger.as_ref(), run, &recorded, &why).await;
+            return give_up(ledger.as_ref(), run, &recorded, &why).await;
         }
         tracing::info!(%run, "a run of an earlier process goes on");
         self.spawn(run.clone(), plan, recorded, log, cancel);
@@ -79,10 +83,10 @@ impl RunRegistry {
     /// Ends a run that may have become durable though whoever submitted it was told that it has not. If that
     /// fails, too, it ends after a restart.
     pub(super) async fn abandon(&self, run: &RunId) {
-        let mut recorded = Recorded::default();
-        recorded.is_taken_up();
-        let why = "the ledger failed while the run was submitted";
-        let closed = close(self.services.ledger.as_ref(), run, &recorded, why).await;
+        let reason =
+            "the ledger failed while the run was submitted: it never began; submit it again";
+        let (ledger, recorded) = (self.services.ledger.as_ref(), Recorded::after(1));
+        let closed = close(ledger, run, &recorded, reason.to_owned()).await;
         if let Err(error) = closed {
             tracing::warn!(%run, %error, "a run that was not accepted could not be ended");
         }
@@ -140,7 +144,7 @@ fn spec_to_resume(
 }
 
 /// Gives a run that cannot go on its end. What passed in it is in the action cache.
-async fn close(
+async fn give_up(
     ledger: &dyn Ledger,
     run: &RunId,
     recorded: &Recorded,
@@ -151,6 +155,16 @@ async fn close(
         "the coordinator was restarted during the run, which cannot go on: {why}; submit it again: what \
          passed is known"
     );
+    close(ledger, run, recorded, reason).await
+}
+
+/// Ends a run without an answer.
+async fn close(
+    ledger: &dyn Ledger,
+    run: &RunId,
+    recorded: &Recorded,
+    reason: String,
+) -> Result<(), LedgerError> {
     let counts = recorded.counts();
     let finished = Event::RunFinished(v1::RunFinished {
         verdict: v1::Verdict::Unknown.into(),
