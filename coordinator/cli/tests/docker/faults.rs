@@ -44,13 +44,23 @@ fn project() -> tempfile::TempDir {
     project
 }
 
-/// A run that has begun to report tests.
+/// A run that has begun to report tests. Those of a batch are reported together: it may be all there is.
 fn begun(fleet: &Fleet, project: &tempfile::TempDir) -> Running {
+    until(fleet, project, r#""type":"test""#)
+}
+
+/// A run whose tests are known, and take some seconds yet.
+fn planned(fleet: &Fleet, project: &tempfile::TempDir) -> Running {
+    until(fleet, project, r#""type":"suite-planned""#)
+}
+
+/// A run that has printed this.
+fn until(fleet: &Fleet, project: &tempfile::TempDir, words: &str) -> Running {
     let mut run = fleet.command();
     run.args(["--message-format", "json", "run", "--junit", JUNIT])
         .current_dir(project.path());
     let mut begun = Running::begin(&mut run);
-    begun.expect_words(r#""type":"test""#);
+    begun.expect_words(words);
     begun
 }
 
@@ -103,7 +113,7 @@ fn an_agent_whose_starter_is_killed_ends_and_leaves_nothing() {
 fn ctrl_c_cancels_the_run_and_frees_the_fleet() {
     let mut fleet = Fleet::of(1);
     let project = project();
-    let begun = begun(&fleet, &project);
+    let begun = planned(&fleet, &project);
     begun.send(Signal::INT);
     let ended = begun.end();
     ended.expect_code(130);
@@ -147,7 +157,7 @@ fn a_run_goes_on_whenever_its_coordinator_is_killed() {
     let mut fleet = Fleet::of(2);
     let address = fleet.url().trim_start_matches("grpc://").to_owned();
     let project = project();
-    let mut begun = begun(&fleet, &project);
+    let mut begun = planned(&fleet, &project);
     for times in 1..=3 {
         fleet.kill_coordinator();
         fleet.start_coordinator(&address);
