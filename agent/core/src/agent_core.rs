@@ -23,7 +23,7 @@ use crate::slot::Slots;
 pub struct AgentCore<Spec, Outcome> {
     config: CoreConfig,
     slots: Slots,
-    leases: BTreeMap<LeaseKey, Lease<Outcome>>,
+    leases: BTreeMap<LeaseKey, Lease<Spec, Outcome>>,
     waiting: VecDeque<Waiting<Spec>>,
     /// Leases lost, refused or dropped here. States that left the coordinator before it knew still wish for
     /// them; the first that does not ends the memory.
@@ -258,7 +258,7 @@ impl<Spec: Clone, Outcome: Clone> AgentCore<Spec, Outcome> {
             leases: self
                 .leases
                 .iter()
-                .map(|(key, lease)| lease.report(*key))
+                .map(|(key, lease)| lease.report(*key, header.is_first()))
                 .collect(),
             draining: self.life != Life::Serving,
             unavailable_reason: self.unavailable_reason.clone(),

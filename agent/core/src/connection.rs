@@ -26,6 +26,13 @@ pub(crate) struct ReportHeader {
     pub(crate) with_offer: bool,
 }
 
+impl ReportHeader {
+    /// Whether the coordinator has heard nothing before it on this connection.
+    pub(crate) fn is_first(&self) -> bool {
+        self.sequence == 1
+    }
+}
+
 impl Connection {
     /// A new connection, over which everything is to be told at once.
     pub(crate) fn open(id: ConnectionId, now: Timestamp) -> Self {
@@ -44,6 +51,11 @@ impl Connection {
         let is_newer = self.observed_version < version;
         self.observed_version = self.observed_version.max(version);
         is_newer
+    }
+
+    /// Whether nothing was said since a report.
+    pub(crate) fn is_last(&self, sequence: u64) -> bool {
+        self.sequence == sequence
     }
 
     /// Asks for a report at `time` or before.

@@ -18,7 +18,7 @@ pub struct Step<Spec, Outcome> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect<Spec, Outcome> {
     /// Tell the coordinator; `ReportSent` follows, or `ConnectionLost`.
-    SendReport(Report<Outcome>),
+    SendReport(Report<Spec, Outcome>),
     /// Run a lease; `LeaseFinished` or `SlotFailed` follows, whatever happens.
     Start {
         /// Where.
@@ -64,7 +64,7 @@ pub enum ContainerPlan {
 
 /// The agent's whole state, as the coordinator is told it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report<Outcome> {
+pub struct Report<Spec, Outcome> {
     /// The connection that it goes over.
     pub connection: ConnectionId,
     /// Counts the reports of the connection from 1.
@@ -74,7 +74,7 @@ pub struct Report<Outcome> {
     /// Whether the offer is to be sent along.
     pub with_offer: bool,
     /// Everything held.
-    pub leases: Vec<LeaseReport<Outcome>>,
+    pub leases: Vec<LeaseReport<Spec, Outcome>>,
     /// Whether the agent was told to stop.
     pub draining: bool,
     /// Why nothing new is taken for now.
@@ -83,9 +83,11 @@ pub struct Report<Outcome> {
 
 /// A lease, as the coordinator is told it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LeaseReport<Outcome> {
+pub struct LeaseReport<Spec, Outcome> {
     /// Which.
     pub key: LeaseKey,
+    /// What it is, for a coordinator that may not know: in the first report of a connection.
+    pub spec: Option<Spec>,
     /// How far it is.
     pub phase: LeasePhase,
     /// The slot that works on it or did; none while it waits for one.

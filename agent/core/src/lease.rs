@@ -10,8 +10,9 @@ use crate::event::LeaseKey;
 
 /// A lease that the agent holds.
 #[derive(Clone, Debug)]
-pub(crate) struct Lease<Outcome> {
+pub(crate) struct Lease<Spec, Outcome> {
     pub(crate) place: Place,
+    spec: Spec,
     /// The report of this connection that first named it.
     pub(crate) reported_in: Option<u64>,
     outcomes: VecDeque<Outcome>,
@@ -60,9 +61,10 @@ impl Place {
     }
 }
 
-impl<Outcome: Clone> Lease<Outcome> {
-    pub(crate) fn waiting() -> Self {
+impl<Spec: Clone, Outcome: Clone> Lease<Spec, Outcome> {
+    pub(crate) fn waiting(spec: Spec) -> Self {
         Self {
+            spec,
             place: Place::Waiting,
             reported_in: None,
             outcomes: VecDeque::new(),
@@ -74,6 +76,11 @@ impl<Outcome: Clone> Lease<Outcome> {
         self.outcomes.push_back(outcome);
     }
 
+    /// Whether it has outcomes that the coordinator has not recorded.
+    pub(crate) fn has_news(&self) -> bool {
+        !self.outcomes.is_empty()
+    }
+
     /// Forgets outcomes that the coordinator has recorded; it never has more than there are.
     pub(crate) fn acknowledge(&mut self, count: u32) {
         while self.acknowledged < count && self.outcomes.pop_front().is_some() {
@@ -81,11 +88,13 @@ impl<Outcome: Clone> Lease<Outcome> {
         }
     }
 
-    pub(crate) fn report(&self, key: LeaseKey) -> LeaseReport<Outcome> {
+    /// What the coordinator is to know of it, and what it is, if that may be news.
+    pub(crate) fn report(&self, key: LeaseKey, with_spec: bool) -> LeaseReport<Spec, Outcome> {
         let waiting = u32::try_from(self.outcomes.len()).unwrap_or(u32::MAX);
         LeaseReport {
             key,
             phase: self.place.phase(),
+            spec: with_spec.then(|| self.spec.clone()),
             slot: self.place.slot(),
             outcomes: self.outcomes.iter().cloned().collect(),
             outcome_count: self.acknowledged.saturating_add(waiting),

@@ -23,7 +23,7 @@ const SETTLE_ROUNDS: usize = 400;
 
 type Core = AgentCore<LeaseKey, (LeaseKey, u32)>;
 type Desired = DesiredState<LeaseKey>;
-type Told = Report<(LeaseKey, u32)>;
+type Told = Report<LeaseKey, (LeaseKey, u32)>;
 
 #[derive(Clone, Copy, Debug)]
 enum Action {

@@ -188,7 +188,7 @@ impl Driver {
     }
 
     /// A connection that is gone takes no report; that it is gone follows as an event of its own.
-    fn send(&mut self, report: Report<Outcome>) {
+    fn send(&mut self, report: Report<Arc<Assignment>, Outcome>) {
         let Some(outgoing) = self
             .outgoing
             .as_ref()

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use regatta_agent_core::{Demand, Shape, ShareKey, Work};
 use regatta_model::{
     Digest, ImageReference, InvalidIdError, Isolation, NetworkAccess, Resources, RootDirectory,
@@ -51,6 +52,18 @@ pub(crate) struct LeaseSpec {
     pub(crate) timeout: Duration,
     pub(crate) executions: Vec<Execution>,
     pub(crate) stream_output: bool,
+    /// What a coordinator that did not grant the lease is to be told.
+    pub(crate) claim: Bytes,
+}
+
+impl Assignment {
+    /// What a coordinator that did not grant the lease is to be told; nothing of what cannot be carried out.
+    pub(crate) fn claim(&self) -> Bytes {
+        match self {
+            Self::Valid(spec) => spec.claim.clone(),
+            Self::Invalid { .. } => Bytes::new(),
+        }
+    }
 }
 
 /// An output that a command declares.
@@ -263,6 +276,7 @@ impl LeaseDefaults {
             timeout: duration_from_wire(&timeout)?,
             executions: spec.executions.into_iter().map(Execution::from).collect(),
             stream_output: spec.stream_output,
+            claim: spec.claim,
         };
         Ok((Demand { key, isolation }, spec))
     }

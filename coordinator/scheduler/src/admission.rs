@@ -52,7 +52,11 @@ impl Scheduler {
         self.queue.run_mut(run).tasks.insert(task);
         match twin {
             Some(twin) => self.merge(twin, Submitter { task, run }, submission.priority),
-            None => self.admit(submission, run),
+            None => {
+                let key = self.admit(&submission, run);
+                self.adopt_for(&submission);
+                self.refuse_unknown_properties(key);
+            }
         }
     }
 
@@ -108,7 +112,7 @@ impl Scheduler {
         })
     }
 
-    fn admit(&mut self, submission: Submission, run: RunKey) {
+    fn admit(&mut self, submission: &Submission, run: RunKey) -> TaskKey {
         let id = submission.task;
         let class = self
             .fleet
@@ -145,7 +149,7 @@ impl Scheduler {
         self.offer_for_merging(key);
         self.begin_waiting(key, count);
         self.file(key);
-        self.refuse_unknown_properties(key);
+        key
     }
 
     /// Counts units of a task that wait from now on.

@@ -59,6 +59,7 @@ impl Scheduler {
         self.fleet.relist(key);
         self.effect(Effect::AgentLost(id));
         let reason = format!("the agent was silent for {} s", silent.as_secs());
+        self.drop_claims_but(key, &[]);
         for lease in self.fleet.agents[key].leases.clone() {
             self.lose_lease(lease, &reason);
             self.forget_lease(lease);
@@ -122,6 +123,14 @@ impl Scheduler {
                 token: lease.token,
                 acknowledged_outcomes: lease.acknowledged,
                 known_to_agent: lease.first_reported.is_some(),
+            });
+        }
+        for (lease, token, acknowledged_outcomes) in self.adoptions.of_agent(key) {
+            leases.push(DesiredLease {
+                lease,
+                token,
+                acknowledged_outcomes,
+                known_to_agent: true,
             });
         }
         let desired = DesiredAgent {

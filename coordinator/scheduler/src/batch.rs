@@ -9,7 +9,7 @@
 //! How near this comes to the shortest time possible is measured in [`crate::simulation::sharding`].
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
 use std::time::Duration;
 
 use regatta_model::UnitIndex;
@@ -79,6 +79,20 @@ impl WaitingUnits {
         let mut units: Vec<_> = self.heap.drain().map(|(_, Reverse(unit))| unit).collect();
         units.sort_unstable();
         units
+    }
+
+    /// Takes some out, wherever they are; returns those that were there.
+    pub(crate) fn take(&mut self, units: &BTreeSet<UnitIndex>) -> Vec<UnitIndex> {
+        let all = std::mem::take(self).heap;
+        let mut taken = Vec::new();
+        for (rank, Reverse(unit)) in all {
+            if units.contains(&unit) {
+                taken.push(unit);
+            } else {
+                self.push(unit, rank);
+            }
+        }
+        taken
     }
 
     fn pop(&mut self) -> Option<(UnitRank, UnitIndex)> {

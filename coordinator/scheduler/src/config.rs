@@ -81,6 +81,9 @@ pub struct SchedulerConfig {
     pub amortised_factor: u32,
     /// A batch never has more units than this, however short they are. Default: 1000.
     pub max_batch_units: usize,
+    /// For how long agents may go on with what they began for an earlier scheduler and nobody has asked for again,
+    /// counted from the start. Default: 30 s, within which runs go on and clients come back.
+    pub adoption_window: Duration,
     /// No batch is late before this: what an idle slot could gain is not worth starting it again.
     /// Default: 1 s.
     pub earliest_late: Duration,
@@ -114,6 +117,7 @@ impl Default for SchedulerConfig {
             overhead_factor: 4,
             amortised_factor: 50,
             max_batch_units: 1000,
+            adoption_window: Duration::from_secs(30),
             earliest_late: Duration::from_secs(1),
         }
     }

@@ -64,6 +64,10 @@ pub struct ExpectedUnit {
     pub late_after: Option<Duration>,
     /// Whether it goes before units that take longer, because its answer is wanted soon.
     pub first: bool,
+    /// What it is, for its tenant, whichever process submits it: an agent that was doing it for an earlier
+    /// scheduler goes on. No two attempts at one thing may have the same unless either's answer will do for both.
+    /// `None`: it is begun anew.
+    pub key: Option<Digest>,
 }
 
 impl From<Duration> for ExpectedUnit {
@@ -119,12 +123,30 @@ pub struct HeldLease {
     pub outcomes: Vec<UnitOutcome>,
     /// Nothing of it runs any more.
     pub finished: bool,
+    /// What it is for, if the agent can prove that an earlier scheduler granted it. It need be told once on each
+    /// connection.
+    pub claim: Option<Claim>,
+}
+
+/// What a lease is for that was granted before this scheduler was.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Claim {
+    /// Who pays.
+    pub tenant: TenantId,
+    /// What it occupies.
+    pub resources: Resources,
+    /// Its units as the agent knows them, in the order to run them, with their keys.
+    pub units: Vec<(UnitIndex, Option<Digest>)>,
+    /// Whether the units have one outcome in common, so that it answers all of them or none.
+    pub together: bool,
+    /// How many of its outcomes were taken.
+    pub acknowledged: u32,
 }
 
 /// How one unit ended at an agent.
 #[derive(Clone, PartialEq, Debug)]
 pub struct UnitOutcome {
-    /// Which unit.
+    /// Which unit, as its agent was told of it.
     pub unit: UnitIndex,
     /// Its place among the lease's outcomes, from 0.
     pub index: u32,
@@ -258,6 +280,8 @@ pub struct Grant {
     pub queued: Duration,
     /// The lease that has the same units and is late. What either answers first counts.
     pub duplicates: Option<LeaseId>,
+    /// If an earlier scheduler granted it, what the agent calls each of `units`. It is running already.
+    pub adopted: Option<Vec<UnitIndex>>,
 }
 
 /// The state an agent should reach.

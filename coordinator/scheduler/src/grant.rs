@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use regatta_model::{LeaseId, UnitIndex};
+use regatta_model::{FencingToken, LeaseId, UnitIndex};
 
 use crate::batch::{BatchRule, nanos};
 use crate::fleet::AgentKey;
@@ -25,6 +25,22 @@ pub(crate) struct Batch {
     pub(crate) queued: Duration,
     /// The lease that has them, too.
     pub(crate) duplicates: Option<LeaseId>,
+}
+
+/// How a lease is known.
+#[derive(Debug)]
+pub(crate) enum Identity {
+    /// By a token that was never granted before.
+    New,
+    /// By what an earlier scheduler granted it with.
+    Adopted {
+        id: LeaseId,
+        token: FencingToken,
+        /// How many of its outcomes are taken.
+        acknowledged: u32,
+        /// What its agent calls its units, in their order.
+        own: Vec<UnitIndex>,
+    },
 }
 
 fn was_lost(unit: &Unit) -> bool {
@@ -76,8 +92,14 @@ impl Scheduler {
     }
 
     /// Gives an agent a lease.
-    pub(crate) fn lease(
+    pub(crate) fn lease(&mut self, key: TaskKey, agent: AgentKey, batch: Batch) -> Option<LeaseId> {
+        self.lease_as(Identity::New, key, agent, batch)
+    }
+
+    /// Gives an agent a lease, or leaves it with one.
+    pub(crate) fn lease_as(
         &mut self,
+        identity: Identity,
         key: TaskKey,
         agent_key: AgentKey,
         batch: Batch,
@@ -88,9 +110,20 @@ impl Scheduler {
         let attempts = batch.units.iter();
         let attempts = attempts.map(|unit| (*unit, task.begin_attempt(*unit)));
         let attempts: Vec<_> = attempts.collect();
-        let (id, token, reserved) = self.tokens.grant();
+        let (id, token, acknowledged, own) = match identity {
+            Identity::New => {
+                let (id, token, reserved) = self.tokens.grant();
+                self.step.commit.extend(reserved);
+                (id, token, 0, None)
+            }
+            Identity::Adopted {
+                id,
+                token,
+                acknowledged,
+                own,
+            } => (id, token, acknowledged, Some(own)),
+        };
         task.begin_lease(id, self.now, charged_nanos);
-        self.step.commit.extend(reserved);
         let resources = self.fleet.classes[task.class].resources;
         self.queue.charge(batch.run, charged_nanos);
         let agent = &mut self.fleet.agents[agent_key];
@@ -104,7 +137,13 @@ impl Scheduler {
             units: attempts.clone(),
             queued: batch.queued,
             duplicates: batch.duplicates,
+            adopted: own.clone(),
         };
+        let was_held = own.is_some();
+        let reported = was_held.then_some(agent.sequence);
+        let own = own.unwrap_or_default().into_iter();
+        let mut numbering: Vec<_> = own.zip(batch.units).collect();
+        numbering.sort_unstable();
         self.fleet.relist(agent_key);
         let lease = Lease {
             id,
@@ -114,16 +153,17 @@ impl Scheduler {
             task: Some(key),
             run: batch.run,
             pending: attempts,
+            numbering,
             twin: batch.duplicates,
             late_at: None,
             resources,
             granted_at: self.now,
             released_at: None,
             charged_nanos,
-            acknowledged: 0,
+            acknowledged,
             first_version: None,
-            first_reported: None,
-            was_held: false,
+            first_reported: reported,
+            was_held,
             vacated: false,
             blamed: false,
         };

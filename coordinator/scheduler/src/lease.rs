@@ -22,6 +22,8 @@ pub(crate) struct Lease {
     pub(crate) run: RunKey,
     /// Units without an outcome, in the order to run them, and the attempts that they are here.
     pub(crate) pending: Vec<(UnitIndex, AttemptNumber)>,
+    /// What its agent calls its units, in order, with what they are called here; nothing if it is the same.
+    pub(crate) numbering: Vec<(UnitIndex, UnitIndex)>,
     /// The other lease of the same units, if they are leased twice.
     pub(crate) twin: Option<LeaseId>,
     /// When it will be late, if it can be and is not.
@@ -54,6 +56,16 @@ impl Lease {
             .first_version
             .is_some_and(|first| first <= observed_version);
         was_told || (first_of_connection && self.was_held)
+    }
+
+    /// Which unit its agent calls `own`; `None` if nobody wants what it is.
+    pub(crate) fn unit_of(&self, own: UnitIndex) -> Option<UnitIndex> {
+        if self.numbering.is_empty() {
+            return Some(own);
+        }
+        let found = self.numbering.binary_search_by_key(&own, |(own, _)| *own);
+        let (_, unit) = self.numbering.get(found.ok()?)?;
+        Some(*unit)
     }
 
     /// Takes a unit out of those without an outcome, and says which attempt it was here; `None` if it is none

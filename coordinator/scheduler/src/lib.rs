@@ -22,6 +22,7 @@
 //!   was not met for long costs one look at every agent that meets its platform.
 
 mod admission;
+mod adoption;
 mod affinity;
 mod agent;
 mod agents;
@@ -62,8 +63,8 @@ mod token;
 
 pub use config::SchedulerConfig;
 pub use event::{
-    AdmissionError, AgentState, DesiredAgent, DesiredLease, Effect, Event, ExpectedUnit, Grant,
-    HeldLease, Offer, OutcomeKind, Record, Step, Submission, UnitError, UnitOutcome,
+    AdmissionError, AgentState, Claim, DesiredAgent, DesiredLease, Effect, Event, ExpectedUnit,
+    Grant, HeldLease, Offer, OutcomeKind, Record, Step, Submission, UnitError, UnitOutcome,
 };
 pub use forecast::{BatchForecast, Forecast, TaskForecast};
 pub use scheduler::Scheduler;

@@ -59,11 +59,15 @@ impl Scheduler {
         // counts.
         state.leases.sort_by_key(|lease| lease.lease);
         state.leases.dedup_by_key(|lease| lease.lease);
+        self.take_claims(key, &mut state.leases);
         let is_own = |lease: &HeldLease| {
             let known = self.leases.get(&lease.lease);
             known.is_some_and(|known| known.agent == key && known.token == lease.token)
         };
-        let (own, foreign): (Vec<_>, Vec<_>) = state.leases.into_iter().partition(is_own);
+        let (own, others): (Vec<_>, Vec<_>) = state.leases.into_iter().partition(is_own);
+        let others = others.into_iter();
+        let foreign = others.filter(|lease| !self.adoptions.includes(key, lease));
+        let foreign: Vec<_> = foreign.collect();
         let is_missing = |id: &LeaseId| {
             let is_held = own.binary_search_by_key(id, |lease| lease.lease).is_ok();
             let is_gone =
@@ -114,7 +118,7 @@ impl Scheduler {
 
     /// Takes an outcome, unless it was taken before. An agent reports its outcomes until they are
     /// acknowledged, so one that lacks those before it breaks the protocol, and its lease is lost.
-    fn take_outcome(&mut self, id: LeaseId, outcome: UnitOutcome) {
+    fn take_outcome(&mut self, id: LeaseId, mut outcome: UnitOutcome) {
         let Some(lease) = self.leases.get_mut(&id) else {
             return;
         };
@@ -131,7 +135,9 @@ impl Scheduler {
         }
         lease.acknowledged += 1;
         let (agent, task) = (lease.agent, lease.task);
-        let attempt = lease.resolve(outcome.unit);
+        let unit = lease.unit_of(outcome.unit);
+        let attempt = unit.and_then(|unit| lease.resolve(unit));
+        outcome.unit = unit.unwrap_or(outcome.unit);
         let is_done = lease.pending.is_empty();
         self.agents_to_tell.insert(agent);
         let Some((task, attempt)) = task.zip(attempt) else {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use regatta_model::{Digest, LeaseId, RunId, TaskId, TenantId, Timestamp};
 
+use crate::adoption::Adoptions;
 use crate::fleet::{AgentKey, ClassKey, Fleet};
 use crate::lease::Lease;
 use crate::lookup::Lookup;
@@ -38,6 +39,8 @@ pub struct Scheduler {
     /// Leases that are late and that no other has the units of.
     pub(crate) late: BTreeSet<LeaseId>,
     pub(crate) tokens: TokenSource,
+    /// What agents hold from before this scheduler.
+    pub(crate) adoptions: Adoptions,
     pub(crate) timers: Timers,
     /// Whether the fleet had an agent when the last step ended.
     pub(crate) had_live_agents: bool,
@@ -71,6 +74,7 @@ impl Scheduler {
             fleet: Fleet::default(),
             leases: Lookup::default(),
             late: BTreeSet::new(),
+            adoptions: Adoptions::default(),
             timers: Timers::default(),
             had_live_agents: false,
             agents_to_fill: BTreeSet::new(),
@@ -88,6 +92,9 @@ impl Scheduler {
     pub fn step(&mut self, now: Timestamp, event: Event) -> Step {
         self.now = self.now.max(now);
         self.events += 1;
+        if self.events == 1 {
+            self.begin_adoption();
+        }
         self.handle(event);
         while let Some(timer) = self.timers.due(self.now) {
             self.events += 1;
@@ -124,6 +131,7 @@ impl Scheduler {
             Timer::Overdue(agent) => self.review_overdue(agent),
             Timer::Reserved(agent) => self.end_reservation_in_vain(agent),
             Timer::Late(lease) => self.find_late(lease),
+            Timer::AdoptionEnds => self.end_adoption(),
         }
     }
 

@@ -64,6 +64,8 @@ pub struct AgentSnapshot {
     pub last_report: Timestamp,
     /// Until when it gets nothing because it lost too many leases in a row.
     pub cooling_off_until: Option<Timestamp>,
+    /// How many leases of an earlier scheduler it is left with until somebody asks for them.
+    pub awaiting_adoption: usize,
     /// How many leases it can have at once.
     pub slots: u32,
     /// How many more it could have now.
@@ -120,10 +122,16 @@ impl Scheduler {
             reserved: agent.reserved_for.is_some(),
             last_report: agent.last_report,
             cooling_off_until: agent.cooling_off_until,
+            awaiting_adoption: self.awaiting_adoption(&agent.id),
             slots: agent.slots,
             free_slots: agent.free_slots(),
             leases: leases.map(|lease| self.lease_snapshot(lease)).collect(),
         }
+    }
+
+    fn awaiting_adoption(&self, agent: &AgentId) -> usize {
+        let key = self.fleet.agent_key(agent);
+        key.map_or(0, |key| self.adoptions.of_agent(key).count())
     }
 
     fn lease_snapshot(&self, lease: &Lease) -> LeaseSnapshot {

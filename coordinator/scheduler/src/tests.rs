@@ -1,5 +1,6 @@
 //! The scheduler as a whole.
 
+mod adoption;
 mod behaviour;
 mod bounds;
 mod duplicates;

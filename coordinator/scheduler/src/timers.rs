@@ -25,6 +25,8 @@ pub(crate) enum Timer {
     Reserved(AgentKey),
     /// The lease takes longer than it should.
     Late(LeaseId),
+    /// What agents hold from before this scheduler, and nobody has asked for, is not wanted any more.
+    AdoptionEnds,
 }
 
 /// Deadlines, soonest first. Each timer is set at most once at a time, by whoever remembers when.

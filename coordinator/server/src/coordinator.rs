@@ -23,7 +23,7 @@ use crate::action_plan::{InvalidPropertyError, PlanDefaults};
 use crate::assets::AssetStore;
 use crate::cas::{InputTrees, UploadRegistry, UploadSettings};
 use crate::config::CoordinatorConfig;
-use crate::dispatch::{self, DispatchConfig, Dispatcher};
+use crate::dispatch::{self, ClaimKey, DispatchConfig, Dispatcher};
 use crate::execution::ExecutionParts;
 use crate::grpc_server::serve_grpc;
 use crate::http::{self, HttpParts};
@@ -118,6 +118,9 @@ pub struct Coordinator {
     stopping: DropGuard,
 }
 
+/// What the key of claims is derived for.
+const CLAIMS: &str = "regatta claims of leases";
+
 /// An address that is listened on.
 #[derive(Debug)]
 pub(crate) struct Bound {
@@ -149,13 +152,14 @@ impl Coordinator {
         };
         let storage = Storage::open(&url, writers)?;
         let ledger = ledger::open(config.ledger.as_ref(), state.path()).await?;
-        let dispatcher = Dispatcher::start(dispatch_config(&config), Arc::clone(&ledger)).await?;
+        let verdict_key = verdict_key(&config, &state)?;
+        let dispatch = dispatch_config(&config, &verdict_key);
+        let dispatcher = Dispatcher::start(dispatch, Arc::clone(&ledger)).await?;
         let uploads = Arc::new(UploadRegistry::new(UploadSettings {
             directory: state.subdirectory("uploads")?,
             limit: MAX_UPLOADS,
             idle_timeout: UPLOAD_IDLE_TIMEOUT,
         }));
-        let verdict_key = verdict_key(&config, &state)?;
         let serving = watch::Sender::new(true);
         let stopping = CancellationToken::new();
         let execution = Arc::new(execution_parts(
@@ -271,7 +275,7 @@ pub(crate) async fn bind(address: SocketAddr) -> Result<Bound, StartError> {
     Ok(Bound { listener, address })
 }
 
-fn dispatch_config(config: &CoordinatorConfig) -> DispatchConfig {
+fn dispatch_config(config: &CoordinatorConfig, key: &SigningKey) -> DispatchConfig {
     DispatchConfig {
         scheduler: SchedulerConfig {
             heartbeat_interval: config.heartbeat_interval,
@@ -281,6 +285,7 @@ fn dispatch_config(config: &CoordinatorConfig) -> DispatchConfig {
             no_agent_grace: config.no_agent_grace,
             ..SchedulerConfig::default()
         },
+        claim_key: ClaimKey::new(key.derive(CLAIMS)),
         ..DispatchConfig::default()
     }
 }

@@ -73,6 +73,12 @@ impl SigningKey {
         })
     }
 
+    /// Another secret, for `purpose` alone: the same whenever it is asked for, and of no use to whoever would sign.
+    #[must_use]
+    pub fn derive(&self, purpose: &str) -> [u8; 32] {
+        *Digest::of(format!("{purpose}\0{}", self.pem).as_bytes()).hash()
+    }
+
     /// The key as a file holds it. It is a secret.
     #[must_use]
     pub fn to_pem(&self) -> &str {

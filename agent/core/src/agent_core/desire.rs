@@ -39,17 +39,24 @@ impl<Spec: Clone, Outcome: Clone> AgentCore<Spec, Outcome> {
             self.drop_lease(key, effects);
         }
         let mut news = false;
+        let observed = state.observed_sequence;
         for desired in state.leases {
             news |= self.take_desired_lease(desired);
         }
-        if changed || news {
+        // A coordinator that did not know what a lease is for has recorded nothing of it yet.
+        let is_unheard = self.leases.values().any(Lease::has_news)
+            && self
+                .connection
+                .as_ref()
+                .is_some_and(|open| open.is_last(observed));
+        if changed || news || is_unheard {
             self.report_by(now);
         }
     }
 
     /// The leases that the coordinator has seen reported and leaves out.
     fn undesired(&self, state: &DesiredState<Spec>) -> Vec<LeaseKey> {
-        let seen = |lease: &Lease<Outcome>| {
+        let seen = |lease: &Lease<Spec, Outcome>| {
             lease
                 .reported_in
                 .is_some_and(|sequence| sequence <= state.observed_sequence)
@@ -85,7 +92,7 @@ impl<Spec: Clone, Outcome: Clone> AgentCore<Spec, Outcome> {
         match desired.work {
             Some(work) if welcome && !self.given_up.contains(&desired.key) => {
                 let (key, demand, spec) = (desired.key, work.demand, work.spec);
-                self.leases.insert(key, Lease::waiting());
+                self.leases.insert(key, Lease::waiting(spec.clone()));
                 self.waiting.push_back(Waiting { key, demand, spec });
             }
             Some(_) | None => {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use regatta_agent_core::{
     DEFAULT_HEARTBEAT_INTERVAL, DesiredLease, DesiredState, LeaseKey, LeasePhase, LeaseReport,
     Report,
@@ -48,7 +49,7 @@ impl From<&Offer> for v1::AgentOffer {
 
 /// A report, as it travels.
 pub(crate) fn report_to_wire(
-    report: Report<Outcome>,
+    report: Report<Arc<Assignment>, Outcome>,
     agent: &AgentId,
     incarnation: &str,
     offer: Option<&Offer>,
@@ -66,7 +67,7 @@ pub(crate) fn report_to_wire(
     }
 }
 
-fn lease_to_wire(lease: LeaseReport<Outcome>) -> v1::HeldLease {
+fn lease_to_wire(lease: LeaseReport<Arc<Assignment>, Outcome>) -> v1::HeldLease {
     let phase = match lease.phase {
         LeasePhase::Staging => v1::LeasePhase::Staging,
         LeasePhase::Running => v1::LeasePhase::Running,
@@ -83,6 +84,7 @@ fn lease_to_wire(lease: LeaseReport<Outcome>) -> v1::HeldLease {
             .map(Arc::unwrap_or_clone)
             .collect(),
         outcome_count: lease.outcome_count,
+        claim: lease.spec.map_or_else(Bytes::new, |spec| spec.claim()),
     }
 }
 

@@ -9,6 +9,7 @@
     reason = "a failed test shows the logs of its fleet"
 )]
 
+mod adoption;
 mod audit;
 #[path = "../docker/bad_input.rs"]
 mod bad_input;

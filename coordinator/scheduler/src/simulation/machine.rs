@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use regatta_model::{AgentId, Digest, FencingToken, LeaseId, Resources, SlotIndex, UnitIndex};
 
-use crate::{AgentState, DesiredAgent, DesiredLease, HeldLease, Offer, OutcomeKind, UnitOutcome};
+use crate::{
+    AgentState, Claim, DesiredAgent, DesiredLease, HeldLease, Offer, OutcomeKind, UnitOutcome,
+};
 
 /// Keeps to the protocol, forgets when told to, and never lets go of work before it has stopped.
 #[derive(Debug)]
@@ -30,6 +32,8 @@ pub(crate) struct Held {
     token: FencingToken,
     pub(crate) resources: Resources,
     pub(crate) left: Vec<UnitIndex>,
+    /// What it is for, for a scheduler that did not grant it.
+    claim: Claim,
     outcomes: Vec<UnitOutcome>,
     acknowledged: u32,
     first_reported: Option<u64>,
@@ -86,6 +90,10 @@ impl Machine {
                 token: held.token,
                 outcomes: held.outcomes[held.acknowledged as usize..].to_vec(),
                 finished: !held.is_running(),
+                claim: (sequence == 1 && !held.stopping).then(|| Claim {
+                    acknowledged: held.acknowledged,
+                    ..held.claim.clone()
+                }),
             }
         });
         AgentState {
@@ -103,7 +111,7 @@ impl Machine {
     pub(crate) fn obey(
         &mut self,
         desired: &DesiredAgent,
-        spec: impl Fn(&DesiredLease) -> Option<(Resources, Vec<UnitIndex>, Option<Digest>)>,
+        spec: impl Fn(&DesiredLease) -> Option<(Claim, Option<Digest>)>,
     ) -> Result<(Vec<LeaseId>, Vec<LeaseId>), String> {
         let wanted: BTreeMap<_, _> = desired.leases.iter().map(|one| (one.lease, one)).collect();
         let mut stopped = Vec::new();
@@ -126,14 +134,15 @@ impl Machine {
                     self.id
                 ));
             }
-            let Some((resources, left, tree)) = spec(one) else {
+            let Some((claim, tree)) = spec(one) else {
                 return Err(format!("{id:?} was never granted"));
             };
             self.offer.trees.extend(tree);
             let held = Held {
                 token: one.token,
-                resources,
-                left,
+                resources: claim.resources,
+                left: claim.units.iter().map(|(unit, _)| *unit).collect(),
+                claim,
                 outcomes: Vec::new(),
                 acknowledged: 0,
                 first_reported: None,

@@ -21,11 +21,14 @@ pub(crate) struct Model {
     pub(crate) waits: BTreeMap<TaskId, Duration>,
     last_token: FencingTokenOrNone,
     reserved: FencingTokenOrNone,
+    /// The first token of the scheduler that runs now.
+    first_token: FencingTokenOrNone,
     pub(crate) answered: usize,
     pub(crate) failed: usize,
     pub(crate) retried: usize,
     pub(crate) fenced: usize,
     pub(crate) duplicated: usize,
+    pub(crate) adopted: usize,
     pub(crate) lost_agents: usize,
 }
 
@@ -79,7 +82,9 @@ impl Model {
         self.works.clear();
         self.work_of.clear();
         let reserved = self.reserved.map_or(0, |token| token.0);
-        FencingToken(reserved + 1)
+        let first_token = FencingToken(reserved + 1);
+        self.first_token = Some(first_token);
+        first_token
     }
 
     /// Checks one step and what it leaves behind.
@@ -187,6 +192,9 @@ impl Model {
                 .entry(grant.task)
                 .or_insert_with(|| now.since(*since));
         }
+        if let Some(own) = &grant.adopted {
+            return self.adopted(grant, own);
+        }
         let token = Some(grant.token);
         let fresh = self.last_token < token && token <= self.reserved;
         ensure(fresh, "tokens_strictly_grow", grant)?;
@@ -222,6 +230,29 @@ impl Model {
             "at_most_one_duplicate_elsewhere_and_with_nothing_left_to_cut",
             grant,
         )
+    }
+
+    /// A lease of an earlier scheduler takes the place of whatever has its units now.
+    fn adopted(&mut self, grant: &Grant, own: &[UnitIndex]) -> Checked {
+        self.adopted += 1;
+        let before = self.grants.get(&grant.lease);
+        let is_that = before.is_some_and(|before| {
+            let had = |unit: &UnitIndex| before.units.iter().any(|(had, _)| had == unit);
+            let units = grant.units.iter().map(|(unit, _)| unit);
+            (before.token, &before.agent) == (grant.token, &grant.agent)
+                && own.iter().all(had)
+                && units.eq(own)
+        });
+        let is_old = Some(grant.token) < self.first_token;
+        ensure(is_that && is_old, "only_what_was_granted_is_adopted", grant)?;
+        let Some(work) = self.work(grant.task) else {
+            return Err(format!("no_task_lost: {grant:?} is for no task"));
+        };
+        for (unit, _) in &grant.units {
+            ensure(work.open.contains(unit), "each_unit_answered_once", grant)?;
+            work.valid.insert(*unit, BTreeSet::from([grant.lease]));
+        }
+        Ok(())
     }
 
     fn merged(&mut self, task: TaskId, into: TaskId) -> Checked {

@@ -21,6 +21,8 @@ pub struct Summary {
     pub fenced: usize,
     /// How many late batches were leased a second time.
     pub duplicated: usize,
+    /// How many leases of an earlier scheduler were taken up.
+    pub adopted: usize,
     /// How many agents were lost.
     pub lost_agents: usize,
     /// How often the coordinator started anew.

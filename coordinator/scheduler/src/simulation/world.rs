@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use regatta_model::{
     AgentId, Digest, ImageReference, Platform, Resources, RunId, TaskId, TenantId, Timestamp,
+    UnitIndex,
 };
 
 use super::happening::Happening;
@@ -90,6 +91,29 @@ fn offer(index: usize, planned: &MachinePlan) -> Offer {
 
 fn arch(number: u8) -> Platform {
     Platform::new([("Arch", format!("arch-{}", number % 3))])
+}
+
+/// What a unit is, whoever submits it: one of work that may be merged is the same for all of them.
+fn unit_key(index: usize, work: &WorkPlan, unit: UnitIndex) -> Digest {
+    let (count, cpu, arch) = (work.units_ms.len(), work.cpu_milli, work.arch);
+    let name = match work.merge {
+        Some(merge) => format!("merge {merge} {count} {cpu} {arch:?}: {unit:?}"),
+        None => format!("{index}: {unit:?}"),
+    };
+    Digest::of(name.as_bytes())
+}
+
+impl WorkPlan {
+    fn tenant(&self) -> Result<TenantId, String> {
+        name(&format!("tenant-{}", self.tenant))
+    }
+
+    fn resources(&self) -> Resources {
+        Resources {
+            cpu_milli: self.cpu_milli,
+            memory_bytes: 1 << 20,
+        }
+    }
 }
 
 impl<'plan> World<'plan> {
@@ -240,28 +264,26 @@ impl<'plan> World<'plan> {
 
     fn submit(&mut self, index: usize) -> Result<(), String> {
         let work: &WorkPlan = &self.plan.work[index];
-        let unit = |millis: &u16| {
+        let unit = |(unit, millis): (u32, &u16)| {
             let expected = Duration::from_millis(u64::from(*millis));
             ExpectedUnit {
                 expected,
                 late_after: work.late_percent.map(|it| expected * u32::from(it) / 100),
                 first: millis.is_multiple_of(5),
+                key: Some(unit_key(index, work, UnitIndex(unit))),
             }
         };
         let digest = |kind: &str, number: u8| Digest::of(format!("{kind}{number}").as_bytes());
         let submission = Submission {
             task: task_id(index),
-            tenant: name::<TenantId>(&format!("tenant-{}", work.tenant))?,
+            tenant: work.tenant()?,
             run: name::<RunId>(&format!("run-{}", work.run))?,
             priority: i32::from(work.priority),
             platform: work.arch.map(arch).unwrap_or_default(),
-            resources: Resources {
-                cpu_milli: work.cpu_milli,
-                memory_bytes: 1 << 20,
-            },
+            resources: work.resources(),
             image: Some(name::<ImageReference>(&format!("image-{}", index % 4))?),
             tree: work.tree.map(|tree| digest("tree", tree)),
-            units: work.units_ms.iter().map(unit).collect(),
+            units: (0..).zip(&work.units_ms).map(unit).collect(),
             batch_overhead: Duration::from_millis(50),
             merge_key: work.merge.map(|merge| digest("merge", merge)),
         };
@@ -312,6 +334,7 @@ impl<'plan> World<'plan> {
             retried: self.model.retried,
             fenced: self.model.fenced,
             duplicated: self.model.duplicated,
+            adopted: self.model.adopted,
             lost_agents: self.model.lost_agents,
             restarts: self.restarts,
             waits: (0..self.plan.work.len())

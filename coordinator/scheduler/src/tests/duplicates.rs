@@ -12,9 +12,8 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Units of a second each, late after two.
 fn hasty(task: u64, units: usize) -> Submission {
     let unit = ExpectedUnit {
-        expected: SECOND,
         late_after: Some(SECOND * 2),
-        first: false,
+        ..SECOND.into()
     };
     Submission {
         units: vec![unit; units],

@@ -91,6 +91,7 @@ pub(crate) fn held(grant: &Grant, kinds: &[OutcomeKind], finished: bool) -> Held
         token: grant.token,
         outcomes: (0..).zip(kinds).map(outcome).collect(),
         finished,
+        claim: None,
     }
 }
 
@@ -196,5 +197,6 @@ pub(crate) fn unknown_lease(number: u64) -> HeldLease {
             kind: OutcomeKind::Answered,
         }],
         finished: false,
+        claim: None,
     }
 }

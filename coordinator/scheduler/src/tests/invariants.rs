@@ -74,13 +74,15 @@ fn plan() -> impl Strategy<Value = Plan> {
 }
 
 fn config() -> impl Strategy<Value = SchedulerConfig> {
-    (1u32..4, 1u32..4, 3usize..60).prop_map(|(attempts, losses, limit)| SchedulerConfig {
+    let bounds = (1u32..4, 1u32..4, 3usize..60, 0u64..30);
+    bounds.prop_map(|(attempts, losses, limit, window)| SchedulerConfig {
         max_attempts: attempts,
         max_consecutive_losses: losses,
         queue_limit_units: limit,
         token_block: 3,
         forget_agents_after: Duration::from_secs(20),
         earliest_late: Duration::from_millis(100),
+        adoption_window: Duration::from_secs(window),
         ..SchedulerConfig::default()
     })
 }
@@ -103,7 +105,7 @@ fn a_thousand_machines_in_trouble_give_the_same_effects_twice() {
         assert_eq!(first, second, "seed {seed}");
         let fleet_was_in_trouble =
             first.retried > 0 && first.fenced > 0 && first.lost_agents > 0 && first.restarts > 0;
-        assert!(first.duplicated > 0, "{first:?}");
+        assert!(first.duplicated > 0 && first.adopted > 0, "{first:?}");
         assert!(fleet_was_in_trouble, "{first:?}");
     }
 }

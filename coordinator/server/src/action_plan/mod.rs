@@ -13,7 +13,9 @@ mod quantity;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use regatta_model::{Digest, DigestHasher, ImageReference, Platform, Resources, RunId, TenantId};
+use regatta_scheduler::ExpectedUnit;
 use regatta_wire::convert::{
     InvalidDurationError, RequiredDigestError, duration_from_wire, duration_to_wire,
     required_digest,
@@ -190,12 +192,16 @@ pub fn plan_action(
         timeout: Some(duration_to_wire(timeout)),
         executions: Vec::new(),
         stream_output: false,
-        // It has none before it is submitted.
+        // It has none of these before it is leased.
         task_id: 0,
+        claim: Bytes::new(),
         chroot,
     };
     let unit = UnitPlan {
-        expected: DEFAULT_EXPECTED.into(),
+        expected: ExpectedUnit {
+            key: merge_key,
+            ..DEFAULT_EXPECTED.into()
+        },
         extra_arguments: Vec::new(),
         extra_environment: Vec::new(),
     };

@@ -16,8 +16,9 @@ use regatta_scheduler::{
 use regatta_wire::v1;
 
 use super::agents::{Agents, CloseReason};
+use super::claim::Claims;
 use super::lease_book::LeaseBook;
-use super::leases::Lease;
+use super::leases::{Lease, Recipe};
 use super::mailbox::Mailbox;
 use super::{IMAGE_RUNTIME, RUNTIME_PROPERTY, TaskEvent, Work};
 
@@ -31,6 +32,8 @@ pub(super) struct Board {
     tasks: HashMap<TaskId, Task>,
     groups: HashMap<TaskId, Group>,
     pub(super) leases: LeaseBook,
+    /// What agents say of leases that are not in the book.
+    pub(super) claims: Claims,
     pub(super) agents: Agents,
     next_task: u64,
     /// Steps whose effects wait for a record to become durable, in order. Bounded by what the
@@ -71,6 +74,7 @@ impl Board {
             tasks: HashMap::new(),
             groups: HashMap::new(),
             leases: LeaseBook::default(),
+            claims: Claims::default(),
             agents: Agents::default(),
             next_task: 0,
             waiting: VecDeque::new(),
@@ -190,6 +194,7 @@ impl Board {
             Effect::Desire(desired) => {
                 let held: BTreeSet<LeaseId> = desired.leases.iter().map(|it| it.lease).collect();
                 self.leases.retain(&desired.agent, &held);
+                self.claims.retain(&desired.agent, &held);
                 self.agents.desire(desired);
             }
             Effect::Granted(grant) => self.granted(now, grant),
@@ -266,9 +271,15 @@ impl Board {
             token: grant.token,
             agent: grant.agent.clone(),
             task: group,
-            recipe: Lease::recipe(&work, grant.lease, &units),
+            recipe: match grant.adopted {
+                Some(_) => Recipe::Known {
+                    one_execution: self.claims.take(grant.lease),
+                },
+                None => Lease::recipe(&work, grant.lease, &units),
+            },
             work,
             units: units.clone(),
+            called: grant.adopted,
             is_duplicate: grant.duplicates.is_some(),
             granted_at: now,
             answered: false,
@@ -328,6 +339,7 @@ impl Board {
         metrics::counter!("regatta_agents_lost_total").increment(1);
         tracing::warn!(%agent, "an agent was silent for too long; its leases have expired");
         self.leases.retain(agent, &BTreeSet::new());
+        self.claims.retain(agent, &BTreeSet::new());
         self.agents.close(agent, CloseReason::Silent);
     }
 

@@ -38,6 +38,7 @@ impl Dispatcher {
                             Arc::clone(&lease.work),
                             lease.units.clone(),
                             lease.task,
+                            self.claim_key.seal(desired, lease),
                         )
                     });
                     (lease.acknowledged(desired), source)
@@ -47,20 +48,21 @@ impl Dispatcher {
             }
         };
         let spec = match source {
-            None => None,
-            Some((Recipe::PerUnit, work, units, task)) => {
-                Some((spec_per_unit(&work, &units), task))
+            None | Some((Recipe::Known { .. }, ..)) => None,
+            Some((Recipe::PerUnit, work, units, task, claim)) => {
+                Some((spec_per_unit(&work, &units), task, claim))
             }
-            Some((Recipe::Prepared(preparation), _, _, task)) => match preparation.await {
-                Ok(spec) => Some((spec, task)),
+            Some((Recipe::Prepared(preparation), _, _, task, claim)) => match preparation.await {
+                Ok(spec) => Some((spec, task, claim)),
                 Err(error) => {
                     self.doom(desired.lease, error.to_string());
                     return None;
                 }
             },
         };
-        let spec = spec.map(|(spec, task)| v1::LeaseSpec {
+        let spec = spec.map(|(spec, task, claim)| v1::LeaseSpec {
             task_id: task.0,
+            claim,
             ..spec
         });
         Some(v1::DesiredLease {

@@ -15,7 +15,8 @@ use tokio_util::task::AbortOnDropHandle;
 use super::agents::{CloseReason, Connection};
 use super::background::{Commits, keep_commits, keep_time};
 use super::board::{Board, Payloads, Taken};
-use super::leases::{Lease, one_to_one};
+use super::claim::ClaimKey;
+use super::leases::Lease;
 use super::{TaskHandle, ValidChunk, ValidReport, Work};
 
 /// What may be chosen.
@@ -25,6 +26,9 @@ pub struct DispatchConfig {
     pub scheduler: SchedulerConfig,
     /// How long the ledger may refuse what leases need before work stops waiting for it. Default: 10 s.
     pub commit_patience: Duration,
+    /// What the claims of leases are sealed with. Leases go on after a restart if it has the same. Default: one that
+    /// nobody else has.
+    pub claim_key: ClaimKey,
 }
 
 impl Default for DispatchConfig {
@@ -32,6 +36,7 @@ impl Default for DispatchConfig {
         Self {
             scheduler: SchedulerConfig::default(),
             commit_patience: Duration::from_secs(10),
+            claim_key: ClaimKey::random(),
         }
     }
 }
@@ -54,6 +59,7 @@ pub struct Dispatcher {
     pub(super) wake_at: watch::Sender<Option<Timestamp>>,
     pub(super) commit: Arc<Notify>,
     pub(super) commit_patience: Duration,
+    pub(super) claim_key: ClaimKey,
     pub(super) commits: watch::Sender<Commits>,
     background: OnceLock<[AbortOnDropHandle<()>; 2]>,
 }
@@ -80,6 +86,7 @@ impl Dispatcher {
             wake_at: watch::Sender::new(None),
             commit: Arc::new(Notify::new()),
             commit_patience: config.commit_patience,
+            claim_key: config.claim_key,
             commits: watch::Sender::default(),
             background: OnceLock::new(),
         });
@@ -277,7 +284,7 @@ impl Dispatcher {
                     lease.phase = phase;
                     lease.held(reported)
                 }
-                None => one_to_one(reported),
+                None => board.claims.held(&self.claim_key, agent, reported),
             };
             payloads.extend(outcomes.into_iter().map(|(index, it)| ((id, index), it)));
             leases.push(held);

@@ -30,6 +30,8 @@ pub(super) struct Lease {
     pub(super) task: TaskId,
     pub(super) work: Arc<Work>,
     pub(super) units: Vec<UnitIndex>,
+    /// What its agent calls them, if an earlier coordinator granted it.
+    pub(super) called: Option<Vec<UnitIndex>>,
     /// Whether another lease has the same units, and began them first.
     pub(super) is_duplicate: bool,
     pub(super) granted_at: Timestamp,
@@ -46,12 +48,21 @@ pub(super) enum Recipe {
     PerUnit,
     /// From a preparation that is under way.
     Prepared(Preparation),
+    /// From an earlier coordinator: its agent knows it.
+    Known {
+        /// Whether its units share one execution.
+        one_execution: bool,
+    },
 }
 
 impl Lease {
     /// Whether its units share one execution.
     pub(super) const fn is_one_execution(&self) -> bool {
-        matches!(self.recipe, Recipe::Prepared(_))
+        match self.recipe {
+            Recipe::PerUnit => false,
+            Recipe::Prepared(_) => true,
+            Recipe::Known { one_execution } => one_execution,
+        }
     }
 
     /// Starts to make the specification of a lease of `units`, if it takes making.
@@ -76,10 +87,17 @@ impl Lease {
         reported: ReportedLease,
     ) -> (HeldLease, Vec<(u32, v1::ExecutionOutcome)>) {
         if self.is_one_execution() {
-            fan_out(&self.units, reported)
+            fan_out(self.called.as_ref().unwrap_or(&self.units), reported)
         } else {
             one_to_one(reported)
         }
+    }
+
+    /// Which unit its agent calls `called`, if it is one of it.
+    pub(super) fn unit_of(&self, called: UnitIndex) -> Option<UnitIndex> {
+        let names = self.called.as_ref().unwrap_or(&self.units);
+        let place = names.iter().position(|name| *name == called)?;
+        self.units.get(place).copied()
     }
 
     /// How many outcomes, as the agent counts them, are taken when the scheduler has taken so many.
@@ -105,20 +123,29 @@ pub(super) fn one_to_one(reported: ReportedLease) -> (HeldLease, Vec<(u32, v1::E
             )
         })
         .unzip();
-    let finished = reported.phase == v1::LeasePhase::Finished;
     (
-        HeldLease {
-            lease: reported.lease,
-            token: reported.token,
-            outcomes,
-            finished,
-        },
+        held_lease(reported.lease, reported.token, outcomes, reported.phase),
         payloads,
     )
 }
 
+fn held_lease(
+    lease: LeaseId,
+    token: FencingToken,
+    outcomes: Vec<UnitOutcome>,
+    phase: v1::LeasePhase,
+) -> HeldLease {
+    HeldLease {
+        lease,
+        token,
+        outcomes,
+        finished: phase == v1::LeasePhase::Finished,
+        claim: None,
+    }
+}
+
 /// A report of one execution whose outcome is that of every unit.
-fn fan_out(
+pub(super) fn fan_out(
     units: &[UnitIndex],
     reported: ReportedLease,
 ) -> (HeldLease, Vec<(u32, v1::ExecutionOutcome)>) {
@@ -136,14 +163,8 @@ fn fan_out(
             (unit_outcome(unit, index, outcome), (index, outcome.clone()))
         })
         .unzip();
-    let finished = reported.phase == v1::LeasePhase::Finished;
     (
-        HeldLease {
-            lease: reported.lease,
-            token: reported.token,
-            outcomes,
-            finished,
-        },
+        held_lease(reported.lease, reported.token, outcomes, reported.phase),
         payloads,
     )
 }

@@ -14,6 +14,7 @@
 mod agents;
 mod background;
 mod board;
+mod claim;
 mod desired_state;
 mod dispatcher;
 mod lease_book;
@@ -30,6 +31,7 @@ const RUNTIME_PROPERTY: &str = "runtime";
 pub(crate) const IMAGE_RUNTIME: &str = "docker";
 
 pub use agents::{CloseReason, Connection, Listener};
+pub use claim::ClaimKey;
 pub use dispatcher::{DispatchConfig, Dispatcher, StartError};
 pub use mailbox::MAX_BUFFERED_OUTPUT_BYTES;
 pub use regatta_scheduler::{AdmissionError, UnitError};

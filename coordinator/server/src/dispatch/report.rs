@@ -40,6 +40,8 @@ pub(super) struct ReportedLease {
     /// The place of the first of `outcomes` among all outcomes of the lease.
     pub(super) first_index: u32,
     pub(super) outcomes: Vec<v1::ExecutionOutcome>,
+    /// What the lease is for, if the agent says so; sealed.
+    pub(super) claim: Bytes,
 }
 
 /// A piece of live output that obeys the rules.
@@ -230,6 +232,7 @@ fn valid_lease(lease: v1::HeldLease, path: &str) -> Result<ReportedLease, Invali
         phase,
         first_index,
         outcomes: lease.outcomes,
+        claim: lease.claim,
     })
 }
 

@@ -160,7 +160,13 @@ impl ExecutionService {
             action: &loaded.action,
             command: &loaded.command,
         };
-        let work = plan_action(request, &parts.defaults).map_err(|error| of_plan(&error))?;
+        let mut work = plan_action(request, &parts.defaults).map_err(|error| of_plan(&error))?;
+        if call.skip_cache_lookup {
+            // What was begun before it was asked for is no answer.
+            work.units
+                .iter_mut()
+                .for_each(|unit| unit.expected.key = None);
+        }
         Ok(Planned {
             work,
             is_cacheable: !loaded.action.do_not_cache,

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use regatta_model::{Digest, FailureClass};
+use regatta_scheduler::ExpectedUnit;
 use regatta_wire::{reapi, v1};
 
 use super::context::{JobContext, JobWork, RunContext, cancelled, of_unit, unknown};
 use super::event::{duration_of, provenance};
-use super::keys::action_key;
+use super::keys::{action_key, attempt_key};
 use super::origin::stamped;
 use super::state::JobEnd;
 use crate::dispatch::{BatchShape, TaskEvent, TaskHandle, UnitPlan};
@@ -30,6 +31,8 @@ pub(super) struct ActionSpec {
     pub(super) stream_output: bool,
     /// Whether the job's outputs are its outputs.
     pub(super) has_outputs: bool,
+    /// Which attempt of its job it is, from 1.
+    pub(super) attempt: u32,
 }
 
 /// Whether a known result will do.
@@ -73,7 +76,10 @@ pub(super) async fn run_action(job: &JobContext, spec: ActionSpec) -> Result<Ans
     let work = JobWork {
         command,
         units: vec![UnitPlan {
-            expected: EXPECTED.into(),
+            expected: ExpectedUnit {
+                key: Some(attempt_key(job, &key.to_string(), spec.attempt)),
+                ..EXPECTED.into()
+            },
             extra_arguments: Vec::new(),
             extra_environment: Vec::new(),
         }],

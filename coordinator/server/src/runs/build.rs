@@ -40,6 +40,7 @@ pub(super) async fn run_build(
             cache: (!do_not_cache).then_some(lookup),
             stream_output: true,
             has_outputs: true,
+            attempt: attempts,
         };
         let outcome = match run_action(job, spec).await {
             Ok(answer) => outcome_of(job, answer, attempts).await,

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use regatta_cas::BlobStore;
 use regatta_ledger::{Ledger, RunCounts};
 use regatta_model::{Digest, FailureClass, Isolation, RunId};
@@ -254,8 +255,9 @@ impl JobContext {
             timeout: Some(duration_to_wire(job.timeout)),
             executions: Vec::new(),
             stream_output: work.stream_output,
-            // It has none before it is submitted.
+            // It has none of these before it is leased.
             task_id: 0,
+            claim: Bytes::new(),
             chroot: settings.chroot,
         };
         Work {

@@ -32,6 +32,14 @@ pub(super) fn action_key(
     Digest::of(&action.encode_to_vec())
 }
 
+/// What tells one attempt at a part of a job from every other, in whichever process: who does it for a coordinator that
+/// is gone does it for the next.
+pub(super) fn attempt_key(job: &JobContext, part: &str, attempt: u32) -> Digest {
+    let run = &job.run.run;
+    let names = ["regatta attempt", &run.to_string(), &job.name(), part];
+    Digest::of(format!("{}\0{attempt}", names.join("\0")).as_bytes())
+}
+
 fn action(
     job: &PlannedJob,
     surroundings: &Surroundings,

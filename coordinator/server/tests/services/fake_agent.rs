@@ -136,6 +136,7 @@ impl Loop {
             slot: Some(0),
             outcome_count: u32::try_from(outcomes.len()).unwrap(),
             outcomes,
+            ..Default::default()
         }
     }
 

@@ -108,6 +108,7 @@ impl<'race> Play<'race> {
             expected: test.expected,
             late_after: test.late_after,
             first: test.first,
+            key: None,
         });
         let submission = Submission {
             task: TaskId(1),
@@ -285,5 +286,6 @@ fn held(grant: &Grant, finished: bool) -> HeldLease {
         token: grant.token,
         outcomes: (0..).zip(units).map(outcome).collect(),
         finished,
+        claim: None,
     }
 }

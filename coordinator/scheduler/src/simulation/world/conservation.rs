@@ -79,7 +79,8 @@ impl World<'_> {
             && agent.refusal.is_none()
             && agent.cooling_off_until.is_none()
             && !agent.holds_foreign
-            && !agent.reserved;
+            && !agent.reserved
+            && agent.awaiting_adoption == 0;
         let machine = *self.by_id.get(&agent.agent)?;
         let planned = &self.plan.machines[machine];
         let running = agent.leases.iter().filter(|lease| lease.account.is_some());

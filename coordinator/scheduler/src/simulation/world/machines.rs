@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use regatta_model::{Digest, LeaseId, Resources};
+use regatta_model::{Digest, LeaseId};
 
-use super::{World, task_index};
+use super::{World, task_index, unit_key};
 use crate::simulation::happening::Happening;
-use crate::{DesiredAgent, OutcomeKind};
+use crate::{Claim, DesiredAgent, OutcomeKind};
 
 /// How often a machine reports when nothing changes.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -66,8 +66,10 @@ impl World<'_> {
         if state.sequence > 1 && self.random.chance(3) {
             return;
         }
-        let delay = Duration::from_millis(if self.random.chance(2) { 500 } else { 3 });
-        // A first report that came twice could not be told from a restart; streams do not do that.
+        // A first report that came twice, or after a later one, could not be told from a restart; streams do not do
+        // that.
+        let is_slow = state.sequence > 1 && self.random.chance(2);
+        let delay = Duration::from_millis(if is_slow { 500 } else { 3 });
         if state.sequence > 1 && self.random.chance(5) {
             let late = delay + self.random.millis(2000);
             self.after(late, Happening::ReportArrives(Box::new(state.clone())));
@@ -92,19 +94,22 @@ impl World<'_> {
         let (plan, model) = (self.plan, &self.model);
         let spec = |one: &crate::DesiredLease| {
             let grant = model.grants.get(&one.lease)?;
-            let work = &plan.work[task_index(grant.task)?];
-            let resources = Resources {
-                cpu_milli: work.cpu_milli,
-                memory_bytes: 1 << 20,
+            let index = task_index(grant.task)?;
+            let work = plan.work.get(index)?;
+            let units = grant.units.iter().map(|(unit, _)| *unit);
+            let claim = Claim {
+                tenant: work.tenant().ok()?,
+                resources: work.resources(),
+                units: units
+                    .map(|unit| (unit, Some(unit_key(index, work, unit))))
+                    .collect(),
+                together: false,
+                acknowledged: 0,
             };
             let tree = work
                 .tree
                 .map(|tree| Digest::of(format!("tree{tree}").as_bytes()));
-            Some((
-                resources,
-                grant.units.iter().map(|(unit, _)| *unit).collect(),
-                tree,
-            ))
+            Some((claim, tree))
         };
         let (begun, stopped) = machine.obey(desired, spec)?;
         let (slots, used) = machine.usage();

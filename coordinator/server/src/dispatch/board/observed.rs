@@ -56,8 +56,12 @@ impl Board {
     }
 }
 
-/// A duplicate has not waited in the queue.
+/// A duplicate has not waited in the queue, nor has what an agent had already.
 pub(super) fn count_grant(grant: &Grant) {
+    if grant.adopted.is_some() {
+        metrics::counter!("regatta_leases_adopted_total").increment(1);
+        return;
+    }
     metrics::counter!("regatta_leases_granted_total").increment(1);
     if grant.duplicates.is_some() {
         metrics::counter!("regatta_leases_duplicated_total").increment(1);

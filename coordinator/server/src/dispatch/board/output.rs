@@ -9,13 +9,12 @@ impl Board {
         let Some(lease) = self.leases.get(chunk.lease) else {
             return;
         };
-        // Of two that print the same, one is told.
-        let is_valid = lease.token == chunk.token && lease.units.contains(&chunk.unit);
-        if lease.is_duplicate || !is_valid {
+        let unit = lease.unit_of(chunk.unit);
+        let Some(unit) = unit.filter(|_| lease.token == chunk.token && !lease.is_duplicate) else {
             return;
-        }
+        };
         self.tell_group(lease.task, || TaskEvent::Output {
-            unit: chunk.unit,
+            unit,
             stream: chunk.stream,
             offset: chunk.offset,
             data: chunk.data.clone(),

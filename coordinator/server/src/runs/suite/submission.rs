@@ -13,6 +13,7 @@ use super::outbox::Purpose;
 use super::precedence;
 use crate::dispatch::{BatchShape, UnitPlan};
 use crate::runs::context::JobWork;
+use crate::runs::keys::attempt_key;
 use crate::runs::log::now;
 use crate::runs::plan::Adapter;
 use crate::runs::state::JobEnd;
@@ -35,14 +36,19 @@ impl Execution<'_> {
         };
         let may_duplicate = self.may_duplicate();
         let first = precedence::first(tests.iter().map(|test| &self.tests[*test]), now());
+        // An audit is not resumed.
+        let is_resumed = self.purpose == Purpose::Answer;
         let unit = |(position, test): (usize, &usize)| {
-            let Test { id, estimate, .. } = &self.tests[*test];
+            let known = &self.tests[*test];
+            let Test { id, estimate, .. } = known;
+            let attempt = self.attempts[*test].saturating_add(1);
             let own = self.suite.own_part(id);
             UnitPlan {
                 expected: ExpectedUnit {
                     expected: estimate.timing.expected,
                     late_after: estimate.late_after().filter(|_| may_duplicate),
                     first: first.contains(&position),
+                    key: is_resumed.then(|| attempt_key(self.job, &known.name(), attempt)),
                 },
                 extra_arguments: own.arguments,
                 extra_environment: own.environment,

@@ -156,6 +156,7 @@ impl Held {
             slot: Some(0),
             outcomes: self.outcomes[self.acknowledged.min(self.outcomes.len())..].to_vec(),
             outcome_count: u32::try_from(self.outcomes.len()).expect("few"),
+            ..Default::default()
         }
     }
 }

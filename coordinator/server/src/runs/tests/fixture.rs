@@ -94,6 +94,7 @@ impl Fixture {
         let config = DispatchConfig {
             scheduler,
             commit_patience: Duration::from_millis(100),
+            ..DispatchConfig::default()
         };
         let dispatcher = Dispatcher::start(config, Arc::clone(&ledger));
         let dispatcher = dispatcher.await.expect("starts");
