@@ -41,7 +41,7 @@ echo "test result: ok. 1 passed; 0 failed; 0 ignored"
 const PIPELINE: &str = r#"
 [jobs.build]
 inputs = ["suite.sh"]
-command = ["sh", "suite.sh", "build"]
+run = ["sh", "suite.sh", "build"]
 
 [jobs.each]
 inputs = ["suite.sh"]

@@ -90,7 +90,7 @@ impl Job {
             .into_inner())
     }
 
-    async fn run(&self, coordinator: &Running) -> reapi::ExecuteResponse {
+    pub(crate) async fn run(&self, coordinator: &Running) -> reapi::ExecuteResponse {
         let operations = self.start(coordinator).await.unwrap();
         tokio::time::timeout(DEADLINE, last_of(operations))
             .await

@@ -27,6 +27,15 @@ impl FakeAgent {
         coordinator: &Running,
         answer: impl Fn(&v1::LeaseSpec) -> Option<v1::ExecutionOutcome> + Send + Sync + 'static,
     ) -> Self {
+        Self::holding(coordinator, Vec::new(), answer).await
+    }
+
+    /// One that comes with leases.
+    pub(crate) async fn holding(
+        coordinator: &Running,
+        leases: Vec<v1::HeldLease>,
+        answer: impl Fn(&v1::LeaseSpec) -> Option<v1::ExecutionOutcome> + Send + Sync + 'static,
+    ) -> Self {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let dropped = tokio::sync::watch::Sender::new(0);
         let watching = dropped.subscribe();
@@ -37,7 +46,7 @@ impl FakeAgent {
             answer: Box::new(answer),
             seen: Arc::clone(&seen),
             dropped,
-            leases: BTreeMap::new(),
+            leases: leases.into_iter().map(|it| (it.lease_id, it)).collect(),
             sequence: 0,
             reports,
         };
@@ -110,6 +119,8 @@ impl Loop {
             .send_modify(|dropped| *dropped += was_running - is_running);
         let mut changed = before != self.leases.len();
         for lease in state.leases {
+            let held = self.leases.get(&lease.lease_id);
+            changed |= held.is_some_and(|held| lease.acknowledged_outcomes < held.outcome_count);
             if let (None, Some(spec)) = (self.leases.get(&lease.lease_id), lease.spec) {
                 let held = self.begin(lease.lease_id, lease.fencing_token, spec);
                 self.leases.insert(lease.lease_id, held);

@@ -5,6 +5,7 @@
 )]
 
 mod action_cache;
+mod adoption;
 mod assets;
 mod byte_stream;
 mod chunking;
