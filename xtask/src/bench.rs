@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     /// Leave out what needs another project's client: Bazel.
     #[arg(long)]
     without_clients: bool,
-    /// Measure this alone, with a coordinator and no agent, and print it as JSON.
+    /// Measure this alone, without Docker, and print it as JSON.
     #[arg(long, value_enum)]
     only: Option<Part>,
 }
@@ -37,14 +37,25 @@ enum Part {
     Calls,
     /// One large blob, in and out.
     Blobs,
+    /// A queue of 50,000 actions, of 500 clients, for 200 agents of one slot each.
+    Load,
 }
 
 impl Part {
+    /// How many agents it takes.
+    const fn agents(self) -> usize {
+        match self {
+            Self::Calls | Self::Blobs => 0,
+            Self::Load => 200,
+        }
+    }
+
     /// What the example `measure` calls it.
     const fn name(self) -> &'static str {
         match self {
             Self::Calls => "calls",
             Self::Blobs => "blobs",
+            Self::Load => "load",
         }
     }
 }
@@ -94,11 +105,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     check(&measured)
 }
 
-/// Measures a part with a coordinator that nobody else uses, and prints that.
+/// Measures a part with a fleet that nobody else uses, and prints that.
 fn measure_only(part: Part) -> Result<()> {
     let program = workspace::release(&["--bin", "regatta", "--example", "measure"])?;
     let state = Scratch::new(SCRATCH)?;
-    let fleet = Fleet::start(&program, state.path(), None)?;
+    let mut fleet = Fleet::start(&program, state.path(), None)?;
+    for number in 0..part.agents() {
+        fleet.add_agent(&format!("{AGENT}-{number}"), 1, "process")?;
+    }
     let pid = fleet.pid(COORDINATOR);
     let pid = pid.context("the fleet has lost its coordinator")?;
     let mut measure = measuring();
@@ -106,6 +120,7 @@ fn measure_only(part: Part) -> Result<()> {
     measure.arg(format!("{COORDINATOR}={pid}"));
     let mut figures: Value = serde_json::from_str(&process::output(&mut measure)?)?;
     figures["coordinator_peak_mib"] = processes::peak_mib(pid)?.into();
+    figures["coordinator_rest_mib"] = processes::resident_mib(pid)?.into();
     println!("{figures:#}");
     Ok(())
 }

@@ -13,7 +13,7 @@ use regatta_wire::reapi::{
     RequestMetadata, batch_update_blobs_request, command, platform,
 };
 use tonic::Request;
-use tonic::metadata::{Binary, MetadataValue};
+use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 
 use crate::processor::Processes;
@@ -29,20 +29,24 @@ const INVOCATIONS: usize = 30;
 
 /// What a client calls one build: slots are shared within it and with nothing else.
 #[derive(Clone)]
-struct Invocation(String);
+pub(super) struct Invocation(String);
 
 impl Invocation {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(uuid::Uuid::new_v4().to_string())
     }
 
-    /// The header that carries it.
-    fn header(&self) -> MetadataValue<Binary> {
+    /// A request of it.
+    pub(super) fn request(&self, request: ExecuteRequest) -> Request<ExecuteRequest> {
         let metadata = RequestMetadata {
             tool_invocation_id: self.0.clone(),
             ..RequestMetadata::default()
         };
-        MetadataValue::from_bytes(&metadata.encode_to_vec())
+        let value = MetadataValue::from_bytes(&metadata.encode_to_vec());
+        let mut request = Request::new(request);
+        let header = "build.bazel.remote.execution.v2.requestmetadata-bin";
+        request.metadata_mut().insert_bin(header, value);
+        request
     }
 }
 
@@ -135,6 +139,13 @@ impl Actions<'_> {
 }
 
 async fn upload_action(channel: &Channel, image: Option<&str>, number: usize) -> Result<Digest> {
+    let (digest, blobs) = new_action(image, number);
+    upload(channel, blobs.into()).await?;
+    Ok(digest)
+}
+
+/// An action that nobody has seen, and what has to be uploaded for it.
+pub(super) fn new_action(image: Option<&str>, number: usize) -> (Digest, [Vec<u8>; 3]) {
     let image = image.map(|image| platform::Property {
         name: "container-image".to_owned(),
         value: image.to_owned(),
@@ -160,9 +171,7 @@ async fn upload_action(channel: &Channel, image: Option<&str>, number: usize) ->
         ..Action::default()
     };
     let action = action.encode_to_vec();
-    let digest = Digest::of(&action);
-    upload(channel, [command, root, action].into()).await?;
-    Ok(digest)
+    (Digest::of(&action), [command, root, action])
 }
 
 /// Uploads small blobs in one call.
@@ -188,14 +197,10 @@ async fn execute(
     invocation: &Invocation,
     from: From,
 ) -> Result<()> {
-    let mut request = Request::new(ExecuteRequest {
+    let request = invocation.request(ExecuteRequest {
         action_digest: Some(action.into()),
         ..Default::default()
     });
-    let header = "build.bazel.remote.execution.v2.requestmetadata-bin";
-    request
-        .metadata_mut()
-        .insert_bin(header, invocation.header());
     let mut stream = ExecutionClient::new(channel.clone())
         .execute(request)
         .await?

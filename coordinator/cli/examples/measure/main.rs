@@ -8,13 +8,14 @@
 mod actions;
 mod blobs;
 mod calls;
+mod load;
 mod processor;
 mod times;
 
 use anyhow::Result;
 use clap::Parser as _;
 use regatta_cas::for_blobs;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 
 use actions::Actions;
 use processor::Processes;
@@ -34,25 +35,31 @@ struct Arguments {
     processes: Vec<String>,
 }
 
-/// What can be measured without an agent.
+/// What can be measured apart.
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Part {
     /// Calls of the storage services.
     Calls,
     /// One large blob.
     Blobs,
+    /// A full queue.
+    Load,
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let endpoint = Channel::from_shared(arguments.url.replace("grpc://", "http://"))?;
-    let channel = for_blobs(endpoint).connect().await?;
-    println!("{}", measure(&channel, &arguments).await?);
+    let channel = for_blobs(endpoint.clone()).connect().await?;
+    println!("{}", measure(&endpoint, &channel, &arguments).await?);
     Ok(())
 }
 
-async fn measure(channel: &Channel, arguments: &Arguments) -> Result<serde_json::Value> {
+async fn measure(
+    endpoint: &Endpoint,
+    channel: &Channel,
+    arguments: &Arguments,
+) -> Result<serde_json::Value> {
     let fleet = Processes::parse(arguments.processes.iter())?;
     match arguments.only {
         Some(Part::Calls) => {
@@ -60,6 +67,10 @@ async fn measure(channel: &Channel, arguments: &Arguments) -> Result<serde_json:
         }
         Some(Part::Blobs) => {
             return Ok(serde_json::json!({ "blob": blobs::throughput(channel, &fleet).await? }));
+        }
+        Some(Part::Load) => {
+            let load = load::measure(endpoint, channel, &fleet).await?;
+            return Ok(serde_json::json!({ "load": load }));
         }
         None => {}
     }
