@@ -14,12 +14,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Endpoint;
 
+use crate::availability::Availability;
 use crate::blobs::TenantStores;
 use crate::clock::Clock;
 use crate::config::AgentConfig;
 use crate::connection::{ConnectionSettings, Offer, keep_connected};
 use crate::disk_watch::DiskWatch;
 use crate::driver::{Driver, QUEUED_COMMANDS, SlotHandle};
+use crate::engine_watch::EngineWatch;
 use crate::error::AgentError;
 use crate::input_tree::InputTreeCache;
 use crate::lease_spec::LeaseDefaults;
@@ -117,6 +119,8 @@ impl Agent {
         let channel = self.endpoint.connect_lazy();
         let caches = self.open_caches().await?;
         let stores = TenantStores::new(channel.clone(), caches.blobs);
+        let availability = Arc::new(Availability::new(driver_queue.clone()));
+        let engine = EngineWatch::new(Arc::clone(&self.runtime), Arc::clone(&availability));
         let workshop = Arc::new(Workshop {
             agent: self.id.clone(),
             runtime: Arc::clone(&self.runtime),
@@ -128,6 +132,7 @@ impl Agent {
             },
             max_output_bytes: self.config.max_output_bytes,
             live,
+            engine: Arc::clone(&engine),
             driver: driver_queue.clone(),
             ending: ending.clone(),
         });
@@ -142,7 +147,9 @@ impl Agent {
             driver_queue.clone(),
         ));
         around.spawn(reap_again(Arc::clone(&self.runtime)));
-        around.spawn(self.disk_watch(&workshop, driver_queue).run());
+        around.spawn(engine.run());
+        let disk = self.disk_watch(&workshop, availability, driver_queue);
+        around.spawn(disk.run());
         let mut workers = JoinSet::new();
         let driver = self.driver(&workshop, &mut workers);
         tracing::info!(agent = %self.id, slots = self.config.slots, "the agent is ready");
@@ -198,12 +205,18 @@ impl Agent {
         }
     }
 
-    fn disk_watch(&self, workshop: &Workshop, driver: OccurrenceSender) -> DiskWatch {
+    fn disk_watch(
+        &self,
+        workshop: &Workshop,
+        availability: Arc<Availability>,
+        driver: OccurrenceSender,
+    ) -> DiskWatch {
         DiskWatch {
             directory: self.directory.path().to_owned(),
             minimum_free_bytes: self.config.minimum_free_bytes,
             trees: Arc::clone(&workshop.trees),
             stores: workshop.stores.clone(),
+            availability,
             driver,
         }
     }

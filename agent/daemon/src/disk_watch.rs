@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use regatta_agent_core::Event;
-
+use crate::availability::{Availability, Need};
 use crate::blobs::TenantStores;
 use crate::input_tree::InputTreeCache;
 use crate::occurrence::{Occurrence, OccurrenceSender};
@@ -24,21 +23,19 @@ pub(crate) struct DiskWatch {
     pub(crate) minimum_free_bytes: u64,
     pub(crate) trees: Arc<InputTreeCache>,
     pub(crate) stores: TenantStores,
+    pub(crate) availability: Arc<Availability>,
     pub(crate) driver: OccurrenceSender,
 }
 
 impl DiskWatch {
-    /// Looks at the disk until the driver is gone.
+    /// Looks at the disk again and again.
     pub(crate) async fn run(self) {
         let mut short = false;
         loop {
             let reason = self.look(short).await;
             if reason.is_some() != short {
                 short = reason.is_some();
-                let event = Event::Unavailable(reason);
-                if self.driver.send(Occurrence::Core(event)).await.is_err() {
-                    return;
-                }
+                self.availability.tell(Need::Disk, reason).await;
             }
             tokio::time::sleep(INTERVAL).await;
         }

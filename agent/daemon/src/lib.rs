@@ -17,12 +17,14 @@
 //! - Nothing here writes the action cache, decides what is retried, or knows other agents.
 
 mod agent;
+mod availability;
 mod blobs;
 mod clock;
 mod config;
 mod connection;
 mod disk_watch;
 mod driver;
+mod engine_watch;
 mod error;
 mod input_tree;
 mod lease_spec;

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -84,6 +84,7 @@ struct State {
     calls: Mutex<Vec<FakeCall>>,
     started: AtomicUsize,
     live: AtomicUsize,
+    away: AtomicBool,
     failing_starts: AtomicUsize,
     hanging_starts: AtomicUsize,
     hanging: AtomicUsize,
@@ -113,6 +114,7 @@ impl FakeRuntime {
             calls: Mutex::default(),
             started: AtomicUsize::new(0),
             live: AtomicUsize::new(0),
+            away: AtomicBool::new(false),
             failing_starts: AtomicUsize::new(0),
             hanging_starts: AtomicUsize::new(0),
             hanging: AtomicUsize::new(0),
@@ -163,6 +165,19 @@ impl FakeRuntime {
         self.0.live.load(Ordering::SeqCst)
     }
 
+    /// Answers nothing from now on, or again.
+    pub fn set_away(&self, away: bool) {
+        self.0.away.store(away, Ordering::SeqCst);
+    }
+
+    fn answer(&self, operation: &'static str) -> Result<(), RuntimeError> {
+        if self.0.away.load(Ordering::SeqCst) {
+            let detail = "the engine is away".to_owned();
+            return Err(RuntimeError::Engine { operation, detail });
+        }
+        Ok(())
+    }
+
     fn image_id(&self, image: &ImageReference) -> Result<String, RuntimeError> {
         let images = locked(&self.0.images);
         let found = images.iter().find(|(reference, _)| reference == image);
@@ -198,6 +213,10 @@ impl ContainerRuntime for FakeRuntime {
         true
     }
 
+    async fn ping(&self) -> Result<(), RuntimeError> {
+        self.answer("ping")
+    }
+
     async fn images(&self) -> Result<Vec<(ImageReference, String)>, RuntimeError> {
         Ok(locked(&self.0.images).clone())
     }
@@ -212,6 +231,7 @@ impl ContainerRuntime for FakeRuntime {
             let _hanging = Hanging(&self.0.hanging);
             std::future::pending::<()>().await;
         }
+        self.answer("start a container")?;
         if take_one(&self.0.failing_starts) {
             let detail = "the script says so".to_owned();
             return Err(RuntimeError::Engine {

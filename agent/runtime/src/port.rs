@@ -23,6 +23,12 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
     /// Whether a container can have [`RootDirectory::InputRoot`] here.
     fn can_change_root(&self) -> bool;
 
+    /// Asks the engine whether it is there.
+    ///
+    /// # Errors
+    /// It does not answer.
+    async fn ping(&self) -> Result<(), RuntimeError>;
+
     /// The images that start without a pull, as (reference, content id).
     ///
     /// # Errors

@@ -13,6 +13,8 @@ use regatta_runtime::{
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::engine_watch::EngineWatch;
+
 /// How long an image may take to arrive.
 const IMAGE_LIMIT: Duration = Duration::from_secs(900);
 const START_LIMIT: Duration = Duration::from_secs(120);
@@ -26,15 +28,21 @@ const EXECUTE_GRACE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct ContainerHolder {
     runtime: Arc<dyn ContainerRuntime>,
+    engine: Arc<EngineWatch>,
     held: Option<(ContainerShape, Box<dyn Container>)>,
-    /// Ends the wait for images.
+    /// Ends every wait.
     ending: CancellationToken,
 }
 
 impl ContainerHolder {
-    pub(crate) fn new(runtime: Arc<dyn ContainerRuntime>, ending: CancellationToken) -> Self {
+    pub(crate) fn new(
+        runtime: Arc<dyn ContainerRuntime>,
+        engine: Arc<EngineWatch>,
+        ending: CancellationToken,
+    ) -> Self {
         Self {
             runtime,
+            engine,
             held: None,
             ending,
         }
@@ -59,7 +67,8 @@ impl ContainerHolder {
         }
     }
 
-    /// Has a container of the shape: the one that is there, if the plan allows it, or else a new one.
+    /// Has a container of the shape: the one that is there, if the plan allows it, or else a new one. An engine that
+    /// is away is waited for.
     pub(crate) async fn prepare(
         &mut self,
         shape: &ContainerShape,
@@ -70,20 +79,38 @@ impl ContainerHolder {
             return Ok(());
         }
         self.discard().await;
-        if let Some(image) = &shape.image {
-            let had = self.runtime.ensure_image(image);
-            tokio::select! {
-                had = bounded(IMAGE_LIMIT, "getting the image", had) => drop(had?),
-                () = self.ending.cancelled() => {
-                    let detail = "the agent ends".to_owned();
-                    return Err(RuntimeError::ContainerLost { detail });
-                }
+        let ending = self.ending.clone();
+        let container = tokio::select! {
+            container = self.start_patiently(shape) => container?,
+            () = ending.cancelled() => {
+                let detail = "the agent ends".to_owned();
+                return Err(RuntimeError::ContainerLost { detail });
             }
-        }
-        let started = self.runtime.start(shape);
-        let container = bounded(START_LIMIT, "starting a container", started).await?;
+        };
         self.held = Some((shape.clone(), container));
         Ok(())
+    }
+
+    async fn start_patiently(
+        &mut self,
+        shape: &ContainerShape,
+    ) -> Result<Box<dyn Container>, RuntimeError> {
+        match self.start(shape).await {
+            Err(error @ RuntimeError::Engine { .. }) => match self.engine.returns().await {
+                true => self.start(shape).await,
+                false => Err(error),
+            },
+            started => started,
+        }
+    }
+
+    async fn start(&mut self, shape: &ContainerShape) -> Result<Box<dyn Container>, RuntimeError> {
+        if let Some(image) = &shape.image {
+            let had = self.runtime.ensure_image(image);
+            bounded(IMAGE_LIMIT, "getting the image", had).await?;
+        }
+        let started = self.runtime.start(shape);
+        bounded(START_LIMIT, "starting a container", started).await
     }
 
     /// Ends the container. That it would not end is the engine's trouble, and in the log.
@@ -136,6 +163,8 @@ impl ContainerHolder {
         let ended = container.execute(command, cancel);
         let ended = bounded(limit, "waiting for the command to end", ended).await;
         if ended.is_err() {
+            // Before anyone hears of it: nothing more is to be lost the same way.
+            self.engine.is_away().await;
             self.discard().await;
         }
         ended

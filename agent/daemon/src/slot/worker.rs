@@ -15,6 +15,7 @@ use super::SpoolSettings;
 use super::container_holder::ContainerHolder;
 use super::lease_run::LeaseRun;
 use crate::blobs::TenantStores;
+use crate::engine_watch::EngineWatch;
 use crate::input_tree::InputTreeCache;
 use crate::lease_spec::{Assignment, LeaseSpec};
 use crate::live_output::LiveSender;
@@ -32,6 +33,7 @@ pub(crate) struct Workshop {
     /// How large the outputs of one execution may be together.
     pub(crate) max_output_bytes: u64,
     pub(crate) live: LiveSender,
+    pub(crate) engine: Arc<EngineWatch>,
     pub(crate) driver: OccurrenceSender,
     /// Ends every wait when the agent ends.
     pub(crate) ending: CancellationToken,
@@ -81,11 +83,15 @@ pub(crate) struct SlotWorker {
 
 impl SlotWorker {
     pub(crate) fn new(slot: SlotIndex, workshop: Arc<Workshop>) -> Self {
-        let (runtime, ending) = (Arc::clone(&workshop.runtime), workshop.ending.clone());
+        let holder = ContainerHolder::new(
+            Arc::clone(&workshop.runtime),
+            Arc::clone(&workshop.engine),
+            workshop.ending.clone(),
+        );
         Self {
             slot,
             workshop,
-            holder: ContainerHolder::new(runtime, ending),
+            holder,
         }
     }
 

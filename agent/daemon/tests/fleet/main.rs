@@ -769,6 +769,49 @@ async fn a_full_disk_refuses_new_work_and_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_a_slot_was_given_waits_for_an_engine_that_is_away_and_nothing_new_is_taken() {
+    // The first execution loses its container, and the engine with it.
+    let (leave, left) = std::sync::mpsc::channel::<FakeRuntime>();
+    let left = std::sync::Mutex::new(left);
+    let fleet = Fleet::start(move |_| match left.lock().unwrap().try_recv() {
+        Ok(runtime) => {
+            runtime.set_away(true);
+            FakeRun::Lose
+        }
+        Err(_) => FakeRun::exit(0),
+    })
+    .await;
+    leave.send(fleet.runtime.clone()).unwrap();
+    let mut spec = fleet.spec(&[]).await;
+    spec.executions.push(v1::Execution {
+        unit: 1,
+        ..Default::default()
+    });
+    fleet.coordinator.grant(1, spec);
+    let refusal = |known: &coordinator::Known| {
+        let reason = &known.reports.last()?.unavailable_reason;
+        reason
+            .contains("the container engine is away")
+            .then_some(())
+    };
+    fleet.coordinator.wait_for("a refusal", refusal).await;
+    fleet.runtime.set_away(false);
+    let outcomes = fleet.coordinator.outcomes(1).await;
+    let kinds: Vec<_> = outcomes.iter().map(v1::ExecutionOutcome::kind).collect();
+    let expected = [v1::OutcomeKind::Infrastructure, v1::OutcomeKind::Completed];
+    assert_eq!(kinds, expected, "what waited for the engine is done");
+    let welcome = |known: &coordinator::Known| {
+        let reason = &known.reports.last()?.unavailable_reason;
+        reason.is_empty().then_some(())
+    };
+    fleet
+        .coordinator
+        .wait_for("work to be welcome", welcome)
+        .await;
+    fleet.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn another_protocol_version_ends_the_agent_with_a_clear_error() {
     let coordinator = Coordinator::start().await;
     coordinator.refuse(Status::failed_precondition(

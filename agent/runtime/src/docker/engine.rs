@@ -109,6 +109,11 @@ impl Engine {
         Ok(Self { docker })
     }
 
+    pub(crate) async fn ping(&self) -> Result<(), RuntimeError> {
+        let call = self.docker.ping();
+        bounded("ping", QUESTION_TIMEOUT, call).await.map(drop)
+    }
+
     pub(crate) async fn images(&self) -> Result<Vec<ImageSummary>, RuntimeError> {
         let call = self.docker.list_images(None::<ListImagesOptions>);
         bounded("list images", QUESTION_TIMEOUT, call).await

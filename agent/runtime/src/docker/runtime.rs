@@ -163,6 +163,10 @@ impl ContainerRuntime for DockerRuntime {
         matches!(self.views, Views::Overlay(_)) && self.user().0 == 0
     }
 
+    async fn ping(&self) -> Result<(), RuntimeError> {
+        self.engine.ping().await
+    }
+
     async fn images(&self) -> Result<Vec<(ImageReference, String)>, RuntimeError> {
         let mut images = Vec::new();
         for image in self.engine.images().await? {

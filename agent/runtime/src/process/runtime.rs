@@ -223,6 +223,11 @@ impl ContainerRuntime for ProcessRuntime {
         matches!(self.views, Views::Overlay(_)) && self.isolation == ProcessIsolation::Namespaces
     }
 
+    async fn ping(&self) -> Result<(), RuntimeError> {
+        // There is none: whoever asks is there.
+        Ok(())
+    }
+
     async fn images(&self) -> Result<Vec<(ImageReference, String)>, RuntimeError> {
         Ok(Vec::new())
     }

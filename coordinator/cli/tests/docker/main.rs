@@ -8,6 +8,7 @@
 
 mod agent;
 mod bad_input;
+mod engine;
 mod exec;
 mod faults;
 mod flake;
