@@ -49,10 +49,10 @@ pub(crate) struct Storage {
 impl Storage {
     /// Opens the stores below a URL.
     pub(crate) fn open(url: &str, writers: Writers) -> Result<Self, OpenStoreError> {
-        let cas = Arc::new(ObjectStoreBlobStore::open(&below(url, "cas"))?.with_sizes_checked());
-        let mappings = ObjectStoreBlobStore::open(&below(url, "chunks"))?;
-        let results = ObjectStoreBlobStore::open(&below(url, "ac"))?;
-        let assets = ObjectStoreBlobStore::open(&below(url, "assets"))?;
+        let cas = Arc::new(opened(url, "cas")?.with_sizes_checked());
+        let mappings = opened(url, "chunks")?;
+        let results = opened(url, "ac")?;
+        let assets = opened(url, "assets")?;
         let listing = mappings.list();
         let mappings = indexed(Arc::new(mappings), listing, writers);
         let blobs = indexed(verified(&cas), cas.list(), writers);
@@ -64,6 +64,15 @@ impl Storage {
             results: Arc::new(results),
         })
     }
+}
+
+/// Opens one of the stores below a URL, whose requests are counted.
+fn opened(url: &str, name: &'static str) -> Result<ObjectStoreBlobStore, OpenStoreError> {
+    let store = ObjectStoreBlobStore::open(&below(url, name))?;
+    Ok(store.with_requests_observed(Arc::new(move |request| {
+        let labels = [("store", name), ("operation", request.name())];
+        metrics::counter!("regatta_object_store_requests_total", &labels).increment(1);
+    })))
 }
 
 /// Nothing wrong gets in or out. Whoever else writes to the store verifies what it writes, so that what was

@@ -58,7 +58,9 @@ pub use file_state::FileState;
 pub use grpc_blob_store::{GrpcBlobStore, for_blobs};
 pub use memory_blob_store::MemoryBlobStore;
 pub use memory_tier::MemoryTier;
-pub use object_store_blob_store::{ObjectStoreBlobStore, OpenStoreError};
+pub use object_store_blob_store::{
+    ObjectStoreBlobStore, ObjectStoreRequest, ObserveRequest, OpenStoreError,
+};
 pub use spool::{Spool, SpooledBlob};
 pub use upload::{UploadError, UploadSummary, upload};
 pub use verified_files::BlobFiles;

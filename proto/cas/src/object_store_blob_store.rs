@@ -2,6 +2,7 @@
 
 mod failure;
 mod local_directory;
+mod observing;
 mod open;
 mod upload_shape;
 mod writing;
@@ -17,6 +18,7 @@ use object_store::{
 };
 use regatta_model::Digest;
 
+pub use observing::{ObjectStoreRequest, ObserveRequest};
 pub use open::OpenStoreError;
 
 use self::failure::store_error;
