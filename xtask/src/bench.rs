@@ -37,14 +37,17 @@ enum Part {
     Calls,
     /// One large blob, in and out.
     Blobs,
+    /// What a build asks of a bucket.
+    Requests,
 }
 
 impl Part {
-    /// What the example `measure` calls it.
+    /// What the example `measure` calls it; `requests` is an example of its own.
     const fn name(self) -> &'static str {
         match self {
             Self::Calls => "calls",
             Self::Blobs => "blobs",
+            Self::Requests => "requests",
         }
     }
 }
@@ -69,8 +72,14 @@ const UNCHANGED_BELOW_MS: f64 = 1000.0;
 
 /// Measures and prints.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    if let Some(part) = arguments.only {
-        return measure_only(part);
+    match arguments.only {
+        Some(Part::Requests) => {
+            let requests = example("regatta-server", Part::Requests.name())?;
+            println!("{requests:#}");
+            return Ok(());
+        }
+        Some(part) => return measure_only(part),
+        None => {}
     }
     let image = images::ensure(&images::Arguments::default())?;
     let program = workspace::release(&["--bins", "--examples"])?;
