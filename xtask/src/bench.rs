@@ -39,23 +39,26 @@ enum Part {
     Blobs,
     /// A queue of 50,000 actions, of 500 clients, for 200 agents of one slot each.
     Load,
+    /// What a build asks of a bucket.
+    Requests,
 }
 
 impl Part {
     /// How many agents it takes.
     const fn agents(self) -> usize {
         match self {
-            Self::Calls | Self::Blobs => 0,
+            Self::Calls | Self::Blobs | Self::Requests => 0,
             Self::Load => 200,
         }
     }
 
-    /// What the example `measure` calls it.
+    /// What the example `measure` calls it; `requests` is an example of its own.
     const fn name(self) -> &'static str {
         match self {
             Self::Calls => "calls",
             Self::Blobs => "blobs",
             Self::Load => "load",
+            Self::Requests => "requests",
         }
     }
 }
@@ -80,8 +83,14 @@ const UNCHANGED_BELOW_MS: f64 = 1000.0;
 
 /// Measures and prints.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    if let Some(part) = arguments.only {
-        return measure_only(part);
+    match arguments.only {
+        Some(Part::Requests) => {
+            let requests = example("regatta-server", Part::Requests.name())?;
+            println!("{requests:#}");
+            return Ok(());
+        }
+        Some(part) => return measure_only(part),
+        None => {}
     }
     let image = images::ensure(&images::Arguments::default())?;
     let program = workspace::release(&["--bins", "--examples"])?;

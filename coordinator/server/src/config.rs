@@ -25,9 +25,12 @@ pub struct CoordinatorConfig {
     pub http_listen: Option<SocketAddr>,
     /// Where everything is kept that must outlive the process. One coordinator at a time uses it.
     pub state_directory: PathBuf,
-    /// The URL below which blobs (`cas`), action results (`ac`) and `assets` are stored: `file:///directory`,
+    /// The URL below which blobs (`cas`), action results (`ac`), packs of both and `assets` are stored: `file:///directory`,
     /// `s3://bucket/prefix`, `memory://`. Default: the state directory.
     pub storage: Option<String>,
+    /// Whether small blobs and action results are packed in a bucket, in which each object costs requests. All
+    /// coordinators that share a bucket must agree. In a directory nothing is packed. Default: yes.
+    pub pack_small_blobs: bool,
     /// The database in which runs, and what was learnt of tests, are remembered; no other coordinator may use
     /// it at the same time. Default: a file in the state directory.
     pub ledger: Option<PostgresAddress>,
@@ -77,6 +80,7 @@ impl CoordinatorConfig {
             http_listen: Some(SocketAddr::new(loopback, DEFAULT_HTTP_PORT)),
             state_directory: state_directory.into(),
             storage: None,
+            pack_small_blobs: true,
             ledger: None,
             default_image: None,
             default_resources: Resources {

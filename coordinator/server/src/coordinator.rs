@@ -33,7 +33,7 @@ use crate::operations::{OperationSettings, Operations};
 use crate::runs::{RunRegistry, RunServices, StartRunsError};
 use crate::services::{self, ServiceParts};
 use crate::state_directory::{StateDirectory, StateDirectoryError};
-use crate::storage::{Storage, Writers, url_of};
+use crate::storage::{SmallBlobs, Storage, Writers, url_of};
 use crate::verdict_key::{self, VerdictKeyError};
 
 /// How many uploads may be under way at once.
@@ -145,12 +145,7 @@ impl Coordinator {
         // Before anything asks for a counter: those that exist earlier count nowhere.
         recorder();
         let state = StateDirectory::take(&config.state_directory)?;
-        // Nobody else writes to the state directory, which is taken; any other store may have many writers.
-        let (url, writers) = match &config.storage {
-            Some(url) => (url.clone(), Writers::Many),
-            None => (url_of(state.path()), Writers::This),
-        };
-        let storage = Storage::open(&url, writers)?;
+        let (url, storage) = open_storage(&config, &state)?;
         let ledger = ledger::open(config.ledger.as_ref(), state.path()).await?;
         let verdict_key = verdict_key(&config, &state)?;
         let dispatch = dispatch_config(&config, &verdict_key);
@@ -273,6 +268,24 @@ pub(crate) async fn bind(address: SocketAddr) -> Result<Bound, StartError> {
     let listener = TcpListener::bind(address).await.map_err(refused)?;
     let address = listener.local_addr().map_err(refused)?;
     Ok(Bound { listener, address })
+}
+
+/// The URL below which everything is stored, and the stores.
+fn open_storage(
+    config: &CoordinatorConfig,
+    state: &StateDirectory,
+) -> Result<(String, Storage), OpenStoreError> {
+    // Nobody else writes to the state directory, which is taken; any other store may have many writers.
+    let (url, writers) = match &config.storage {
+        Some(url) => (url.clone(), Writers::Many),
+        None => (url_of(state.path()), Writers::This),
+    };
+    let small_blobs = match config.pack_small_blobs {
+        true => SmallBlobs::below(&url),
+        false => SmallBlobs::Apart,
+    };
+    let storage = Storage::open(&url, writers, small_blobs)?;
+    Ok((url, storage))
 }
 
 fn dispatch_config(config: &CoordinatorConfig, key: &SigningKey) -> DispatchConfig {

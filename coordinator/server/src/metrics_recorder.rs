@@ -83,6 +83,10 @@ const COUNTERS: &[(&str, &str)] = &[
         "regatta_ledger_failures_total",
         "calls of the ledger that failed, by call",
     ),
+    (
+        "regatta_object_store_requests_total",
+        "requests to the directory or bucket, by store and operation",
+    ),
     ("regatta_runs_finished_total", "runs by verdict"),
     (
         "regatta_tests_finished_total",

@@ -7,7 +7,8 @@ use std::time::Duration;
 use futures::stream::BoxStream;
 use regatta_cas::{
     AbsenceIndex, BlobFiles, BlobStore, ChunkedBlobStore, EmptyBlobStore, ExistenceIndex,
-    MemoryTier, ObjectStoreBlobStore, OpenStoreError, StoreError, VerifyingBlobStore,
+    MemoryTier, ObjectStoreBlobStore, OpenStoreError, PackingBlobStore, StoreError,
+    VerifyingBlobStore,
 };
 use regatta_model::Digest;
 
@@ -33,6 +34,25 @@ pub(crate) enum Writers {
     Many,
 }
 
+/// What becomes of small blobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SmallBlobs {
+    /// Those that are stored at about the same time are one object together.
+    Packed,
+    /// Each is an object of its own, as in a directory, where that costs nothing.
+    Apart,
+}
+
+impl SmallBlobs {
+    /// What becomes of them below a URL, unless somebody wants it otherwise.
+    pub(crate) fn below(url: &str) -> Self {
+        match url.starts_with("file:") {
+            true => Self::Apart,
+            false => Self::Packed,
+        }
+    }
+}
+
 /// Where everything is stored.
 #[derive(Debug, Clone)]
 pub(crate) struct Storage {
@@ -48,22 +68,45 @@ pub(crate) struct Storage {
 
 impl Storage {
     /// Opens the stores below a URL.
-    pub(crate) fn open(url: &str, writers: Writers) -> Result<Self, OpenStoreError> {
-        let cas = Arc::new(ObjectStoreBlobStore::open(&below(url, "cas"))?.with_sizes_checked());
-        let mappings = ObjectStoreBlobStore::open(&below(url, "chunks"))?;
-        let results = ObjectStoreBlobStore::open(&below(url, "ac"))?;
-        let assets = ObjectStoreBlobStore::open(&below(url, "assets"))?;
+    pub(crate) fn open(
+        url: &str,
+        writers: Writers,
+        small_blobs: SmallBlobs,
+    ) -> Result<Self, OpenStoreError> {
+        let cas = Arc::new(opened(url, "cas")?.with_sizes_checked());
+        let mappings = opened(url, "chunks")?;
+        let results = Arc::new(opened(url, "ac")?);
+        let assets = opened(url, "assets")?;
         let listing = mappings.list();
         let mappings = indexed(Arc::new(mappings), listing, writers);
-        let blobs = indexed(verified(&cas), cas.list(), writers);
+        let (blobs, results): (_, Arc<dyn BlobStore>) = match small_blobs {
+            SmallBlobs::Apart => (indexed(verified(&cas), cas.list(), writers), results),
+            SmallBlobs::Packed => {
+                let packs = [opened(url, "cas-packs")?, opened(url, "ac-packs")?];
+                let [of_blobs, of_results] = packs.map(Arc::new);
+                let blobs = PackingBlobStore::new(of_blobs, cas, ABSENCE_CAPACITY);
+                let results = PackingBlobStore::keyed(of_results, results, ABSENCE_CAPACITY);
+                let blobs = VerifyingBlobStore::new(Arc::new(blobs));
+                (Arc::new(blobs), Arc::new(results))
+            }
+        };
         let chunked = Arc::new(ChunkedBlobStore::new(known(blobs), mappings));
         Ok(Self {
             assets: Arc::new(assets),
             blobs: content_addressed(Arc::clone(&chunked) as _),
             chunked,
-            results: Arc::new(results),
+            results,
         })
     }
+}
+
+/// Opens one of the stores below a URL, whose requests are counted.
+fn opened(url: &str, name: &'static str) -> Result<ObjectStoreBlobStore, OpenStoreError> {
+    let store = ObjectStoreBlobStore::open(&below(url, name))?;
+    Ok(store.with_requests_observed(Arc::new(move |request| {
+        let labels = [("store", name), ("operation", request.name())];
+        metrics::counter!("regatta_object_store_requests_total", &labels).increment(1);
+    })))
 }
 
 /// Nothing wrong gets in or out. Whoever else writes to the store verifies what it writes, so that what was
@@ -131,7 +174,7 @@ mod tests {
 
     use async_trait::async_trait;
     use bytes::Bytes;
-    use regatta_cas::{BlobRange, BlobStream, MemoryBlobStore, put_bytes};
+    use regatta_cas::{BlobRange, BlobStream, MemoryBlobStore, conformance, put_bytes};
     use tokio::time::Instant;
 
     use super::*;
@@ -208,6 +251,24 @@ mod tests {
         let kept = below.find_missing(&[asked, left]).await.unwrap();
         assert_eq!(kept, [left], "what is answered is what is there");
         assert_eq!(store.find_missing(&[left]).await.unwrap(), [left]);
+    }
+
+    #[tokio::test]
+    async fn what_is_packed_conforms() {
+        let storage = Storage::open("memory://", Writers::Many, SmallBlobs::Packed).unwrap();
+        conformance::check_content_addressed(storage.blobs).await;
+        conformance::check_keyed(storage.results).await;
+    }
+
+    #[test]
+    fn small_blobs_are_packed_in_buckets_alone() {
+        for (url, expected) in [
+            ("file:///var/lib/regatta", SmallBlobs::Apart),
+            ("s3://bucket/prefix", SmallBlobs::Packed),
+            ("memory://", SmallBlobs::Packed),
+        ] {
+            assert_eq!(SmallBlobs::below(url), expected, "{url}");
+        }
     }
 
     #[test]

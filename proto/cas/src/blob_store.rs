@@ -62,6 +62,13 @@ pub trait BlobStore: fmt::Debug + Send + Sync + 'static {
     async fn delete(&self, digest: &Digest) -> Result<(), StoreError>;
 }
 
+/// A store that can tell what it has.
+pub trait ListedBlobStore: BlobStore {
+    /// The blobs that are stored now, in no order. What is written or deleted while it is read may be in it or
+    /// not. It ends after its first error, [`StoreError::Unavailable`]: the rest cannot be listed.
+    fn list(&self) -> BoxStream<'static, Result<Digest, StoreError>>;
+}
+
 /// A part of a blob, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct BlobRange {

@@ -4,7 +4,7 @@
 //! Adapters put bytes somewhere: [`MemoryBlobStore`], [`ObjectStoreBlobStore`] (a directory or a bucket)
 //! and [`GrpcBlobStore`] (the CAS of another process). Decorators add one concern each:
 //! [`VerifyingBlobStore`], [`EmptyBlobStore`], [`MemoryTier`], [`DiskTier`], [`ExistenceIndex`],
-//! [`AbsenceIndex`], [`ChunkedBlobStore`]. All of them pass the suite in `conformance` (feature `testing`).
+//! [`AbsenceIndex`], [`ChunkedBlobStore`], [`PackingBlobStore`]. All of them pass the suite in `conformance` (feature `testing`).
 //! [`Chunker`] and what goes with it cut large blobs by content, on both ends of a connection alike.
 //!
 //! Invariants:
@@ -30,6 +30,7 @@ mod lru_map;
 mod memory_blob_store;
 mod memory_tier;
 mod object_store_blob_store;
+mod packing_blob_store;
 mod piece_buffer;
 mod single_flight;
 mod spool;
@@ -44,7 +45,7 @@ pub mod conformance;
 pub mod merkle;
 
 pub use absence_index::AbsenceIndex;
-pub use blob_store::{BlobRange, BlobStore, BlobStream, StoreError};
+pub use blob_store::{BlobRange, BlobStore, BlobStream, ListedBlobStore, StoreError};
 pub use checked_body::checked_body;
 pub use chunked_blob_store::{ChunkMapping, ChunkedBlobStore};
 pub use chunking::{Chunker, ChunkingParams, MAX_CHUNKS, concatenated, put_chunks};
@@ -58,7 +59,10 @@ pub use file_state::FileState;
 pub use grpc_blob_store::{GrpcBlobStore, for_blobs};
 pub use memory_blob_store::MemoryBlobStore;
 pub use memory_tier::MemoryTier;
-pub use object_store_blob_store::{ObjectStoreBlobStore, OpenStoreError};
+pub use object_store_blob_store::{
+    ObjectStoreBlobStore, ObjectStoreRequest, ObserveRequest, OpenStoreError,
+};
+pub use packing_blob_store::PackingBlobStore;
 pub use spool::{Spool, SpooledBlob};
 pub use upload::{UploadError, UploadSummary, upload};
 pub use verified_files::BlobFiles;

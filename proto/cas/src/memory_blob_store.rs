@@ -6,10 +6,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::stream::{self, BoxStream, StreamExt as _};
 use regatta_model::Digest;
 
 use crate::whole_blob::{Collected, collect_up_to, slice_of};
-use crate::{BlobRange, BlobStore, BlobStream, StoreError, stream_of};
+use crate::{BlobRange, BlobStore, BlobStream, ListedBlobStore, StoreError, stream_of};
 
 /// Keeps blobs in memory, up to a capacity: for tests, and for fleets that live as long as one process.
 ///
@@ -118,6 +119,13 @@ impl BlobStore for MemoryBlobStore {
     async fn delete(&self, digest: &Digest) -> Result<(), StoreError> {
         self.shelf().remove(digest);
         Ok(())
+    }
+}
+
+impl ListedBlobStore for MemoryBlobStore {
+    fn list(&self) -> BoxStream<'static, Result<Digest, StoreError>> {
+        let listed: Vec<Digest> = self.shelf().blobs.keys().copied().collect();
+        stream::iter(listed).map(Ok).boxed()
     }
 }
 

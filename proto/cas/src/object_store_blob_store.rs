@@ -2,6 +2,7 @@
 
 mod failure;
 mod local_directory;
+mod observing;
 mod open;
 mod upload_shape;
 mod writing;
@@ -17,6 +18,7 @@ use object_store::{
 };
 use regatta_model::Digest;
 
+pub use observing::{ObjectStoreRequest, ObserveRequest};
 pub use open::OpenStoreError;
 
 use self::failure::store_error;
@@ -24,8 +26,8 @@ use self::local_directory::LocalDirectory;
 use self::upload_shape::UploadShape;
 use crate::whole_blob::{bounds_of, is_whole};
 use crate::{
-    BlobFiles, BlobRange, BlobStore, BlobStream, FileState, SpooledBlob, StoreError, file_body,
-    stream_of,
+    BlobFiles, BlobRange, BlobStore, BlobStream, FileState, ListedBlobStore, SpooledBlob,
+    StoreError, file_body, stream_of,
 };
 
 /// How many presence requests are under way at a time.
@@ -243,6 +245,12 @@ impl BlobStore for ObjectStoreBlobStore {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(store_error(digest, error)),
         }
+    }
+}
+
+impl ListedBlobStore for ObjectStoreBlobStore {
+    fn list(&self) -> BoxStream<'static, Result<Digest, StoreError>> {
+        Self::list(self)
     }
 }
 
