@@ -1,6 +1,7 @@
 //! Blobs in a directory or a bucket.
 
 mod failure;
+mod guarded;
 mod local_directory;
 mod open;
 mod upload_shape;

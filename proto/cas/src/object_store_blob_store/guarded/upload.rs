@@ -1,0 +1,145 @@
+//! Uploads in parts, each of which is repeated by itself.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use object_store::multipart::{MultipartStore, PartId};
+use object_store::path::Path;
+use object_store::{
+    Error, MultipartId, MultipartUpload, ObjectStore, ObjectStoreExt as _, PutPayload, PutResult,
+    Result, UploadPart,
+};
+use regatta_model::Backoff;
+use tokio::time::Instant;
+
+use super::attempts::Attempts;
+use super::guard::Guard;
+use super::trouble::{Trouble, may_pass};
+
+/// How long the first wait is at most before an upload is aborted again.
+const FIRST_ABORT_WAIT: Duration = Duration::from_secs(1);
+/// How long any of them is at most: a store that comes back is rid of the upload soon after.
+const LONGEST_ABORT_WAIT: Duration = Duration::from_secs(30);
+
+/// An upload that has begun.
+pub(super) struct GuardedUpload<S> {
+    guard: Arc<Guard>,
+    store: Arc<S>,
+    path: Path,
+    id: MultipartId,
+    parts: Arc<Mutex<Vec<Option<PartId>>>>,
+    size_bytes: u64,
+}
+
+impl<S> std::fmt::Debug for GuardedUpload<S> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = formatter.debug_struct("GuardedUpload");
+        shown.field("path", &self.path).field("id", &self.id);
+        shown.finish_non_exhaustive()
+    }
+}
+
+impl<S: ObjectStore + MultipartStore> GuardedUpload<S> {
+    pub(super) fn new(guard: Arc<Guard>, store: Arc<S>, path: Path, id: MultipartId) -> Self {
+        Self {
+            guard,
+            store,
+            path,
+            id,
+            parts: Arc::default(),
+            size_bytes: 0,
+        }
+    }
+
+    fn arrived(&self) -> Result<Vec<PartId>> {
+        let parts = locked(&self.parts);
+        let arrived = parts.iter().enumerate().map(|(index, part)| {
+            let path = self.path.clone();
+            part.clone().ok_or(Trouble::PartMissing { path, index })
+        });
+        Ok(arrived.collect::<Result<_, _>>()?)
+    }
+
+    /// Whether an upload that is not there any more was completed by a request whose answer was lost.
+    async fn was_completed(&self, gone: Error) -> Result<PutResult> {
+        let limit = self.guard.limits().answer;
+        let head = || self.store.head(&self.path);
+        let found = self.guard.repeated(limit, head).await?;
+        if found.size != self.size_bytes {
+            return Err(gone);
+        }
+        Ok(PutResult {
+            e_tag: found.e_tag,
+            version: found.version,
+            extensions: object_store::Extensions::default(),
+        })
+    }
+}
+
+fn locked(parts: &Mutex<Vec<Option<PartId>>>) -> MutexGuard<'_, Vec<Option<PartId>>> {
+    parts.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[async_trait]
+impl<S: ObjectStore + MultipartStore> MultipartUpload for GuardedUpload<S> {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        self.size_bytes += data.content_length() as u64;
+        let index = {
+            let mut parts = locked(&self.parts);
+            parts.push(None);
+            parts.len() - 1
+        };
+        let (guard, store) = (Arc::clone(&self.guard), Arc::clone(&self.store));
+        let (path, id) = (self.path.clone(), self.id.clone());
+        let parts = Arc::clone(&self.parts);
+        Box::pin(async move {
+            let limit = guard.limits().of_sending(data.content_length());
+            let put = || store.put_part(&path, &id, index, data.clone());
+            let part = guard.repeated(limit, put).await?;
+            if let Some(place) = locked(&parts).get_mut(index) {
+                *place = Some(part);
+            }
+            Ok(())
+        })
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        let parts = self.arrived()?;
+        let limit = self.guard.limits().complete;
+        let mut attempts = Attempts::begin();
+        loop {
+            let complete = self
+                .store
+                .complete_multipart(&self.path, &self.id, parts.clone());
+            match self.guard.once(limit, complete).await {
+                Err(gone @ Error::NotFound { .. }) if attempts.has_failed() => {
+                    return self.was_completed(gone).await;
+                }
+                Err(error) if may_pass(&error) => attempts.again(&self.guard, error).await?,
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Goes on for as long as [`Limits::abort`](super::Limits) says, also while the store is away: nobody else
+    /// knows of the upload.
+    async fn abort(&mut self) -> Result<()> {
+        let limits = *self.guard.limits();
+        let until = Instant::now() + limits.abort;
+        let mut waits = Backoff::new(FIRST_ABORT_WAIT, LONGEST_ABORT_WAIT);
+        loop {
+            let abort = self.store.abort_multipart(&self.path, &self.id);
+            match self.guard.once(limits.answer, abort).await {
+                Ok(()) | Err(Error::NotFound { .. }) => return Ok(()),
+                Err(error) => {
+                    let wait = waits.delay(self.guard.randomness());
+                    if Instant::now() + wait > until {
+                        return Err(error);
+                    }
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        }
+    }
+}
