@@ -165,7 +165,7 @@ fn remove_stale_files_in(directory: &FilePath, deadline: SystemTime) -> std::io:
     Ok(())
 }
 
-mod bucket;
+pub(super) mod bucket;
 
 #[cfg(test)]
 mod tests {

@@ -73,6 +73,11 @@ impl Trouble {
             _ => None,
         }
     }
+
+    /// Whether an error says that nobody is to ask now.
+    pub(super) fn is_away(error: &object_store::Error) -> bool {
+        matches!(Self::of(error), Some(Self::Away { .. }))
+    }
 }
 
 impl From<Trouble> for object_store::Error {

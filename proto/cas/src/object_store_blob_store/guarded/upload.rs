@@ -61,19 +61,20 @@ impl<S: ObjectStore + MultipartStore> GuardedUpload<S> {
         Ok(arrived.collect::<Result<_, _>>()?)
     }
 
-    /// Whether an upload that is not there any more was completed by a request whose answer was lost.
-    async fn was_completed(&self, gone: Error) -> Result<PutResult> {
+    /// Whether an upload that the store will not complete was completed before, by a request whose answer was
+    /// lost. Stores say so in different ways.
+    async fn was_completed(&self, refusal: Error) -> Result<PutResult> {
         let limit = self.guard.limits().answer;
         let head = || self.store.head(&self.path);
-        let found = self.guard.repeated(limit, head).await?;
-        if found.size != self.size_bytes {
-            return Err(gone);
+        match self.guard.repeated(limit, head).await {
+            Ok(found) if found.size == self.size_bytes => Ok(PutResult {
+                e_tag: found.e_tag,
+                version: found.version,
+                extensions: object_store::Extensions::default(),
+            }),
+            Ok(_) | Err(Error::NotFound { .. }) => Err(refusal),
+            Err(error) => Err(error),
         }
-        Ok(PutResult {
-            e_tag: found.e_tag,
-            version: found.version,
-            extensions: object_store::Extensions::default(),
-        })
     }
 }
 
@@ -113,10 +114,8 @@ impl<S: ObjectStore + MultipartStore> MultipartUpload for GuardedUpload<S> {
                 .store
                 .complete_multipart(&self.path, &self.id, parts.clone());
             match self.guard.once(limit, complete).await {
-                Err(gone @ Error::NotFound { .. }) if attempts.has_failed() => {
-                    return self.was_completed(gone).await;
-                }
                 Err(error) if may_pass(&error) => attempts.again(&self.guard, error).await?,
+                Err(refusal) if attempts.has_failed() => return self.was_completed(refusal).await,
                 answer => return answer,
             }
         }
@@ -132,13 +131,14 @@ impl<S: ObjectStore + MultipartStore> MultipartUpload for GuardedUpload<S> {
             let abort = self.store.abort_multipart(&self.path, &self.id);
             match self.guard.once(limits.answer, abort).await {
                 Ok(()) | Err(Error::NotFound { .. }) => return Ok(()),
-                Err(error) => {
+                Err(error) if may_pass(&error) || Trouble::is_away(&error) => {
                     let wait = waits.delay(self.guard.randomness());
                     if Instant::now() + wait > until {
                         return Err(error);
                     }
                     tokio::time::sleep(wait).await;
                 }
+                Err(error) => return Err(error),
             }
         }
     }

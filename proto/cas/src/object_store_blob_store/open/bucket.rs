@@ -42,14 +42,21 @@ fn never_again() -> object_store::RetryConfig {
 
 #[cfg(feature = "s3")]
 pub(super) fn s3(url: &str, rest: &str) -> Result<Opened, OpenStoreError> {
-    use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
     let (bucket, prefix) = split(rest);
-    let timeout = AmazonS3ConfigKey::Client(object_store::ClientConfigKey::Timeout);
-    let builder = AmazonS3Builder::from_env()
+    let builder = object_store::aws::AmazonS3Builder::from_env().with_bucket_name(bucket);
+    opened(url, prefix, || to_be_guarded(builder).build())
+}
+
+/// S3 as the guard wants it.
+#[cfg(feature = "s3")]
+pub(in crate::object_store_blob_store) fn to_be_guarded(
+    builder: object_store::aws::AmazonS3Builder,
+) -> object_store::aws::AmazonS3Builder {
+    let timeout = object_store::ClientConfigKey::Timeout;
+    let timeout = object_store::aws::AmazonS3ConfigKey::Client(timeout);
+    builder
         .with_config(timeout, TRANSFER_LIMIT)
         .with_retry(never_again())
-        .with_bucket_name(bucket);
-    opened(url, prefix, || builder.build())
 }
 
 #[cfg(feature = "gcs")]
