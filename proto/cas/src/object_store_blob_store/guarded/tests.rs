@@ -215,14 +215,32 @@ async fn a_completion_whose_answer_was_lost_counts() {
         upload.complete().await.unwrap();
         assert_eq!(read(&guarded, None).await.unwrap(), object());
     }
-    // One that is gone for another reason does not.
-    let (store, guarded) = guarded([]);
-    store.put_truly(&place(), object().slice(1..)).await;
-    let mut upload = half_an_upload(&guarded).await;
-    store.forget_uploads();
-    store.tell([Lie::Fail]);
-    let failed = upload.complete().await;
-    assert!(matches!(failed, Err(Error::NotFound { .. })), "{failed:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_is_gone_counts_if_its_object_is_there() {
+    for (there, counts) in [
+        (Some(object()), true),
+        (Some(object().slice(1..)), false),
+        (None, false),
+    ] {
+        for parts_are_sent_before in [true, false] {
+            let (store, guarded) = guarded([]);
+            let mut upload = guarded.put_multipart(&place()).await.unwrap();
+            if !parts_are_sent_before {
+                store.forget_uploads();
+            }
+            upload.put_part(object().into()).await.unwrap();
+            store.forget_uploads();
+            if let Some(there) = there.clone() {
+                store.put_truly(&place(), there).await;
+            }
+            let completed = upload.complete().await;
+            assert_eq!(completed.is_ok(), counts, "{completed:?}");
+            let is_gone = matches!(completed, Err(Error::NotFound { .. }));
+            assert!(is_gone || counts, "{completed:?}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

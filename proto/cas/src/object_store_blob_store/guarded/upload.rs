@@ -28,8 +28,17 @@ pub(super) struct GuardedUpload<S> {
     store: Arc<S>,
     path: Path,
     id: MultipartId,
-    parts: Arc<Mutex<Vec<Option<PartId>>>>,
+    parts: Arc<Mutex<Parts>>,
     size_bytes: u64,
+}
+
+/// What has become of the parts.
+#[derive(Default)]
+struct Parts {
+    /// `None` as long as a part has not arrived.
+    arrived: Vec<Option<PartId>>,
+    /// What the store said when it did not know the upload any more.
+    gone: Option<Error>,
 }
 
 impl<S> std::fmt::Debug for GuardedUpload<S> {
@@ -54,15 +63,16 @@ impl<S: ObjectStore + MultipartStore> GuardedUpload<S> {
 
     fn arrived(&self) -> Result<Vec<PartId>> {
         let parts = locked(&self.parts);
-        let arrived = parts.iter().enumerate().map(|(index, part)| {
+        let arrived = parts.arrived.iter().enumerate().map(|(index, part)| {
             let path = self.path.clone();
             part.clone().ok_or(Trouble::PartMissing { path, index })
         });
         Ok(arrived.collect::<Result<_, _>>()?)
     }
 
-    /// Whether an upload that the store will not complete was completed before, by a request whose answer was
-    /// lost. Stores say so in different ways.
+    /// Whether the object is there though the store will not complete the upload: by a request whose answer was
+    /// lost, or by another writer, whose completion makes some stores (Garage) forget uploads that began before.
+    /// Stores say so in different ways.
     async fn was_completed(&self, refusal: Error) -> Result<PutResult> {
         let limit = self.guard.limits().answer;
         let head = || self.store.head(&self.path);
@@ -78,7 +88,7 @@ impl<S: ObjectStore + MultipartStore> GuardedUpload<S> {
     }
 }
 
-fn locked(parts: &Mutex<Vec<Option<PartId>>>) -> MutexGuard<'_, Vec<Option<PartId>>> {
+fn locked(parts: &Mutex<Parts>) -> MutexGuard<'_, Parts> {
     parts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -88,8 +98,8 @@ impl<S: ObjectStore + MultipartStore> MultipartUpload for GuardedUpload<S> {
         self.size_bytes += data.content_length() as u64;
         let index = {
             let mut parts = locked(&self.parts);
-            parts.push(None);
-            parts.len() - 1
+            parts.arrived.push(None);
+            parts.arrived.len() - 1
         };
         let (guard, store) = (Arc::clone(&self.guard), Arc::clone(&self.store));
         let (path, id) = (self.path.clone(), self.id.clone());
@@ -97,15 +107,23 @@ impl<S: ObjectStore + MultipartStore> MultipartUpload for GuardedUpload<S> {
         Box::pin(async move {
             let limit = guard.limits().of_sending(data.content_length());
             let put = || store.put_part(&path, &id, index, data.clone());
-            let part = guard.repeated(limit, put).await?;
-            if let Some(place) = locked(&parts).get_mut(index) {
-                *place = Some(part);
+            let put = guard.repeated(limit, put).await;
+            let mut parts = locked(&parts);
+            match put {
+                Ok(part) => parts.arrived[index] = Some(part),
+                // What that means is seen when it is to be completed.
+                Err(gone @ Error::NotFound { .. }) => parts.gone = Some(gone),
+                Err(error) => return Err(error),
             }
             Ok(())
         })
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
+        let gone = locked(&self.parts).gone.take();
+        if let Some(gone) = gone {
+            return self.was_completed(gone).await;
+        }
         let parts = self.arrived()?;
         let limit = self.guard.limits().complete;
         let mut attempts = Attempts::begin();
@@ -115,7 +133,11 @@ impl<S: ObjectStore + MultipartStore> MultipartUpload for GuardedUpload<S> {
                 .complete_multipart(&self.path, &self.id, parts.clone());
             match self.guard.once(limit, complete).await {
                 Err(error) if may_pass(&error) => attempts.again(&self.guard, error).await?,
-                Err(refusal) if attempts.has_failed() => return self.was_completed(refusal).await,
+                Err(refusal)
+                    if attempts.has_failed() || matches!(refusal, Error::NotFound { .. }) =>
+                {
+                    return self.was_completed(refusal).await;
+                }
                 answer => return answer,
             }
         }
