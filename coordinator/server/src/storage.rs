@@ -49,10 +49,11 @@ pub(crate) struct Storage {
 impl Storage {
     /// Opens the stores below a URL.
     pub(crate) fn open(url: &str, writers: Writers) -> Result<Self, OpenStoreError> {
-        let cas = Arc::new(ObjectStoreBlobStore::open(&below(url, "cas"))?.with_sizes_checked());
-        let mappings = ObjectStoreBlobStore::open(&below(url, "chunks"))?;
-        let results = ObjectStoreBlobStore::open(&below(url, "ac"))?;
-        let assets = ObjectStoreBlobStore::open(&below(url, "assets"))?;
+        let place = ObjectStoreBlobStore::open(url)?;
+        let cas = Arc::new(place.below("cas")?.with_sizes_checked());
+        let mappings = place.below("chunks")?;
+        let results = place.below("ac")?;
+        let assets = place.below("assets")?;
         let listing = mappings.list();
         let mappings = indexed(Arc::new(mappings), listing, writers);
         let blobs = indexed(verified(&cas), cas.list(), writers);
@@ -99,14 +100,6 @@ fn content_addressed(store: Arc<dyn BlobStore>) -> Arc<dyn BlobStore> {
         MEMORY_TIER_MAX_BLOB_BYTES,
     ));
     Arc::new(EmptyBlobStore::new(store))
-}
-
-fn below(url: &str, name: &str) -> String {
-    if url.ends_with('/') {
-        format!("{url}{name}")
-    } else {
-        format!("{url}/{name}")
-    }
 }
 
 /// The URL of a directory, which must be absolute.
@@ -213,7 +206,5 @@ mod tests {
     #[test]
     fn directories_become_urls() {
         assert_eq!(url_of(Path::new("/a b/c%")), "file:///a%20b/c%25");
-        assert_eq!(below("memory://", "ac"), "memory://ac");
-        assert_eq!(below("s3://bucket/p", "ac"), "s3://bucket/p/ac");
     }
 }
