@@ -16,6 +16,9 @@ pub(crate) struct Arguments {
     /// Leave out the tests that run other projects' clients, and say so.
     #[arg(long)]
     without_clients: bool,
+    /// Leave out the tests that need Garage, an S3 server that is built for them once, and say so.
+    #[arg(long)]
+    without_garage: bool,
     /// Leave out the tests that play the demo, which takes some minutes, and say so.
     #[arg(long)]
     without_demo: bool,
@@ -26,6 +29,8 @@ pub(crate) struct Arguments {
 
 /// Features that turn on the tests that need root on this machine, and PostgreSQL.
 const MACHINE_FEATURES: &str = "regatta/process-tests,regatta-ledger/postgres-tests";
+/// Features that turn on the tests that need a real S3 server.
+const GARAGE_FEATURES: &str = "regatta-cas/garage-tests,regatta/garage-tests";
 /// Features that turn on the tests that need the real Docker daemon.
 const DOCKER_FEATURES: &str = "regatta/docker-tests,regatta-runtime/docker-tests";
 /// The feature that turns on the tests that run the Remote Execution API's real clients.
@@ -38,6 +43,12 @@ const DEMO_FEATURE: &str = "xtask/demo-tests";
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut test = workspace::cargo();
     test.args(["test", "--workspace"]);
+    if arguments.without_garage {
+        leave_out("every test that starts Garage", "you said --without-garage")?;
+    } else {
+        test.args(["--features", GARAGE_FEATURES])
+            .env("REGATTA_TEST_GARAGE", tools::GARAGE.get()?);
+    }
     if rustix::process::geteuid().is_root() {
         // The server's own programs are not on the path; this one comes with them.
         tools::debian("pg_createcluster", "postgresql")?;

@@ -12,6 +12,8 @@ pub(crate) struct Tool {
     package: &'static str,
     program: &'static str,
     version: &'static str,
+    /// What else cargo is told about building it.
+    options: &'static [&'static str],
 }
 
 /// The spell checker.
@@ -19,24 +21,28 @@ pub(crate) const TYPOS: Tool = Tool {
     package: "typos-cli",
     program: "typos",
     version: "1.52.0",
+    options: &[],
 };
 /// Finds dependencies that nothing uses.
 pub(crate) const MACHETE: Tool = Tool {
     package: "cargo-machete",
     program: "cargo-machete",
     version: "0.9.2",
+    options: &[],
 };
 /// Checks what dependencies are allowed: licences, sources, advisories.
 pub(crate) const DENY: Tool = Tool {
     package: "cargo-deny",
     program: "cargo-deny",
     version: "0.20.2",
+    options: &[],
 };
 /// Builds programs for libFuzzer.
 pub(crate) const FUZZ: Tool = Tool {
     package: "cargo-fuzz",
     program: "cargo-fuzz",
     version: "0.13.1",
+    options: &[],
 };
 
 /// Runs Rust's tests, each in a process of its own.
@@ -44,6 +50,20 @@ pub(crate) const NEXTEST: Tool = Tool {
     package: "cargo-nextest",
     program: "cargo-nextest",
     version: "0.9.143",
+    options: &[],
+};
+
+/// An S3 server, which no program of ours is linked with. Built as fast as one can that hashes every byte: it
+/// runs for minutes.
+pub(crate) const GARAGE: Tool = Tool {
+    package: "garage",
+    program: "garage",
+    version: "2.5.0",
+    options: &[
+        "--no-default-features",
+        "--features=bundled-libs,sqlite",
+        "--config=profile.release.opt-level=1",
+    ],
 };
 
 impl Tool {
@@ -66,8 +86,9 @@ impl Tool {
         eprintln!("installing {name}");
         let mut install = workspace::cargo();
         install.args(["install", "--quiet", "--locked", self.package]);
-        install.args(["--version", self.version, "--root"]);
-        process::run(install.arg(&home)).with_context(|| format!("installing {name}"))?;
+        install.args(["--version", self.version]).args(self.options);
+        process::run(install.arg("--root").arg(&home))
+            .with_context(|| format!("installing {name}"))?;
         Ok(program)
     }
 }

@@ -87,6 +87,14 @@ const COUNTERS: &[(&str, &str)] = &[
         "regatta_object_store_requests_total",
         "requests to the directory or bucket, by store and operation",
     ),
+    (
+        "regatta_object_store_repeats_total",
+        "requests to a bucket that failed and were made again",
+    ),
+    (
+        "regatta_object_store_refusals_total",
+        "requests to a bucket that were not made because it is away",
+    ),
     ("regatta_runs_finished_total", "runs by verdict"),
     (
         "regatta_tests_finished_total",
@@ -99,6 +107,10 @@ const GAUGES: &[(&str, &str)] = &[
     (
         "regatta_slots",
         "slots of connected agents, by whether they are free",
+    ),
+    (
+        "regatta_object_store_away",
+        "1 while a bucket does nothing but fail and is left alone, else 0",
     ),
     ("regatta_queued_units", "units of work that wait"),
     ("regatta_leased_units", "units of work that are leased"),

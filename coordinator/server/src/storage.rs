@@ -73,16 +73,17 @@ impl Storage {
         writers: Writers,
         small_blobs: SmallBlobs,
     ) -> Result<Self, OpenStoreError> {
-        let cas = Arc::new(opened(url, "cas")?.with_sizes_checked());
-        let mappings = opened(url, "chunks")?;
-        let results = Arc::new(opened(url, "ac")?);
-        let assets = opened(url, "assets")?;
+        let place = ObjectStoreBlobStore::open(url)?;
+        let cas = Arc::new(opened(&place, "cas")?.with_sizes_checked());
+        let mappings = opened(&place, "chunks")?;
+        let results = Arc::new(opened(&place, "ac")?);
+        let assets = opened(&place, "assets")?;
         let listing = mappings.list();
         let mappings = indexed(Arc::new(mappings), listing, writers);
         let (blobs, results): (_, Arc<dyn BlobStore>) = match small_blobs {
             SmallBlobs::Apart => (indexed(verified(&cas), cas.list(), writers), results),
             SmallBlobs::Packed => {
-                let packs = [opened(url, "cas-packs")?, opened(url, "ac-packs")?];
+                let packs = [opened(&place, "cas-packs")?, opened(&place, "ac-packs")?];
                 let [of_blobs, of_results] = packs.map(Arc::new);
                 let blobs = PackingBlobStore::new(of_blobs, cas, ABSENCE_CAPACITY);
                 let results = PackingBlobStore::keyed(of_results, results, ABSENCE_CAPACITY);
@@ -100,9 +101,12 @@ impl Storage {
     }
 }
 
-/// Opens one of the stores below a URL, whose requests are counted.
-fn opened(url: &str, name: &'static str) -> Result<ObjectStoreBlobStore, OpenStoreError> {
-    let store = ObjectStoreBlobStore::open(&below(url, name))?;
+/// Opens one of the stores in a place, whose requests are counted.
+fn opened(
+    place: &ObjectStoreBlobStore,
+    name: &'static str,
+) -> Result<ObjectStoreBlobStore, OpenStoreError> {
+    let store = place.below(name)?;
     Ok(store.with_requests_observed(Arc::new(move |request| {
         let labels = [("store", name), ("operation", request.name())];
         metrics::counter!("regatta_object_store_requests_total", &labels).increment(1);
@@ -142,14 +146,6 @@ fn content_addressed(store: Arc<dyn BlobStore>) -> Arc<dyn BlobStore> {
         MEMORY_TIER_MAX_BLOB_BYTES,
     ));
     Arc::new(EmptyBlobStore::new(store))
-}
-
-fn below(url: &str, name: &str) -> String {
-    if url.ends_with('/') {
-        format!("{url}{name}")
-    } else {
-        format!("{url}/{name}")
-    }
 }
 
 /// The URL of a directory, which must be absolute.
@@ -274,7 +270,5 @@ mod tests {
     #[test]
     fn directories_become_urls() {
         assert_eq!(url_of(Path::new("/a b/c%")), "file:///a%20b/c%25");
-        assert_eq!(below("memory://", "ac"), "memory://ac");
-        assert_eq!(below("s3://bucket/p", "ac"), "s3://bucket/p/ac");
     }
 }

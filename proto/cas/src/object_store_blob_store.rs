@@ -1,6 +1,7 @@
 //! Blobs in a directory or a bucket.
 
 mod failure;
+mod guarded;
 mod local_directory;
 mod observing;
 mod open;
@@ -84,14 +85,35 @@ impl ObjectStoreBlobStore {
     /// # Errors
     /// The URL names no store that this build can reach, or its directory cannot be made.
     pub fn open(url: &str) -> Result<Self, OpenStoreError> {
-        let opened = open::open(url)?;
+        open::open(url).map(Self::of)
+    }
+
+    /// A store of its own in the directory or below the prefix of this one. Stores in one bucket share their
+    /// connections, and what is known of whether it answers.
+    ///
+    /// # Errors
+    /// The directory cannot be made.
+    pub fn below(&self, name: &str) -> Result<Self, OpenStoreError> {
+        if let Some(directory) = &self.directory {
+            return open::in_directory(directory.root().join(name)).map(Self::of);
+        }
         Ok(Self {
+            objects: Arc::clone(&self.objects),
+            prefix: self.prefix.clone().join(name),
+            shape: self.shape,
+            directory: None,
+            checks_size: self.checks_size,
+        })
+    }
+
+    fn of(opened: open::Opened) -> Self {
+        Self {
             objects: opened.objects,
             prefix: opened.prefix,
             shape: opened.shape,
             directory: opened.directory,
             checks_size: false,
-        })
+        }
     }
 
     /// The blobs that are stored now, in no order. What is written while it is read may be in it or not.

@@ -13,7 +13,7 @@ use crate::{BlobRange, BlobStore, BlobStream, SpooledBlob, StoreError, checked_b
 
 /// Makes a store content-addressed: bytes that do not have the digest they come under never become
 /// visible, and a blob that went bad in the store is deleted when it is read, so that it can be uploaded
-/// again.
+/// again. One that went bad on its way from the store alone is [`StoreError::Unavailable`], and stays.
 ///
 /// A write is refused by ending the body below with [`StoreError::Corrupt`], after which the port forbids
 /// the store to show anything. Reads of a part of a blob are passed on unverified.
@@ -101,13 +101,47 @@ fn deleting_if_corrupt(store: Arc<dyn BlobStore>, digest: Digest, body: BlobStre
     body.then(move |piece| {
         let store = Arc::clone(&store);
         async move {
-            if let Err(StoreError::Corrupt { actual, .. }) = &piece {
-                delete_corrupt(store.as_ref(), &digest, actual).await;
+            match piece {
+                Err(StoreError::Corrupt { actual, .. }) => {
+                    Err(judge(store.as_ref(), digest, actual).await)
+                }
+                other => other,
             }
-            piece
         }
     })
     .boxed()
+}
+
+/// What it means that a blob came as another one. Bytes go bad on their way, too: it is read once more, and
+/// deleted only if it is wrong again.
+async fn judge(store: &dyn BlobStore, digest: Digest, actual: Digest) -> StoreError {
+    let again = async {
+        let body = store.get(&digest, BlobRange::ALL).await?;
+        let mut body = checked_body(digest, body);
+        while let Some(piece) = body.next().await {
+            piece?;
+        }
+        Ok(())
+    };
+    match again.await {
+        Ok(()) => {
+            tracing::warn!(%digest, %actual, "a blob was corrupted on its way from the store");
+            let detail = format!(
+                "blob {digest} came as {actual}, though it is stored as it should be; read it again"
+            );
+            StoreError::Unavailable { detail }
+        }
+        Err(StoreError::Corrupt { actual, .. }) => {
+            delete_corrupt(store, &digest, &actual).await;
+            let expected = digest;
+            StoreError::Corrupt { expected, actual }
+        }
+        Err(StoreError::NotFound { .. }) => {
+            let expected = digest;
+            StoreError::Corrupt { expected, actual }
+        }
+        Err(other) => other,
+    }
 }
 
 async fn delete_corrupt(store: &dyn BlobStore, digest: &Digest, actual: &Digest) {
@@ -200,6 +234,56 @@ mod tests {
                 .unwrap();
             assert_eq!(read_all(&store, &digest, 100).await.unwrap(), "right");
         }
+    }
+
+    /// Wrong the first time that it is read.
+    #[derive(Debug)]
+    struct NoisyWire {
+        store: MemoryBlobStore,
+        was_read: std::sync::atomic::AtomicBool,
+    }
+
+    #[async_trait]
+    impl BlobStore for NoisyWire {
+        async fn get(&self, digest: &Digest, range: BlobRange) -> Result<BlobStream, StoreError> {
+            let body = self.store.get(digest, range).await?;
+            match self
+                .was_read
+                .swap(true, std::sync::atomic::Ordering::SeqCst)
+            {
+                true => Ok(body),
+                false => Ok(stream_of(Bytes::from_static(b"wrong"))),
+            }
+        }
+
+        async fn put(&self, digest: &Digest, body: BlobStream) -> Result<(), StoreError> {
+            self.store.put(digest, body).await
+        }
+
+        async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
+            self.store.find_missing(digests).await
+        }
+
+        async fn delete(&self, digest: &Digest) -> Result<(), StoreError> {
+            self.store.delete(digest).await
+        }
+    }
+
+    #[tokio::test]
+    async fn a_blob_that_went_bad_on_its_way_stays() {
+        let store = VerifyingBlobStore::new(Arc::new(NoisyWire {
+            store: MemoryBlobStore::new(),
+            was_read: false.into(),
+        }));
+        let digest = put_bytes(&store, Bytes::from_static(b"right"))
+            .await
+            .unwrap();
+        let read = read_all(&store, &digest, 100).await;
+        assert!(
+            matches!(read, Err(StoreError::Unavailable { .. })),
+            "{read:?}"
+        );
+        assert_eq!(read_all(&store, &digest, 100).await.unwrap(), "right");
     }
 
     /// A store in a directory, and where in it `digest` is.

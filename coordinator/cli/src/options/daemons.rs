@@ -49,7 +49,10 @@ pub struct CoordinatorOptions {
     /// The longest timeout that an action may ask for [default: 24h]
     #[arg(long, value_name = "DURATION", value_parser = crate::config::parse_duration)]
     pub maximum_timeout: Option<Duration>,
-    /// Where blobs and action results are stored: file:///DIR, s3://BUCKET/PREFIX, memory://
+    /// Where blobs and action results are stored: file:///DIR, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX,
+    /// azure://CONTAINER/PREFIX, memory://; credentials and the like of a bucket come from the environment
+    /// (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT, AWS_ALLOW_HTTP; GOOGLE_*; AZURE_*).
+    /// Let the bucket's own rules abort uploads of more than a day: a coordinator that is killed leaves them
     #[arg(long, value_name = "URL")]
     pub storage: Option<String>,
     /// Where runs are remembered, and what was learnt of tests: postgres://USER@HOST/DATABASE, or where such an

@@ -1,6 +1,6 @@
 //! The `regatta` command without Docker: a coordinator and agents as processes, jobs as plain processes of
 //! this machine. `cargo xtask test` turns these on (feature `process-tests`); they need root for
-//! namespaces and mounts, cargo, and Debian's PostgreSQL.
+//! namespaces and mounts, cargo, Debian's PostgreSQL, and (feature `garage-tests`) Garage.
 //!
 //! What holds whatever jobs run in is tested with Docker as well, by the same tests.
 
@@ -13,9 +13,15 @@ mod adoption;
 mod audit;
 #[path = "../docker/bad_input.rs"]
 mod bad_input;
+#[cfg(feature = "garage-tests")]
+mod bucket;
 mod crashes;
 #[path = "../docker/faults.rs"]
 mod faults;
+#[cfg(feature = "garage-tests")]
+#[path = "../../../../proto/cas/src/object_store_blob_store/tests/bucket/proxy.rs"]
+#[expect(dead_code, reason = "these tests need a part of it")]
+mod faulty_proxy;
 mod first_failure;
 #[path = "../docker/flake.rs"]
 mod flake;
@@ -23,6 +29,9 @@ mod flake;
 #[expect(dead_code, reason = "these tests need a part of the fixture")]
 mod fleet;
 mod full_disk;
+#[cfg(feature = "garage-tests")]
+#[path = "../../../../proto/cas/src/object_store_blob_store/tests/bucket/garage.rs"]
+mod garage;
 #[path = "../docker/observability.rs"]
 mod observability;
 #[path = "../docker/pipeline.rs"]

@@ -6,7 +6,11 @@ use std::io;
 use object_store::Error as ObjectError;
 use regatta_model::Digest;
 
+use super::guarded::Trouble;
 use crate::StoreError;
+
+/// How much of an error's text is kept, in bytes: some servers answer with whole pages.
+const MAX_WORDS_BYTES: usize = 1024;
 
 /// What an error about the object of `digest` means.
 pub(super) fn store_error(digest: &Digest, error: ObjectError) -> StoreError {
@@ -18,13 +22,27 @@ pub(super) fn store_error(digest: &Digest, error: ObjectError) -> StoreError {
 
 /// What an error in the middle of a transfer means.
 pub(super) fn read_error(error: ObjectError) -> StoreError {
-    let detail = chain_of(&error);
+    let detail = words_of(&error);
     match out_of_space(&error) {
         true => StoreError::Full {
             detail: format!("{detail}; free some disk space"),
         },
         false => StoreError::Unavailable { detail },
     }
+}
+
+/// What is wrong, with its causes, on one line.
+pub(super) fn words_of(error: &ObjectError) -> String {
+    let text = match Trouble::of(error) {
+        Some(trouble) => trouble.to_string(),
+        None => chain_of(error),
+    };
+    let mut words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if words.len() > MAX_WORDS_BYTES {
+        words.truncate(words.floor_char_boundary(MAX_WORDS_BYTES));
+        words.push('\u{2026}');
+    }
+    words
 }
 
 fn cause_of<'a>(error: &&'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {

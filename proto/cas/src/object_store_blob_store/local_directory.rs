@@ -23,6 +23,10 @@ impl LocalDirectory {
         Self { root }
     }
 
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
     pub(super) fn state_of(&self, digest: &Digest) -> Option<FileState> {
         let metadata = self.path_of(digest).metadata().ok()?;
         Some(FileState::of(&metadata))

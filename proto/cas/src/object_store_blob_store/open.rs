@@ -107,6 +107,11 @@ fn open_directory(url: &str, path: &str) -> Result<Opened, OpenStoreError> {
     if !path.is_absolute() {
         return Err(refused());
     }
+    in_directory(path)
+}
+
+/// The store in a directory, which is made if it is absent.
+pub(super) fn in_directory(path: PathBuf) -> Result<Opened, OpenStoreError> {
     let unusable = |source| OpenStoreError::Directory {
         path: path.clone(),
         source,
@@ -115,7 +120,7 @@ fn open_directory(url: &str, path: &str) -> Result<Opened, OpenStoreError> {
     remove_stale_files(&path, SystemTime::now() - STALE_AFTER).map_err(unusable)?;
     let objects =
         LocalFileSystem::new_with_prefix(&path).map_err(|source| OpenStoreError::Bucket {
-            url: url.to_owned(),
+            url: path.display().to_string(),
             source,
         })?;
     let objects = Arc::new(objects);
@@ -165,7 +170,7 @@ fn remove_stale_files_in(directory: &FilePath, deadline: SystemTime) -> std::io:
     Ok(())
 }
 
-mod bucket;
+pub(super) mod bucket;
 
 #[cfg(test)]
 mod tests {

@@ -80,3 +80,26 @@ async fn a_directory_lists_its_blobs_and_nothing_else() {
     std::fs::write(directory.path().join("note-1"), "no blob").unwrap();
     assert_eq!(listed().await, [digest]);
 }
+
+#[tokio::test]
+async fn stores_below_one_place_are_apart() {
+    let (directory, place) = in_directory();
+    let places = [
+        place,
+        ObjectStoreBlobStore::open("memory://").unwrap(),
+        ObjectStoreBlobStore::new(Arc::new(InMemory::new()), "some/prefix"),
+    ];
+    for place in places {
+        let [one, other] = ["one", "other"].map(|name| place.below(name).unwrap());
+        let digest = put_bytes(&one, Bytes::from_static(b"x")).await.unwrap();
+        assert_eq!(other.find_missing(&[digest]).await.unwrap(), [digest]);
+        let again = place.below("one").unwrap();
+        assert_eq!(read_all(&again, &digest, 10).await.unwrap(), "x");
+    }
+    assert_eq!(
+        std::fs::read_dir(directory.path().join("one"))
+            .unwrap()
+            .count(),
+        1
+    );
+}

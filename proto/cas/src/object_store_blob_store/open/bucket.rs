@@ -26,25 +26,60 @@ pub(super) fn azure(url: &str, _rest: &str) -> Result<Opened, OpenStoreError> {
     })
 }
 
+/// How long a request may take with all of its body, for object_store: long enough to never cut what makes
+/// progress. The guard limits every wait.
+#[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+const TRANSFER_LIMIT: &str = "1day";
+
+/// The guard repeats requests, and so nobody else does.
+#[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+fn never_again() -> object_store::RetryConfig {
+    object_store::RetryConfig {
+        max_retries: 0,
+        ..Default::default()
+    }
+}
+
 #[cfg(feature = "s3")]
 pub(super) fn s3(url: &str, rest: &str) -> Result<Opened, OpenStoreError> {
     let (bucket, prefix) = split(rest);
     let builder = object_store::aws::AmazonS3Builder::from_env().with_bucket_name(bucket);
-    opened(url, prefix, || builder.build())
+    opened(url, prefix, || to_be_guarded(builder).build())
+}
+
+/// S3 as the guard wants it.
+#[cfg(feature = "s3")]
+pub(in crate::object_store_blob_store) fn to_be_guarded(
+    builder: object_store::aws::AmazonS3Builder,
+) -> object_store::aws::AmazonS3Builder {
+    let timeout = object_store::ClientConfigKey::Timeout;
+    let timeout = object_store::aws::AmazonS3ConfigKey::Client(timeout);
+    builder
+        .with_config(timeout, TRANSFER_LIMIT)
+        .with_retry(never_again())
 }
 
 #[cfg(feature = "gcs")]
 pub(super) fn gcs(url: &str, rest: &str) -> Result<Opened, OpenStoreError> {
+    use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
     let (bucket, prefix) = split(rest);
-    let builder = object_store::gcp::GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket);
+    let timeout = GoogleConfigKey::Client(object_store::ClientConfigKey::Timeout);
+    let builder = GoogleCloudStorageBuilder::from_env()
+        .with_config(timeout, TRANSFER_LIMIT)
+        .with_retry(never_again())
+        .with_bucket_name(bucket);
     opened(url, prefix, || builder.build())
 }
 
 #[cfg(feature = "azure")]
 pub(super) fn azure(url: &str, rest: &str) -> Result<Opened, OpenStoreError> {
+    use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
     let (container, prefix) = split(rest);
-    let builder =
-        object_store::azure::MicrosoftAzureBuilder::from_env().with_container_name(container);
+    let timeout = AzureConfigKey::Client(object_store::ClientConfigKey::Timeout);
+    let builder = MicrosoftAzureBuilder::from_env()
+        .with_config(timeout, TRANSFER_LIMIT)
+        .with_retry(never_again())
+        .with_container_name(container);
     opened(url, prefix, || builder.build())
 }
 
@@ -54,7 +89,7 @@ fn split(rest: &str) -> (&str, &str) {
 }
 
 #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
-fn opened<S: object_store::ObjectStore>(
+fn opened<S: object_store::ObjectStore + object_store::multipart::MultipartStore>(
     url: &str,
     prefix: &str,
     build: impl FnOnce() -> object_store::Result<S>,
@@ -62,6 +97,7 @@ fn opened<S: object_store::ObjectStore>(
     use std::sync::Arc;
 
     use super::UploadShape;
+    use crate::object_store_blob_store::guarded::GuardedObjectStore;
 
     // object_store's HTTP client takes the process's default provider. An error means that there is one
     // already, which serves as well.
@@ -72,7 +108,7 @@ fn opened<S: object_store::ObjectStore>(
     })?;
     let prefix = object_store::path::Path::from(prefix);
     Ok(Opened {
-        objects: Arc::new(objects),
+        objects: Arc::new(GuardedObjectStore::new(objects, url)),
         prefix,
         shape: UploadShape::BUCKET,
         directory: None,
