@@ -168,7 +168,7 @@ impl RunRegistry {
         let begun = tokio::spawn(async move {
             if let Err(error) = registry.begin(&run, &plan, &log).await {
                 registry.lock().remove(&run);
-                registry.abandon(&run).await;
+                registry.abandon(run).await;
                 return Err(error);
             }
             tracing::info!(%run, jobs = plan.jobs.len(), "a run has been submitted");
