@@ -139,6 +139,14 @@ impl Plan {
         }
     }
 
+    /// The same without some of its faults, by their places.
+    pub(crate) fn without(mut self, omitted: &[usize]) -> Self {
+        let mut place = 0..;
+        self.faults
+            .retain(|_| place.next().is_some_and(|place| !omitted.contains(&place)));
+        self
+    }
+
     /// When the last run is submitted at the latest.
     pub(crate) fn last_submission(&self) -> Duration {
         self.runs.iter().map(|run| run.at).max().unwrap_or_default()

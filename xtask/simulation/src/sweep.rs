@@ -1,6 +1,7 @@
 //! Many seeds, each in a process of its own, whose random numbers begin with it.
 
 mod bugs;
+mod shrink;
 
 use std::collections::VecDeque;
 use std::io::{self, Read as _};
@@ -37,6 +38,9 @@ pub(crate) struct Arguments {
     /// Go on when a seed fails, and say how many do.
     #[arg(long)]
     keep_going: bool,
+    /// Leave these faults of the plan out, by their places in it.
+    #[arg(long, value_delimiter = ',')]
+    omit: Vec<usize>,
     /// How many processes at once; as many as there are processors if it is not said.
     #[arg(long)]
     jobs: Option<usize>,
@@ -78,7 +82,7 @@ fn play_here(arguments: &Arguments, seed: u64) -> io::Result<bool> {
     if let Some(bug) = arguments.plant {
         bug.plant();
     }
-    let plan = Plan::of_seed(seed, arguments.faults);
+    let plan = Plan::of_seed(seed, arguments.faults).without(&arguments.omit);
     panics::notice();
     isolation::seed_random_numbers(seed);
     let simulation = std::thread::Builder::new().stack_size(STACK_BYTES);
@@ -117,10 +121,15 @@ struct Told {
 }
 
 impl Told {
-    /// Whether it says that this invariant was broken.
+    /// The invariant that it says was broken.
+    fn broken(&self) -> Option<&str> {
+        let (_, violation) = self.last_line().split_once("VIOLATION ")?;
+        let (invariant, _) = violation.split_once(':')?;
+        Some(invariant)
+    }
+
     fn breaks(&self, invariant: Invariant) -> bool {
-        let wanted = format!("VIOLATION {}:", invariant.name());
-        !self.good && self.last_line().contains(&wanted)
+        !self.good && self.broken() == Some(invariant.name())
     }
 
     fn last_line(&self) -> &str {
@@ -129,7 +138,7 @@ impl Told {
 }
 
 fn play_all(arguments: &Arguments) -> io::Result<bool> {
-    let (mut played, mut failed) = (0_u64, 0_u64);
+    let (mut played, mut failed, mut first) = (0_u64, 0_u64, None);
     play_each(arguments, arguments.plant, |told| {
         played += 1;
         if told.good {
@@ -139,11 +148,16 @@ fn play_all(arguments: &Arguments) -> io::Result<bool> {
         if arguments.keep_going {
             println!("{}", told.last_line());
         } else {
-            println!("{}", told.text);
-            println!("to see all of it: {}", command_line(arguments, told.seed));
+            first = Some(told.seed);
         }
         arguments.keep_going
     })?;
+    if let Some(seed) = first {
+        let (told, omitted) = shrink::shrink(arguments, seed)?;
+        println!("{}", told.text);
+        let line = command_line(arguments, seed, &omitted);
+        println!("to see all of it: {line}");
+    }
     let from = arguments.first_seed;
     match failed {
         0 => println!("{played} seeds from {from} on: every invariant held"),
@@ -153,10 +167,13 @@ fn play_all(arguments: &Arguments) -> io::Result<bool> {
 }
 
 /// What shows all of a seed.
-fn command_line(arguments: &Arguments, seed: u64) -> String {
+fn command_line(arguments: &Arguments, seed: u64, omitted: &[usize]) -> String {
     let mut line = format!("cargo xtask simulate --seed {seed}");
     if arguments.faults != Faults::default() {
         line.push_str(&format!(" --faults {}", name_of(arguments.faults)));
+    }
+    if !omitted.is_empty() {
+        line.push_str(&format!(" --omit {}", list(omitted)));
     }
     if let Some(bug) = arguments.plant {
         line.push_str(&format!(" --plant {bug:?}"));
@@ -178,7 +195,7 @@ fn play_each(
         while running.len() < jobs
             && let Some(seed) = seeds.next()
         {
-            running.push_back((seed, start(arguments, plant, seed)?));
+            running.push_back((seed, start(arguments, plant, &arguments.omit, seed)?));
         }
         let Some((seed, child)) = running.pop_front() else {
             return Ok(());
@@ -200,10 +217,23 @@ fn name_of(faults: Faults) -> String {
     value.map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
-fn start(arguments: &Arguments, plant: Option<PlantedBug>, seed: u64) -> io::Result<Child> {
+fn list(places: &[usize]) -> String {
+    let places: Vec<String> = places.iter().map(usize::to_string).collect();
+    places.join(",")
+}
+
+fn start(
+    arguments: &Arguments,
+    plant: Option<PlantedBug>,
+    omitted: &[usize],
+    seed: u64,
+) -> io::Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["--play", "--seed", &seed.to_string()]);
     command.args(["--faults", &name_of(arguments.faults)]);
+    if !omitted.is_empty() {
+        command.args(["--omit", &list(omitted)]);
+    }
     if let Some(bug) = plant {
         command.args(["--plant", &format!("{bug:?}")]);
     }

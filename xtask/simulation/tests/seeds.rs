@@ -54,4 +54,9 @@ fn a_bug_that_is_found_comes_with_its_trace_and_its_seed() {
     let last = text.trim_end().lines().last().unwrap_or_default();
     assert!(last.contains("cargo xtask simulate --seed "), "{text}");
     assert!(last.ends_with("--plant RunsForgotten"), "{text}");
+    // What is left of its faults is enough.
+    let (_, arguments) = last.split_once("simulate ").expect("is a command");
+    let again = simulate(&arguments.split(' ').collect::<Vec<_>>());
+    let again = String::from_utf8_lossy(&again.stdout);
+    assert!(again.contains("VIOLATION every_run_ends: "), "{again}");
 }
