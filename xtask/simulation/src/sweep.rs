@@ -152,16 +152,16 @@ fn play_all(arguments: &Arguments) -> io::Result<bool> {
         }
         arguments.keep_going
     })?;
+    let from = arguments.first_seed;
+    match failed {
+        0 => println!("{played} seeds from {from} on: every invariant held"),
+        _ => println!("{failed} of {played} seeds from {from} on broke an invariant"),
+    }
     if let Some(seed) = first {
         let (told, omitted) = shrink::shrink(arguments, seed)?;
         println!("{}", told.text);
         let line = command_line(arguments, seed, &omitted);
         println!("to see all of it: {line}");
-    }
-    let from = arguments.first_seed;
-    match failed {
-        0 => println!("{played} seeds from {from} on: every invariant held"),
-        _ => println!("{failed} of {played} seeds from {from} on broke an invariant"),
     }
     Ok(failed == 0)
 }

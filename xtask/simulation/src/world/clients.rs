@@ -148,7 +148,9 @@ impl World {
             return;
         }
         client.state = State::Away;
-        self.tell(&format!("run {run} is watched no more: {failure:?}"));
+        if let Some(failure) = failure {
+            self.tell(&format!("run {run} is watched no more: {failure}"));
+        }
         self.after(PAUSE, Happening::Watches(run));
     }
 
