@@ -4,7 +4,8 @@
 //! - Whatever a chore needs beyond Rust and Docker, it installs itself, at a pinned version.
 //! - Whatever a chore starts or creates, it stops or removes, Ctrl-C included. What a killed chore had
 //!   started ends by itself; the next one removes the files.
-//! - It links none of the product: it runs the `regatta` command as a user would.
+//! - It links none of the product: it runs the `regatta` command as a user would. What does link it, to simulate
+//!   it, is a program of its own.
 
 #![expect(
     clippy::print_stdout,
@@ -53,7 +54,7 @@ enum Chore {
     Tidy,
     /// Measure what the README states.
     Bench(bench::Arguments),
-    /// Compare how suites are spread over slots with other ways to do it, in simulated time.
+    /// Play a fleet with faults of all kinds, or compare ways to spread suites over slots, in simulated time.
     Simulate(simulate::Arguments),
     /// Run other people's projects on a fleet, and beside it with their own test runners.
     Projects(projects::Arguments),

@@ -5,7 +5,7 @@ mod desire;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use regatta_model::{SlotIndex, Timestamp};
+use regatta_model::{PlantedBug, SlotIndex, Timestamp};
 
 use crate::config::{
     CoreConfig, DEFAULT_HEARTBEAT_INTERVAL, RUN_CONTAINER_IDLE_LIMIT, STARTED_REPORT_DELAY,
@@ -113,7 +113,8 @@ impl<Spec: Clone, Outcome: Clone> AgentCore<Spec, Outcome> {
             }
             Event::SlotFailed(slot, key) => {
                 if self.vacate(now, slot, key, ContainerFate::Gone, effects) {
-                    if self.leases.remove(&key).is_some() {
+                    let was_held = self.leases.remove(&key).is_some();
+                    if was_held && !PlantedBug::LossForgotten.is_planted() {
                         self.given_up.insert(key);
                     }
                     self.report_by(now);

@@ -1,6 +1,6 @@
 //! Agents come, fall silent, drain and go.
 
-use regatta_model::AgentId;
+use regatta_model::{AgentId, PlantedBug};
 
 use crate::fleet::AgentKey;
 use crate::scheduler::Scheduler;
@@ -11,13 +11,13 @@ impl Scheduler {
     /// Notes that an agent is there, now.
     pub(crate) fn heard_from(&mut self, key: AgentKey) {
         let silent_at = self.after(self.config.agent_timeout());
+        let silent_at = (!PlantedBug::SilenceIgnored.is_planted()).then_some(silent_at);
         let agent = &mut self.fleet.agents[key];
         agent.connected = true;
         agent.lost = false;
         agent.last_report = self.now;
         let (silent, forget) = (Timer::AgentSilent(key), Timer::ForgetAgent(key));
-        self.timers
-            .set(silent, &mut agent.silent_at, Some(silent_at));
+        self.timers.set(silent, &mut agent.silent_at, silent_at);
         self.timers.set(forget, &mut agent.forget_at, None);
     }
 
@@ -62,7 +62,9 @@ impl Scheduler {
         self.drop_claims_but(key, &[]);
         for lease in self.fleet.agents[key].leases.clone() {
             self.lose_lease(lease, &reason);
-            self.forget_lease(lease);
+            if !PlantedBug::FenceDropped.is_planted() {
+                self.forget_lease(lease);
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! Units are answered, lost or given up, and tasks finish.
 
-use regatta_model::{LeaseId, UnitIndex};
+use regatta_model::{LeaseId, PlantedBug, UnitIndex};
 
 use crate::fleet::{AgentKey, ClassKey};
 use crate::scheduler::Scheduler;
@@ -43,6 +43,9 @@ impl Scheduler {
                 last_reason,
             };
             self.fail_unit(key, unit, error);
+            return;
+        }
+        if PlantedBug::LostUnitForgotten.is_planted() {
             return;
         }
         self.retry_unit(key, unit, agent);

@@ -1,6 +1,6 @@
 //! How leases end.
 
-use regatta_model::LeaseId;
+use regatta_model::{LeaseId, PlantedBug};
 
 use crate::batch::nanos;
 use crate::scheduler::Scheduler;
@@ -50,7 +50,9 @@ impl Scheduler {
         let taken_nanos = nanos(self.now.since(lease.granted_at));
         self.queue
             .settle(lease.run, lease.charged_nanos, taken_nanos);
-        self.fleet.agents[lease.agent].vacate(&lease.resources);
+        if !PlantedBug::CapacityKept.is_planted() {
+            self.fleet.agents[lease.agent].vacate(&lease.resources);
+        }
         self.recover(id);
     }
 

@@ -1,6 +1,6 @@
 //! What an agent says it holds, against what it should hold.
 
-use regatta_model::{AttemptNumber, LeaseId, UnitIndex};
+use regatta_model::{AttemptNumber, LeaseId, PlantedBug, UnitIndex};
 
 use crate::fleet::AgentKey;
 use crate::scheduler::Scheduler;
@@ -134,7 +134,7 @@ impl Scheduler {
             return;
         }
         lease.acknowledged += 1;
-        let (agent, task) = (lease.agent, lease.task);
+        let (agent, task, granted_for) = (lease.agent, lease.task, lease.granted_for);
         let unit = lease.unit_of(outcome.unit);
         let attempt = unit.and_then(|unit| lease.resolve(unit));
         outcome.unit = unit.unwrap_or(outcome.unit);
@@ -142,6 +142,11 @@ impl Scheduler {
         self.agents_to_tell.insert(agent);
         let Some((task, attempt)) = task.zip(attempt) else {
             self.fence_outcome(id, agent, &outcome.kind);
+            if PlantedBug::FenceDropped.is_planted()
+                && let Some((task, _)) = self.submitted.get(&granted_for).copied()
+            {
+                self.take_answer(id, task, AttemptNumber(1), &outcome);
+            }
             return;
         };
         if let OutcomeKind::Infrastructure(_) | OutcomeKind::Cancelled = &outcome.kind {

@@ -111,6 +111,19 @@ impl Fleet for FleetService {
     }
 }
 
+/// Serves one connection over whatever transport carries its messages, until the agent ends it.
+///
+/// # Errors
+/// What to tell the agent.
+#[cfg(feature = "testing")]
+pub async fn serve_connection(
+    dispatcher: &Arc<Dispatcher>,
+    mut reports: impl Stream<Item = Result<v1::AgentReport, Status>> + Unpin,
+    states: mpsc::Sender<Result<v1::DesiredState, Status>>,
+) -> Result<(), Status> {
+    Ok(serve(dispatcher, &mut reports, &states).await?)
+}
+
 /// Serves one connection until the agent ends it; an error is what to tell the agent.
 async fn serve(
     dispatcher: &Arc<Dispatcher>,

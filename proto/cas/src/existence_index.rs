@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
-use regatta_model::Digest;
+use regatta_model::{Digest, PlantedBug};
 use tokio::time::Instant;
 
 use crate::lru_map::LruMap;
@@ -84,7 +84,8 @@ fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
 
 impl Known {
     fn has(&mut self, digest: &Digest, now: Instant) -> bool {
-        self.until.touch(digest).is_some_and(|until| *until > now)
+        let until = self.until.touch(digest);
+        until.is_some_and(|until| *until > now || PlantedBug::PresenceKept.is_planted())
     }
 
     fn forget(&mut self, digest: &Digest) {

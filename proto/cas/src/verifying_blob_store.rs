@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::{StreamExt as _, stream};
-use regatta_model::Digest;
+use regatta_model::{Digest, PlantedBug};
 
 use crate::file_state::FileState;
 use crate::verified_files::{BlobFiles, VerifiedFiles};
@@ -157,7 +157,7 @@ impl BlobStore for VerifyingBlobStore {
         if !is_whole(digest.size_bytes(), range) {
             return self.store.get(digest, range).await;
         }
-        if self.is_verified(digest) {
+        if self.is_verified(digest) || PlantedBug::VerificationSkipped.is_planted() {
             return self.store.get(digest, BlobRange::ALL).await;
         }
         self.get_checked(digest).await

@@ -10,6 +10,7 @@ mod backoff;
 mod digest;
 mod ids;
 mod outcome;
+mod planted_bug;
 mod platform;
 mod time;
 
@@ -21,5 +22,6 @@ pub use ids::{
     SlotIndex, TaskId, TenantId, TestId, UnitIndex,
 };
 pub use outcome::{FailureClass, TestStatus, Verdict};
+pub use planted_bug::PlantedBug;
 pub use platform::{Platform, Resources, UnmetRequirement};
 pub use time::Timestamp;

@@ -81,6 +81,18 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("xtask", &[]),
+    (
+        "regatta-simulation",
+        &[
+            "regatta-agent-core",
+            "regatta-cas",
+            "regatta-ledger",
+            "regatta-model",
+            "regatta-scheduler",
+            "regatta-server",
+            "regatta-wire",
+        ],
+    ),
 ];
 
 /// Foreign crates with one room each, tests included.

@@ -1,6 +1,6 @@
 //! What the coordinator wishes for, and what the agent makes of it.
 
-use regatta_model::Timestamp;
+use regatta_model::{PlantedBug, Timestamp};
 
 use super::AgentCore;
 use crate::config::HEARTBEAT_INTERVAL_LIMITS;
@@ -76,7 +76,9 @@ impl<Spec: Clone, Outcome: Clone> AgentCore<Spec, Outcome> {
         self.waiting.retain(|waiting| waiting.key != key);
         // Whoever wishes for it again has not heard that it is gone; it must not run twice.
         self.given_up.insert(key);
-        if let Some(slot) = lease.place.working_slot() {
+        if let Some(slot) = lease.place.working_slot()
+            && !PlantedBug::StopForgotten.is_planted()
+        {
             effects.push(Effect::Stop { slot, lease: key });
         }
     }

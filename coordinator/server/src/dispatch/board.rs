@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use regatta_model::{
-    AgentId, FencingToken, LeaseId, Platform, Resources, TaskId, Timestamp, UnitIndex,
+    AgentId, FencingToken, LeaseId, PlantedBug, Platform, Resources, TaskId, Timestamp, UnitIndex,
 };
 use regatta_scheduler::{
     AdmissionError, Effect, Event, Grant, Record, Scheduler, Step, Submission, UnitError,
@@ -98,7 +98,7 @@ impl Board {
         });
         let wake_at = step.wake_at;
         let must_commit = !step.commit.is_empty() || !self.waiting.is_empty();
-        if must_commit {
+        if must_commit && !PlantedBug::CommitSkipped.is_planted() {
             self.waiting.push_back((step, payloads));
         } else {
             self.perform(now, step.effects, &payloads);

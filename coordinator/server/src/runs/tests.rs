@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use fake_agent::{Script, completed, lost};
 use fixture::{Fixture, Story, build, libtest, spec, until};
-pub(crate) use full_ledger::FullLedger;
+pub(crate) use full_ledger::{Answer, FullLedger};
 use futures::StreamExt as _;
 use regatta_model::Digest;
 use regatta_wire::v1::run_event::Event;

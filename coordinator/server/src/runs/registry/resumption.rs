@@ -23,6 +23,10 @@ const MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 /// How often in a row a run may be taken up without anything of it coming to an end. One that brings the
 /// coordinator down must not do so for ever.
 const MAX_VAIN_RESUMPTIONS: u32 = 20;
+/// How often the end of a run that was not accepted is given to the ledger, and how long after one try comes the
+/// next.
+const ABANDON_ATTEMPTS: u32 = 60;
+const ABANDON_PAUSE: Duration = Duration::from_secs(5);
 
 impl RunRegistry {
     /// Goes on with a run that has no end, or gives it one.
@@ -80,16 +84,43 @@ impl RunRegistry {
         tokio::try_join!(first, run).map(drop)
     }
 
-    /// Ends a run that may have become durable though whoever submitted it was told that it has not. If that
-    /// fails, too, it ends after a restart.
-    pub(super) async fn abandon(&self, run: &RunId) {
-        let reason =
-            "the ledger failed while the run was submitted: it never began; submit it again";
-        let (ledger, recorded) = (self.services.ledger.as_ref(), Recorded::after(1));
-        let closed = close(ledger, run, &recorded, reason.to_owned()).await;
-        if let Err(error) = closed {
+    /// Ends a run that may have become durable though whoever submitted it was told that it has not. A ledger that
+    /// fails is tried again in the background; if it goes on to fail, the run ends after a restart.
+    pub(super) async fn abandon(self: &Arc<Self>, run: RunId) {
+        if self.abandon_once(&run).await {
+            return;
+        }
+        let registry = Arc::clone(self);
+        tokio::spawn(async move {
+            for _ in 1..ABANDON_ATTEMPTS {
+                tokio::time::sleep(ABANDON_PAUSE).await;
+                if registry.abandon_once(&run).await {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Whether it has ended.
+    async fn abandon_once(&self, run: &RunId) -> bool {
+        let ended = self.close_abandoned(run).await;
+        if let Err(error) = &ended {
             tracing::warn!(%run, %error, "a run that was not accepted could not be ended");
         }
+        ended.unwrap_or(false)
+    }
+
+    async fn close_abandoned(&self, run: &RunId) -> Result<bool, LedgerError> {
+        let reason =
+            "the ledger failed while the run was submitted: it never began; submit it again";
+        let ledger = self.services.ledger.as_ref();
+        // Its first event may be durable or not, and the last follows what is.
+        let recorded = read(ledger, run).await?;
+        if !recorded.has_ended() {
+            close(ledger, run, &recorded, reason.to_owned()).await?;
+        }
+        // What was still on its way may have got ahead of the end.
+        Ok(recorded.has_ended() || read(ledger, run).await?.has_ended())
     }
 
     async fn plan_to_resume(&self, run: &RunId, spec: v1::RunSpec) -> Result<Plan, String> {

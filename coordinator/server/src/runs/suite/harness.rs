@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use regatta_model::FailureClass;
+use regatta_model::{FailureClass, PlantedBug};
 use regatta_wire::v1;
 
 use super::judged::{Ended, Judged, cached_skip};
@@ -181,10 +181,12 @@ pub(super) async fn judged(
     let stdout = result.stdout_digest.as_ref();
     let stderr = result.stderr_digest.as_ref();
     Judged {
-        cacheable: verdict.as_ref().ok().map(|ended| match ended {
-            Ended::Passed => result.clone(),
-            Ended::Skipped(reason) => cached_skip(reason),
-        }),
+        cacheable: match &verdict {
+            Ok(Ended::Passed) => Some(result.clone()),
+            Ok(Ended::Skipped(reason)) => Some(cached_skip(reason)),
+            Err(_) if PlantedBug::FailureCached.is_planted() => Some(result.clone()),
+            Err(_) => None,
+        },
         verdict,
         duration: duration_of(outcome),
         exit_code: outcome.result.as_ref().map(|result| result.exit_code),

@@ -1,5 +1,7 @@
 //! A ledger whose disk is full, until it is not.
 
+use std::collections::VecDeque;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
@@ -16,6 +18,17 @@ pub(crate) struct FullLedger {
     pub(crate) memory: MemoryLedger,
     takes_events: bool,
     has_room: AtomicBool,
+    /// What becomes of the next writes of runs and their events, if there is room for them.
+    answers: Mutex<VecDeque<Answer>>,
+}
+
+/// What becomes of a write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Answer {
+    Done,
+    Failed,
+    /// It is said to have failed.
+    DoneAndFailed,
 }
 
 impl FullLedger {
@@ -26,8 +39,32 @@ impl FullLedger {
         }
     }
 
+    /// One that answers writes of runs and their events like this, in the order in which they come.
+    pub(crate) fn answering(answers: impl IntoIterator<Item = Answer>) -> Self {
+        Self {
+            answers: Mutex::new(answers.into_iter().collect()),
+            ..Self::for_reservations()
+        }
+    }
+
     pub(crate) fn make_room(&self) {
         self.has_room.store(true, Ordering::SeqCst);
+    }
+
+    async fn write(
+        &self,
+        writing: impl Future<Output = Result<(), LedgerError>> + Send,
+    ) -> Result<(), LedgerError> {
+        let answer = self.answers.lock().expect("nobody panicked").pop_front();
+        if answer != Some(Answer::Failed) {
+            writing.await?;
+        }
+        match answer {
+            None | Some(Answer::Done) => Ok(()),
+            Some(Answer::Failed | Answer::DoneAndFailed) => Err(LedgerError::Unavailable {
+                detail: "as the test has it".to_owned(),
+            }),
+        }
     }
 
     fn room(&self) -> Result<(), LedgerError> {
@@ -43,7 +80,7 @@ impl FullLedger {
 #[async_trait]
 impl Ledger for FullLedger {
     async fn start_run(&self, run: NewRun) -> Result<(), LedgerError> {
-        self.memory.start_run(run).await
+        self.write(self.memory.start_run(run)).await
     }
 
     async fn append_events(
@@ -55,7 +92,10 @@ impl Ledger for FullLedger {
         if !self.takes_events {
             self.room()?;
         }
-        self.memory.append_events(run, events, end).await
+        // What begins at the same time gets ahead of it.
+        tokio::task::yield_now().await;
+        self.write(self.memory.append_events(run, events, end))
+            .await
     }
 
     async fn read_events(

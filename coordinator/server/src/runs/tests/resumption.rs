@@ -11,7 +11,7 @@ use regatta_wire::v1::run_event::Event;
 use super::contract::{ending_runner, junit};
 use super::fake_agent::{Script, completed};
 use super::fixture::{Fixture, Story, build, contract, libtest, spec};
-use super::{FAILED, PASSED, runner};
+use super::{Answer, FAILED, FullLedger, PASSED, runner};
 
 /// A build that fails once, a suite with tests of every kind, and one whose runner complains.
 fn pipeline() -> v1::RunSpec {
@@ -209,4 +209,51 @@ async fn a_run_that_was_cancelled_stays_cancelled() {
     let successor = fixture.successor(ledger).await;
     let story = successor.finish(&run).await;
     assert!(story.end().cancelled, "{:?}", story.end());
+}
+
+/// A run whose submission the ledger has failed: it has one end, which follows what is durable of it, though
+/// the ledger fails some more.
+async fn check_abandoned(answers: &[Answer]) {
+    let ledger = Arc::new(FullLedger::answering(answers.iter().copied()));
+    let fixture = Fixture::with_ledger(Arc::clone(&ledger) as _).await;
+    let registry = fixture.restarted().await;
+    tokio::time::pause();
+    let refused = registry.submit(pipeline()).await;
+    assert!(refused.is_err(), "{answers:?}");
+    let open = || async {
+        let query = RunQuery {
+            active_only: true,
+            limit: 1,
+            ..RunQuery::default()
+        };
+        ledger.memory.find_runs(query).await.expect("finds").len()
+    };
+    let ended = async {
+        while open().await > 0 {
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        }
+    };
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(60), ended).await;
+    assert!(ended.is_ok(), "{answers:?}: it goes on");
+    let (_, events) = stored(&fixture).await;
+    let sequences: Vec<u64> = events.iter().map(|event| event.sequence).collect();
+    let expected: Vec<u64> = (1..).take(events.len()).collect();
+    assert_eq!(sequences, expected, "{answers:?}");
+    let ends = events.iter().filter(|event| {
+        let event = v1::RunEvent::decode(event.bytes.clone()).expect("is an event");
+        matches!(event.event, Some(Event::RunFinished(_)))
+    });
+    assert_eq!(ends.count(), 1, "{answers:?}");
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn a_run_that_was_not_accepted_ends_once_and_without_a_restart() {
+    use Answer::{Done, DoneAndFailed, Failed};
+    // The run itself, its first event, its end, and its end once more.
+    check_abandoned(&[DoneAndFailed]).await;
+    check_abandoned(&[Done, Failed]).await;
+    check_abandoned(&[Done, DoneAndFailed]).await;
+    check_abandoned(&[Done, DoneAndFailed, Failed, Failed]).await;
+    check_abandoned(&[Done, DoneAndFailed, DoneAndFailed]).await;
 }

@@ -1,0 +1,80 @@
+//! Bugs that are there on purpose.
+
+/// A bug that the fault simulation plants, to show that it finds it: each is a decision, in the code that the
+/// fleet runs on, which is then taken wrongly.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PlantedBug {
+    /// The scheduler takes an answer from a lease that has expired.
+    FenceDropped,
+    /// Effects are carried out before the tokens that they need are durable.
+    CommitSkipped,
+    /// A unit that a machine lost does not wait again.
+    LostUnitForgotten,
+    /// An agent may be silent for ever.
+    SilenceIgnored,
+    /// What a lease occupied stays occupied.
+    CapacityKept,
+    /// A lease that nobody wants any more is not stopped at its agent.
+    StopForgotten,
+    /// An agent forgets which leases it has lost, and begins them again if it is asked to.
+    LossForgotten,
+    /// Watchers see events that are not durable.
+    SeenBeforeDurable,
+    /// What a run told before a restart is not taken into account after it.
+    HistoryForgotten,
+    /// Runs of an earlier process are not taken up.
+    RunsForgotten,
+    /// An action result is served though blobs that it names are gone.
+    CompletenessSkipped,
+    /// A blob that was there once is taken to be there for ever.
+    PresenceKept,
+    /// What a store returns is not verified.
+    VerificationSkipped,
+    /// A failed test is cached as if it had passed.
+    FailureCached,
+}
+
+impl PlantedBug {
+    /// All of them.
+    pub const ALL: [Self; 14] = [
+        Self::FenceDropped,
+        Self::CommitSkipped,
+        Self::LostUnitForgotten,
+        Self::SilenceIgnored,
+        Self::CapacityKept,
+        Self::StopForgotten,
+        Self::LossForgotten,
+        Self::SeenBeforeDurable,
+        Self::HistoryForgotten,
+        Self::RunsForgotten,
+        Self::CompletenessSkipped,
+        Self::PresenceKept,
+        Self::VerificationSkipped,
+        Self::FailureCached,
+    ];
+
+    /// Whether it is planted in this process. Without the feature `planted-bugs` none ever is, and asking costs
+    /// nothing.
+    #[cfg(not(feature = "planted-bugs"))]
+    #[must_use]
+    #[inline]
+    pub const fn is_planted(self) -> bool {
+        false
+    }
+
+    /// Whether it is planted in this process.
+    #[cfg(feature = "planted-bugs")]
+    #[must_use]
+    pub fn is_planted(self) -> bool {
+        PLANTED.get() == Some(&self)
+    }
+
+    /// Plants it in this process, for good; false if another one is there.
+    #[cfg(feature = "planted-bugs")]
+    pub fn plant(self) -> bool {
+        PLANTED.set(self).is_ok()
+    }
+}
+
+#[cfg(feature = "planted-bugs")]
+static PLANTED: std::sync::OnceLock<PlantedBug> = std::sync::OnceLock::new();

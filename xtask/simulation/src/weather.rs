@@ -1,0 +1,210 @@
+//! What storage is like just now.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::random::Random;
+use crate::said::{Said, SaidQueue};
+use crate::trace::Trace;
+
+/// How often in a row the ledger fails at most: it is done without if it fails for longer, and then what was told
+/// may be forgotten.
+const MAX_FAILURES_IN_A_ROW: u32 = 4;
+/// How long an operation takes in good weather, in milliseconds.
+const USUAL_MILLIS: (u64, u64) = (0, 3);
+/// How long it takes in bad weather.
+const SLOW_MILLIS: (u64, u64) = (20, 3000);
+
+/// The mood of all storage, which every operation asks.
+#[derive(Clone, Debug)]
+pub(crate) struct Weather(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    random: Random,
+    slow: bool,
+    /// Of a thousand operations, how many fail, half of them after they were done.
+    failing: u64,
+    /// Of a thousand reads, how many return something else.
+    lying: u64,
+    failed_in_a_row: u32,
+    crash: Option<Crash>,
+    crashed: bool,
+    clock: Option<(Instant, Duration)>,
+    said: SaidQueue,
+    trace: Trace,
+}
+
+/// When the coordinator ends without a word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Crash {
+    /// At which of its writes to the ledger, counted from 1.
+    pub(crate) write: u32,
+    /// Whether that write is durable.
+    pub(crate) after: bool,
+}
+
+/// What becomes of an operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fate {
+    Done,
+    /// It says that it failed.
+    Failed,
+    /// It says so, though it was done.
+    DoneAndFailed,
+    /// The process ends before it, or after it.
+    Crashed {
+        done: bool,
+    },
+}
+
+impl Weather {
+    pub(crate) fn new(seed: u64, said: SaidQueue, trace: Trace) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            random: Random::new(seed, 2),
+            slow: false,
+            failing: 0,
+            lying: 0,
+            failed_in_a_row: 0,
+            crash: None,
+            crashed: false,
+            clock: None,
+            said,
+            trace,
+        })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_slow(&self, slow: bool) {
+        self.lock().slow = slow;
+    }
+
+    pub(crate) fn set_failing(&self, permille: u64) {
+        self.lock().failing = permille;
+    }
+
+    pub(crate) fn set_lying(&self, permille: u64) {
+        self.lock().lying = permille;
+    }
+
+    pub(crate) fn plan_crash(&self, crash: Option<Crash>) {
+        self.lock().crash = crash;
+    }
+
+    /// A new process asks from now on.
+    pub(crate) fn begin(&self, instant: Instant, now: Duration) {
+        let mut state = self.lock();
+        state.crashed = false;
+        state.failed_in_a_row = 0;
+        state.clock = Some((instant, now));
+    }
+
+    /// Waits as long as an operation takes; for ever once the process has ended.
+    pub(crate) async fn pass(&self) {
+        let (delay, crashed) = {
+            let mut state = self.lock();
+            let (first, last) = if state.slow {
+                SLOW_MILLIS
+            } else {
+                USUAL_MILLIS
+            };
+            (state.random.millis(first, last), state.crashed)
+        };
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        if crashed || self.lock().crashed {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// What becomes of a write to the ledger.
+    pub(crate) fn fate_of_write(&self, what: &str) -> Fate {
+        let mut state = self.lock();
+        if let Some(crash) = state.crash.as_mut() {
+            crash.write = crash.write.saturating_sub(1);
+            if crash.write == 0 {
+                let done = crash.after;
+                state.crash = None;
+                return Fate::Crashed { done };
+            }
+        }
+        let failing = state.failing;
+        if state.failed_in_a_row < MAX_FAILURES_IN_A_ROW && state.random.chance(failing) {
+            state.failed_in_a_row += 1;
+            let done = state.random.chance(500);
+            state.tell(&format!(
+                "ledger: {what} fails{}",
+                if done { ", though it is done" } else { "" }
+            ));
+            return if done {
+                Fate::DoneAndFailed
+            } else {
+                Fate::Failed
+            };
+        }
+        state.failed_in_a_row = 0;
+        Fate::Done
+    }
+
+    /// What becomes of any other operation.
+    pub(crate) fn fate(&self, what: &str) -> Fate {
+        let mut state = self.lock();
+        let failing = state.failing;
+        if !state.random.chance(failing) {
+            return Fate::Done;
+        }
+        let done = state.random.chance(500);
+        state.tell(&format!(
+            "store: {what} fails{}",
+            if done { ", though it is done" } else { "" }
+        ));
+        if done {
+            Fate::DoneAndFailed
+        } else {
+            Fate::Failed
+        }
+    }
+
+    /// Whether what is read now is something else.
+    pub(crate) fn lies(&self, what: &str) -> bool {
+        let mut state = self.lock();
+        let lying = state.lying;
+        let lies = state.random.chance(lying);
+        if lies {
+            state.tell(&format!("store: {what} is answered with something else"));
+        }
+        lies
+    }
+
+    /// The process ends here: nothing that it does from now on happens.
+    pub(crate) async fn crash(&self, what: &str, done: bool) {
+        {
+            let mut state = self.lock();
+            let when = if done { "after" } else { "before" };
+            state.tell(&format!("the coordinator crashes {when} {what}"));
+            state.crashed = true;
+            state.said.say(Said::Crashed);
+            state.said.close();
+        }
+        std::future::pending::<()>().await;
+    }
+
+    pub(crate) fn tell(&self, what: &str) {
+        self.lock().tell(what);
+    }
+}
+
+impl State {
+    fn tell(&self, what: &str) {
+        let now = self
+            .clock
+            .map_or(Duration::ZERO, |(begun, now)| now + begun.elapsed());
+        self.trace.tell(now, what);
+    }
+}

@@ -1,0 +1,62 @@
+//! The simulation, as `cargo xtask simulate` runs it: a few seeds of those that CI plays.
+
+use std::process::{Command, Output};
+
+/// How many seeds are played here, and for each bug at most.
+const SEEDS: &str = "100";
+const SEEDS_FOR_A_BUG: &str = "300";
+
+fn simulate(arguments: &[&str]) -> Output {
+    let mut simulation = Command::new(env!("CARGO_BIN_EXE_regatta-simulation"));
+    simulation.args(arguments).output().expect("starts")
+}
+
+#[track_caller]
+fn check(arguments: &[&str]) -> String {
+    let output = simulate(arguments);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{arguments:?}: {text}");
+    println!("{text}");
+    text
+}
+
+#[test]
+fn every_invariant_holds_whatever_fails() {
+    check(&["--seeds", SEEDS]);
+}
+
+#[test]
+fn without_faults_every_run_comes_to_its_verdict() {
+    check(&["--seeds", "20", "--faults", "none"]);
+}
+
+#[test]
+fn a_seed_is_played_again_to_the_last_message() {
+    for seed in ["4", "19", "37"] {
+        let (once, again) = (check(&["--seed", seed]), check(&["--seed", seed]));
+        assert!(once.lines().count() > 100, "{once}");
+        assert_eq!(once, again);
+    }
+}
+
+#[test]
+fn each_planted_bug_is_found() {
+    check(&["--bugs", "--seeds", SEEDS_FOR_A_BUG]);
+}
+
+#[test]
+fn a_bug_that_is_found_comes_with_its_trace_and_its_seed() {
+    let output = simulate(&["--plant", "RunsForgotten", "--seeds", "100"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success(), "{text}");
+    assert!(text.contains("the coordinator starts"), "{text}");
+    assert!(text.contains("VIOLATION every_run_ends: "), "{text}");
+    let last = text.trim_end().lines().last().unwrap_or_default();
+    assert!(last.contains("cargo xtask simulate --seed "), "{text}");
+    assert!(last.ends_with("--plant RunsForgotten"), "{text}");
+    // What is left of its faults is enough.
+    let (_, arguments) = last.split_once("simulate ").expect("is a command");
+    let again = simulate(&arguments.split(' ').collect::<Vec<_>>());
+    let again = String::from_utf8_lossy(&again.stdout);
+    assert!(again.contains("VIOLATION every_run_ends: "), "{again}");
+}
