@@ -83,6 +83,14 @@ const COUNTERS: &[(&str, &str)] = &[
         "regatta_ledger_failures_total",
         "calls of the ledger that failed, by call",
     ),
+    (
+        "regatta_evicted_total",
+        "blobs, action results and assets that were let go, by reason",
+    ),
+    (
+        "regatta_evicted_bytes_total",
+        "the bytes of what was let go, by reason",
+    ),
     ("regatta_runs_finished_total", "runs by verdict"),
     (
         "regatta_tests_finished_total",
@@ -98,6 +106,22 @@ const GAUGES: &[(&str, &str)] = &[
     ),
     ("regatta_queued_units", "units of work that wait"),
     ("regatta_leased_units", "units of work that are leased"),
+    (
+        "regatta_stored_bytes",
+        "the bytes of all blobs, action results and assets",
+    ),
+    (
+        "regatta_stored_objects",
+        "how many blobs, action results and assets there are",
+    ),
+    (
+        "regatta_tenant_stored_bytes",
+        "the bytes of what a tenant uses, by tenant",
+    ),
+    (
+        "regatta_unclaimed_stored_bytes",
+        "the bytes of what no tenant has used since it was found",
+    ),
 ];
 
 fn describe() {
