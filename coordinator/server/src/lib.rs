@@ -24,6 +24,7 @@ pub mod fleet_service;
 mod grpc_server;
 mod health;
 mod http;
+mod inspection;
 mod ledger;
 mod measuring_ledger;
 mod metrics_recorder;
@@ -45,10 +46,13 @@ mod verdict_key;
 
 pub use config::{CoordinatorConfig, DEFAULT_GRPC_PORT, DEFAULT_HTTP_PORT};
 pub use coordinator::{Coordinator, ServeError};
+pub use inspection::{
+    InspectError, StoreFault, StoreLocation, StoreReport, cache_usage, verify_store,
+};
 pub use ledger::LedgerOpeningError;
 pub use metrics_server::MetricsServer;
 pub use regatta_ledger::{ParseAddressError, PostgresAddress, ReadPasswordFileError};
-pub use retention::{CacheSettings, TenantCacheLimits};
+pub use retention::{CacheSettings, CacheUsage, TenantCacheLimits, TenantUsage};
 pub use runs::{AuditShare, InvalidAuditShareError};
 pub use start_error::StartError;
 pub use state_directory::StateDirectoryError;

@@ -12,6 +12,7 @@
 mod audit;
 #[path = "../docker/bad_input.rs"]
 mod bad_input;
+mod cache_limits;
 mod crashes;
 #[path = "../docker/faults.rs"]
 mod faults;
