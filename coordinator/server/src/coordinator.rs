@@ -110,13 +110,8 @@ impl Coordinator {
             Arc::clone(&dispatcher),
             stopping.clone(),
         ));
-        let runs = RunRegistry::start(run_services(
-            &execution,
-            &storage,
-            Arc::clone(&ledger),
-            &config,
-        ))
-        .await?;
+        let services = run_services(&execution, &storage, Arc::clone(&ledger), &config);
+        let runs = RunRegistry::start(services).await?;
         let http_parts = HttpParts {
             serving: serving.subscribe(),
             room: Arc::clone(&execution.room),
@@ -125,11 +120,7 @@ impl Coordinator {
             runs: Arc::clone(&runs),
             state_directory: state.path().to_owned(),
         };
-        let assets = Arc::new(AssetStore::new(
-            storage.assets.clone(),
-            storage.blobs.clone(),
-            Arc::clone(&execution.inputs),
-        ));
+        let assets = asset_store(&storage, &execution);
         let routes = services::routes(ServiceParts {
             execution,
             blobs: storage.blobs,
@@ -289,6 +280,14 @@ fn execution_parts(
         defaults: plan_defaults(config),
         stopping,
     }
+}
+
+fn asset_store(storage: &Storage, execution: &ExecutionParts) -> Arc<AssetStore> {
+    Arc::new(AssetStore::new(
+        storage.assets.clone(),
+        storage.blobs.clone(),
+        Arc::clone(&execution.inputs),
+    ))
 }
 
 fn run_services(

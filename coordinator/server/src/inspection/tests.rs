@@ -134,7 +134,7 @@ async fn what_is_wrong_is_said_and_removed_when_asked() {
     expected.sort_unstable();
     assert_eq!(faults(&report), expected);
     assert!(!report.is_good());
-    assert_eq!(report.leftovers, [leftover.clone()]);
+    assert_eq!(report.leftovers, std::slice::from_ref(&leftover));
     assert!(leftover.exists() && fixture.file(Kind::Blob, &blob).exists());
     let mended = verify_store(&fixture.location, true).await.unwrap();
     assert_eq!(faults(&mended), expected);
