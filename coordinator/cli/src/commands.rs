@@ -2,6 +2,7 @@
 
 mod agents;
 mod cancel;
+mod cas;
 mod completions;
 mod daemons;
 mod doctor;
@@ -66,6 +67,7 @@ pub async fn execute(options: Options) -> Result<ExitCode, Failure> {
         Command::Verify(verify) => verdict::verify(&verify),
         Command::Keys { new: Some(file) } => keys::make(&file),
         Command::Keys { new: None } => keys::show(&connect(global).await?).await,
+        Command::Cas(options) => cas::cas(options).await,
         Command::Agents { format } => agents::agents(&connect(global).await?, format).await,
         Command::Drain { agent, undo } => {
             agents::drain(&connect(global).await?, agent, !undo).await
@@ -91,6 +93,7 @@ fn verbosity(command: &Command) -> Verbosity {
         | Command::Verdict(_)
         | Command::Verify(_)
         | Command::Keys { .. }
+        | Command::Cas(_)
         | Command::Agents { .. }
         | Command::Drain { .. }
         | Command::Doctor { .. }

@@ -16,6 +16,9 @@
 //! `regatta verdict` ends with 0, 1 or 2 if the commit is RELEASABLE, NOT_RELEASABLE or of an UNKNOWN state, and
 //! `regatta verify` with 1 if the file cannot be believed; the codes 96 to 99 mean the above.
 //!
+//! `regatta cas verify` ends with 1 if something that is stored is wrong and was not repaired; the codes 96 to 99
+//! mean the above.
+//!
 //! `regatta exec` ends with the code of its command, 124 if that ran too long, 137 if it was killed for
 //! want of memory and 100 if it made no such output; the codes 96 to 99 and 130 mean the above.
 
@@ -28,7 +31,7 @@ use crate::config::ConfigError;
 pub enum ExitCode {
     /// Everything asked for was done and is good.
     Good,
-    /// The commit that was asked for is not releasable, or what is said of it cannot be believed.
+    /// The commit that was asked for is not releasable, or what is said of it, or stored, cannot be believed.
     NotReleasable,
     /// Nobody knows whether the commit that was asked for is releasable.
     Unknown,

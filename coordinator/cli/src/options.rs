@@ -1,5 +1,6 @@
 //! The command line.
 
+mod cas;
 mod daemons;
 mod global;
 mod history;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+pub use cas::{CacheOptions, CasCommand, CasOptions, Named};
 pub use daemons::{
     AgentOptions, CoordinatorOptions, ListenOptions, RuntimeChoice, UpOptions, WorkOptions,
 };
@@ -122,6 +124,11 @@ pub enum Command {
         #[arg(long, value_name = "FILE")]
         new: Option<PathBuf>,
     },
+    /// Say how much is stored for whom, and whether it is whole
+    #[command(
+        after_help = "Examples:\n  regatta cas usage\n  regatta cas verify --json\n  regatta cas verify --repair   # after the coordinator was stopped"
+    )]
+    Cas(CasOptions),
     /// List the agents
     Agents {
         /// As a table, or as one JSON object a line
@@ -202,6 +209,9 @@ mod tests {
             "regatta agent --label pool=a --label disk=ssd=fast --cpus 2.5 --memory 4GiB",
             "regatta agent --drain-timeout 10m --max-output-size 1GiB --max-log-size 1MiB",
             "regatta agent --http-listen 127.0.0.1:0",
+            "regatta up --cache-size 20GiB --cache-free 5GiB",
+            "regatta cas usage --json",
+            "regatta cas verify --repair --state-dir x --storage s3://b/p",
         ] {
             if let Err(error) = Options::try_parse_from(line.split(' ')) {
                 panic!("{line}: {error}");
@@ -230,6 +240,11 @@ mod tests {
             "regatta agent --memory much",
             "regatta agent --drain-timeout 5",
             "regatta agent --max-output-size 0",
+            "regatta cas",
+            "regatta cas usage --repair",
+            "regatta coordinator --cache-size 0",
+            "regatta coordinator --tenant-cache-size release",
+            "regatta coordinator --tenant-cache-age release=5",
             "regatta coordinator --tenant-weight release",
             "regatta coordinator --tenant-weight release=0",
             "regatta coordinator --tenant-property cpu=2",

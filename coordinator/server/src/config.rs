@@ -9,6 +9,7 @@ use std::time::Duration;
 use regatta_ledger::PostgresAddress;
 use regatta_model::{ImageReference, Platform, Resources, TenantId};
 
+use crate::retention::CacheSettings;
 use crate::runs::AuditShare;
 
 /// The port that REAPI servers commonly listen on.
@@ -68,6 +69,8 @@ pub struct CoordinatorConfig {
     /// The share of cached passes that a run executes all the same, if it executes anything. Default: one of
     /// a hundred.
     pub audit_share: AuditShare,
+    /// How much is kept of what can be made again. Default: as much as the disk holds.
+    pub cache: CacheSettings,
 }
 
 impl CoordinatorConfig {
@@ -99,6 +102,7 @@ impl CoordinatorConfig {
             no_agent_grace: Duration::from_secs(60),
             clients_may_write: BTreeSet::new(),
             audit_share: AuditShare::DEFAULT,
+            cache: CacheSettings::default(),
         }
     }
 }

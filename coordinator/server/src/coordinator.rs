@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::TryFutureExt as _;
-use regatta_cas::OpenStoreError;
 use regatta_ledger::Ledger;
-use regatta_model::TenantId;
 use regatta_scheduler::SchedulerConfig;
 use regatta_verdict::SigningKey;
 use tokio::net::TcpListener;
@@ -19,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::service::Routes;
 
 use crate::action_cache::ActionCache;
-use crate::action_plan::{InvalidPropertyError, PlanDefaults};
+use crate::action_plan::PlanDefaults;
 use crate::assets::AssetStore;
 use crate::cas::{InputTrees, UploadRegistry, UploadSettings};
 use crate::config::CoordinatorConfig;
@@ -27,13 +25,16 @@ use crate::dispatch::{self, ClaimKey, DispatchConfig, Dispatcher};
 use crate::execution::ExecutionParts;
 use crate::grpc_server::serve_grpc;
 use crate::http::{self, HttpParts};
-use crate::ledger::{self, LedgerOpeningError};
+use crate::ledger;
 use crate::metrics_recorder::recorder;
+use crate::opened_storage::OpenedStorage;
 use crate::operations::{OperationSettings, Operations};
-use crate::runs::{RunRegistry, RunServices, StartRunsError};
+use crate::retention::{Evictor, Retention};
+use crate::runs::{RunRegistry, RunServices};
 use crate::services::{self, ServiceParts};
-use crate::state_directory::{StateDirectory, StateDirectoryError};
-use crate::storage::{SmallBlobs, Storage, Writers, url_of};
+use crate::start_error::StartError;
+use crate::state_directory::StateDirectory;
+use crate::storage::Storage;
 use crate::verdict_key::{self, VerdictKeyError};
 
 /// How many uploads may be under way at once.
@@ -50,59 +51,6 @@ const COMPLETED_BYTES: usize = 8 << 20;
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
 /// The file in the state directory with the key that signs verdicts.
 const VERDICT_KEY: &str = "verdict-key.pem";
-/// Why a coordinator cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The address is not this machine's own.
-    #[error(
-        "{address} can be reached from other machines, which needs transport security and \
-         authentication; Regatta has neither yet: listen on 127.0.0.1 or [::1]"
-    )]
-    NotLoopback {
-        /// The address.
-        address: SocketAddr,
-    },
-    /// The address is taken.
-    #[error("{address} is in use; stop what listens there or choose another port (0 takes any)")]
-    AddressInUse {
-        /// The address.
-        address: SocketAddr,
-    },
-    /// The address cannot be listened on.
-    #[error("cannot listen on {address}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// What came back.
-        source: io::Error,
-    },
-    /// What a tenant's actions are to ask for cannot be understood. Fix it.
-    #[error("the properties of tenant `{tenant}` cannot be understood")]
-    TenantProperties {
-        /// The tenant.
-        tenant: TenantId,
-        /// What is wrong.
-        source: InvalidPropertyError,
-    },
-    /// The state directory cannot be used.
-    #[error(transparent)]
-    StateDirectory(#[from] StateDirectoryError),
-    /// The storage cannot be opened.
-    #[error("cannot open the storage")]
-    Storage(#[from] OpenStoreError),
-    /// The ledger cannot be opened.
-    #[error("cannot open the ledger")]
-    Ledger(#[from] LedgerOpeningError),
-    /// There is no key to sign with.
-    #[error(transparent)]
-    VerdictKey(#[from] VerdictKeyError),
-    /// The dispatcher cannot start.
-    #[error("cannot start to dispatch")]
-    Dispatch(#[from] dispatch::StartError),
-    /// Runs of an earlier process cannot be taken up.
-    #[error("cannot take up the runs of an earlier process")]
-    Runs(#[from] StartRunsError),
-}
 
 /// A coordinator that has bound its addresses and opened its stores, ready to serve.
 #[derive(Debug)]
@@ -114,6 +62,7 @@ pub struct Coordinator {
     http_parts: HttpParts,
     serving: watch::Sender<bool>,
     uploads: Arc<UploadRegistry>,
+    evictor: Evictor,
     /// Ends what goes on in the background when the coordinator goes.
     stopping: DropGuard,
 }
@@ -145,7 +94,8 @@ impl Coordinator {
         // Before anything asks for a counter: those that exist earlier count nowhere.
         recorder();
         let state = StateDirectory::take(&config.state_directory)?;
-        let (url, storage) = open_storage(&config, &state)?;
+        let opened = OpenedStorage::open(&config, &state)?;
+        let storage = opened.storage;
         let ledger = ledger::open(config.ledger.as_ref(), state.path()).await?;
         let verdict_key = verdict_key(&config, &state)?;
         let dispatch = dispatch_config(&config, &verdict_key);
@@ -160,25 +110,24 @@ impl Coordinator {
         let execution = Arc::new(execution_parts(
             &config,
             &storage,
+            opened.retention,
             Arc::clone(&dispatcher),
             stopping.clone(),
         ));
-        let runs =
-            RunRegistry::start(run_services(&execution, Arc::clone(&ledger), &config)).await?;
+        let services = run_services(&execution, &storage, Arc::clone(&ledger), &config);
+        let runs = RunRegistry::start(services).await?;
         let http_parts = HttpParts {
             serving: serving.subscribe(),
-            blobs: Arc::clone(&storage.blobs),
+            room: Arc::clone(&execution.room),
+            blobs: Arc::clone(storage.blobs.shared()),
             dispatcher,
             runs: Arc::clone(&runs),
             state_directory: state.path().to_owned(),
         };
-        let assets = Arc::new(AssetStore::new(
-            Arc::clone(&storage.assets),
-            Arc::clone(&storage.blobs),
-            Arc::clone(&execution.inputs),
-        ));
+        let assets = asset_store(&storage, &execution);
         let routes = services::routes(ServiceParts {
             execution,
+            blobs: storage.blobs,
             chunked: storage.chunked,
             uploads: Arc::clone(&uploads),
             assets,
@@ -188,10 +137,11 @@ impl Coordinator {
             serving: serving.subscribe(),
             clients_may_write: Arc::new(config.clients_may_write),
         });
-        tracing::info!(address = %grpc.address, storage = url, "the coordinator has started");
+        tracing::info!(address = %grpc.address, storage = opened.url, "the coordinator has started");
         let stopping = stopping.drop_guard();
         Ok(Self {
             grpc,
+            evictor: opened.evictor,
             http,
             state,
             routes,
@@ -224,6 +174,8 @@ impl Coordinator {
         // However this ends, no connection outlives it.
         let _close = close.clone().drop_guard();
         let _upkeep = AbortOnDropHandle::new(tokio::spawn(keep_up(self.uploads)));
+        let evicting = close.clone();
+        let evicting = AbortOnDropHandle::new(tokio::spawn(self.evictor.run(evicting)));
         let grpc = serve_grpc(
             self.grpc.listener,
             self.routes,
@@ -241,6 +193,10 @@ impl Coordinator {
         // Only once no agent is connected: none shall be told to stop its work because we do.
         let _stopping = self.stopping;
         let served = tokio::try_join!(grpc.map_err(ServeError::Grpc), http, stop);
+        close.cancel();
+        if let Err(error) = evicting.await {
+            tracing::error!(%error, "the log of uses was not ended");
+        }
         tracing::info!(state = %self.state.path().display(), "the coordinator has stopped");
         served.map(|_| ())
     }
@@ -268,24 +224,6 @@ pub(crate) async fn bind(address: SocketAddr) -> Result<Bound, StartError> {
     let listener = TcpListener::bind(address).await.map_err(refused)?;
     let address = listener.local_addr().map_err(refused)?;
     Ok(Bound { listener, address })
-}
-
-/// The URL below which everything is stored, and the stores.
-fn open_storage(
-    config: &CoordinatorConfig,
-    state: &StateDirectory,
-) -> Result<(String, Storage), OpenStoreError> {
-    // Nobody else writes to the state directory, which is taken; any other store may have many writers.
-    let (url, writers) = match &config.storage {
-        Some(url) => (url.clone(), Writers::Many),
-        None => (url_of(state.path()), Writers::This),
-    };
-    let small_blobs = match config.pack_small_blobs {
-        true => SmallBlobs::below(&url),
-        false => SmallBlobs::Apart,
-    };
-    let storage = Storage::open(&url, writers, small_blobs)?;
-    Ok((url, storage))
 }
 
 fn dispatch_config(config: &CoordinatorConfig, key: &SigningKey) -> DispatchConfig {
@@ -326,19 +264,22 @@ fn plan_defaults(config: &CoordinatorConfig) -> PlanDefaults {
 fn execution_parts(
     config: &CoordinatorConfig,
     storage: &Storage,
+    room: Arc<Retention>,
     dispatcher: Arc<Dispatcher>,
     stopping: CancellationToken,
 ) -> ExecutionParts {
-    let blobs = Arc::clone(&storage.blobs);
+    let blobs = Arc::clone(storage.blobs.shared());
+    let inputs = InputTrees::new(Arc::clone(&blobs));
     ExecutionParts {
         cache: Arc::new(ActionCache::new(
-            Arc::clone(&storage.results),
-            Arc::clone(&blobs),
+            storage.results.clone(),
+            storage.blobs.clone(),
             plan_defaults(config),
         )),
         publications: Arc::default(),
-        inputs: Arc::new(InputTrees::new(Arc::clone(&blobs))),
+        inputs: Arc::new(inputs.renewing_every(config.cache.renewal_interval())),
         blobs,
+        room,
         dispatcher,
         operations: operations(config),
         defaults: plan_defaults(config),
@@ -346,8 +287,17 @@ fn execution_parts(
     }
 }
 
+fn asset_store(storage: &Storage, execution: &ExecutionParts) -> Arc<AssetStore> {
+    Arc::new(AssetStore::new(
+        storage.assets.clone(),
+        storage.blobs.clone(),
+        Arc::clone(&execution.inputs),
+    ))
+}
+
 fn run_services(
     execution: &ExecutionParts,
+    storage: &Storage,
     ledger: Arc<dyn Ledger>,
     config: &CoordinatorConfig,
 ) -> RunServices {
@@ -355,6 +305,7 @@ fn run_services(
         dispatcher: Arc::clone(&execution.dispatcher),
         results: Arc::clone(&execution.cache),
         blobs: Arc::clone(&execution.blobs),
+        for_verdicts: Arc::clone(&storage.for_verdicts),
         trees: Arc::clone(&execution.inputs),
         ledger,
         defaults: execution.defaults.clone(),

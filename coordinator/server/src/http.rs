@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::dispatch::Dispatcher;
 use crate::metrics_recorder::recorder;
+use crate::retention::Retention;
 use crate::runs::RunRegistry;
 
 /// The type of Prometheus' text format.
@@ -24,6 +25,8 @@ const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub(crate) struct HttpParts {
     /// Whether the coordinator serves.
     pub(crate) serving: watch::Receiver<bool>,
+    /// Knows whether there is room for what is new.
+    pub(crate) room: Arc<Retention>,
     /// The store that must answer for the coordinator to be ready.
     pub(crate) blobs: Arc<dyn BlobStore>,
     /// Where the gauges come from; it must be able to lease.
@@ -60,6 +63,9 @@ async fn unready(parts: &HttpParts) -> Option<String> {
         return Some("stopping".to_owned());
     }
     if let Some(error) = parts.dispatcher.trouble().or_else(|| parts.runs.trouble()) {
+        return Some(error.to_string());
+    }
+    if let Err(error) = parts.room.check_room() {
         return Some(error.to_string());
     }
     if let Some(reason) = lack_of_room(&parts.state_directory) {

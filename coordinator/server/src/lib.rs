@@ -24,27 +24,37 @@ pub mod fleet_service;
 mod grpc_server;
 mod health;
 mod http;
+mod inspection;
 mod ledger;
 mod measuring_ledger;
 mod metrics_recorder;
 mod metrics_server;
+mod opened_storage;
 mod operations;
 mod recently_used;
 mod request_metrics;
+mod retention;
 pub mod runs;
 mod sealed;
 mod services;
+mod start_error;
 mod state_directory;
 mod status;
 mod storage;
+mod stored_objects;
 pub mod suites;
 mod verdict_key;
 
 pub use config::{CoordinatorConfig, DEFAULT_GRPC_PORT, DEFAULT_HTTP_PORT};
-pub use coordinator::{Coordinator, ServeError, StartError};
+pub use coordinator::{Coordinator, ServeError};
+pub use inspection::{
+    InspectError, StoreFault, StoreLocation, StoreReport, cache_usage, verify_store,
+};
 pub use ledger::LedgerOpeningError;
 pub use metrics_server::MetricsServer;
 pub use regatta_ledger::{ParseAddressError, PostgresAddress, ReadPasswordFileError};
+pub use retention::{CacheSettings, CacheUsage, TenantCacheLimits, TenantUsage};
 pub use runs::{AuditShare, InvalidAuditShareError};
+pub use start_error::StartError;
 pub use state_directory::StateDirectoryError;
 pub use verdict_key::{VerdictKeyError, make as make_verdict_key};

@@ -95,6 +95,14 @@ const COUNTERS: &[(&str, &str)] = &[
         "regatta_object_store_refusals_total",
         "requests to a bucket that were not made because it is away",
     ),
+    (
+        "regatta_evicted_total",
+        "blobs, action results and assets that were let go, by reason",
+    ),
+    (
+        "regatta_evicted_bytes_total",
+        "the bytes of what was let go, by reason",
+    ),
     ("regatta_runs_finished_total", "runs by verdict"),
     (
         "regatta_tests_finished_total",
@@ -114,6 +122,22 @@ const GAUGES: &[(&str, &str)] = &[
     ),
     ("regatta_queued_units", "units of work that wait"),
     ("regatta_leased_units", "units of work that are leased"),
+    (
+        "regatta_stored_bytes",
+        "the bytes of all blobs, action results and assets",
+    ),
+    (
+        "regatta_stored_objects",
+        "how many blobs, action results and assets there are",
+    ),
+    (
+        "regatta_tenant_stored_bytes",
+        "the bytes of what a tenant uses, by tenant",
+    ),
+    (
+        "regatta_unclaimed_stored_bytes",
+        "the bytes of what no tenant has used since it was found",
+    ),
 ];
 
 fn describe() {

@@ -7,9 +7,10 @@ use axum::Router;
 use axum::routing::get;
 use tokio_util::sync::CancellationToken;
 
-use crate::coordinator::{Bound, StartError, bind};
+use crate::coordinator::{Bound, bind};
 use crate::http::metrics_page;
 use crate::metrics_recorder::recorder;
+use crate::start_error::StartError;
 
 /// A server of `/metrics` and `/healthz` that has bound its address.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use regatta_cas::ChunkedBlobStore;
+use regatta_cas::{BlobStore, ChunkedBlobStore};
 use regatta_ledger::Ledger;
 use regatta_model::TenantId;
 use regatta_verdict::SigningKey;
@@ -25,7 +25,8 @@ use crate::action_cache::ActionCacheService;
 use crate::assets::{AssetStore, FetchService, PushService};
 use crate::capabilities::CapabilitiesService;
 use crate::cas::{
-    ByteStreamService, CompressedBlobs, ContentAddressableStorageService, UploadRegistry,
+    ByteStreamService, CompressedBlobs, ContentAddressableStorageService, TenantViews,
+    UploadRegistry,
 };
 use crate::execution::{ExecutionParts, ExecutionService};
 use crate::fleet_service::FleetService;
@@ -48,7 +49,8 @@ const MAX_DESIRED_STATE_SIZE_BYTES: usize = 64 << 20;
 /// What the services are made of.
 pub(crate) struct ServiceParts {
     pub(crate) execution: Arc<ExecutionParts>,
-    pub(crate) chunked: Arc<ChunkedBlobStore>,
+    pub(crate) blobs: TenantViews<dyn BlobStore>,
+    pub(crate) chunked: TenantViews<ChunkedBlobStore>,
     pub(crate) uploads: Arc<UploadRegistry>,
     pub(crate) assets: Arc<AssetStore>,
     pub(crate) ledger: Arc<dyn Ledger>,
@@ -62,6 +64,7 @@ pub(crate) struct ServiceParts {
 pub(crate) fn routes(parts: ServiceParts) -> Routes {
     let ServiceParts {
         execution,
+        blobs: views,
         chunked,
         uploads,
         assets,
@@ -72,10 +75,10 @@ pub(crate) fn routes(parts: ServiceParts) -> Routes {
         clients_may_write,
     } = parts;
     let blobs = Arc::clone(&execution.blobs);
-    let compressed = CompressedBlobs::new(Arc::clone(&blobs));
-    let storage =
-        ContentAddressableStorageService::new(Arc::clone(&blobs), chunked, compressed.clone());
-    let streams = ByteStreamService::new(Arc::clone(&blobs), compressed, uploads);
+    let compressed = CompressedBlobs::new();
+    let storage = ContentAddressableStorageService::new(views.clone(), chunked, compressed.clone());
+    let room = Arc::clone(&execution.room);
+    let streams = ByteStreamService::new(views, room, compressed, uploads);
     let cache = Arc::clone(&execution.cache);
     let cache = ActionCacheService::new(cache, blobs, Arc::clone(&clients_may_write));
     let capabilities = CapabilitiesService::new(clients_may_write);

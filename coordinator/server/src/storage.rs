@@ -1,16 +1,19 @@
 //! The stacks of stores that blobs and action results live in.
 
-use std::path::Path;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::stream::BoxStream;
+use futures::{StreamExt as _, stream};
 use regatta_cas::{
-    AbsenceIndex, BlobFiles, BlobStore, ChunkedBlobStore, EmptyBlobStore, ExistenceIndex,
-    MemoryTier, ObjectStoreBlobStore, OpenStoreError, PackingBlobStore, StoreError,
-    VerifyingBlobStore,
+    AbsenceIndex, BlobStore, ChunkedBlobStore, EmptyBlobStore, ExistenceIndex, ListedBlobStore,
+    MemoryTier, OpenStoreError,
 };
-use regatta_model::Digest;
+
+use crate::cas::TenantViews;
+use crate::retention::{Claimant, Kind, Place, Places, Retention};
+use crate::stored_objects::{SmallBlobs, StoredObjects};
 
 /// How much memory blobs that were read lately may take, in bytes.
 const MEMORY_TIER_BYTES: u64 = 8 << 20;
@@ -18,8 +21,8 @@ const MEMORY_TIER_BYTES: u64 = 8 << 20;
 const MEMORY_TIER_MAX_BLOB_BYTES: u64 = 256 << 10;
 /// How many blobs are known to be there without asking, at about 150 bytes each when all are used.
 const INDEX_CAPACITY: usize = 1 << 17;
-/// How long a blob is known to be there without asking. Nothing deletes blobs yet; whatever will has to
-/// keep them for longer than this after their last use.
+/// How long a blob is known to be there without asking: what is let go is known at once to be gone, but somebody
+/// else may delete from a bucket.
 const INDEX_EXPIRY: Duration = Duration::from_secs(10 * 60);
 
 /// How many blobs may be there before their absence is not known without asking, at 10 to 20 bytes each.
@@ -34,118 +37,191 @@ pub(crate) enum Writers {
     Many,
 }
 
-/// What becomes of small blobs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SmallBlobs {
-    /// Those that are stored at about the same time are one object together.
-    Packed,
-    /// Each is an object of its own, as in a directory, where that costs nothing.
-    Apart,
-}
-
-impl SmallBlobs {
-    /// What becomes of them below a URL, unless somebody wants it otherwise.
-    pub(crate) fn below(url: &str) -> Self {
-        match url.starts_with("file:") {
-            true => Self::Apart,
-            false => Self::Packed,
-        }
-    }
-}
-
-/// Where everything is stored.
+/// Where everything is stored, as each tenant sees it: the same for all, but for whom a use counts.
 #[derive(Debug, Clone)]
 pub(crate) struct Storage {
     /// Blobs under their digests, verified.
-    pub(crate) blobs: Arc<dyn BlobStore>,
+    pub(crate) blobs: TenantViews<dyn BlobStore>,
     /// What of them is kept as chunks: a part of the same stack.
-    pub(crate) chunked: Arc<ChunkedBlobStore>,
+    pub(crate) chunked: TenantViews<ChunkedBlobStore>,
     /// Action results, under keys that the action cache makes.
-    pub(crate) results: Arc<dyn BlobStore>,
+    pub(crate) results: TenantViews<dyn BlobStore>,
     /// What is known of URIs, under keys that the asset store makes.
-    pub(crate) assets: Arc<dyn BlobStore>,
+    pub(crate) assets: TenantViews<dyn BlobStore>,
+    /// Blobs whose use makes them stay for as long as verdicts do.
+    pub(crate) for_verdicts: Arc<dyn BlobStore>,
+    /// What lets go of what is not used.
+    pub(crate) places: Places,
 }
 
 impl Storage {
-    /// Opens the stores below a URL.
+    /// Opens the stores below a URL, whose uses are counted by `retention`. `is_known` if that knows all that
+    /// is stored.
     pub(crate) fn open(
-        url: &str,
+        (url, small_blobs): (&str, SmallBlobs),
         writers: Writers,
-        small_blobs: SmallBlobs,
+        retention: Arc<Retention>,
+        is_known: bool,
     ) -> Result<Self, OpenStoreError> {
-        let place = ObjectStoreBlobStore::open(url)?;
-        let cas = Arc::new(opened(&place, "cas")?.with_sizes_checked());
-        let mappings = opened(&place, "chunks")?;
-        let results = Arc::new(opened(&place, "ac")?);
-        let assets = opened(&place, "assets")?;
-        let listing = mappings.list();
-        let mappings = indexed(Arc::new(mappings), listing, writers);
-        let (blobs, results): (_, Arc<dyn BlobStore>) = match small_blobs {
-            SmallBlobs::Apart => (indexed(verified(&cas), cas.list(), writers), results),
-            SmallBlobs::Packed => {
-                let packs = [opened(&place, "cas-packs")?, opened(&place, "ac-packs")?];
-                let [of_blobs, of_results] = packs.map(Arc::new);
-                let blobs = PackingBlobStore::new(of_blobs, cas, ABSENCE_CAPACITY);
-                let results = PackingBlobStore::keyed(of_results, results, ABSENCE_CAPACITY);
-                let blobs = VerifyingBlobStore::new(Arc::new(blobs));
-                (Arc::new(blobs), Arc::new(results))
-            }
+        let objects = StoredObjects::open(url, small_blobs)?;
+        let opening = Opening {
+            retention: &retention,
+            writers,
+            is_known,
         };
-        let chunked = Arc::new(ChunkedBlobStore::new(known(blobs), mappings));
+        let mappings = objects.of(Kind::Mapping);
+        let mapping_place = opening.place(Kind::Mapping, mappings, Arc::clone(mappings) as _);
+        let verified = Arc::clone(&objects.verified_blobs);
+        let mut blob_place = opening.place(Kind::Blob, objects.of(Kind::Blob), verified);
+        let known = ExistenceIndex::new(blob_place.store, INDEX_CAPACITY, INDEX_EXPIRY);
+        // A directory answers fast, and is asked: a machine that lost power may have cut files off.
+        if !url.starts_with("file:") {
+            known.remember(retention.digests(Kind::Blob));
+        }
+        blob_place.store = Arc::new(known);
+        let stacks = Stacks {
+            memory: Arc::new(MemoryTier::new(
+                Arc::clone(&blob_place.store),
+                MEMORY_TIER_BYTES,
+                MEMORY_TIER_MAX_BLOB_BYTES,
+            )),
+            blobs: Arc::clone(&blob_place.store),
+            mappings: Arc::clone(&mapping_place.store),
+            retention: Arc::clone(&retention),
+        };
+        let of_kind = HashMap::from([
+            (Kind::Result, keyed_place(objects.of(Kind::Result))),
+            (Kind::Asset, keyed_place(objects.of(Kind::Asset))),
+            (Kind::Mapping, mapping_place),
+            (Kind::Blob, blob_place),
+        ]);
+        let keyed = |kind: Kind| {
+            let store = Arc::clone(&of_kind[&kind].store);
+            let retention = Arc::clone(&retention);
+            move |claimant| retention.retaining(kind, &store, claimant)
+        };
         Ok(Self {
-            assets: Arc::new(assets),
-            blobs: content_addressed(Arc::clone(&chunked) as _),
-            chunked,
-            results,
+            results: views(&retention, keyed(Kind::Result)),
+            assets: views(&retention, keyed(Kind::Asset)),
+            blobs: {
+                let stacks = stacks.clone();
+                views(&retention, move |claimant| stacks.blobs_of(claimant))
+            },
+            chunked: {
+                let stacks = stacks.clone();
+                views(&retention, move |claimant| stacks.chunked_of(claimant))
+            },
+            places: Places {
+                of_kind,
+                memory: Arc::clone(&stacks.memory),
+            },
+            for_verdicts: stacks.chunked_of(Claimant::VERDICTS),
         })
     }
 }
 
-/// Opens one of the stores in a place, whose requests are counted.
-fn opened(
-    place: &ObjectStoreBlobStore,
-    name: &'static str,
-) -> Result<ObjectStoreBlobStore, OpenStoreError> {
-    let store = place.below(name)?;
-    Ok(store.with_requests_observed(Arc::new(move |request| {
-        let labels = [("store", name), ("operation", request.name())];
-        metrics::counter!("regatta_object_store_requests_total", &labels).increment(1);
-    })))
+/// One store for each tenant, and one for nobody in particular.
+fn views<T: ?Sized + Send + Sync + 'static>(
+    retention: &Arc<Retention>,
+    of: impl Fn(Claimant) -> Arc<T> + Send + Sync + 'static,
+) -> TenantViews<T> {
+    let retention = Arc::clone(retention);
+    let shared = of(Claimant::NOBODY);
+    TenantViews::new(shared, move |tenant| of(retention.claimant_of(tenant)))
 }
 
-/// Nothing wrong gets in or out. Whoever else writes to the store verifies what it writes, so that what was
-/// found right, and is an unchanged file, need not be verified each time it is read.
-fn verified(store: &Arc<ObjectStoreBlobStore>) -> Arc<dyn BlobStore> {
-    let below: Arc<dyn BlobStore> = Arc::clone(store) as _;
-    let files: Arc<dyn BlobFiles> = Arc::clone(store) as _;
-    Arc::new(VerifyingBlobStore::new(below).with_unchanged_trusted(files))
+/// What the views of blobs share.
+#[derive(Debug, Clone)]
+struct Stacks {
+    blobs: Arc<dyn BlobStore>,
+    mappings: Arc<dyn BlobStore>,
+    memory: Arc<MemoryTier>,
+    retention: Arc<Retention>,
 }
 
-/// A store that this process alone writes to need not be asked about what is absent.
-fn indexed(
-    store: Arc<dyn BlobStore>,
-    listing: BoxStream<'static, Result<Digest, StoreError>>,
-    writers: Writers,
-) -> Arc<dyn BlobStore> {
-    match writers {
-        Writers::This => Arc::new(AbsenceIndex::new(store, listing, ABSENCE_CAPACITY)),
-        Writers::Many => store,
+impl Stacks {
+    fn chunked_of(&self, claimant: Claimant) -> Arc<ChunkedBlobStore> {
+        let retaining =
+            |kind, store: &Arc<dyn BlobStore>| self.retention.retaining(kind, store, claimant);
+        let blobs = retaining(Kind::Blob, &self.blobs);
+        let mappings = retaining(Kind::Mapping, &self.mappings);
+        Arc::new(ChunkedBlobStore::new(blobs, mappings))
+    }
+
+    /// Small blobs stay at hand, and the empty blob is always there.
+    fn blobs_of(&self, claimant: Claimant) -> Arc<dyn BlobStore> {
+        let store = self.memory.above(self.chunked_of(claimant));
+        Arc::new(EmptyBlobStore::new(Arc::new(store)))
     }
 }
 
-/// What is known to be there costs no request.
-fn known(store: Arc<dyn BlobStore>) -> Arc<dyn BlobStore> {
-    Arc::new(ExistenceIndex::new(store, INDEX_CAPACITY, INDEX_EXPIRY))
+/// How stores are opened.
+struct Opening<'a> {
+    retention: &'a Retention,
+    writers: Writers,
+    is_known: bool,
 }
 
-/// Small blobs stay at hand, and the empty blob is always there.
-fn content_addressed(store: Arc<dyn BlobStore>) -> Arc<dyn BlobStore> {
-    let store = Arc::new(MemoryTier::new(
-        store,
-        MEMORY_TIER_BYTES,
-        MEMORY_TIER_MAX_BLOB_BYTES,
-    ));
-    Arc::new(EmptyBlobStore::new(store))
+impl Opening<'_> {
+    /// A store that this process alone writes to need not be asked about what is absent. What is there is read
+    /// from the store, unless it is known already.
+    fn place(
+        &self,
+        kind: Kind,
+        objects: &Arc<dyn ListedBlobStore>,
+        store: Arc<dyn BlobStore>,
+    ) -> Place {
+        let listing = || match self.is_known {
+            true => stream::iter(self.retention.digests(kind)).map(Ok).boxed(),
+            false => objects.list(),
+        };
+        let index = || {
+            Arc::new(AbsenceIndex::new(
+                Arc::clone(&store),
+                listing(),
+                ABSENCE_CAPACITY,
+            ))
+        };
+        let absence = (self.writers == Writers::This).then(index);
+        Place {
+            objects: Arc::clone(objects),
+            store: match &absence {
+                Some(index) => Arc::clone(index) as _,
+                None => store,
+            },
+            absence,
+        }
+    }
+}
+
+/// Values that are read now and then, and asked for each time that they are used.
+fn keyed_place(objects: &Arc<dyn ListedBlobStore>) -> Place {
+    let store = ExistenceIndex::new(Arc::clone(objects) as _, INDEX_CAPACITY, INDEX_EXPIRY);
+    Place {
+        store: Arc::new(store),
+        objects: Arc::clone(objects),
+        absence: None,
+    }
+}
+
+/// The directory that a URL names, if it names one of this machine.
+pub(crate) fn directory_of(url: &str) -> Option<PathBuf> {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt as _;
+    let mut encoded = url.strip_prefix("file://")?.bytes();
+    let mut bytes = Vec::new();
+    while let Some(byte) = encoded.next() {
+        let digits = match byte {
+            b'%' => [encoded.next()?, encoded.next()?],
+            _ => {
+                bytes.push(byte);
+                continue;
+            }
+        };
+        let digits = std::str::from_utf8(&digits).ok()?.to_owned();
+        bytes.push(u8::from_str_radix(&digits, 16).ok()?);
+    }
+    Some(PathBuf::from(OsString::from_vec(bytes)))
 }
 
 /// The URL of a directory, which must be absolute.
@@ -170,7 +246,8 @@ mod tests {
 
     use async_trait::async_trait;
     use bytes::Bytes;
-    use regatta_cas::{BlobRange, BlobStream, MemoryBlobStore, conformance, put_bytes};
+    use regatta_cas::{BlobRange, BlobStream, MemoryBlobStore, StoreError, put_bytes};
+    use regatta_model::Digest;
     use tokio::time::Instant;
 
     use super::*;
@@ -236,9 +313,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_asks_for_a_blob_again_and_again_keeps_it_alive() {
         let below = ForgettingStore::new(INDEX_EXPIRY * 2);
-        let store = content_addressed(known(below.clone()));
-        let asked = put_bytes(store.as_ref(), Bytes::from_static(b"asked")).await;
-        let left = put_bytes(store.as_ref(), Bytes::from_static(b"left")).await;
+        let known = ExistenceIndex::new(below.clone(), INDEX_CAPACITY, INDEX_EXPIRY);
+        let memory = MemoryTier::new(Arc::new(known), MEMORY_TIER_BYTES, 1 << 10);
+        let store = EmptyBlobStore::new(Arc::new(memory));
+        let asked = put_bytes(&store, Bytes::from_static(b"asked")).await;
+        let left = put_bytes(&store, Bytes::from_static(b"left")).await;
         let (asked, left) = (asked.unwrap(), left.unwrap());
         for _ in 0..200 {
             tokio::time::advance(INDEX_EXPIRY / 20).await;
@@ -249,26 +328,10 @@ mod tests {
         assert_eq!(store.find_missing(&[left]).await.unwrap(), [left]);
     }
 
-    #[tokio::test]
-    async fn what_is_packed_conforms() {
-        let storage = Storage::open("memory://", Writers::Many, SmallBlobs::Packed).unwrap();
-        conformance::check_content_addressed(storage.blobs).await;
-        conformance::check_keyed(storage.results).await;
-    }
-
-    #[test]
-    fn small_blobs_are_packed_in_buckets_alone() {
-        for (url, expected) in [
-            ("file:///var/lib/regatta", SmallBlobs::Apart),
-            ("s3://bucket/prefix", SmallBlobs::Packed),
-            ("memory://", SmallBlobs::Packed),
-        ] {
-            assert_eq!(SmallBlobs::below(url), expected, "{url}");
-        }
-    }
-
     #[test]
     fn directories_become_urls() {
         assert_eq!(url_of(Path::new("/a b/c%")), "file:///a%20b/c%25");
+        assert_eq!(directory_of("file:///a%20b/c%25"), Some("/a b/c%".into()));
+        assert_eq!(directory_of("s3://bucket/p"), None);
     }
 }

@@ -47,6 +47,8 @@ pub struct JobEvidence {
     pub image: String,
     /// What it made, by path.
     pub artefacts: BTreeMap<String, Digest>,
+    /// Those of them that are directories, by their `Tree`.
+    pub trees: BTreeSet<Digest>,
 }
 
 /// How the tests of a suite ended.

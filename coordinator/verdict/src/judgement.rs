@@ -22,6 +22,29 @@ pub struct Judgement {
 }
 
 impl Judgement {
+    /// What the builds made that it names, in order.
+    #[must_use]
+    pub fn artefacts(&self) -> Vec<Digest> {
+        let jobs = self
+            .runs
+            .iter()
+            .flat_map(|(_, evidence)| evidence.jobs.values());
+        let artefacts = jobs.flat_map(|job| job.artefacts.values().copied());
+        let artefacts: BTreeSet<Digest> = artefacts.collect();
+        artefacts.into_iter().collect()
+    }
+
+    /// Those of them that are directories, by their `Tree`, in order.
+    #[must_use]
+    pub fn trees(&self) -> Vec<Digest> {
+        let jobs = self
+            .runs
+            .iter()
+            .flat_map(|(_, evidence)| evidence.jobs.values());
+        let trees: BTreeSet<Digest> = jobs.flat_map(|job| job.trees.iter().copied()).collect();
+        trees.into_iter().collect()
+    }
+
     /// Judges a commit by the run that speaks for it, and by others that have done what it has not, each with
     /// its id.
     #[must_use]

@@ -28,6 +28,8 @@ pub struct AbsenceIndex {
 #[derive(Debug)]
 struct Seen {
     fingerprints: HashSet<u64>,
+    /// Those that are to replace them, while they are collected.
+    renewed: Option<HashSet<u64>>,
     capacity: usize,
     extent: Extent,
 }
@@ -55,11 +57,37 @@ impl AbsenceIndex {
     ) -> Self {
         let seen = Arc::new(Mutex::new(Seen {
             fingerprints: HashSet::new(),
+            renewed: None,
             capacity,
             extent: Extent::Some,
         }));
         tokio::spawn(read_listing(Arc::downgrade(&seen), listing));
         Self { store, seen }
+    }
+
+    /// Notes that a blob is there which was not put through the index.
+    pub fn note(&self, digest: &Digest) {
+        lock(&self.seen).note(digest);
+    }
+
+    /// Begins to forget the blobs that the store had and has no more: those that are noted or put from now on
+    /// will still be known after [`AbsenceIndex::end_renewal`].
+    pub fn begin_renewal(&self) {
+        lock(&self.seen).renewed = Some(HashSet::new());
+    }
+
+    /// Forgets all blobs but these, which are all that the store had at some moment after the renewal began,
+    /// and those that came since it began.
+    pub fn end_renewal(&self, present: &[Digest]) {
+        let mut seen = lock(&self.seen);
+        let Some(mut renewed) = seen.renewed.take() else {
+            return;
+        };
+        renewed.extend(present.iter().map(fingerprint));
+        if renewed.len() <= seen.capacity {
+            seen.fingerprints = renewed;
+            seen.extent = Extent::All;
+        }
     }
 
     /// Those of `digests` that may be there, or `None` if nothing is known.
@@ -103,6 +131,12 @@ fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
 
 impl Seen {
     fn note(&mut self, digest: &Digest) {
+        let capacity = self.capacity;
+        if let Some(renewed) = &mut self.renewed
+            && renewed.len() <= capacity
+        {
+            renewed.insert(fingerprint(digest));
+        }
         if self.extent == Extent::Unknown {
             return;
         }

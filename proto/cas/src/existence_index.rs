@@ -48,6 +48,12 @@ impl ExistenceIndex {
         }
     }
 
+    /// Takes some blobs for present from now on, as many as fit, as if the store had just said so.
+    pub fn remember(&self, present: impl IntoIterator<Item = Digest>) {
+        let forgotten = self.known().forgotten;
+        self.learn(present.into_iter().take(self.capacity), forgotten);
+    }
+
     fn known(&self) -> MutexGuard<'_, Known> {
         lock(&self.known)
     }

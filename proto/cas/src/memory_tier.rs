@@ -16,7 +16,8 @@ use crate::{BlobRange, BlobStore, BlobStream, SpooledBlob, StoreError, stream_of
 /// What an entry costs besides its bytes, roughly, in bytes: so that a million tiny blobs are counted too.
 const ENTRY_OVERHEAD_BYTES: u64 = 200;
 
-/// Keeps small blobs of a content-addressed store in memory, the least recently used ones going first.
+/// Keeps small blobs of a content-addressed store in memory, the least recently used ones going first. Tiers
+/// in front of several views of one store may share their memory.
 ///
 /// Presence is never answered from here, so that the store below learns of every use. Concurrent readers
 /// of one absent blob cause one read below.
@@ -25,7 +26,7 @@ pub struct MemoryTier {
     max_blob_bytes: u64,
     shelf: Arc<Shelf>,
     /// `None` for a blob that turned out too large to keep.
-    fetches: SingleFlight<Digest, Option<Bytes>>,
+    fetches: Arc<SingleFlight<Digest, Option<Bytes>>>,
 }
 
 struct Shelf {
@@ -45,8 +46,24 @@ impl MemoryTier {
             store,
             max_blob_bytes,
             shelf: Arc::new(shelf),
-            fetches: SingleFlight::new(),
+            fetches: Arc::new(SingleFlight::new()),
         }
+    }
+
+    /// The same memory in front of another view of the same blobs.
+    #[must_use]
+    pub fn above(&self, store: Arc<dyn BlobStore>) -> Self {
+        Self {
+            store,
+            max_blob_bytes: self.max_blob_bytes,
+            shelf: Arc::clone(&self.shelf),
+            fetches: Arc::clone(&self.fetches),
+        }
+    }
+
+    /// Forgets a blob that is gone from the store.
+    pub fn forget(&self, digest: &Digest) {
+        self.shelf.blobs().remove(digest);
     }
 
     async fn fetch(&self, digest: Digest) -> Result<Option<Bytes>, StoreError> {
@@ -137,7 +154,7 @@ impl BlobStore for MemoryTier {
     }
 
     async fn delete(&self, digest: &Digest) -> Result<(), StoreError> {
-        self.shelf.blobs().remove(digest);
+        self.forget(digest);
         self.store.delete(digest).await
     }
 }
@@ -177,6 +194,20 @@ mod tests {
             read_all(&tier, &digest, 100).await.unwrap();
             assert_eq!(tier.find_missing(&[digest]).await.unwrap(), [digest]);
         }
+    }
+
+    #[tokio::test]
+    async fn tiers_that_share_their_memory_forget_together() {
+        let (below, tier) = stack(1 << 20);
+        let other = tier.above(below.clone());
+        let shared = put_bytes(&tier, Bytes::from_static(b"shared"))
+            .await
+            .unwrap();
+        below.delete(&shared).await.unwrap();
+        read_all(&other, &shared, 100).await.unwrap();
+        tier.forget(&shared);
+        let gone = read_all(&other, &shared, 100).await;
+        assert!(matches!(gone, Err(StoreError::NotFound { .. })));
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use regatta_model::{ImageReference, TenantId};
 
+use super::cas::CacheOptions;
 use crate::ledger_reference::LedgerReference;
 
 /// Options of `regatta up`.
@@ -22,6 +23,9 @@ pub struct UpOptions {
     /// What the agent works with.
     #[command(flatten)]
     pub work: WorkOptions,
+    /// How much is stored.
+    #[command(flatten)]
+    pub cache: CacheOptions,
     /// Where everything is kept; by default below the user's state directory
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
@@ -79,6 +83,9 @@ pub struct CoordinatorOptions {
     /// executes anything; a run may ask for another share
     #[arg(long, default_value_t = 1.0, value_name = "PERCENT", value_parser = super::work::parse_percent)]
     pub audit_hits: f64,
+    /// How much is stored.
+    #[command(flatten)]
+    pub cache: CacheOptions,
     /// Where everything is kept; by default below the user's state directory
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
@@ -196,7 +203,7 @@ fn parse_label(text: &str) -> Result<(String, String), String> {
     }
 }
 
-fn parse_some_size(text: &str) -> Result<u64, String> {
+pub(super) fn parse_some_size(text: &str) -> Result<u64, String> {
     match crate::config::parse_size(text) {
         Ok(0) => Err("it must be more than nothing, such as 1GiB".to_owned()),
         Ok(size) => Ok(size),

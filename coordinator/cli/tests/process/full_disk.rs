@@ -1,4 +1,4 @@
-//! A coordinator whose disk is full.
+//! A coordinator and an agent whose disks are full.
 
 use super::fleet::Fleet;
 use super::program::{Ended, Running, wait_until, write};
@@ -41,5 +41,28 @@ fn a_coordinator_without_room_ends_its_runs_says_so_and_recovers() {
     assert!(listed.stdout.contains("UNKNOWN"), "{listed:#?}");
     drop(disk);
     fleet.kill_coordinator();
+    fleet.stop();
+}
+
+#[test]
+fn an_agent_without_room_takes_nothing_new_and_comes_back() {
+    let mut disk = None;
+    let mut fleet = Fleet::coordinator();
+    let options = ["--minimum-free", "8MiB", "--cache-quota", "4MiB"];
+    let agent = fleet.add_prepared_agent(&options, |state| {
+        disk = Some(SmallDisk::mount(state));
+    });
+    let disk = disk.expect("it was mounted");
+    let state = |fleet: &Fleet| fleet.agent(&agent).expect("it is known")["state"].clone();
+    Ended::of(fleet.command().args(["exec", "--", "true"])).expect_code(0);
+    disk.fill();
+    wait_until("it says why it takes nothing", || {
+        let said = state(&fleet);
+        said.as_str().is_some_and(|said| said.contains("disk full"))
+    });
+    disk.make_room();
+    wait_until("it takes work again", || state(&fleet) == "ready");
+    Ended::of(fleet.command().args(["exec", "--", "echo", "again"])).expect_code(0);
+    drop(disk);
     fleet.stop();
 }

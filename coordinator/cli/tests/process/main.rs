@@ -15,6 +15,7 @@ mod audit;
 mod bad_input;
 #[cfg(feature = "garage-tests")]
 mod bucket;
+mod cache_limits;
 mod crashes;
 #[path = "../docker/faults.rs"]
 mod faults;

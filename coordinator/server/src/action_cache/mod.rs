@@ -7,9 +7,10 @@ mod service;
 mod tree_closure;
 mod tree_reader;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use prost::Message as _;
 use regatta_cas::{BlobStore, StoreError, read_all, stream_of};
@@ -17,7 +18,7 @@ use regatta_model::{Digest, PlantedBug, TenantId};
 use regatta_wire::reapi::ActionResult;
 
 use crate::action_plan::PlanDefaults;
-use crate::cas::find_missing;
+use crate::cas::{TenantViews, find_missing};
 use crate::recently_used::RecentlyUsed;
 use crate::status;
 
@@ -27,6 +28,7 @@ use entry::{MAX_ENTRY_SIZE_BYTES, key_of, open_entry, seal_entry};
 pub(crate) use inlining::{InlineRequest, inline_outputs};
 pub(crate) use service::{ActionCacheService, tenant_of};
 pub use tree_closure::InvalidTreeError;
+use tree_closure::TreeError;
 
 /// How much memory the results that were used last may take, in bytes.
 const REMEMBERED_BYTES: usize = 8 << 20;
@@ -39,8 +41,8 @@ const CONCURRENT_READS: usize = 32;
 /// the coordinator's configuration adds to its actions.
 #[derive(Debug)]
 pub struct ActionCache {
-    entries: Arc<dyn BlobStore>,
-    blobs: Arc<dyn BlobStore>,
+    entries: TenantViews<dyn BlobStore>,
+    blobs: TenantViews<dyn BlobStore>,
     defaults: PlanDefaults,
     remembered: Mutex<RecentlyUsed<Digest, Arc<Remembered>>>,
 }
@@ -83,13 +85,13 @@ impl ActionCache {
     /// ran under other `defaults` are not found.
     #[must_use]
     pub fn new(
-        entries: Arc<dyn BlobStore>,
-        blobs: Arc<dyn BlobStore>,
+        entries: impl Into<TenantViews<dyn BlobStore>>,
+        blobs: impl Into<TenantViews<dyn BlobStore>>,
         defaults: PlanDefaults,
     ) -> Self {
         Self {
-            entries,
-            blobs,
+            entries: entries.into(),
+            blobs: blobs.into(),
             defaults,
             remembered: Mutex::new(RecentlyUsed::new(REMEMBERED_BYTES)),
         }
@@ -124,12 +126,16 @@ impl ActionCache {
             .iter()
             .map(|action| key_of(tenant, &unsaid, action))
             .collect();
-        let found: Vec<Option<Arc<Remembered>>> = stream::iter(keys.clone())
-            .map(|key| async move { self.load(&key).await })
+        let stores = self.stores_of(tenant);
+        let stores = &stores;
+        let mut found: Vec<Option<Arc<Remembered>>> = stream::iter(keys.clone())
+            .map(|key| async move { self.load(stores, &key).await })
             .buffered(CONCURRENT_READS)
             .try_collect()
             .await?;
-        let missing = self.missing_of(&found).await?;
+        // Entries are used before what they name, so that they go before it.
+        self.use_entries(stores, &keys, &mut found).await?;
+        let missing = stores.missing_of(&found).await?;
         let mut results = Vec::with_capacity(keys.len());
         for (key, found) in keys.iter().zip(found) {
             results.push(match found {
@@ -140,7 +146,7 @@ impl ActionCache {
                             .iter()
                             .any(|digest| missing.contains(digest)) =>
                 {
-                    self.remove_key(key).await;
+                    self.remove_key(stores, key).await;
                     None
                 }
                 Some(entry) => Some(Arc::clone(&entry.result)),
@@ -166,13 +172,16 @@ impl ActionCache {
         action: &Digest,
         result: ActionResult,
     ) -> Result<(), PutResultError> {
-        let references = self.references_of(&result).await?;
+        let stores = self.stores_of(tenant);
+        let references = stores.references_of(&result).await?;
         let key = self.key(tenant, action);
         let sealed =
             seal_entry(&result).map_err(|size_bytes| PutResultError::TooLarge { size_bytes })?;
-        self.entries.put(&key, stream_of(sealed)).await?;
+        stores.entries.put(&key, stream_of(sealed)).await?;
         // An entry whose trees are not there yet is looked at again when it is asked for.
         if let Some(references) = references {
+            // After the entry, which is to go before them. What is missing is found out when it is asked for.
+            find_missing(stores.blobs.as_ref(), &references).await?;
             self.remember(key, result, references);
         }
         Ok(())
@@ -185,29 +194,83 @@ impl ActionCache {
     pub async fn remove(&self, tenant: &TenantId, action: &Digest) -> Result<(), StoreError> {
         let key = self.key(tenant, action);
         self.lock().remove(&key);
-        self.entries.delete(&key).await
+        self.entries.of(tenant).delete(&key).await
+    }
+
+    /// Has everything that a result refers to stay for a while longer.
+    ///
+    /// # Errors
+    /// Those of [`BlobStore::find_missing`]; what cannot be looked at is passed over.
+    pub(crate) async fn renew(
+        &self,
+        tenant: &TenantId,
+        result: &ActionResult,
+    ) -> Result<(), StoreError> {
+        let stores = self.stores_of(tenant);
+        match stores.references_of(result).await {
+            Ok(references) => {
+                find_missing(stores.blobs.as_ref(), &references.unwrap_or_default()).await?;
+                Ok(())
+            }
+            Err(ClosureError::Store(error)) => Err(error),
+            Err(ClosureError::Invalid(_)) => Ok(()),
+        }
+    }
+
+    fn stores_of(&self, tenant: &TenantId) -> Stores {
+        Stores {
+            entries: self.entries.of(tenant),
+            blobs: self.blobs.of(tenant),
+        }
+    }
+
+    /// Counts a use of entries that are served, and drops those that are gone from the store: they are only
+    /// remembered.
+    async fn use_entries(
+        &self,
+        stores: &Stores,
+        keys: &[Digest],
+        found: &mut [Option<Arc<Remembered>>],
+    ) -> Result<(), StoreError> {
+        let pairs = keys.iter().zip(&*found);
+        let used = pairs.filter(|(_, entry)| entry.is_some());
+        let used: BTreeSet<Digest> = used.map(|(key, _)| *key).collect();
+        let used: Vec<Digest> = used.into_iter().collect();
+        let gone = find_missing(stores.entries.as_ref(), &used).await?;
+        let gone: HashSet<Digest> = gone.into_iter().collect();
+        for (key, entry) in keys.iter().zip(found) {
+            if gone.contains(key) {
+                self.lock().remove(key);
+                *entry = None;
+            }
+        }
+        Ok(())
     }
 
     fn key(&self, tenant: &TenantId, action: &Digest) -> Digest {
         key_of(tenant, &self.defaults.fingerprint(tenant), action)
     }
 
-    async fn load(&self, key: &Digest) -> Result<Option<Arc<Remembered>>, StoreError> {
+    async fn load(
+        &self,
+        stores: &Stores,
+        key: &Digest,
+    ) -> Result<Option<Arc<Remembered>>, StoreError> {
         let remembered = self.lock().get(key).map(Arc::clone);
         if remembered.is_some() {
             return Ok(remembered);
         }
-        let sealed = match read_all(self.entries.as_ref(), key, MAX_ENTRY_SIZE_BYTES).await {
+        let sealed = match read_all(stores.entries.as_ref(), key, MAX_ENTRY_SIZE_BYTES).await {
             Ok(sealed) => sealed,
             Err(StoreError::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(error),
         };
         let Some(result) = open_entry(&sealed) else {
             tracing::error!(%key, "an action result is damaged; it is forgotten");
-            self.remove_key(key).await;
+            self.remove_key(stores, key).await;
             return Ok(None);
         };
-        let references = match self.references_of(&result).await {
+        let references = match stores.references_of(&result).await {
             Ok(references) => references,
             Err(ClosureError::Store(error)) => return Err(error),
             Err(ClosureError::Invalid(error)) => {
@@ -219,19 +282,10 @@ impl ActionCache {
         match references {
             Some(references) => Ok(Some(self.remember(*key, result, references))),
             None => {
-                self.remove_key(key).await;
+                self.remove_key(stores, key).await;
                 Ok(None)
             }
         }
-    }
-
-    /// Everything that a result refers to; `None` if that is not there.
-    async fn references_of(
-        &self,
-        result: &ActionResult,
-    ) -> Result<Option<Vec<Digest>>, ClosureError> {
-        let direct = References::of(result).map_err(ClosureError::Invalid)?;
-        direct.with_trees(self.blobs.as_ref()).await
     }
 
     fn remember(
@@ -249,6 +303,87 @@ impl ActionCache {
         entry
     }
 
+    /// Removes an entry that cannot be served; if that fails it is found out again next time.
+    async fn remove_key(&self, stores: &Stores, key: &Digest) {
+        self.lock().remove(key);
+        if let Err(error) = stores.entries.delete(key).await {
+            tracing::warn!(%key, %error, "could not remove an action result");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, RecentlyUsed<Digest, Arc<Remembered>>> {
+        self.remembered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An entry as it is stored.
+#[cfg(test)]
+pub(crate) fn seal_for_tests(result: &ActionResult) -> Bytes {
+    seal_entry(result).unwrap()
+}
+
+/// What is wrong with a stored entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum EntryFault {
+    /// It is no entry, or what it names is no tree.
+    Damaged,
+    /// What it names is not there.
+    Incomplete,
+}
+
+/// What is wrong with an entry that is stored like this, if anything.
+pub(crate) async fn fault_of(
+    sealed: &Bytes,
+    blobs: &dyn BlobStore,
+) -> Result<Option<EntryFault>, StoreError> {
+    let Some(result) = open_entry(sealed) else {
+        return Ok(Some(EntryFault::Damaged));
+    };
+    let references = match References::of(&result) {
+        Ok(direct) => direct.with_trees(blobs).await,
+        Err(error) => Err(ClosureError::Invalid(error)),
+    };
+    match references {
+        Ok(None) => Ok(Some(EntryFault::Incomplete)),
+        Ok(Some(references)) => {
+            let missing = find_missing(blobs, &references).await?;
+            Ok((!missing.is_empty()).then_some(EntryFault::Incomplete))
+        }
+        Err(ClosureError::Invalid(_)) => Ok(Some(EntryFault::Damaged)),
+        Err(ClosureError::Store(error)) => Err(error),
+    }
+}
+
+/// The files of a stored `Tree`, or why they are not known, for people.
+pub(crate) async fn files_of(
+    blobs: &dyn BlobStore,
+    tree: &Digest,
+) -> Result<HashSet<Digest>, String> {
+    let files = tree_closure::files_of_tree(blobs, tree, None).await;
+    files.map_err(|error| match error {
+        TreeError::Store(error) => status::with_sources(&error),
+        TreeError::Invalid(error) => status::with_sources(&error),
+    })
+}
+
+/// The stores as a tenant uses them.
+struct Stores {
+    entries: Arc<dyn BlobStore>,
+    blobs: Arc<dyn BlobStore>,
+}
+
+impl Stores {
+    /// Everything that a result refers to; `None` if that is not there.
+    async fn references_of(
+        &self,
+        result: &ActionResult,
+    ) -> Result<Option<Vec<Digest>>, ClosureError> {
+        let direct = References::of(result).map_err(ClosureError::Invalid)?;
+        direct.with_trees(self.blobs.as_ref()).await
+    }
+
     async fn missing_of(
         &self,
         found: &[Option<Arc<Remembered>>],
@@ -263,20 +398,6 @@ impl ActionCache {
             .await?
             .into_iter()
             .collect())
-    }
-
-    /// Removes an entry that cannot be served; if that fails it is found out again next time.
-    async fn remove_key(&self, key: &Digest) {
-        self.lock().remove(key);
-        if let Err(error) = self.entries.delete(key).await {
-            tracing::warn!(%key, %error, "could not remove an action result");
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, RecentlyUsed<Digest, Arc<Remembered>>> {
-        self.remembered
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

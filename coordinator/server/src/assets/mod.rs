@@ -13,4 +13,4 @@ mod service;
 mod store;
 
 pub(crate) use service::{FetchService, PushService};
-pub(crate) use store::AssetStore;
+pub(crate) use store::{AssetStore, is_asset};

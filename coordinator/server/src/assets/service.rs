@@ -38,8 +38,7 @@ impl FetchService {
         let oldest = time_of(oldest.as_ref(), "oldest_content_accepted")?;
         let now = Timestamp::from(SystemTime::now());
         for uri in named.uris {
-            let key = named.scope.key_of(&uri);
-            let found = self.assets.get(&key, named.scope.kind, now, oldest).await;
+            let found = self.assets.get(&named.scope, &uri, now, oldest).await;
             if let Some(found) = found.map_err(|error| status::of_read(&error))? {
                 return Ok((uri, found));
             }
@@ -66,7 +65,7 @@ impl PushService {
         let named = naming.check()?;
         let pushed = content.check(Timestamp::from(SystemTime::now()))?;
         for uri in &named.uris {
-            let put = self.assets.put(&named.scope.key_of(uri), &pushed).await;
+            let put = self.assets.put(&named.scope, uri, &pushed).await;
             put.map_err(|error| of_put(&error))?;
         }
         Ok(())

@@ -9,8 +9,8 @@ use regatta_model::{Digest, Timestamp};
 use regatta_wire::convert::{timestamp_from_wire, timestamp_to_wire};
 use regatta_wire::reapi;
 
-use super::key::AssetKind;
-use crate::cas::{DirectoryError, InputTreeError, InputTrees, find_missing};
+use super::key::{AssetKind, AssetScope};
+use crate::cas::{DirectoryError, InputTreeError, InputTrees, TenantViews, find_missing};
 use crate::sealed::{MAX_SEALED_SIZE_BYTES, seal, unseal};
 
 /// What a URI leads to.
@@ -43,16 +43,16 @@ pub(super) enum PutAssetError {
 /// A keyed store of assets, each given out only while everything it refers to is there.
 #[derive(Debug)]
 pub(crate) struct AssetStore {
-    entries: Arc<dyn BlobStore>,
-    blobs: Arc<dyn BlobStore>,
+    entries: TenantViews<dyn BlobStore>,
+    blobs: TenantViews<dyn BlobStore>,
     trees: Arc<InputTrees>,
 }
 
 impl AssetStore {
     /// Keeps assets in `entries`, a keyed store; they refer to `blobs`, whose trees `trees` knows.
     pub(crate) fn new(
-        entries: Arc<dyn BlobStore>,
-        blobs: Arc<dyn BlobStore>,
+        entries: TenantViews<dyn BlobStore>,
+        blobs: TenantViews<dyn BlobStore>,
         trees: Arc<InputTrees>,
     ) -> Self {
         Self {
@@ -62,46 +62,58 @@ impl AssetStore {
         }
     }
 
-    pub(super) async fn put(&self, key: &Digest, asset: &Asset) -> Result<(), PutAssetError> {
+    /// Keeps an asset as that of a URI.
+    pub(super) async fn put(
+        &self,
+        scope: &AssetScope,
+        uri: &str,
+        asset: &Asset,
+    ) -> Result<(), PutAssetError> {
         let sealed = seal(&StoredAsset::from(asset).encode_to_vec())
             .map_err(|size_bytes| PutAssetError::TooLarge { size_bytes })?;
-        Ok(self.entries.put(key, stream_of(sealed)).await?)
+        let entries = self.entries.of(&scope.tenant);
+        entries.put(&scope.key_of(uri), stream_of(sealed)).await?;
+        // After the entry, which is to go before them. What is missing is found out when it is asked for.
+        self.is_whole(asset, scope).await?;
+        Ok(())
     }
 
-    /// The asset of a key, if there is one and it has not expired, was pushed late enough and is whole.
+    /// The asset of a URI, if there is one and it has not expired, was pushed late enough and is whole.
     pub(super) async fn get(
         &self,
-        key: &Digest,
-        kind: AssetKind,
+        scope: &AssetScope,
+        uri: &str,
         now: Timestamp,
         oldest: Option<Timestamp>,
     ) -> Result<Option<Asset>, StoreError> {
-        let sealed = match read_all(self.entries.as_ref(), key, MAX_SEALED_SIZE_BYTES).await {
+        let (entries, key) = (self.entries.of(&scope.tenant), scope.key_of(uri));
+        let sealed = match read_all(entries.as_ref(), &key, MAX_SEALED_SIZE_BYTES).await {
             Ok(sealed) => sealed,
             Err(StoreError::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(error),
         };
         let Some(asset) = open(&sealed) else {
             tracing::error!(%key, "an asset is damaged; it is forgotten");
-            self.entries.delete(key).await?;
+            entries.delete(&key).await?;
             return Ok(None);
         };
         let is_expired = asset.expires.is_some_and(|expires| expires <= now);
         let is_too_old = oldest.is_some_and(|oldest| asset.pushed < oldest);
-        if is_expired || is_too_old || !self.is_whole(&asset, kind).await? {
+        if is_expired || is_too_old || !self.is_whole(&asset, scope).await? {
             return Ok(None);
         }
         Ok(Some(asset))
     }
 
-    async fn is_whole(&self, asset: &Asset, kind: AssetKind) -> Result<bool, StoreError> {
+    async fn is_whole(&self, asset: &Asset, scope: &AssetScope) -> Result<bool, StoreError> {
         let mut blobs = asset.blobs.clone();
         let mut directories = asset.directories.clone();
-        match kind {
+        match scope.kind {
             AssetKind::Blob => blobs.push(asset.digest),
             AssetKind::Directory => directories.push(asset.digest),
         }
-        if !find_missing(self.blobs.as_ref(), &blobs).await?.is_empty() {
+        let store = self.blobs.of(&scope.tenant);
+        if !find_missing(store.as_ref(), &blobs).await?.is_empty() {
             return Ok(false);
         }
         for directory in directories {
@@ -158,6 +170,11 @@ impl From<&Asset> for StoredAsset {
             expires: asset.expires.map(timestamp_to_wire),
         }
     }
+}
+
+/// Whether a value is an asset.
+pub(crate) fn is_asset(sealed: &Bytes) -> bool {
+    open(sealed).is_some()
 }
 
 fn open(sealed: &Bytes) -> Option<Asset> {

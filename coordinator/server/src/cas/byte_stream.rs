@@ -6,7 +6,6 @@ use futures::stream;
 use regatta_cas::{
     BlobRange, BlobStore, BlobStream, StoreError, compressed_body, largest_compressed, stream_of,
 };
-use regatta_model::Digest;
 use regatta_wire::bytestream;
 use regatta_wire::bytestream::byte_stream_server::{ByteStream, ByteStreamServer};
 use regatta_wire::resource_name::{
@@ -14,9 +13,11 @@ use regatta_wire::resource_name::{
 };
 use tonic::{Request, Response, Status, Streaming};
 
+use super::TenantViews;
 use super::compression::CompressedBlobs;
 use super::uncopied_reads::{ReadBytes, UncopiedReads};
 use super::uploads::{UploadError, UploadRegistry, UploadWriter};
+use crate::retention::Retention;
 use crate::status::{self, Failure};
 
 const RESOURCE_NAME: &str = "resource_name";
@@ -24,7 +25,8 @@ const RESOURCE_NAME: &str = "resource_name";
 /// Streams blobs into and out of a store. See [`ByteStreamService::into_server`].
 #[derive(Debug, Clone)]
 pub(crate) struct ByteStreamService {
-    blobs: Arc<dyn BlobStore>,
+    blobs: TenantViews<dyn BlobStore>,
+    room: Arc<Retention>,
     compressed: CompressedBlobs,
     uploads: Arc<UploadRegistry>,
 }
@@ -32,12 +34,14 @@ pub(crate) struct ByteStreamService {
 impl ByteStreamService {
     /// Serves `blobs`; what has arrived of uploads is kept in `uploads`.
     pub(crate) fn new(
-        blobs: Arc<dyn BlobStore>,
+        blobs: TenantViews<dyn BlobStore>,
+        room: Arc<Retention>,
         compressed: CompressedBlobs,
         uploads: Arc<UploadRegistry>,
     ) -> Self {
         Self {
             blobs,
+            room,
             compressed,
             uploads,
         }
@@ -48,8 +52,9 @@ impl ByteStreamService {
         UncopiedReads::new(ByteStreamServer::new(self).max_decoding_message_size(limit_bytes))
     }
 
-    async fn is_present(&self, digest: &Digest) -> Result<bool, Failure> {
-        let missing = self.blobs.find_missing(std::slice::from_ref(digest)).await;
+    async fn is_present(&self, resource: &WriteResource) -> Result<bool, Failure> {
+        let blobs = self.blobs.of(resource.instance());
+        let missing = blobs.find_missing(&[resource.digest()]).await;
         Ok(missing.map_err(|error| status::of_read(&error))?.is_empty())
     }
 
@@ -68,10 +73,10 @@ impl ByteStreamService {
     }
 
     async fn put(&self, resource: &WriteResource, body: BlobStream) -> Result<(), StoreError> {
-        let digest = resource.digest();
+        let (blobs, digest) = (self.blobs.of(resource.instance()), resource.digest());
         match is_compressed(resource.compressor()) {
-            true => self.compressed.put(&digest, body).await,
-            false => self.blobs.put(&digest, body).await,
+            true => self.compressed.put(blobs.as_ref(), &digest, body).await,
+            false => blobs.put(&digest, body).await,
         }
     }
 
@@ -83,6 +88,9 @@ impl ByteStreamService {
         first: bytestream::WriteRequest,
         mut rest: Streaming<bytestream::WriteRequest>,
     ) -> Result<u64, Failure> {
+        // Before any of it takes up what room there is.
+        let room = self.room.check_room();
+        room.map_err(|error| status::of_write(&error))?;
         let name = first.resource_name.clone();
         let offset = offset_of(first.write_offset, "write_offset")?;
         let is_hashed = !is_compressed(resource.compressor());
@@ -126,9 +134,13 @@ impl ByteStreamService {
             return Err(status::invalid_argument("finish_write", description));
         }
         let blob = writer.seal().map_err(of_upload)?;
+        let blobs = self.blobs.of(resource.instance());
         let stored = match is_compressed {
-            true => async { self.compressed.put(&digest, blob.body()?).await }.await,
-            false => self.blobs.put_spooled(&digest, &blob).await,
+            true => {
+                let blobs = blobs.as_ref();
+                async { self.compressed.put(blobs, &digest, blob.body()?).await }.await
+            }
+            false => blobs.put_spooled(&digest, &blob).await,
         };
         match stored {
             Ok(()) => {
@@ -293,8 +305,8 @@ impl ByteStream for ByteStreamService {
             let description = "must be 0 for a compressed blob, which can be read to its end only";
             return Err(status::invalid_argument("read_limit", description).into());
         }
-        let body = self
-            .blobs
+        let blobs = self.blobs.of(resource.instance());
+        let body = blobs
             .get(&resource.digest(), BlobRange { offset, length })
             .await
             .map_err(|error| status::of_read(&error))?;
@@ -318,7 +330,7 @@ impl ByteStream for ByteStreamService {
         let first = first.map_err(|status| status::broken_stream(&status))?;
         let first = first.ok_or_else(nothing)?;
         let resource = write_resource(&first.resource_name)?;
-        let committed_size = if self.is_present(&resource.digest()).await? {
+        let committed_size = if self.is_present(&resource).await? {
             committed_already(&resource)
         } else if is_whole(&first, &resource) {
             to_wire_size(self.store_at_once(&resource, first).await?)
@@ -334,7 +346,7 @@ impl ByteStream for ByteStreamService {
     ) -> Result<Response<bytestream::QueryWriteStatusResponse>, Status> {
         let name = request.into_inner().resource_name;
         let resource = write_resource(&name)?;
-        let complete = self.is_present(&resource.digest()).await?;
+        let complete = self.is_present(&resource).await?;
         let committed_size = match complete {
             true => committed_already(&resource),
             false => to_wire_size(self.uploads.committed(&name)),

@@ -8,12 +8,12 @@ use regatta_cas::{
     BlobRange, BlobStore, BlobStream, ChunkMapping, ChunkedBlobStore, ChunkingParams, MAX_CHUNKS,
     StoreError, checked_body, concatenated, put_chunks,
 };
-use regatta_model::Digest;
+use regatta_model::{Digest, TenantId};
 use regatta_wire::reapi;
 use regatta_wire::reapi::chunking_function::Value as ChunkingFunction;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::find_missing;
+use super::{TenantViews, find_missing};
 use crate::status::{self, Failure};
 
 /// How blobs are cut here, and how clients are asked to cut them.
@@ -29,6 +29,14 @@ const CONCURRENT_BLOBS: usize = 4;
 /// not known is cut.
 #[derive(Debug, Clone)]
 pub(super) struct ChunkedBlobs {
+    blobs: TenantViews<dyn BlobStore>,
+    kept: TenantViews<ChunkedBlobStore>,
+    work: Arc<Semaphore>,
+}
+
+/// The same for one tenant.
+#[derive(Debug)]
+pub(super) struct ChunkedBlobsOfTenant {
     blobs: Arc<dyn BlobStore>,
     kept: Arc<ChunkedBlobStore>,
     work: Arc<Semaphore>,
@@ -36,7 +44,10 @@ pub(super) struct ChunkedBlobs {
 
 impl ChunkedBlobs {
     /// Chunks go where the blobs are: they are blobs themselves. What is made of them is `kept` below `blobs`.
-    pub(super) fn new(blobs: Arc<dyn BlobStore>, kept: Arc<ChunkedBlobStore>) -> Self {
+    pub(super) fn new(
+        blobs: TenantViews<dyn BlobStore>,
+        kept: TenantViews<ChunkedBlobStore>,
+    ) -> Self {
         Self {
             blobs,
             kept,
@@ -44,6 +55,17 @@ impl ChunkedBlobs {
         }
     }
 
+    /// As a tenant uses it.
+    pub(super) fn of(&self, tenant: &TenantId) -> ChunkedBlobsOfTenant {
+        ChunkedBlobsOfTenant {
+            blobs: self.blobs.of(tenant),
+            kept: self.kept.of(tenant),
+            work: Arc::clone(&self.work),
+        }
+    }
+}
+
+impl ChunkedBlobsOfTenant {
     /// Names the chunks of a blob, all of which are stored when this returns.
     pub(super) async fn split(
         &self,

@@ -12,22 +12,21 @@ const CONCURRENT_DECOMPRESSIONS: usize = 32;
 /// Stores what comes compressed, a bounded number at a time.
 #[derive(Debug, Clone)]
 pub(crate) struct CompressedBlobs {
-    blobs: Arc<dyn BlobStore>,
     places: Arc<Semaphore>,
 }
 
 impl CompressedBlobs {
-    /// Stores into `blobs`.
-    pub(crate) fn new(blobs: Arc<dyn BlobStore>) -> Self {
+    /// Nothing is stored yet.
+    pub(crate) fn new() -> Self {
         Self {
-            blobs,
             places: Arc::new(Semaphore::new(CONCURRENT_DECOMPRESSIONS)),
         }
     }
 
-    /// Stores the blob that `compressed` becomes, once it has turned out to be the right one.
+    /// Stores the blob that `compressed` becomes in `blobs`, once it has turned out to be the right one.
     pub(crate) async fn put(
         &self,
+        blobs: &dyn BlobStore,
         digest: &Digest,
         compressed: BlobStream,
     ) -> Result<(), StoreError> {
@@ -35,7 +34,7 @@ impl CompressedBlobs {
         let _place = place.map_err(|_| StoreError::Unavailable {
             detail: "the server is stopping".to_owned(),
         })?;
-        self.blobs
+        blobs
             .put(digest, decompressed_body(*digest, compressed))
             .await
     }

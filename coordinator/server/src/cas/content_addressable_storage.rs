@@ -18,7 +18,8 @@ use tonic::{Request, Response, Status, Streaming};
 use super::chunking::ChunkedBlobs;
 use super::compression::CompressedBlobs;
 use super::tree_walk::TreeWalk;
-use super::{digests_of, find_missing};
+use super::{TenantViews, digests_of, find_missing};
+use crate::action_cache::tenant_of;
 use crate::status::{self, Failure};
 
 /// What gRPC peers accept as one message if nobody told them otherwise, in bytes.
@@ -35,7 +36,7 @@ const BATCHES_IN_FLIGHT_KIB: u32 = 256 << 10;
 /// Serves small blobs, batches and trees out of a store.
 #[derive(Debug, Clone)]
 pub(crate) struct ContentAddressableStorageService {
-    blobs: Arc<dyn BlobStore>,
+    blobs: TenantViews<dyn BlobStore>,
     compressed: CompressedBlobs,
     chunked: ChunkedBlobs,
     /// Has a permit for each KiB that batches may hold.
@@ -46,12 +47,12 @@ impl ContentAddressableStorageService {
     /// Serves `blobs` to every tenant alike: who knows a blob's digest may read it. What is made of chunks is
     /// kept in `chunked`, which is below them.
     pub(crate) fn new(
-        blobs: Arc<dyn BlobStore>,
-        chunked: Arc<ChunkedBlobStore>,
+        blobs: TenantViews<dyn BlobStore>,
+        chunked: TenantViews<ChunkedBlobStore>,
         compressed: CompressedBlobs,
     ) -> Self {
         Self {
-            chunked: ChunkedBlobs::new(Arc::clone(&blobs), chunked),
+            chunked: ChunkedBlobs::new(blobs.clone(), chunked),
             blobs,
             compressed,
             batches: Arc::new(Semaphore::new(BATCHES_IN_FLIGHT_KIB as usize)),
@@ -72,10 +73,11 @@ impl ContentAddressableStorageService {
 
     async fn store_one(
         &self,
+        blobs: &dyn BlobStore,
         request: reapi::batch_update_blobs_request::Request,
     ) -> reapi::batch_update_blobs_response::Response {
         let digest = request.digest.clone();
-        let status = match self.try_store(request).await {
+        let status = match self.try_store(blobs, request).await {
             Ok(()) => status::ok(),
             Err(failure) => failure.into(),
         };
@@ -87,13 +89,14 @@ impl ContentAddressableStorageService {
 
     async fn try_store(
         &self,
+        blobs: &dyn BlobStore,
         request: reapi::batch_update_blobs_request::Request,
     ) -> Result<(), Failure> {
         let digest = status::digest_field(request.digest.as_ref(), "requests.digest")?;
         let body = stream_of(request.data);
         let stored = match Compressor::try_from(request.compressor) {
-            Ok(Compressor::Identity) => self.blobs.put(&digest, body).await,
-            Ok(Compressor::Zstd) => self.compressed.put(&digest, body).await,
+            Ok(Compressor::Identity) => blobs.put(&digest, body).await,
+            Ok(Compressor::Zstd) => self.compressed.put(blobs, &digest, body).await,
             Ok(Compressor::Deflate | Compressor::Brotli) | Err(_) => {
                 let description = "is neither IDENTITY nor ZSTD; see the capabilities";
                 return Err(status::invalid_argument("requests.compressor", description));
@@ -104,10 +107,11 @@ impl ContentAddressableStorageService {
 
     async fn read_one(
         &self,
+        blobs: &dyn BlobStore,
         digest: Digest,
         may_compress: bool,
     ) -> reapi::batch_read_blobs_response::Response {
-        let read = read_all(self.blobs.as_ref(), &digest, MAX_BATCH_TOTAL_SIZE_BYTES).await;
+        let read = read_all(blobs, &digest, MAX_BATCH_TOTAL_SIZE_BYTES).await;
         let (data, status) = match read {
             Ok(data) => (data, status::ok()),
             Err(error) => (Bytes::new(), status::of_read(&error).into()),
@@ -172,7 +176,8 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
         let mut seen = HashSet::with_capacity(asked.len());
         let unique = asked.iter().filter(|digest| seen.insert(**digest));
         let unique: Vec<Digest> = unique.copied().collect();
-        let missing = find_missing(self.blobs.as_ref(), &unique)
+        let blobs = self.blobs.of(&tenant_of(&request.instance_name)?);
+        let missing = find_missing(blobs.as_ref(), &unique)
             .await
             .map_err(|error| status::of_read(&error))?;
         // They come in the order of the question, whose messages make the answer.
@@ -197,10 +202,11 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
             request.requests.iter().map(|blob| blob.data.len() as u64),
             "requests",
         )?;
+        let blobs = self.blobs.of(&tenant_of(&request.instance_name)?);
         let sizes = request.requests.iter().map(|blob| blob.data.len() as u64);
         let _room = self.room_for(sizes).await?;
         let responses = stream::iter(request.requests)
-            .map(|blob| self.store_one(blob))
+            .map(|blob| self.store_one(blobs.as_ref(), blob))
             .buffered(CONCURRENT_BLOBS)
             .collect()
             .await;
@@ -220,6 +226,7 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
         let request = request.into_inner();
         status::sha256_only(request.digest_function)?;
         let digests = digests_of(&request.digests, "digests")?;
+        let blobs = self.blobs.of(&tenant_of(&request.instance_name)?);
         let may_compress = request
             .acceptable_compressors
             .contains(&Compressor::Zstd.into());
@@ -228,7 +235,7 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
             .room_for(digests.iter().map(Digest::size_bytes))
             .await?;
         let responses = stream::iter(digests)
-            .map(|digest| self.read_one(digest, may_compress))
+            .map(|digest| self.read_one(blobs.as_ref(), digest, may_compress))
             .buffered(CONCURRENT_BLOBS)
             .collect()
             .await;
@@ -250,9 +257,10 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
         let request = request.into_inner();
         status::sha256_only(request.digest_function)?;
         let root = status::digest_field(request.root_digest.as_ref(), "root_digest")?;
+        let blobs = self.blobs.of(&tenant_of(&request.instance_name)?);
         let page_size = page_size_of(request.page_size)?;
         let skip = skip_of(&request.page_token)?;
-        let mut walk = TreeWalk::start(Arc::clone(&self.blobs), root, page_size).await?;
+        let mut walk = TreeWalk::start(blobs, root, page_size).await?;
         walk.skip(skip).await?;
         let pages = stream::unfold(Some(walk), |walk| async move {
             let mut walk = walk?;
@@ -269,7 +277,9 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
         &self,
         request: Request<reapi::SplitBlobRequest>,
     ) -> Result<Response<reapi::SplitBlobResponse>, Status> {
-        let split = self.chunked.split(request.into_inner()).await?;
+        let request = request.into_inner();
+        let chunked = self.chunked.of(&tenant_of(&request.instance_name)?);
+        let split = chunked.split(request).await?;
         Ok(Response::new(split))
     }
 
@@ -277,7 +287,9 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
         &self,
         request: Request<reapi::SpliceBlobRequest>,
     ) -> Result<Response<reapi::SpliceBlobResponse>, Status> {
-        let spliced = self.chunked.splice(request.into_inner()).await?;
+        let request = request.into_inner();
+        let chunked = self.chunked.of(&tenant_of(&request.instance_name)?);
+        let spliced = chunked.splice(request).await?;
         Ok(Response::new(spliced))
     }
 
@@ -329,10 +341,11 @@ mod tests {
     #[tokio::test]
     async fn batches_wait_for_room() {
         let blobs: Arc<dyn BlobStore> = Arc::new(MemoryBlobStore::new());
-        let compressed = CompressedBlobs::new(Arc::clone(&blobs));
+        let compressed = CompressedBlobs::new();
         let mappings = Arc::new(MemoryBlobStore::new());
         let chunked = Arc::new(ChunkedBlobStore::new(Arc::clone(&blobs), mappings));
-        let service = ContentAddressableStorageService::new(blobs, chunked, compressed);
+        let service =
+            ContentAddressableStorageService::new(blobs.into(), chunked.into(), compressed);
         let most = u64::from(BATCHES_IN_FLIGHT_KIB) * 1024;
         let room = service.room_for([most - 1024, 1].into_iter()).await;
         let mut waiting = Box::pin(service.room_for([1].into_iter()));

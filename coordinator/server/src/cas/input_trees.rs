@@ -15,9 +15,11 @@ use crate::status::MAX_MISSING_BLOBS;
 
 /// How many directories are remembered as complete, at less than 200 bytes each.
 const MAX_REMEMBERED: usize = 1 << 15;
-/// How long a directory counts as complete without another look: well below the time that a store keeps
+/// How long a directory counts as complete without another look at most: well below the time that a store keeps
 /// a blob after its last use.
 const REMEMBERED_FOR: Duration = Duration::from_secs(60);
+/// How often a tree that is needed counts as used, if nothing else is said.
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(15 * 60);
 /// How many directories are read at once.
 const CONCURRENT_READS: usize = 16;
 /// How many directories a tree may have: as many as make its walk take some seconds and some tens of MiB.
@@ -50,6 +52,8 @@ pub enum InputTreeError {
 pub struct InputTrees {
     blobs: Arc<dyn BlobStore>,
     complete: Mutex<RecentlyUsed<Digest, Instant>>,
+    renewal_interval: Duration,
+    remembered_for: Duration,
 }
 
 impl InputTrees {
@@ -59,6 +63,34 @@ impl InputTrees {
         Self {
             blobs,
             complete: Mutex::new(RecentlyUsed::new(MAX_REMEMBERED)),
+            renewal_interval: RENEWAL_INTERVAL,
+            remembered_for: REMEMBERED_FOR,
+        }
+    }
+
+    /// The same, for a store that keeps what it has for several times `interval` after its last use.
+    #[must_use]
+    pub fn renewing_every(self, interval: Duration) -> Self {
+        Self {
+            renewal_interval: interval,
+            remembered_for: REMEMBERED_FOR.min(interval),
+            ..self
+        }
+    }
+
+    /// How often what is needed for a while has to be used.
+    pub(crate) const fn renewal_interval(&self) -> Duration {
+        self.renewal_interval
+    }
+
+    /// Uses a tree now and then, for as long as this is polled: it never ends.
+    pub(crate) async fn keep(&self, root: Digest) {
+        loop {
+            tokio::time::sleep(self.renewal_interval).await;
+            // Whoever needs the tree finds out what is missing of it.
+            if let Err(error) = self.missing(root).await {
+                tracing::warn!(%error, "it is not known whether an input root is still there");
+            }
         }
     }
 
@@ -148,7 +180,7 @@ impl InputTrees {
         level.retain(|digest| {
             complete
                 .get(digest)
-                .is_none_or(|since| now.duration_since(*since) >= REMEMBERED_FOR)
+                .is_none_or(|since| now.duration_since(*since) >= self.remembered_for)
         });
     }
 
@@ -159,7 +191,7 @@ impl InputTrees {
             // One that is remembered keeps its age: this walk did not look below it.
             if complete
                 .get(&digest)
-                .is_none_or(|since| now.duration_since(*since) >= REMEMBERED_FOR)
+                .is_none_or(|since| now.duration_since(*since) >= self.remembered_for)
             {
                 complete.insert(digest, now, 1);
             }

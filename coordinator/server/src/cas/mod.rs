@@ -6,6 +6,7 @@ mod compression;
 mod content_addressable_storage;
 mod directories;
 mod input_trees;
+mod tenant_views;
 mod tree_walk;
 mod uncopied_reads;
 mod uploads;
@@ -19,6 +20,7 @@ pub(crate) use content_addressable_storage::{
 pub use directories::{DirectoryError, MAX_DIRECTORY_SIZE_BYTES};
 pub(crate) use directories::{canonical_references, read_directory};
 pub use input_trees::{InputTreeError, InputTrees};
+pub use tenant_views::TenantViews;
 pub(crate) use uploads::{UploadRegistry, UploadSettings};
 
 use regatta_cas::{BlobStore, StoreError};

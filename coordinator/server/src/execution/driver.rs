@@ -23,6 +23,8 @@ pub(super) struct Execution {
     pub(super) parts: Arc<ExecutionParts>,
     pub(super) tenant: TenantId,
     pub(super) action: Digest,
+    /// Stays as long as the action may need it.
+    pub(super) input_root: Digest,
     /// Its result may be remembered; kept until it is.
     pub(super) publication: Option<Publication>,
     pub(super) legacy: Option<LegacyOutputs>,
@@ -41,6 +43,7 @@ impl Execution {
                 format!("nothing can be leased: {error}"),
                 status::DEFAULT_RETRY_DELAY,
             )),
+            () = self.parts.inputs.keep(self.input_root) => Err(stopping()),
             () = operation.cancelled() => Err(status::cancelled("the operation was cancelled")),
             () = operation.abandoned() => {
                 Err(status::cancelled("nobody watched the operation any more"))

@@ -16,6 +16,7 @@ const MAX_MESSAGE_SIZE_BYTES: u64 = 4 << 20;
 pub(super) struct LoadedAction {
     pub(super) action: reapi::Action,
     pub(super) command: reapi::Command,
+    pub(super) input_root: Digest,
 }
 
 /// Loads an action and its command, and makes sure that its inputs are there.
@@ -47,7 +48,11 @@ pub(super) async fn load_action(
         missing.insert(0, command_digest);
     }
     match command {
-        Some(command) if missing.is_empty() => Ok(LoadedAction { action, command }),
+        Some(command) if missing.is_empty() => Ok(LoadedAction {
+            action,
+            command,
+            input_root: root,
+        }),
         Some(_) | None => Err(status::missing_blobs(&what, &missing)),
     }
 }

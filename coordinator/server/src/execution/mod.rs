@@ -19,12 +19,15 @@ use crate::action_plan::PlanDefaults;
 use crate::cas::InputTrees;
 use crate::dispatch::Dispatcher;
 use crate::operations::Operations;
+use crate::retention::Retention;
 
 /// Everything that executing an action takes.
 #[derive(Debug)]
 pub(crate) struct ExecutionParts {
     /// Where actions, commands and inputs are.
     pub(crate) blobs: Arc<dyn BlobStore>,
+    /// Knows whether there is room for what is made.
+    pub(crate) room: Arc<Retention>,
     /// Where results are looked up and kept.
     pub(crate) cache: Arc<ActionCache>,
     /// Results that are about to be kept.

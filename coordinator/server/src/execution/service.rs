@@ -101,6 +101,7 @@ impl ExecutionService {
             parts: Arc::clone(parts),
             tenant: call.tenant.clone(),
             action: call.action,
+            input_root: planned.input_root,
             publication,
             legacy: planned.legacy,
             inline: call.inline.clone(),
@@ -151,6 +152,8 @@ impl ExecutionService {
 
     async fn plan(&self, call: &Call) -> Result<Planned, Failure> {
         let parts = &self.parts;
+        let room = parts.room.check_room();
+        room.map_err(|error| status::of_write(&error))?;
         let loaded = load_action(parts.blobs.as_ref(), &parts.inputs, &call.action).await?;
         let request = ActionRequest {
             tenant: call.tenant.clone(),
@@ -171,6 +174,7 @@ impl ExecutionService {
             work,
             is_cacheable: !loaded.action.do_not_cache,
             legacy: LegacyOutputs::of(&loaded.command),
+            input_root: loaded.input_root,
         })
     }
 }
@@ -186,6 +190,7 @@ enum Started {
 /// An action that can run.
 struct Planned {
     work: Work,
+    input_root: Digest,
     /// Its result may be remembered.
     is_cacheable: bool,
     /// The client reads the older fields of the result.

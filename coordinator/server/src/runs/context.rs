@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::log::RunLog;
+use super::needed::Needed;
 use super::plan::{Plan, PlannedJob};
 use super::recorded::{Recorded, RecordedSuite};
 use super::registry::RunServices;
@@ -25,6 +26,7 @@ use super::suite::Audit;
 use super::surroundings::Surroundings;
 use super::times::Times;
 use crate::action_cache::ActionCache;
+use crate::cas::InputTrees;
 use crate::dispatch::{BatchShape, Dispatcher, TaskHandle, UnitPlan, Work};
 
 /// How often work is offered to a scheduler whose queue is full.
@@ -38,6 +40,9 @@ pub(super) struct RunContext {
     pub(super) dispatcher: Arc<Dispatcher>,
     pub(super) results: Arc<ActionCache>,
     pub(super) blobs: Arc<dyn BlobStore>,
+    pub(super) trees: Arc<InputTrees>,
+    /// What jobs left that others may need.
+    pub(super) needed: Needed,
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) log: Arc<RunLog>,
     /// Leases granted so far; after a restart, those granted since, and one if there was any before.
@@ -104,6 +109,8 @@ impl RunContext {
             dispatcher: services.dispatcher,
             results: services.results,
             blobs: services.blobs,
+            trees: services.trees,
+            needed: Needed::default(),
             ledger: services.ledger,
             log,
             leases,

@@ -22,6 +22,7 @@ use super::build::run_build;
 use super::context::{JobOutcome, RunContext, unknown};
 use super::event;
 use super::log::now;
+use super::needed::keep;
 use super::plan::{JobKind, PlannedInput};
 use super::preparation::{inputs_of, prepare};
 use super::state::{Conclusion, JobNode, RunInput, RunOutput, RunState};
@@ -90,6 +91,7 @@ pub(super) async fn drive(context: Arc<RunContext>, cancel: CancellationToken) {
     tokio::select! {
         () = driver.run() => {}
         () = tell_of_waiting(&told) => {}
+        () = keep(&told) => {}
     }
 }
 
@@ -102,6 +104,7 @@ impl RunDriver {
                 continue;
             };
             let result = finished.result.clone();
+            result.iter().for_each(|it| self.context.needed.add(it));
             self.results.extend(result.map(|it| (index, it)));
             self.state.recall(index, end);
         }
@@ -194,6 +197,7 @@ impl RunDriver {
         let started = self.stops.remove(&job).map(|(_, started)| started);
         self.tell_end(job, &outcome, started);
         if let Some(result) = outcome.result {
+            self.context.needed.add(&result);
             self.results.insert(job, result);
         }
         RunInput::JobEnded(job, outcome.end)
@@ -305,11 +309,17 @@ async fn run_job(
         Ok(job) => job,
         Err(end) => return end.into(),
     };
-    match &run.plan.jobs[index].kind {
-        JobKind::Build {
-            arguments,
-            do_not_cache,
-        } => run_build(&job, arguments, *do_not_cache).await,
-        JobKind::Suite(suite) => run_suite(&job, suite).await,
+    let work = async {
+        match &run.plan.jobs[index].kind {
+            JobKind::Build {
+                arguments,
+                do_not_cache,
+            } => run_build(&job, arguments, *do_not_cache).await,
+            JobKind::Suite(suite) => run_suite(&job, suite).await,
+        }
+    };
+    tokio::select! {
+        outcome = work => outcome,
+        () = run.trees.keep(job.input_root) => unknown("its inputs are not kept".to_owned()).into(),
     }
 }

@@ -27,6 +27,7 @@ mod forecast;
 mod keys;
 mod log;
 mod logs;
+mod needed;
 mod origin;
 mod output;
 mod overlay;

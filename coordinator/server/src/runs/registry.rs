@@ -44,6 +44,8 @@ pub struct RunServices {
     pub results: Arc<ActionCache>,
     /// All blobs.
     pub blobs: Arc<dyn BlobStore>,
+    /// The blobs, which stay for as long as verdicts are kept once they were asked for here.
+    pub for_verdicts: Arc<dyn BlobStore>,
     /// Tells whether input roots are complete.
     pub trees: Arc<InputTrees>,
     /// What must be remembered.
@@ -353,6 +355,11 @@ impl RunRegistry {
 
     pub(super) fn blobs(&self) -> Arc<dyn BlobStore> {
         Arc::clone(&self.services.blobs)
+    }
+
+    /// The blobs, which stay for as long as verdicts once they were asked for.
+    pub(super) fn for_verdicts(&self) -> Arc<dyn BlobStore> {
+        Arc::clone(&self.services.for_verdicts)
     }
 
     /// What is known of a run besides its events.

@@ -199,6 +199,7 @@ impl Runs for RunsService {
             None => return Err(status::invalid_argument("subject", "is not set").into()),
         };
         let judgement = found.map_err(|error| Status::from(of_verdict(&error)))?;
+        self.registry.keep_artefacts(&judgement).await;
         let bundle = Bytes::from(sign_bundle(&judgement, &self.key));
         let places = (0..bundle.len()).step_by(BUNDLE_PIECE_BYTES);
         let piece = move |from: usize| {

@@ -80,6 +80,7 @@ impl EvidenceBuilder {
         let files = result.clone().flat_map(|result| &result.output_files);
         let files = files.map(|file| (&file.path, file.digest.as_ref()));
         let directories = result.flat_map(|result| &result.output_directories);
+        let trees = directories.clone().filter_map(|it| it.tree_digest.as_ref());
         let directories = directories.map(|directory| {
             let root = directory.root_directory_digest.as_ref();
             (&directory.path, directory.tree_digest.as_ref().or(root))
@@ -97,6 +98,9 @@ impl EvidenceBuilder {
                 .map(|place| place.image_id.clone())
                 .unwrap_or_default(),
             flaky: finished.status() == v1::JobStatus::Passed && finished.attempts > 1,
+            trees: trees
+                .filter_map(|tree| Digest::try_from(tree).ok())
+                .collect(),
             artefacts: files.chain(directories).filter_map(artefact).collect(),
         };
         self.jobs.insert(finished.job.clone(), job);

@@ -123,3 +123,33 @@ async fn a_store_with_more_blobs_than_the_index_holds_is_asked_about_all() {
     assert_eq!(store.asked(), 2);
     assert!(lock(&index.seen).fingerprints.is_empty());
 }
+
+#[tokio::test]
+async fn a_renewal_forgets_what_is_gone_and_nothing_that_came_meanwhile() {
+    let below = Arc::new(AskedBlobStore::default());
+    let index = AbsenceIndex::new(below.clone(), stream::empty().boxed(), 10);
+    settled(&index).await;
+    let gone = put_bytes(&index, Bytes::from_static(b"gone"))
+        .await
+        .unwrap();
+    let kept = put_bytes(&index, Bytes::from_static(b"kept"))
+        .await
+        .unwrap();
+    index.delete(&gone).await.unwrap();
+    index.begin_renewal();
+    let came = put_bytes(&index, Bytes::from_static(b"came"))
+        .await
+        .unwrap();
+    let noted = put_bytes(&below.store, Bytes::from_static(b"noted"))
+        .await
+        .unwrap();
+    index.note(&noted);
+    index.end_renewal(&[kept]);
+    below.asked();
+    assert_eq!(index.find_missing(&[gone]).await.unwrap(), [gone]);
+    assert_eq!(below.asked(), 0, "it is known to be absent");
+    assert_eq!(index.find_missing(&[kept, came, noted]).await.unwrap(), []);
+    // Nothing ends that has not begun.
+    index.end_renewal(&[]);
+    assert_eq!(index.find_missing(&[kept]).await.unwrap(), []);
+}

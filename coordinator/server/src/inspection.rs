@@ -1,0 +1,356 @@
+//! Looks through everything that is stored, and says or mends what is wrong with it.
+//!
+//! It reads the store itself, whether or not a coordinator runs: what is let go meanwhile is passed over. To mend
+//! anything it takes the state directory, so that no coordinator can run.
+
+mod leftovers;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _};
+use regatta_cas::{
+    BlobRange, BlobStore, ChunkedBlobStore, EmptyBlobStore, OpenStoreError, StoreError,
+    checked_body, read_all,
+};
+use regatta_model::Digest;
+
+use self::leftovers::{leftovers, remove};
+use crate::action_cache::{EntryFault, fault_of};
+use crate::assets::is_asset;
+use crate::retention::{CacheUsage, Kind, note_gone, usage_of};
+use crate::sealed::MAX_SEALED_SIZE_BYTES;
+use crate::state_directory::{StateDirectory, StateDirectoryError};
+use crate::storage::url_of;
+use crate::stored_objects::{SmallBlobs, StoredObjects};
+
+/// How many things are looked at at once.
+const CONCURRENT_READS: usize = 4;
+
+/// Where what is looked at is.
+#[derive(Debug, Clone)]
+pub struct StoreLocation {
+    /// The coordinator's state directory.
+    pub state_directory: PathBuf,
+    /// The URL below which everything is stored, if it is not stored there.
+    pub storage: Option<String>,
+}
+
+/// Something that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreFault {
+    /// What it is wrong with: a `blob`, a `chunked-blob`, a `result` or an `asset`.
+    pub kind: &'static str,
+    /// The blob, or the key of what is none.
+    pub digest: Digest,
+    /// What is wrong.
+    pub problem: String,
+    /// Whether it was removed, so that it can come again.
+    pub repaired: bool,
+}
+
+/// What was looked at, and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StoreReport {
+    /// Blobs that are stored as wholes, chunks among them.
+    pub blobs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Blobs that are stored as chunks.
+    pub chunked_blobs: u64,
+    /// Action results.
+    pub results: u64,
+    /// Assets.
+    pub assets: u64,
+    /// What is wrong, in the order in which it was found.
+    pub faults: Vec<StoreFault>,
+    /// Files of uploads and writes that a coordinator that is gone has left; not looked for while one runs.
+    pub leftovers: Vec<PathBuf>,
+    /// Whether these were removed.
+    pub leftovers_removed: bool,
+}
+
+impl StoreReport {
+    /// Whether anything is wrong and stays so.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.faults.iter().all(|fault| fault.repaired)
+    }
+}
+
+/// Why a store cannot be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum InspectError {
+    /// There is none there. Name the right directory.
+    #[error(
+        "{} is no coordinator's state directory; name it with --state-dir",
+        directory.display()
+    )]
+    NoState {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// Nothing can be mended while a coordinator runs. Stop it, or look without mending.
+    #[error("nothing can be repaired while a coordinator runs")]
+    Busy(#[from] StateDirectoryError),
+    /// The storage cannot be opened.
+    #[error("cannot open the storage")]
+    Open(#[from] OpenStoreError),
+    /// The storage does not answer.
+    #[error("cannot read the storage")]
+    Store(#[from] StoreError),
+    /// A file of the state directory cannot be read or written.
+    #[error("cannot use {}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What came back.
+        source: io::Error,
+    },
+}
+
+/// How much is stored, by the coordinator's log of uses, whether or not it runs.
+///
+/// # Errors
+/// There is no such log, or it cannot be read.
+pub fn cache_usage(location: &StoreLocation) -> Result<CacheUsage, InspectError> {
+    let directory = &location.state_directory;
+    check_state(directory)?;
+    usage_of(directory).map_err(|source| InspectError::File {
+        path: directory.clone(),
+        source,
+    })
+}
+
+/// Reads everything that is stored. With `repair`, what is wrong is removed, so that whoever needs it sends or
+/// makes it again.
+///
+/// # Errors
+/// [`InspectError`]: not everything has been looked at.
+pub async fn verify_store(
+    location: &StoreLocation,
+    repair: bool,
+) -> Result<StoreReport, InspectError> {
+    check_state(&location.state_directory)?;
+    let taken = match (repair, StateDirectory::take(&location.state_directory)) {
+        (_, Ok(state)) => Some(state),
+        (false, Err(StateDirectoryError::InUse { .. })) => None,
+        (_, Err(error)) => return Err(error.into()),
+    };
+    let inspection = Inspection::open(location)?;
+    let mut report = StoreReport::default();
+    for kind in [Kind::Blob, Kind::Mapping, Kind::Result, Kind::Asset] {
+        inspection.inspect(kind, repair, &mut report).await?;
+    }
+    if taken.is_some() {
+        report.leftovers = leftovers(&location.state_directory, &url(location)?)?;
+        if repair {
+            remove(&report.leftovers)?;
+            report.leftovers_removed = true;
+        }
+    }
+    if repair {
+        let mended = report
+            .faults
+            .iter()
+            .map(|fault| (kind_of(fault), fault.digest));
+        note_gone(&location.state_directory, mended).map_err(|source| InspectError::File {
+            path: location.state_directory.clone(),
+            source,
+        })?;
+    }
+    Ok(report)
+}
+
+fn check_state(directory: &Path) -> Result<(), InspectError> {
+    match directory.join("lock").exists() {
+        true => Ok(()),
+        false => Err(InspectError::NoState {
+            directory: directory.to_owned(),
+        }),
+    }
+}
+
+const fn name_of(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Blob => "blob",
+        Kind::Mapping => "chunked-blob",
+        Kind::Result => "result",
+        Kind::Asset => "asset",
+    }
+}
+
+fn kind_of(fault: &StoreFault) -> Kind {
+    let mut kinds = Kind::ALL.into_iter();
+    let kind = kinds.find(|kind| name_of(*kind) == fault.kind);
+    kind.unwrap_or(Kind::Blob)
+}
+
+/// The store, with nothing between.
+struct Inspection {
+    objects: StoredObjects,
+    /// Blobs as whoever asks for them gets them.
+    chunked: Arc<ChunkedBlobStore>,
+    whole: EmptyBlobStore,
+}
+
+impl Inspection {
+    fn open(location: &StoreLocation) -> Result<Self, InspectError> {
+        let url = url(location)?;
+        let objects = StoredObjects::open(&url, SmallBlobs::below(&url))?;
+        let chunked = Arc::new(ChunkedBlobStore::new(
+            Arc::clone(objects.of(Kind::Blob)) as _,
+            Arc::clone(objects.of(Kind::Mapping)) as _,
+        ));
+        Ok(Self {
+            objects,
+            whole: EmptyBlobStore::new(Arc::clone(&chunked) as _),
+            chunked,
+        })
+    }
+
+    async fn inspect(
+        &self,
+        kind: Kind,
+        repair: bool,
+        report: &mut StoreReport,
+    ) -> Result<(), InspectError> {
+        let listed: BoxStream<'static, Result<Digest, StoreError>> = self.objects.of(kind).list();
+        // What is in a listing may be named twice while files come and go.
+        let mut looked = listed
+            .map(|digest| async move {
+                let digest = digest?;
+                let problem = self.problem(kind, &digest).await?;
+                Ok::<_, StoreError>((digest, problem))
+            })
+            .buffer_unordered(CONCURRENT_READS);
+        while let Some(looked) = looked.next().await {
+            let (digest, problem) = looked?;
+            count(kind, &digest, report);
+            let Some(problem) = problem else { continue };
+            if repair {
+                self.objects.of(kind).delete(&digest).await?;
+            }
+            report.faults.push(StoreFault {
+                kind: name_of(kind),
+                digest,
+                problem,
+                repaired: repair,
+            });
+        }
+        Ok(())
+    }
+
+    async fn problem(&self, kind: Kind, digest: &Digest) -> Result<Option<String>, StoreError> {
+        match kind {
+            Kind::Blob => {
+                self.problem_of_bytes(self.objects.of(Kind::Blob).as_ref(), digest)
+                    .await
+            }
+            Kind::Mapping => self.problem_of_mapping(digest).await,
+            Kind::Result => self.problem_of_result(digest).await,
+            Kind::Asset => self.problem_of_asset(digest).await,
+        }
+    }
+
+    /// What is wrong with a blob's bytes. One that is gone was let go.
+    async fn problem_of_bytes(
+        &self,
+        store: &dyn BlobStore,
+        digest: &Digest,
+    ) -> Result<Option<String>, StoreError> {
+        let read = async {
+            let body = store.get(digest, BlobRange::ALL).await?;
+            let body = checked_body(*digest, body);
+            body.try_for_each(|_| std::future::ready(Ok(()))).await
+        };
+        match read.await {
+            Ok(()) | Err(StoreError::NotFound { .. }) => Ok(None),
+            Err(StoreError::Corrupt { actual, .. }) => Ok(Some(format!("its bytes are {actual}"))),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn problem_of_mapping(&self, digest: &Digest) -> Result<Option<String>, StoreError> {
+        if self.chunked.mapping(digest).await?.is_none() {
+            let gone = self
+                .objects
+                .of(Kind::Mapping)
+                .find_missing(&[*digest])
+                .await?;
+            return Ok(gone
+                .is_empty()
+                .then(|| "chunks of it are missing, or which they are is damaged".to_owned()));
+        }
+        self.problem_of_bytes(self.chunked.as_ref(), digest).await
+    }
+
+    async fn problem_of_result(&self, key: &Digest) -> Result<Option<String>, StoreError> {
+        let sealed = match read_all(
+            self.objects.of(Kind::Result).as_ref(),
+            key,
+            MAX_SEALED_SIZE_BYTES,
+        )
+        .await
+        {
+            Ok(sealed) => sealed,
+            Err(StoreError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let problem = match fault_of(&sealed, &self.whole).await? {
+            None => return Ok(None),
+            Some(EntryFault::Damaged) => "it is damaged",
+            Some(EntryFault::Incomplete) => "blobs that it names are missing",
+        };
+        // Results go before what they name: one that is still there names what is gone.
+        let gone = self.objects.of(Kind::Result).find_missing(&[*key]).await?;
+        Ok(gone.is_empty().then(|| problem.to_owned()))
+    }
+
+    async fn problem_of_asset(&self, key: &Digest) -> Result<Option<String>, StoreError> {
+        match read_all(
+            self.objects.of(Kind::Asset).as_ref(),
+            key,
+            MAX_SEALED_SIZE_BYTES,
+        )
+        .await
+        {
+            Ok(sealed) => Ok((!is_asset(&sealed)).then(|| "it is damaged".to_owned())),
+            Err(StoreError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn count(kind: Kind, digest: &Digest, report: &mut StoreReport) {
+    match kind {
+        Kind::Blob => {
+            report.blobs += 1;
+            report.bytes += digest.size_bytes();
+        }
+        Kind::Mapping => report.chunked_blobs += 1,
+        Kind::Result => report.results += 1,
+        Kind::Asset => report.assets += 1,
+    }
+}
+
+fn url(location: &StoreLocation) -> Result<String, InspectError> {
+    match &location.storage {
+        Some(url) => Ok(url.clone()),
+        None => {
+            let directory = &location.state_directory;
+            let absolute = directory.canonicalize();
+            absolute
+                .map(|directory| url_of(&directory))
+                .map_err(|source| InspectError::File {
+                    path: directory.clone(),
+                    source,
+                })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

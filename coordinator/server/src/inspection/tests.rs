@@ -1,0 +1,166 @@
+use bytes::Bytes;
+use regatta_cas::{ChunkMapping, put_bytes, stream_of};
+use regatta_wire::reapi::chunking_function::Value as ChunkingFunction;
+use regatta_wire::reapi::{ActionResult, OutputFile};
+
+use super::*;
+use crate::action_cache::seal_for_tests;
+
+struct Fixture {
+    state: tempfile::TempDir,
+    location: StoreLocation,
+}
+
+fn fixture() -> Fixture {
+    let state = tempfile::tempdir().unwrap();
+    // What a coordinator leaves.
+    drop(StateDirectory::take(state.path()).unwrap());
+    std::fs::create_dir(state.path().join("uploads")).unwrap();
+    let location = StoreLocation {
+        state_directory: state.path().to_owned(),
+        storage: None,
+    };
+    Fixture { state, location }
+}
+
+impl Fixture {
+    fn store(&self) -> Inspection {
+        Inspection::open(&self.location).unwrap()
+    }
+
+    fn file(&self, kind: Kind, digest: &Digest) -> PathBuf {
+        let hash = digest.hash_hex();
+        let name = format!("{hash}-{}", digest.size_bytes());
+        self.state
+            .path()
+            .join(kind.place())
+            .join(&hash[..2])
+            .join(name)
+    }
+}
+
+fn result_of(digest: Digest) -> ActionResult {
+    ActionResult {
+        output_files: vec![OutputFile {
+            path: "out".to_owned(),
+            digest: Some(digest.into()),
+            ..OutputFile::default()
+        }],
+        ..ActionResult::default()
+    }
+}
+
+fn large(fill: u8) -> Bytes {
+    Bytes::from(vec![fill; 3 << 20])
+}
+
+/// A store with one of everything that is right.
+async fn filled(fixture: &Fixture) -> (Digest, Digest, Digest) {
+    let store = fixture.store();
+    let blob = put_bytes(store.blobs.as_ref(), "a blob".into())
+        .await
+        .unwrap();
+    let chunks = [1, 2].map(large);
+    let whole = Digest::of(&chunks.concat());
+    for chunk in chunks.clone() {
+        put_bytes(store.blobs.as_ref(), chunk).await.unwrap();
+    }
+    let mapping = ChunkMapping {
+        chunks: chunks.iter().map(|chunk| Digest::of(chunk)).collect(),
+        function: ChunkingFunction::FastCdc2020,
+    };
+    store
+        .chunked
+        .keep_as_chunks(&whole, &mapping)
+        .await
+        .unwrap();
+    let key = Digest::of(b"an action");
+    let sealed = seal_for_tests(&result_of(blob));
+    store.results.put(&key, stream_of(sealed)).await.unwrap();
+    (blob, whole, key)
+}
+
+#[tokio::test]
+async fn what_is_right_is_left_alone() {
+    let fixture = fixture();
+    filled(&fixture).await;
+    for repair in [false, true] {
+        let report = verify_store(&fixture.location, repair).await.unwrap();
+        assert_eq!(report.faults, []);
+        assert_eq!(
+            (report.blobs, report.chunked_blobs, report.results),
+            (3, 1, 1)
+        );
+        assert_eq!(report.bytes, 6 + (6 << 20));
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_said_and_removed_when_asked() {
+    let fixture = fixture();
+    let (blob, whole, key) = filled(&fixture).await;
+    std::fs::write(fixture.file(Kind::Blob, &blob), "another").unwrap();
+    let chunk = Digest::of(&large(2));
+    std::fs::remove_file(fixture.file(Kind::Blob, &chunk)).unwrap();
+    let damaged = Digest::of(b"another action");
+    let store = fixture.store();
+    store
+        .results
+        .put(&damaged, stream_of("no entry".into()))
+        .await
+        .unwrap();
+    store
+        .assets
+        .put(&damaged, stream_of("no asset".into()))
+        .await
+        .unwrap();
+    let leftover = fixture.state.path().join("uploads/left");
+    std::fs::write(&leftover, "half").unwrap();
+    let faults = |report: &StoreReport| {
+        let faults = report.faults.iter().map(|fault| (fault.kind, fault.digest));
+        let mut faults: Vec<_> = faults.collect();
+        faults.sort_unstable();
+        faults
+    };
+    let report = verify_store(&fixture.location, false).await.unwrap();
+    let mut expected = vec![
+        ("asset", damaged),
+        ("blob", blob),
+        ("chunked-blob", whole),
+        ("result", damaged),
+        // Its blob counts as absent, for its size is wrong.
+        ("result", key),
+    ];
+    expected.sort_unstable();
+    assert_eq!(faults(&report), expected);
+    assert!(!report.is_good());
+    assert_eq!(report.leftovers, std::slice::from_ref(&leftover));
+    assert!(leftover.exists() && fixture.file(Kind::Blob, &blob).exists());
+    let mended = verify_store(&fixture.location, true).await.unwrap();
+    assert_eq!(faults(&mended), expected);
+    assert!(mended.is_good());
+    let report = verify_store(&fixture.location, false).await.unwrap();
+    assert_eq!((report.faults, report.leftovers), (Vec::new(), Vec::new()));
+    assert_eq!((report.blobs, report.results), (1, 0));
+}
+
+#[tokio::test]
+async fn nothing_is_repaired_beside_a_coordinator() {
+    let fixture = fixture();
+    let (blob, ..) = filled(&fixture).await;
+    std::fs::write(fixture.file(Kind::Blob, &blob), "b alob").unwrap();
+    std::fs::write(fixture.state.path().join("uploads/open"), "half").unwrap();
+    let coordinator = StateDirectory::take(fixture.state.path()).unwrap();
+    let refused = verify_store(&fixture.location, true).await;
+    assert!(matches!(refused, Err(InspectError::Busy(_))), "{refused:?}");
+    let report = verify_store(&fixture.location, false).await.unwrap();
+    assert_eq!(report.faults.len(), 1, "{report:?}");
+    assert_eq!(report.leftovers, Vec::<PathBuf>::new(), "they are in use");
+    drop(coordinator);
+    let elsewhere = StoreLocation {
+        state_directory: fixture.state.path().join("uploads"),
+        storage: None,
+    };
+    let refused = verify_store(&elsewhere, false).await;
+    assert!(matches!(refused, Err(InspectError::NoState { .. })));
+}

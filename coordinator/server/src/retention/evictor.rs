@@ -1,0 +1,320 @@
+//! Lets go what has to, while everything else goes on.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
+use regatta_cas::{AbsenceIndex, BlobStore, ListedBlobStore, MemoryTier, StoreError};
+use regatta_model::Digest;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::entry::{Claimant, Key, Kind};
+use super::plan::{Eviction, Plan, kinds_of, plan};
+use super::{Retention, listing};
+
+/// How often the log is told and the limits are looked at.
+const INTERVAL: Duration = Duration::from_secs(2);
+/// How often everything is looked at for what is too old, at most.
+const AGE_INTERVAL: Duration = Duration::from_secs(60);
+/// How long nothing is looked for after nothing was found that could go, at most, though a limit is exceeded.
+const FRUITLESS_PAUSE: Duration = Duration::from_secs(20);
+/// How long after what is stored was listed it is listed again.
+const LISTING_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long after a listing failed it is tried again.
+const LISTING_RETRY: Duration = Duration::from_secs(60);
+/// How many things are deleted at once: few, so that builds are not slowed down.
+const CONCURRENT_DELETIONS: usize = 4;
+/// How many deletions are prepared at once.
+const PORTION: usize = 1000;
+/// How many tenants' sizes are told as metrics.
+const MAX_MEASURED_TENANTS: usize = 100;
+
+/// Where things of one kind are.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    /// The objects themselves.
+    pub(crate) objects: Arc<dyn ListedBlobStore>,
+    /// What knows of them, whose deletions are told to all that knows.
+    pub(crate) store: Arc<dyn BlobStore>,
+    /// What knows which of them are absent.
+    pub(crate) absence: Option<Arc<AbsenceIndex>>,
+}
+
+/// Where everything is.
+#[derive(Debug, Clone)]
+pub(crate) struct Places {
+    pub(crate) of_kind: HashMap<Kind, Place>,
+    /// Has blobs in memory.
+    pub(crate) memory: Arc<MemoryTier>,
+}
+
+impl Places {
+    fn of(&self, kind: Kind) -> Result<&Place, StoreError> {
+        self.of_kind
+            .get(&kind)
+            .ok_or_else(|| StoreError::Unavailable {
+                detail: format!("{kind:?} has no place"),
+            })
+    }
+
+    pub(super) fn list(&self, kind: Kind) -> BoxStream<'static, Result<Digest, StoreError>> {
+        match self.of(kind) {
+            Ok(place) => place.objects.list(),
+            Err(error) => stream::iter([Err(error)]).boxed(),
+        }
+    }
+
+    /// What knows what is absent has learned of everything that ever was. From now on it collects anew.
+    fn begin_renewal(&self, kind: Kind) {
+        if let Ok(place) = self.of(kind)
+            && let Some(absence) = &place.absence
+        {
+            absence.begin_renewal();
+        }
+    }
+
+    fn end_renewal(&self, kind: Kind, present: &[Digest]) {
+        if let Ok(place) = self.of(kind)
+            && let Some(absence) = &place.absence
+        {
+            absence.end_renewal(present);
+        }
+    }
+
+    pub(super) fn note_present(&self, kind: Kind, digest: &Digest) {
+        if let Ok(place) = self.of(kind)
+            && let Some(absence) = &place.absence
+        {
+            absence.note(digest);
+        }
+    }
+
+    /// Those of some digests that are not in the store, whatever is known of it.
+    pub(super) async fn really_missing(
+        &self,
+        kind: Kind,
+        digests: &[Digest],
+    ) -> Result<Vec<Digest>, StoreError> {
+        self.of(kind)?.objects.find_missing(digests).await
+    }
+
+    pub(super) async fn delete(&self, key: &Key) -> Result<(), StoreError> {
+        self.of(key.kind)?.store.delete(&key.digest).await?;
+        self.memory.forget(&key.digest);
+        Ok(())
+    }
+}
+
+/// Lets go what the limits say, writes the log of uses, and corrects it by what is in the store.
+#[derive(Debug)]
+pub(crate) struct Evictor {
+    pub(crate) retention: Arc<Retention>,
+    pub(crate) places: Places,
+    /// Nobody else writes to the store or deletes from it; otherwise nothing goes.
+    pub(crate) may_evict: bool,
+    /// The log named everything that is stored when the coordinator started.
+    pub(crate) was_complete: bool,
+}
+
+impl Evictor {
+    /// Works until `stop` is cancelled, then ends the log.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let this = Arc::new(self);
+        let correcting = Arc::clone(&this);
+        let is_complete = tokio::select! {
+            () = this.evict() => false,
+            () = correcting.correct() => false,
+            () = stop.cancelled() => correcting.is_complete(),
+        };
+        let retention = Arc::clone(&this.retention);
+        let closed = tokio::task::spawn_blocking(move || retention.close(is_complete)).await;
+        if let Err(error) = closed {
+            tracing::warn!(%error, "the log of uses could not be ended");
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.was_complete || self.retention.is_listed()
+    }
+
+    async fn evict(&self) {
+        let mut ticks = tokio::time::interval(INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let keep = self.retention.settings.keep;
+        let has_ages = self.retention.settings.has_ages();
+        let (mut aged, mut fruitless) = (Instant::now(), None::<Instant>);
+        loop {
+            let is_lacking = tokio::select! {
+                _ = ticks.tick() => false,
+                () = self.retention.wake.notified() => true,
+            };
+            if is_lacking {
+                // Whoever cannot write tells so again and again.
+                tokio::time::sleep(INTERVAL / 10).await;
+            }
+            let retention = Arc::clone(&self.retention);
+            if let Err(error) = tokio::task::spawn_blocking(move || retention.flush()).await {
+                tracing::error!(%error, "the log of uses could not be written");
+            }
+            self.measure();
+            let lacking_bytes = self.retention.room.look();
+            let is_old = has_ages && aged.elapsed() >= AGE_INTERVAL.min(keep);
+            let pause = FRUITLESS_PAUSE.min(keep / 2);
+            let may_find = fruitless.is_none_or(|since| since.elapsed() >= pause);
+            if !self.may_evict || !(is_old || may_find && self.is_exceeded(lacking_bytes)) {
+                continue;
+            }
+            aged = Instant::now();
+            fruitless = match self.pass(lacking_bytes).await {
+                true => None,
+                false => Some(aged),
+            };
+            self.retention.room.look();
+        }
+    }
+
+    /// Whether anything is over a limit, the ages aside.
+    fn is_exceeded(&self, lacking_bytes: u64) -> bool {
+        let limits = self.retention.limits(lacking_bytes);
+        let all = self.retention.index.all();
+        let exceeds = |amount: u64, limit: Option<u64>| limit.is_some_and(|limit| amount > limit);
+        lacking_bytes > 0
+            || exceeds(all.bytes, limits.max_bytes)
+            || exceeds(all.count, limits.max_entries)
+            || self
+                .retention
+                .index
+                .totals()
+                .iter()
+                .any(|(claimant, totals)| exceeds(totals.bytes, limits.of(*claimant).max_bytes))
+    }
+
+    /// Lets go what has to go now; false if there was nothing that could.
+    pub(super) async fn pass(&self, lacking_bytes: u64) -> bool {
+        let retention = Arc::clone(&self.retention);
+        let limits = retention.limits(lacking_bytes);
+        let planned = tokio::task::spawn_blocking(move || {
+            plan(&retention.index.entries(), &limits, retention.now())
+        });
+        let Plan {
+            evictions,
+            released,
+        } = match planned.await {
+            Ok(plan) => plan,
+            Err(error) => {
+                tracing::error!(%error, "it could not be planned what goes");
+                return false;
+            }
+        };
+        for (key, claim) in released {
+            self.retention.index.release(key, claim);
+        }
+        for kind in kinds_of(&evictions) {
+            let of_kind: Vec<&Eviction> =
+                evictions.iter().filter(|it| it.key.kind == kind).collect();
+            // What names others must be gone before they go.
+            if let Err(error) = self.evict_all(&of_kind).await {
+                tracing::warn!(%error, "not everything could be let go that has to; trying again");
+                return false;
+            }
+        }
+        !evictions.is_empty()
+    }
+
+    async fn evict_all(&self, evictions: &[&Eviction]) -> Result<(), StoreError> {
+        let mut result = Ok(());
+        for portion in evictions.chunks(PORTION) {
+            let evicting = portion.iter().map(|eviction| self.evict_one(eviction));
+            let evicting: Vec<_> = evicting.collect();
+            let mut ended = stream::iter(evicting).buffer_unordered(CONCURRENT_DELETIONS);
+            while let Some(evicted) = ended.next().await {
+                result = result.and(evicted);
+            }
+        }
+        result
+    }
+
+    async fn evict_one(&self, eviction: &Eviction) -> Result<(), StoreError> {
+        let index = &self.retention.index;
+        let Some(going) = index.take(eviction.key, eviction.last_used) else {
+            return Ok(());
+        };
+        self.places.delete(&eviction.key).await?;
+        going.gone();
+        let reason = eviction.reason.name();
+        metrics::counter!("regatta_evicted_total", "reason" => reason).increment(1);
+        metrics::counter!("regatta_evicted_bytes_total", "reason" => reason)
+            .increment(eviction.size_bytes);
+        tracing::debug!(
+            digest = %eviction.key.digest, kind = ?eviction.key.kind, reason,
+            "something unused is let go"
+        );
+        Ok(())
+    }
+
+    fn measure(&self) {
+        let all = self.retention.index.all();
+        metrics::gauge!("regatta_stored_bytes").set(float(all.bytes));
+        metrics::gauge!("regatta_stored_objects").set(float(all.count));
+        let totals = self.retention.index.totals();
+        let tenants = self.retention.tenants();
+        let mut named: Vec<_> = tenants.numbers.iter().collect();
+        named.sort_by_key(|(_, claimant)| claimant.0);
+        for (tenant, claimant) in named.into_iter().take(MAX_MEASURED_TENANTS) {
+            let bytes = totals.get(claimant).map_or(0, |totals| totals.bytes);
+            let tenant = tenant.as_str().to_owned();
+            metrics::gauge!("regatta_tenant_stored_bytes", "tenant" => tenant).set(float(bytes));
+        }
+        let unknown = totals
+            .get(&Claimant::NOBODY)
+            .map_or(0, |totals| totals.bytes);
+        metrics::gauge!("regatta_unclaimed_stored_bytes").set(float(unknown));
+    }
+
+    /// Corrects what is known by what is in the store, now and then.
+    async fn correct(&self) {
+        let mut listing = 0u8;
+        if self.was_complete {
+            tokio::time::sleep(LISTING_RETRY).await;
+        }
+        loop {
+            listing = listing.checked_add(1).unwrap_or(1);
+            match self.correct_once(listing).await {
+                Ok(()) => tokio::time::sleep(LISTING_INTERVAL).await,
+                Err(error) => {
+                    tracing::warn!(%error, "what is stored cannot be listed; trying again");
+                    tokio::time::sleep(LISTING_RETRY).await;
+                }
+            }
+        }
+    }
+
+    pub(super) async fn correct_once(&self, listing: u8) -> Result<(), StoreError> {
+        for kind in Kind::ALL {
+            self.places.begin_renewal(kind);
+            let corrected = listing::correct(&self.retention, &self.places, kind, listing).await?;
+            self.places.end_renewal(kind, &self.retention.digests(kind));
+            if corrected != listing::Corrected::default() {
+                tracing::info!(
+                    place = kind.place(),
+                    found = corrected.found,
+                    lost = corrected.lost,
+                    "what is known of the store was corrected"
+                );
+            }
+        }
+        self.retention.set_listed();
+        Ok(())
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a gauge of many bytes need not be exact"
+)]
+const fn float(amount: u64) -> f64 {
+    amount as f64
+}

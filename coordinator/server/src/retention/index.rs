@@ -1,0 +1,304 @@
+//! Who used what, and when: everything that is stored, in memory.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use regatta_model::Digest;
+use tokio::sync::Notify;
+
+use super::entry::{Claim, Claimant, Entry, Key, Kind, Seconds};
+use super::record::Record;
+use super::shard::{Shard, Slot, Totals};
+
+/// In how many parts the index is, each with a lock of its own, so that whoever looks through all of it stops
+/// nobody for long.
+const SHARDS: usize = 64;
+
+/// Everything that is stored, with those who use it. It takes some 150 bytes for each thing.
+///
+/// What is about to be deleted is *going*: for whoever asks it is absent already, and whoever writes it waits
+/// until it is gone. What is being written does not go.
+#[derive(Debug)]
+pub(super) struct UseIndex {
+    shards: Vec<Mutex<Shard>>,
+    /// Something that was going is gone, or stays.
+    settled: Notify,
+    granularity: Seconds,
+}
+
+/// Something that is being written; it does not go until this is dropped.
+#[derive(Debug)]
+pub(super) struct Writing<'a> {
+    index: &'a UseIndex,
+    key: Key,
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        let mut shard = self.index.shard(&self.key);
+        if let Some(writers) = shard.writing.get_mut(&self.key) {
+            *writers -= 1;
+            if *writers == 0 {
+                shard.writing.remove(&self.key);
+            }
+        }
+    }
+}
+
+/// Something that is going. Unless it is said to be gone, it stays as it was.
+#[derive(Debug)]
+pub(super) struct Going<'a> {
+    index: &'a UseIndex,
+    pub(super) entry: Entry,
+    is_gone: bool,
+}
+
+impl Going<'_> {
+    /// It is deleted.
+    pub(super) fn gone(mut self) {
+        self.is_gone = true;
+    }
+}
+
+impl Drop for Going<'_> {
+    fn drop(&mut self) {
+        let mut shard = self.index.shard(&self.entry.key);
+        shard.going.remove(&self.entry.key);
+        if !self.is_gone {
+            for claim in &self.entry.claims {
+                shard.insert(self.entry.key, self.entry.size_bytes, *claim, 0);
+            }
+        }
+        drop(shard);
+        self.index.settled.notify_waiters();
+    }
+}
+
+impl UseIndex {
+    /// An empty index that rounds moments down to `granularity` seconds.
+    pub(super) fn new(granularity: Seconds) -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            settled: Notify::new(),
+            granularity: granularity.max(1),
+        }
+    }
+
+    fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
+        let at = usize::from(key.digest.hash()[0]) % SHARDS;
+        lock(&self.shards[at])
+    }
+
+    fn rounded(&self, at: Seconds) -> Seconds {
+        at - at % self.granularity
+    }
+
+    /// Counts a use of what is there, before it is known whether it is. False for what is going.
+    pub(super) fn touch(&self, key: Key, by: Claimant, at: Seconds) -> bool {
+        let at = self.rounded(at);
+        let mut shard = self.shard(&key);
+        if shard.going.contains(&key) {
+            return false;
+        }
+        shard.touch(key, by, at);
+        true
+    }
+
+    /// Counts a use of something that was found in the store; what is going stays so.
+    pub(super) fn found(&self, key: Key, size_bytes: u64, by: Claimant, at: Seconds) {
+        let at = self.rounded(at);
+        let mut shard = self.shard(&key);
+        if !shard.going.contains(&key) && !shard.touch(key, by, at) {
+            let claim = Claim {
+                claimant: by,
+                used: at,
+            };
+            shard.insert(key, size_bytes, claim, 0);
+        }
+    }
+
+    /// Notes what was written, while it counts as being written.
+    pub(super) fn written(
+        &self,
+        writing: &Writing<'_>,
+        size_bytes: u64,
+        by: Claimant,
+        at: Seconds,
+    ) {
+        let claim = Claim {
+            claimant: by,
+            used: self.rounded(at),
+        };
+        let mut shard = self.shard(&writing.key);
+        shard.insert(writing.key, size_bytes, claim, 0);
+    }
+
+    /// Takes in what the log knows; moments are as they are there.
+    pub(super) fn restore(&self, entry: &Entry) {
+        let mut shard = self.shard(&entry.key);
+        for claim in &entry.claims {
+            shard.insert(entry.key, entry.size_bytes, *claim, 0);
+        }
+        shard.news.clear();
+    }
+
+    /// Begins to write something, once it is not going.
+    pub(super) async fn write(&self, key: Key) -> Writing<'_> {
+        loop {
+            let settled = self.settled.notified();
+            let mut settled = std::pin::pin!(settled);
+            settled.as_mut().enable();
+            {
+                let mut shard = self.shard(&key);
+                if !shard.going.contains(&key) {
+                    *shard.writing.entry(key).or_default() += 1;
+                    return Writing { index: self, key };
+                }
+            }
+            settled.await;
+        }
+    }
+
+    /// Notes that something is not there, unless it is being written.
+    pub(super) fn forget(&self, key: &Key) {
+        let mut shard = self.shard(key);
+        if !shard.writing.contains_key(key) {
+            shard.remove(key);
+        }
+    }
+
+    /// Makes something go that was not used after `last_used` and is not being written.
+    pub(super) fn take(&self, key: Key, last_used: Seconds) -> Option<Going<'_>> {
+        let mut shard = self.shard(&key);
+        let entry = shard.slots.get(&key)?.entry(key);
+        if entry.last_used() > last_used || shard.writing.contains_key(&key) {
+            return None;
+        }
+        shard.remove(&key);
+        shard.going.insert(key);
+        Some(Going {
+            index: self,
+            entry,
+            is_gone: false,
+        })
+    }
+
+    /// Ends a claim that was not used since; never the last one.
+    pub(super) fn release(&self, key: Key, claim: Claim) {
+        let mut shard = self.shard(&key);
+        let is_unused = shard.slots.get(&key).is_some_and(|slot| {
+            let mut claims = slot.claims();
+            claims.any(|it| *it == claim)
+        });
+        if is_unused {
+            shard.release(key, claim.claimant);
+        }
+    }
+
+    /// Notes that a listing names something; true if that was not known.
+    pub(super) fn listed(&self, key: Key, size_bytes: u64, listing: u8, at: Seconds) -> bool {
+        let at = self.rounded(at);
+        let mut shard = self.shard(&key);
+        if shard.going.contains(&key) {
+            return false;
+        }
+        if let Some(slot) = shard.slots.get_mut(&key) {
+            slot.listing = listing;
+            return false;
+        }
+        let claim = Claim {
+            claimant: Claimant::NOBODY,
+            used: at,
+        };
+        shard.insert(key, size_bytes, claim, listing);
+        true
+    }
+
+    /// What is not used later than `before` and was not in a listing.
+    pub(super) fn unlisted(&self, kind: Kind, listing: u8, before: Seconds) -> Vec<Entry> {
+        let is_unlisted = |key: &Key, slot: &Slot| key.kind == kind && slot.listing != listing;
+        let mut entries = self.select(is_unlisted);
+        entries.retain(|entry| entry.last_used() < before);
+        entries
+    }
+
+    /// Everything.
+    pub(super) fn entries(&self) -> Vec<Entry> {
+        self.select(|_, _| true)
+    }
+
+    fn select(&self, wanted: impl Fn(&Key, &Slot) -> bool) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        for shard in &self.shards {
+            let shard = lock(shard);
+            let selected = shard.slots.iter().filter(|(key, slot)| wanted(key, slot));
+            entries.extend(selected.map(|(key, slot)| slot.entry(*key)));
+        }
+        entries
+    }
+
+    /// The digests of a kind.
+    pub(super) fn digests(&self, kind: Kind) -> Vec<Digest> {
+        let mut digests = Vec::new();
+        for shard in &self.shards {
+            let shard = lock(shard);
+            let keys = shard.slots.keys().filter(|key| key.kind == kind);
+            digests.extend(keys.map(|key| key.digest));
+        }
+        digests
+    }
+
+    /// What the log has not been told yet, in its order for each thing.
+    pub(super) fn news(&self) -> Vec<Record> {
+        let mut news = Vec::new();
+        for shard in &self.shards {
+            news.append(&mut lock(shard).news);
+        }
+        news
+    }
+
+    /// Everything as the log is told it anew; news of before are in it.
+    pub(super) fn records(&self) -> Vec<Record> {
+        let mut records = Vec::new();
+        for shard in &self.shards {
+            let mut shard = lock(shard);
+            shard.news.clear();
+            for (key, slot) in &shard.slots {
+                records.extend(slot.claims().map(|claim| Record::Used {
+                    key: *key,
+                    size_bytes: slot.size_bytes,
+                    claim: *claim,
+                }));
+            }
+        }
+        records
+    }
+
+    /// How much there is in all.
+    pub(super) fn all(&self) -> Totals {
+        let mut all = Totals::default();
+        for shard in &self.shards {
+            let part = lock(shard).all;
+            all.bytes += part.bytes;
+            all.count += part.count;
+        }
+        all
+    }
+
+    /// How much each has.
+    pub(super) fn totals(&self) -> HashMap<Claimant, Totals> {
+        let mut totals: HashMap<Claimant, Totals> = HashMap::new();
+        for shard in &self.shards {
+            for (claimant, part) in &lock(shard).totals {
+                let of_claimant = totals.entry(*claimant).or_default();
+                of_claimant.bytes += part.bytes;
+                of_claimant.count += part.count;
+            }
+        }
+        totals
+    }
+}
+
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,327 @@
+//! What is kept of what can be made again: blobs, action results and assets, by their last use.
+//!
+//! Invariants:
+//! - Whoever is told that something is there finds it there for [`CacheSettings::keep`]: uses are counted
+//!   before the store is asked, and what was used since then does not go.
+//! - What names blobs goes before them, and is used before them, so that it is never younger.
+//! - What is being deleted is absent for whoever asks; whoever writes it waits until it is gone. What is
+//!   being written does not go.
+//! - What is not known counts as used when it is found. Losing the log of uses loses nothing else.
+//! - Uses cost no I/O: they are written together every few seconds, and a use again only if it is much later.
+
+mod entry;
+mod evictor;
+mod index;
+mod listing;
+mod plan;
+mod record;
+mod retaining_blob_store;
+mod room;
+mod settings;
+mod shard;
+mod usage;
+mod use_log;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use regatta_cas::{BlobStore, StoreError};
+use regatta_model::{Digest, TenantId};
+use tokio::sync::Notify;
+
+pub(crate) use self::entry::{Claimant, Kind, Seconds};
+pub(crate) use self::evictor::{Evictor, Place, Places};
+pub use self::settings::{CacheSettings, TenantCacheLimits};
+pub use self::usage::{CacheUsage, TenantUsage};
+pub(crate) use self::usage::{note_gone, usage_of};
+
+use self::index::UseIndex;
+use self::plan::{ClaimantLimits, PlanLimits};
+use self::record::Record;
+use self::retaining_blob_store::RetainingBlobStore;
+use self::room::Room;
+use self::use_log::{Recalled, UseLog};
+
+/// The log's file in the state directory.
+pub(crate) const USE_LOG: &str = "uses.log";
+/// How many tenants' uses are told apart; those of others are nobody's in particular.
+const MAX_TENANTS: u16 = 10_000;
+
+/// Who used what, and what follows from it.
+pub(crate) struct Retention {
+    index: UseIndex,
+    room: Room,
+    settings: CacheSettings,
+    tenants: Mutex<Tenants>,
+    log: Mutex<Log>,
+    clock: Clock,
+    /// There was no room for something.
+    wake: Notify,
+    /// Everything that is stored has been listed.
+    is_listed: AtomicBool,
+}
+
+/// Tells the time.
+type Clock = Box<dyn Fn() -> Seconds + Send + Sync>;
+
+#[derive(Debug, Default)]
+struct Tenants {
+    numbers: HashMap<TenantId, Claimant>,
+    /// What the log has not been told.
+    news: Vec<Record>,
+}
+
+#[derive(Debug)]
+struct Log {
+    file: UseLog,
+    /// What it says is not all that it should say.
+    is_broken: bool,
+}
+
+impl Retention {
+    /// Takes up the log below `state`. `directory` is where everything is stored, if that is on this machine.
+    /// Says whether the log names everything that is stored.
+    pub(crate) fn open(
+        state: &Path,
+        directory: Option<PathBuf>,
+        settings: CacheSettings,
+    ) -> io::Result<(Arc<Self>, bool)> {
+        Self::open_at(state, directory, settings, Box::new(system_time))
+    }
+
+    fn open_at(
+        state: &Path,
+        directory: Option<PathBuf>,
+        settings: CacheSettings,
+        clock: Clock,
+    ) -> io::Result<(Arc<Self>, bool)> {
+        let (mut file, recalled) = UseLog::open(&state.join(USE_LOG))?;
+        // It is complete no longer: what is stored from now on may be lost with this process.
+        file.append(&[Record::Opened])?;
+        let granularity = seconds(settings.granularity());
+        let retention = Self {
+            index: UseIndex::new(granularity),
+            room: Room::new(directory, settings.min_free_bytes),
+            settings,
+            tenants: Mutex::default(),
+            log: Mutex::new(Log {
+                file,
+                is_broken: false,
+            }),
+            clock,
+            wake: Notify::new(),
+            is_listed: AtomicBool::new(false),
+        };
+        let is_complete = recalled.is_complete;
+        retention.take_up(recalled);
+        Ok((Arc::new(retention), is_complete))
+    }
+
+    fn take_up(&self, recalled: Recalled) {
+        let mut tenants = self.tenants();
+        for record in recalled.tenants {
+            if let Record::Tenant { claimant, tenant } = record {
+                tenants.numbers.insert(tenant, claimant);
+            }
+        }
+        for entry in &recalled.entries {
+            self.index.restore(entry);
+        }
+    }
+
+    /// The same store, with its uses counted for a claimant.
+    pub(crate) fn retaining(
+        self: &Arc<Self>,
+        kind: Kind,
+        store: &Arc<dyn BlobStore>,
+        claimant: Claimant,
+    ) -> Arc<dyn BlobStore> {
+        // What is asked for on behalf of a verdict stays for as long as that is kept.
+        let longer = match claimant {
+            Claimant::VERDICTS => seconds(self.settings.keep_verdicts),
+            _ => 0,
+        };
+        Arc::new(RetainingBlobStore {
+            store: Arc::clone(store),
+            retention: Arc::clone(self),
+            kind,
+            claimant,
+            longer,
+        })
+    }
+
+    /// The number of a tenant.
+    pub(crate) fn claimant_of(&self, tenant: &TenantId) -> Claimant {
+        let mut tenants = self.tenants();
+        if let Some(known) = tenants.numbers.get(tenant) {
+            return *known;
+        }
+        let numbers = tenants.numbers.values().map(|claimant| claimant.0);
+        let next = numbers
+            .max()
+            .map_or(Claimant::FIRST_TENANT.0, |last| last + 1);
+        if next > MAX_TENANTS {
+            return Claimant::NOBODY;
+        }
+        let claimant = Claimant(next);
+        tenants.numbers.insert(tenant.clone(), claimant);
+        let tenant = tenant.clone();
+        tenants.news.push(Record::Tenant { claimant, tenant });
+        claimant
+    }
+
+    /// The digests of everything of a kind that is known.
+    pub(crate) fn digests(&self, kind: Kind) -> Vec<Digest> {
+        self.index.digests(kind)
+    }
+
+    /// Tells the log what it has not been told. It blocks.
+    fn flush(&self) {
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut records = std::mem::take(&mut self.tenants().news);
+        records.extend(self.index.news());
+        let written = if log.is_broken || log.file.is_mostly_spare() {
+            log.file.replace(&self.everything())
+        } else if records.is_empty() {
+            return;
+        } else {
+            log.file.append(&records)
+        };
+        let was_broken = std::mem::replace(&mut log.is_broken, written.is_err());
+        match written {
+            Err(error) if !was_broken => {
+                tracing::warn!(%error, "the log of uses cannot be written; it will be written anew");
+            }
+            Err(_) => {}
+            Ok(()) if was_broken => tracing::info!("the log of uses is written again"),
+            Ok(()) => {}
+        }
+    }
+
+    fn everything(&self) -> Vec<Record> {
+        let tenants = self.tenants().numbers.clone();
+        let tenants = tenants.into_iter();
+        let tenants = tenants.map(|(tenant, claimant)| Record::Tenant { claimant, tenant });
+        tenants.chain(self.index.records()).collect()
+    }
+
+    /// Ends the log when the coordinator stops. `is_complete` if it names all that is stored. It blocks.
+    fn close(&self, is_complete: bool) {
+        self.flush();
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        if log.is_broken {
+            return;
+        }
+        let ended = match is_complete {
+            true => log.file.append(&[Record::Complete]),
+            false => Ok(()),
+        };
+        if let Err(error) = ended.and_then(|()| log.file.sync()) {
+            tracing::warn!(%error, "the log of uses could not be ended");
+        }
+    }
+
+    /// The limits as of now. `lacking_bytes` is what the disk lacks.
+    fn limits(&self, lacking_bytes: u64) -> PlanLimits {
+        let granularity = seconds(self.settings.granularity());
+        let others = limits_of(&self.settings.other_tenants);
+        let tenants = self.settings.tenants.iter();
+        let claimants: BTreeMap<Claimant, ClaimantLimits> = tenants
+            .map(|(tenant, limits)| (self.claimant_of(tenant), limits_of(limits)))
+            .chain([(Claimant::VERDICTS, ClaimantLimits::default())])
+            // What nobody is known to use grows old like anything else, but is nobody's too much.
+            .chain([(
+                Claimant::NOBODY,
+                ClaimantLimits {
+                    max_bytes: None,
+                    ..others
+                },
+            )])
+            .collect();
+        PlanLimits {
+            others,
+            claimants,
+            max_bytes: self.settings.max_bytes,
+            max_entries: Some(MAX_ENTRIES),
+            lacking_bytes,
+            // A moment that was rounded down may be this much later.
+            keep: seconds(self.settings.keep).saturating_add(granularity),
+        }
+    }
+
+    fn is_listed(&self) -> bool {
+        self.is_listed.load(Ordering::Relaxed)
+    }
+
+    fn set_listed(&self) {
+        self.is_listed.store(true, Ordering::Relaxed);
+    }
+
+    fn now(&self) -> Seconds {
+        (self.clock)()
+    }
+
+    fn tenants(&self) -> MutexGuard<'_, Tenants> {
+        self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there is room for more.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`]: nothing new is to be begun.
+    pub(crate) fn check_room(&self) -> Result<(), StoreError> {
+        self.room.check()
+    }
+
+    /// Says what the limits are.
+    pub(crate) fn announce(&self) {
+        let settings = &self.settings;
+        tracing::info!(
+            max_bytes = settings.max_bytes,
+            min_free_bytes = self.room.wanted_bytes(),
+            other_tenants = ?settings.other_tenants,
+            tenants = ?settings.tenants,
+            keep = ?settings.keep,
+            known = self.index.all().count,
+            known_bytes = self.index.all().bytes,
+            "what is stored is kept within these limits, by last use"
+        );
+    }
+}
+
+/// How many things may be stored, each of which takes some 150 bytes of memory.
+const MAX_ENTRIES: u64 = 1 << 22;
+
+fn limits_of(limits: &TenantCacheLimits) -> ClaimantLimits {
+    ClaimantLimits {
+        max_bytes: limits.max_bytes,
+        max_age: limits.max_age.map(seconds),
+    }
+}
+
+fn seconds(duration: Duration) -> Seconds {
+    Seconds::try_from(duration.as_secs()).unwrap_or(Seconds::MAX)
+}
+
+fn system_time() -> Seconds {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, seconds)
+}
+
+impl fmt::Debug for Retention {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Retention")
+            .field("settings", &self.settings)
+            .field("all", &self.index.all())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,261 @@
+//! What goes: a pure function of what there is, what was used when, and how much there may be.
+//!
+//! Invariants, which the tests check:
+//! - What was used within the time that everything is kept for stays, whatever the limits say.
+//! - What goes of a tenant was used before, or at the same time as, anything of it that stays.
+//! - Whenever a blob goes, every result that was used no later by one of those who used the blob goes before
+//!   it, or is gone: as a result is used before the blobs that it names, none is left that names it.
+//! - Nothing goes if no limit is exceeded, and no more than a limit asks for, but for a margin.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::entry::{Claim, Claimant, Entry, Key, Kind, Seconds};
+
+/// A limit that was exceeded is met by a margin, so that it is not exceeded again at once: one of so many
+/// parts of it.
+const MARGIN_DIVISOR: u64 = 10;
+
+/// What one claimant may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct ClaimantLimits {
+    /// How many bytes; what several use counts for each of them.
+    pub(crate) max_bytes: Option<u64>,
+    /// For how many seconds without a use.
+    pub(crate) max_age: Option<Seconds>,
+}
+
+/// How much there may be.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PlanLimits {
+    /// Of those that are not named.
+    pub(crate) others: ClaimantLimits,
+    pub(crate) claimants: BTreeMap<Claimant, ClaimantLimits>,
+    /// Of all together, in bytes.
+    pub(crate) max_bytes: Option<u64>,
+    /// Of all together, in things stored.
+    pub(crate) max_entries: Option<u64>,
+    /// What the disk lacks, in bytes.
+    pub(crate) lacking_bytes: u64,
+    /// For how many seconds after its last use everything is kept.
+    pub(crate) keep: Seconds,
+}
+
+impl PlanLimits {
+    /// Those of a claimant.
+    pub(crate) fn of(&self, claimant: Claimant) -> ClaimantLimits {
+        self.claimants
+            .get(&claimant)
+            .copied()
+            .unwrap_or(self.others)
+    }
+}
+
+/// Why something goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Reason {
+    /// Nobody who used it used it within the age that is set for them.
+    Age,
+    /// Those who used it have too much.
+    TenantSize,
+    /// There is too much.
+    Size,
+    /// There are too many things.
+    Count,
+    /// The disk has too little room.
+    Disk,
+}
+
+impl Reason {
+    /// Its name in metrics.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Age => "age",
+            Self::TenantSize => "tenant-size",
+            Self::Size => "size",
+            Self::Count => "count",
+            Self::Disk => "disk",
+        }
+    }
+}
+
+/// Something that goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Eviction {
+    pub(crate) key: Key,
+    pub(crate) size_bytes: u64,
+    /// When it was used last: if it is used again before it goes, it stays.
+    pub(crate) last_used: Seconds,
+    pub(crate) reason: Reason,
+}
+
+/// What to do, evictions in their order.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Plan {
+    pub(crate) evictions: Vec<Eviction>,
+    /// What stays because others use it, and no longer counts for these.
+    pub(crate) released: Vec<(Key, Claim)>,
+}
+
+/// Says what goes at `now`.
+pub(crate) fn plan(entries: &[Entry], limits: &PlanLimits, now: Seconds) -> Plan {
+    let mut work = Work {
+        entries,
+        kept_since: now.saturating_sub(limits.keep),
+        released: BTreeMap::new(),
+        evicted: BTreeMap::new(),
+    };
+    work.release(limits, now);
+    work.evict_what_nobody_has();
+    work.evict_for_all(limits);
+    work.finish()
+}
+
+/// A plan in the making. Entries go by their index.
+struct Work<'a> {
+    entries: &'a [Entry],
+    /// What was used since then stays.
+    kept_since: Seconds,
+    /// The claims that end, by entry and claim.
+    released: BTreeMap<(usize, usize), Reason>,
+    evicted: BTreeMap<usize, Reason>,
+}
+
+impl Work<'_> {
+    /// Ends the claims of those who have too much, or have used something too long ago.
+    fn release(&mut self, limits: &PlanLimits, now: Seconds) {
+        let mut of_claimant: BTreeMap<Claimant, Vec<(usize, usize)>> = BTreeMap::new();
+        for (index, entry) in self.entries.iter().enumerate() {
+            for (place, claim) in entry.claims.iter().enumerate() {
+                let limits = limits.of(claim.claimant);
+                if limits != ClaimantLimits::default() {
+                    of_claimant
+                        .entry(claim.claimant)
+                        .or_default()
+                        .push((index, place));
+                }
+            }
+        }
+        for (claimant, mut claims) in of_claimant {
+            claims.sort_unstable_by_key(|&(index, place)| {
+                let entry = &self.entries[index];
+                (entry.claims[place].used, entry.key)
+            });
+            self.release_of(limits.of(claimant), &claims, now);
+        }
+    }
+
+    /// Ends claims of one claimant, which are in the order of use.
+    fn release_of(&mut self, limits: ClaimantLimits, claims: &[(usize, usize)], now: Seconds) {
+        let size_of = |&(index, _): &(usize, usize)| self.entries[index].size_bytes;
+        let mut excess = Excess::of(claims.iter().map(size_of).sum(), limits.max_bytes);
+        let oldest = limits.max_age.map(|age| now.saturating_sub(age));
+        for &(index, place) in claims {
+            let entry = &self.entries[index];
+            let used = entry.claims[place].used;
+            let reason = match () {
+                () if used >= self.kept_since => return,
+                () if oldest.is_some_and(|oldest| used < oldest) => Reason::Age,
+                () if excess.is_left() => Reason::TenantSize,
+                () => return,
+            };
+            excess.less(entry.size_bytes);
+            self.released.insert((index, place), reason);
+        }
+    }
+
+    fn evict_what_nobody_has(&mut self) {
+        let mut left: BTreeMap<usize, (usize, Reason)> = BTreeMap::new();
+        for (&(index, _), &reason) in &self.released {
+            let (count, worst) = left.entry(index).or_insert((0, reason));
+            *count += 1;
+            *worst = reason.max(*worst);
+        }
+        let gone = left.into_iter();
+        let gone = gone.filter(|(index, (count, _))| *count == self.entries[*index].claims.len());
+        self.evicted
+            .extend(gone.map(|(index, (_, reason))| (index, reason)));
+    }
+
+    /// Evicts what was used least recently by anybody until there is little enough of everything.
+    fn evict_for_all(&mut self, limits: &PlanLimits) {
+        let left = |index: &usize| !self.evicted.contains_key(index);
+        let mut order: Vec<usize> = (0..self.entries.len()).filter(left).collect();
+        let size_of = |index: &usize| self.entries[*index].size_bytes;
+        let total_bytes: u64 = order.iter().map(size_of).sum();
+        let freed_bytes: u64 = self.evicted.keys().map(size_of).sum();
+        let mut excess = Excess::of(total_bytes, limits.max_bytes);
+        let mut too_many = Excess::of(order.len() as u64, limits.max_entries);
+        let mut lacking_bytes = limits.lacking_bytes.saturating_sub(freed_bytes);
+        order.sort_unstable_by_key(|&index| {
+            (self.entries[index].last_used(), self.entries[index].key)
+        });
+        for index in order {
+            let entry = &self.entries[index];
+            let reason = match () {
+                () if entry.last_used() >= self.kept_since => return,
+                () if lacking_bytes > 0 => Reason::Disk,
+                () if excess.is_left() => Reason::Size,
+                () if too_many.is_left() => Reason::Count,
+                () => return,
+            };
+            lacking_bytes = lacking_bytes.saturating_sub(entry.size_bytes);
+            excess.less(entry.size_bytes);
+            too_many.less(1);
+            self.evicted.insert(index, reason);
+        }
+    }
+
+    fn finish(self) -> Plan {
+        let stays = |index: &usize| !self.evicted.contains_key(index);
+        let released = self.released.keys().filter(|(index, _)| stays(index));
+        let released = released.map(|&(index, place)| {
+            let entry = &self.entries[index];
+            (entry.key, entry.claims[place])
+        });
+        let released = released.collect();
+        let evicted = self.evicted.iter().map(|(&index, &reason)| {
+            let entry = &self.entries[index];
+            Eviction {
+                key: entry.key,
+                size_bytes: entry.size_bytes,
+                last_used: entry.last_used(),
+                reason,
+            }
+        });
+        let mut evictions: Vec<Eviction> = evicted.collect();
+        evictions.sort_unstable_by_key(|it| (it.key.kind, it.last_used, it.key));
+        Plan {
+            evictions,
+            released,
+        }
+    }
+}
+
+/// How much too much there is, once there is.
+struct Excess(u64);
+
+impl Excess {
+    /// Nothing as long as the limit is kept; else what it takes to keep it by the margin.
+    fn of(total: u64, limit: Option<u64>) -> Self {
+        let Some(limit) = limit.filter(|limit| total > *limit) else {
+            return Self(0);
+        };
+        Self(total - (limit - limit / MARGIN_DIVISOR))
+    }
+
+    const fn is_left(&self) -> bool {
+        self.0 > 0
+    }
+
+    const fn less(&mut self, amount: u64) {
+        self.0 = self.0.saturating_sub(amount);
+    }
+}
+
+/// The kinds of things in a plan, in their order.
+pub(crate) fn kinds_of(evictions: &[Eviction]) -> BTreeSet<Kind> {
+    evictions.iter().map(|eviction| eviction.key.kind).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,203 @@
+use proptest::prelude::*;
+use regatta_model::Digest;
+
+use super::*;
+
+/// The moment at which everything is planned.
+const NOW: Seconds = 1000;
+
+fn entry() -> impl Strategy<Value = Entry> {
+    let claims = proptest::collection::btree_map(0..4u16, 900..NOW + 5, 1..4);
+    (0..4usize, 0..60u8, 1..50u64, claims).prop_map(|(kind, seed, size_bytes, claims)| {
+        let claims = claims.into_iter().map(|(claimant, used)| Claim {
+            claimant: Claimant(claimant),
+            used,
+        });
+        Entry {
+            key: Key {
+                kind: Kind::ALL[kind],
+                digest: Digest::of(&[seed]),
+            },
+            size_bytes,
+            claims: claims.collect(),
+        }
+    })
+}
+
+fn entries() -> impl Strategy<Value = Vec<Entry>> {
+    proptest::collection::vec(entry(), 0..40).prop_map(|mut entries| {
+        entries.sort_by_key(|entry| entry.key);
+        entries.dedup_by_key(|entry| entry.key);
+        entries
+    })
+}
+
+fn claimant_limits() -> impl Strategy<Value = ClaimantLimits> {
+    let limit = |most: u64| proptest::option::of(0..most);
+    let age = proptest::option::of(0..120u32);
+    (limit(600), age).prop_map(|(max_bytes, max_age)| ClaimantLimits { max_bytes, max_age })
+}
+
+fn limits() -> impl Strategy<Value = PlanLimits> {
+    (
+        claimant_limits(),
+        proptest::collection::btree_map((0..4u16).prop_map(Claimant), claimant_limits(), 0..3),
+        proptest::option::of(0..900u64),
+        proptest::option::of(0..40u64),
+        prop_oneof![Just(0), 0..300u64],
+        0..60u32,
+    )
+        .prop_map(
+            |(others, claimants, max_bytes, max_entries, lacking_bytes, keep)| PlanLimits {
+                others,
+                claimants,
+                max_bytes,
+                max_entries,
+                lacking_bytes,
+                keep,
+            },
+        )
+}
+
+/// What is left of the entries.
+fn carried_out(entries: &[Entry], plan: &Plan) -> Vec<Entry> {
+    let gone: BTreeSet<Key> = plan.evictions.iter().map(|it| it.key).collect();
+    let mut left = entries.to_vec();
+    left.retain(|entry| !gone.contains(&entry.key));
+    for entry in &mut left {
+        let key = entry.key;
+        entry
+            .claims
+            .retain(|claim| !plan.released.contains(&(key, *claim)));
+    }
+    left
+}
+
+fn bytes_of(entries: &[Entry], claimant: Option<Claimant>) -> u64 {
+    let of_claimant = entries.iter().filter(|entry| {
+        let mut claims = entry.claims.iter();
+        claimant.is_none_or(|claimant| claims.any(|claim| claim.claimant == claimant))
+    });
+    of_claimant.map(|entry| entry.size_bytes).sum()
+}
+
+proptest! {
+    #[test]
+    fn what_was_used_lately_stays(entries in entries(), limits in limits()) {
+        let plan = plan(&entries, &limits, NOW);
+        for eviction in &plan.evictions {
+            prop_assert!(eviction.last_used < NOW - limits.keep);
+        }
+        for (_, claim) in &plan.released {
+            prop_assert!(claim.used < NOW - limits.keep);
+        }
+    }
+
+    #[test]
+    fn a_limit_is_kept_unless_what_exceeds_it_was_used_lately(entries in entries(), limits in limits()) {
+        let left = carried_out(&entries, &plan(&entries, &limits, NOW));
+        let is_old = |used: Seconds| used < NOW - limits.keep;
+        let any_is_old = left.iter().any(|entry| is_old(entry.last_used()));
+        if any_is_old {
+            prop_assert!(limits.max_bytes.is_none_or(|max| bytes_of(&left, None) <= max));
+            prop_assert!(limits.max_entries.is_none_or(|max| left.len() as u64 <= max));
+            let freed = bytes_of(&entries, None) - bytes_of(&left, None);
+            prop_assert!(freed >= limits.lacking_bytes);
+        }
+        for claimant in (0..4).map(Claimant) {
+            let own = limits.of(claimant);
+            let claims = left.iter().flat_map(|entry| &entry.claims);
+            let mut claims = claims.filter(|claim| claim.claimant == claimant && is_old(claim.used));
+            if claims.clone().next().is_some() {
+                prop_assert!(own.max_bytes.is_none_or(|max| bytes_of(&left, Some(claimant)) <= max));
+            }
+            prop_assert!(claims.all(|claim| own.max_age.is_none_or(|age| claim.used >= NOW - age)));
+        }
+    }
+
+    /// A result is used no later than what it names, by the same tenant: whatever a result could name.
+    #[test]
+    fn whatever_could_name_something_goes_before_it(entries in entries(), limits in limits()) {
+        let plan = plan(&entries, &limits, NOW);
+        let place = |key: &Key| plan.evictions.iter().position(|it| it.key == *key);
+        for named in &entries {
+            let Some(at) = place(&named.key) else { continue };
+            for naming in entries.iter().filter(|it| it.key.kind < named.key.kind) {
+                let [claim] = naming.claims[..] else { continue };
+                let names = named.claims.iter().any(|it| {
+                    it.claimant == claim.claimant && it.used >= claim.used
+                });
+                if names {
+                    let before = place(&naming.key);
+                    prop_assert!(before.is_some_and(|before| before < at), "{naming:?} {named:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_goes_without_need_and_no_more_than_asked_for(entries in entries(), limits in limits()) {
+        let plan = plan(&entries, &limits, NOW);
+        let unlimited = PlanLimits {
+            keep: limits.keep,
+            ..PlanLimits::default()
+        };
+        prop_assert_eq!(super::plan(&entries, &unlimited, NOW), Plan::default());
+        // Without the last that went for all, what was asked for would not be reached.
+        let of_all = |it: &&Eviction| matches!(it.reason, Reason::Disk | Reason::Size | Reason::Count);
+        let last = plan.evictions.iter().filter(of_all).max_by_key(|it| (it.last_used, it.key));
+        if let Some(last) = last {
+            let kept = bytes_of(&carried_out(&entries, &plan), None) + last.size_bytes;
+            let count = (entries.len() - plan.evictions.len() + 1) as u64;
+            let freed = bytes_of(&entries, None) - kept;
+            let margin = |max: u64| max - max / MARGIN_DIVISOR;
+            let is_needed = freed < limits.lacking_bytes
+                || limits.max_bytes.is_some_and(|max| kept > margin(max))
+                || limits.max_entries.is_some_and(|max| count > margin(max));
+            prop_assert!(is_needed);
+        }
+    }
+
+    /// What went once does not go on going: a limit that was met is met.
+    #[test]
+    fn planning_again_plans_nothing(entries in entries(), limits in limits()) {
+        let left = carried_out(&entries, &plan(&entries, &limits, NOW));
+        let limits = PlanLimits { lacking_bytes: 0, ..limits };
+        prop_assert_eq!(plan(&left, &limits, NOW), Plan::default());
+    }
+}
+
+#[test]
+fn what_others_use_stays_for_them() {
+    let shared = Entry {
+        key: Key {
+            kind: Kind::Blob,
+            digest: Digest::of(b"shared"),
+        },
+        size_bytes: 10,
+        claims: vec![
+            Claim {
+                claimant: Claimant(2),
+                used: 100,
+            },
+            Claim {
+                claimant: Claimant(3),
+                used: 900,
+            },
+        ],
+    };
+    let limits = PlanLimits {
+        others: ClaimantLimits {
+            max_age: Some(300),
+            max_bytes: None,
+        },
+        keep: 10,
+        ..PlanLimits::default()
+    };
+    let planned = plan(std::slice::from_ref(&shared), &limits, NOW);
+    assert_eq!(planned.evictions, []);
+    assert_eq!(planned.released, [(shared.key, shared.claims[0])]);
+    let later = plan(&[shared], &limits, 1300);
+    assert_eq!(later.evictions.len(), 1);
+    assert_eq!(later.evictions[0].reason, Reason::Age);
+}

@@ -1,0 +1,548 @@
+//! Clients, evictions, listings and crashes of one store, in an order that a seed decides.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, StreamExt as _};
+use regatta_cas::{
+    BlobRange, BlobStream, ChunkMapping, ChunkedBlobStore, ExistenceIndex, MemoryTier,
+    ObjectStoreBlobStore, SpooledBlob, StoreError, VerifyingBlobStore, conformance, put_bytes,
+    read_all, stream_of,
+};
+use regatta_wire::reapi::chunking_function::Value as ChunkingFunction;
+
+use super::*;
+
+/// How long everything is kept, in seconds.
+const KEEP: Seconds = 60;
+
+/// A sequence of numbers that looks random and is the same for the same seed.
+#[derive(Debug)]
+struct Dice(AtomicU64);
+
+impl Dice {
+    fn roll(&self, sides: u64) -> u64 {
+        let mut state = self.0.load(Ordering::Relaxed);
+        // Xorshift (Marsaglia, 2003).
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        self.0.store(state, Ordering::Relaxed);
+        (state >> 11) % sides
+    }
+
+    async fn dawdle(&self) {
+        for _ in 0..self.roll(4) {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Takes its time before and after everything, and sometimes fails to delete.
+#[derive(Debug)]
+struct DawdlingStore {
+    store: Arc<dyn BlobStore>,
+    dice: Arc<Dice>,
+}
+
+#[async_trait]
+impl BlobStore for DawdlingStore {
+    async fn get(&self, digest: &Digest, range: BlobRange) -> Result<BlobStream, StoreError> {
+        self.dice.dawdle().await;
+        self.store.get(digest, range).await
+    }
+
+    async fn put(&self, digest: &Digest, body: BlobStream) -> Result<(), StoreError> {
+        self.dice.dawdle().await;
+        let put = self.store.put(digest, body).await;
+        self.dice.dawdle().await;
+        put
+    }
+
+    async fn put_spooled(&self, digest: &Digest, blob: &SpooledBlob) -> Result<(), StoreError> {
+        self.put(digest, blob.body()?).await
+    }
+
+    async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
+        self.dice.dawdle().await;
+        let missing = self.store.find_missing(digests).await;
+        self.dice.dawdle().await;
+        missing
+    }
+
+    async fn delete(&self, digest: &Digest) -> Result<(), StoreError> {
+        self.dice.dawdle().await;
+        if self.dice.roll(20) == 0 {
+            return Err(StoreError::Unavailable {
+                detail: "the dice".to_owned(),
+            });
+        }
+        let deleted = self.store.delete(digest).await;
+        self.dice.dawdle().await;
+        deleted
+    }
+}
+
+/// A coordinator's stores over objects in memory.
+struct World {
+    state: tempfile::TempDir,
+    objects: HashMap<Kind, Arc<ObjectStoreBlobStore>>,
+    dice: Arc<Dice>,
+    clock: Arc<AtomicU32>,
+    settings: CacheSettings,
+    node: Node,
+}
+
+/// What does not survive a crash.
+struct Node {
+    evictor: Arc<Evictor>,
+}
+
+impl World {
+    fn new(seed: u64, settings: CacheSettings) -> Self {
+        let open = |kind| {
+            let store = ObjectStoreBlobStore::open("memory://").unwrap();
+            (kind, Arc::new(store))
+        };
+        let objects: HashMap<_, _> = Kind::ALL.map(open).into();
+        let dice = Arc::new(Dice(AtomicU64::new(seed * 2_654_435_761 + 1)));
+        let clock = Arc::new(AtomicU32::new(1_000_000));
+        let state = tempfile::tempdir().unwrap();
+        let node = Node::start(state.path(), &objects, &dice, &clock, &settings);
+        Self {
+            state,
+            objects,
+            dice,
+            clock,
+            settings,
+            node,
+        }
+    }
+
+    /// What was flushed is all that is known of before.
+    fn crash(&mut self) {
+        let (state, objects) = (self.state.path(), &self.objects);
+        self.node = Node::start(state, objects, &self.dice, &self.clock, &self.settings);
+    }
+
+    fn tenant(&self, seed: u64) -> TenantId {
+        format!("tenant-{}", seed % 2).parse().unwrap()
+    }
+
+    fn now(&self) -> Seconds {
+        self.clock.load(Ordering::Relaxed)
+    }
+
+    fn pass(&self, seconds: u32) {
+        self.clock.fetch_add(seconds, Ordering::Relaxed);
+    }
+}
+
+impl Node {
+    fn start(
+        state: &Path,
+        objects: &HashMap<Kind, Arc<ObjectStoreBlobStore>>,
+        dice: &Arc<Dice>,
+        clock: &Arc<AtomicU32>,
+        settings: &CacheSettings,
+    ) -> Self {
+        let clock = Arc::clone(clock);
+        let clock = Box::new(move || clock.load(Ordering::Relaxed));
+        let (retention, was_complete) =
+            Retention::open_at(state, None, settings.clone(), clock).unwrap();
+        let place = |(kind, objects): (&Kind, &Arc<ObjectStoreBlobStore>)| {
+            let store = DawdlingStore {
+                store: Arc::clone(objects) as _,
+                dice: Arc::clone(dice),
+            };
+            let store: Arc<dyn BlobStore> = match kind {
+                Kind::Blob => Arc::new(ExistenceIndex::new(
+                    Arc::new(VerifyingBlobStore::new(Arc::new(store))),
+                    1000,
+                    Duration::from_secs(3600),
+                )),
+                Kind::Result | Kind::Asset | Kind::Mapping => Arc::new(store),
+            };
+            let place = Place {
+                objects: Arc::clone(objects) as _,
+                store,
+                absence: None,
+            };
+            (*kind, place)
+        };
+        let of_kind: HashMap<Kind, Place> = objects.iter().map(place).collect();
+        let memory = MemoryTier::new(Arc::clone(&of_kind[&Kind::Blob].store), 1 << 10, 64);
+        let evictor = Evictor {
+            retention,
+            places: Places {
+                of_kind,
+                memory: Arc::new(memory),
+            },
+            may_evict: true,
+            was_complete,
+        };
+        Self {
+            evictor: Arc::new(evictor),
+        }
+    }
+
+    fn retention(&self) -> &Arc<Retention> {
+        &self.evictor.retention
+    }
+
+    fn store(&self, kind: Kind, tenant: &TenantId) -> Arc<dyn BlobStore> {
+        let retention = self.retention();
+        let store = &self.evictor.places.of_kind[&kind].store;
+        retention.retaining(kind, store, retention.claimant_of(tenant))
+    }
+
+    fn blobs(&self, tenant: &TenantId) -> Arc<ChunkedBlobStore> {
+        let blobs = self.store(Kind::Blob, tenant);
+        let blobs = self.evictor.places.memory.above(blobs);
+        Arc::new(ChunkedBlobStore::new(
+            Arc::new(blobs),
+            self.store(Kind::Mapping, tenant),
+        ))
+    }
+}
+
+fn content(number: u64) -> Bytes {
+    let length = 20 + usize::try_from(number * 7 % 50).unwrap();
+    Bytes::from(format!("{number:0length$}"))
+}
+
+/// What was answered to be there, and until when it has to be.
+type Promises = Vec<(Digest, Bytes, Seconds)>;
+
+/// Uploads some blobs as clients do: what is missing alone. Answers what it may count on from now on.
+async fn upload(world: &World, node: &Node, tenant: &TenantId, numbers: &[u64]) -> Promises {
+    let blobs = node.blobs(tenant);
+    let now = world.now();
+    let bodies: Vec<Bytes> = numbers.iter().map(|number| content(*number)).collect();
+    let digests: Vec<Digest> = bodies.iter().map(|body| Digest::of(body)).collect();
+    let missing = blobs.find_missing(&digests).await.unwrap();
+    for (digest, body) in digests.iter().zip(&bodies) {
+        if missing.contains(digest) {
+            blobs.put(digest, stream_of(body.clone())).await.unwrap();
+        }
+    }
+    let promised = digests.into_iter().zip(bodies);
+    promised
+        .map(|(digest, body)| (digest, body, now + KEEP))
+        .collect()
+}
+
+/// Stores a result that names blobs, in the order in which the action cache does it.
+async fn store_result(node: &Node, tenant: &TenantId, action: u64, names: &[Digest]) {
+    let key = Digest::of(format!("{tenant} {action}").as_bytes());
+    let text = names.iter().map(|digest| format!("{digest}\n"));
+    let body = Bytes::from(text.collect::<String>());
+    let results = node.store(Kind::Result, tenant);
+    results.put(&key, stream_of(body)).await.unwrap();
+    node.blobs(tenant).find_missing(names).await.unwrap();
+}
+
+/// Serves a result as the action cache does: counted as used before what it names, and not at all unless all
+/// of that is there.
+async fn serve_result(
+    node: &Node,
+    tenant: &TenantId,
+    action: u64,
+    digests: &HashMap<String, Digest>,
+) -> Option<Vec<Digest>> {
+    let key = Digest::of(format!("{tenant} {action}").as_bytes());
+    let results = node.store(Kind::Result, tenant);
+    let text = match read_all(results.as_ref(), &key, 10_000).await {
+        Ok(text) => text,
+        Err(StoreError::NotFound { .. }) => return None,
+        Err(error) => panic!("{error}"),
+    };
+    let text = String::from_utf8(text.to_vec()).unwrap();
+    let names: Vec<Digest> = text.lines().map(|line| digests[line]).collect();
+    if !results.find_missing(&[key]).await.unwrap().is_empty() {
+        return None;
+    }
+    let missing = node.blobs(tenant).find_missing(&names).await.unwrap();
+    missing.is_empty().then_some(names)
+}
+
+fn settings() -> CacheSettings {
+    CacheSettings {
+        max_bytes: Some(1500),
+        other_tenants: TenantCacheLimits {
+            max_bytes: Some(1000),
+            max_age: Some(Duration::from_secs(900)),
+        },
+        keep: Duration::from_secs(u64::from(KEEP)),
+        ..CacheSettings::default()
+    }
+}
+
+async fn read_promised(world: &World, node: &Node, promises: &Promises) {
+    let blobs = node.blobs(&world.tenant(world.dice.roll(2)));
+    for (digest, body, until) in promises {
+        if world.now() <= *until {
+            let read = read_all(blobs.as_ref(), digest, 10_000).await;
+            assert_eq!(read.expect("what was promised is there"), body);
+        }
+    }
+}
+
+/// One client's life, some steps of it.
+async fn client(world: &World, seed: u64, digests: &HashMap<String, Digest>) {
+    let (node, dice) = (&world.node, &world.dice);
+    let tenant = world.tenant(seed);
+    for _ in 0..4 {
+        let numbers: Vec<u64> = (0..1 + dice.roll(5)).map(|_| dice.roll(40)).collect();
+        let action = dice.roll(6);
+        match dice.roll(3) {
+            0 => {
+                let promises = upload(world, node, &tenant, &numbers).await;
+                let names: Vec<Digest> = promises.iter().map(|(digest, ..)| *digest).collect();
+                store_result(node, &tenant, action, &names).await;
+                dice.dawdle().await;
+                read_promised(world, node, &promises).await;
+            }
+            1 => {
+                let now = world.now();
+                let served = serve_result(node, &tenant, action, digests).await;
+                let served = served.into_iter().flatten();
+                let promises: Promises = served
+                    .map(|digest| (digest, body_of(&digest), now + KEEP))
+                    .collect();
+                dice.dawdle().await;
+                read_promised(world, node, &promises).await;
+            }
+            _ => {
+                let promises = upload(world, node, &tenant, &numbers).await;
+                dice.dawdle().await;
+                world.pass(u32::try_from(dice.roll(20)).unwrap());
+                read_promised(world, node, &promises).await;
+            }
+        }
+    }
+}
+
+fn body_of(digest: &Digest) -> Bytes {
+    let bodies = (0..40).map(content);
+    let mut bodies = bodies.filter(|body| Digest::of(body) == *digest);
+    bodies.next().expect("one of those there are")
+}
+
+/// Lets go what has to go, and corrects what is known, now and then.
+async fn upkeep(world: &World, round: u8) {
+    for _ in 0..3 {
+        world.dice.dawdle().await;
+        world.node.evictor.pass(0).await;
+        if world.dice.roll(2) == 0 {
+            world.node.retention().flush();
+        }
+    }
+    // Deletions of what is lost may fail, too.
+    drop(world.node.evictor.correct_once(round).await);
+}
+
+/// What is known is what is there.
+async fn check_index(world: &World) {
+    let retention = world.node.retention();
+    for (kind, objects) in &world.objects {
+        let mut known = retention.digests(*kind);
+        let listed = objects.list().map(Result::unwrap);
+        let mut listed: Vec<Digest> = listed.collect().await;
+        known.sort();
+        listed.sort();
+        assert_eq!(known, listed, "{kind:?}");
+    }
+}
+
+/// No result is left that names what is gone: this holds without failures and crashes in between.
+async fn round(world: &World, number: u8, digests: &HashMap<String, Digest>) {
+    let mut all: Vec<BoxFuture<'_, ()>> = Vec::new();
+    for seed in 0..4 {
+        all.push(client(world, seed, digests).boxed());
+    }
+    all.push(upkeep(world, number).boxed());
+    futures::future::join_all(all).await;
+}
+
+fn known_digests() -> HashMap<String, Digest> {
+    let digests = (0..40).map(|number| Digest::of(&content(number)));
+    digests.map(|digest| (digest.to_string(), digest)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_promised_is_kept_whatever_happens_meanwhile() {
+    let digests = known_digests();
+    let mut evicted = 0;
+    for seed in 1..=20 {
+        let mut world = World::new(seed, settings());
+        for number in 1..=8 {
+            round(&world, number, &digests).await;
+            if world.dice.roll(4) == 0 {
+                world.crash();
+            }
+            world.pass(u32::try_from(world.dice.roll(200)).unwrap());
+        }
+        // Once nobody uses anything, all limits are kept, and what is known is what is there.
+        world.pass(KEEP * 3);
+        let before = world.node.retention().index.all().count;
+        for number in 100..110 {
+            drop(world.node.evictor.correct_once(number).await);
+            // What was found just now is kept like all else.
+            world.pass(KEEP * 3);
+            world.node.evictor.pass(0).await;
+        }
+        let all = world.node.retention().index.all();
+        evicted += before.saturating_sub(all.count);
+        assert!(all.bytes <= 1500, "{all:?}");
+        check_index(&world).await;
+    }
+    assert!(evicted > 0, "something went");
+}
+
+#[tokio::test]
+async fn it_conforms() {
+    let world = World::new(1, CacheSettings::default());
+    let tenant = world.tenant(0);
+    let memory = Arc::new(regatta_cas::MemoryBlobStore::new());
+    let verified: Arc<dyn BlobStore> = Arc::new(VerifyingBlobStore::new(memory));
+    let retention = world.node.retention();
+    let claimant = retention.claimant_of(&tenant);
+    let store = retention.retaining(Kind::Blob, &verified, claimant);
+    conformance::check_content_addressed(store).await;
+}
+
+#[tokio::test]
+async fn uses_survive_a_restart_and_count_for_whom_they_were() {
+    let mut world = World::new(7, settings());
+    let (one, two) = (world.tenant(0), world.tenant(1));
+    let first = upload(&world, &world.node, &one, &[1, 2]).await;
+    world.pass(100);
+    upload(&world, &world.node, &two, &[2, 3]).await;
+    let known = |world: &World| {
+        let mut entries = world.node.retention().index.entries();
+        entries
+            .iter_mut()
+            .for_each(|entry| entry.claims.sort_by_key(|it| it.claimant));
+        entries.sort_by_key(|entry| entry.key);
+        entries
+    };
+    let before = known(&world);
+    world.node.retention().flush();
+    world.crash();
+    assert_eq!(known(&world), before);
+    let usage = usage_of(world.state.path()).unwrap();
+    assert_eq!(usage.all.blobs, 3);
+    assert_eq!(usage.tenants[&one].blobs, 2);
+    assert_eq!(usage.tenants[&two].blobs, 2);
+    assert!(usage.tenants[&one].oldest_use < usage.tenants[&two].oldest_use);
+    assert_eq!(usage.unclaimed, TenantUsage::default());
+    // What is lost with the log is found in the store, and counts as used then.
+    std::fs::remove_file(world.state.path().join(USE_LOG)).unwrap();
+    world.crash();
+    world.node.evictor.correct_once(1).await.unwrap();
+    world.node.evictor.pass(u64::MAX).await;
+    read_promised(&world, &world.node, &first).await;
+    check_index(&world).await;
+    world.pass(KEEP * 2);
+    upload(&world, &world.node, &two, &[3]).await;
+    world.node.evictor.pass(u64::MAX).await;
+    let left = world.node.retention().digests(Kind::Blob);
+    assert_eq!(left, [Digest::of(&content(3))], "what is used again stays");
+}
+
+#[tokio::test]
+async fn a_log_is_complete_only_if_a_coordinator_ended_it() {
+    let world = World::new(13, settings());
+    let tenant = world.tenant(0);
+    let open = || {
+        Retention::open(world.state.path(), None, settings())
+            .unwrap()
+            .1
+    };
+    upload(&world, &world.node, &tenant, &[1]).await;
+    assert!(!open(), "nobody ended it");
+    world.node.retention().close(false);
+    assert!(!open(), "it was not known to be complete");
+    world.node.retention().close(true);
+    assert!(open());
+    assert!(!open(), "whoever opened it last did not end it");
+}
+
+#[tokio::test]
+async fn chunks_that_several_blobs_share_stay_as_long_as_one_of_them_is_used() {
+    let world = World::new(9, settings());
+    let tenant = world.tenant(0);
+    let blobs = world.node.blobs(&tenant);
+    let chunk = |fill: u8| Bytes::from(vec![fill; 3 << 20]);
+    let blob_of = |fills: [u8; 2]| Digest::of(&fills.map(|fill| chunk(fill).to_vec()).concat());
+    let (old, new) = (blob_of([1, 2]), blob_of([2, 3]));
+    for (blob, fills) in [(old, [1, 2]), (new, [2, 3])] {
+        let mut chunks = Vec::new();
+        for fill in fills {
+            chunks.push(put_bytes(blobs.as_ref(), chunk(fill)).await.unwrap());
+        }
+        let function = ChunkingFunction::FastCdc2020;
+        let mapping = ChunkMapping { chunks, function };
+        blobs.keep_as_chunks(&blob, &mapping).await.unwrap();
+    }
+    world.pass(KEEP * 2);
+    assert_eq!(blobs.find_missing(&[new]).await.unwrap(), []);
+    for _ in 0..20 {
+        world.node.evictor.pass(u64::MAX).await;
+    }
+    assert_eq!(blobs.find_missing(&[old, new]).await.unwrap(), [old]);
+    assert_eq!(
+        read_all(blobs.as_ref(), &new, 10 << 20)
+            .await
+            .unwrap()
+            .len(),
+        6 << 20
+    );
+    let kinds = Kind::ALL.map(|kind| world.node.retention().digests(kind).len());
+    assert_eq!(kinds, [0, 0, 1, 2], "one mapping, two chunks");
+}
+
+#[tokio::test]
+async fn what_verdicts_name_stays_for_as_long_as_they_do() {
+    let settings = CacheSettings {
+        keep_verdicts: Duration::from_secs(10_000),
+        ..settings()
+    };
+    let mut world = World::new(11, settings);
+    let tenant = world.tenant(0);
+    upload(&world, &world.node, &tenant, &[1, 2]).await;
+    let retention = world.node.retention();
+    let store = &world.node.evictor.places.of_kind[&Kind::Blob].store;
+    let for_verdicts = retention.retaining(Kind::Blob, store, Claimant::VERDICTS);
+    let kept = Digest::of(&content(1));
+    assert_eq!(for_verdicts.find_missing(&[kept]).await.unwrap(), []);
+    retention.flush();
+    world.crash();
+    world.pass(5000);
+    for _ in 0..20 {
+        world.node.evictor.pass(u64::MAX).await;
+    }
+    assert_eq!(world.node.retention().digests(Kind::Blob), [kept]);
+    world.pass(6000);
+    for _ in 0..20 {
+        world.node.evictor.pass(u64::MAX).await;
+    }
+    assert_eq!(world.node.retention().digests(Kind::Blob), []);
+}
+
+#[test]
+fn a_full_disk_refuses_what_is_new_until_there_is_room() {
+    let directory = tempfile::tempdir().unwrap();
+    let room = Room::new(Some(directory.path().to_owned()), Some(u64::MAX / 2));
+    assert!(room.check().is_ok());
+    assert!(room.look() > 0);
+    let refused = room.check().unwrap_err().to_string();
+    assert!(refused.contains("make room there"), "{refused}");
+    let room = Room::new(Some(directory.path().to_owned()), Some(0));
+    assert_eq!(room.look(), 0);
+    assert!(room.check().is_ok());
+}

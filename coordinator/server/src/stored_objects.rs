@@ -1,0 +1,131 @@
+//! The objects that everything is stored in: each kind of thing in a place of its own.
+
+use std::sync::Arc;
+
+use regatta_cas::{
+    BlobFiles, BlobStore, ListedBlobStore, ObjectStoreBlobStore, OpenStoreError, PackingBlobStore,
+    VerifyingBlobStore,
+};
+
+use crate::retention::Kind;
+
+/// How many packed blobs may be there before their absence is not known without asking, at 10 to 20 bytes each.
+const PACKED_CAPACITY: usize = 1 << 21;
+
+/// What becomes of small blobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SmallBlobs {
+    /// Those that are stored at about the same time are one object together.
+    Packed,
+    /// Each is an object of its own, as in a directory, where that costs nothing.
+    Apart,
+}
+
+impl SmallBlobs {
+    /// What becomes of them below a URL, unless somebody wants it otherwise.
+    pub(crate) fn below(url: &str) -> Self {
+        match url.starts_with("file:") {
+            true => Self::Apart,
+            false => Self::Packed,
+        }
+    }
+}
+
+/// Everything that is stored, without what is known of it.
+#[derive(Debug, Clone)]
+pub(crate) struct StoredObjects {
+    blobs: Arc<dyn ListedBlobStore>,
+    /// The same blobs; nothing wrong gets in or out.
+    pub(crate) verified_blobs: Arc<dyn BlobStore>,
+    mappings: Arc<dyn ListedBlobStore>,
+    results: Arc<dyn ListedBlobStore>,
+    assets: Arc<dyn ListedBlobStore>,
+}
+
+impl StoredObjects {
+    /// Opens what is below a URL.
+    pub(crate) fn open(url: &str, small_blobs: SmallBlobs) -> Result<Self, OpenStoreError> {
+        let place = ObjectStoreBlobStore::open(url)?;
+        let open = |name| opened(&place, name);
+        let blobs = Arc::new(open(Kind::Blob.place())?.with_sizes_checked());
+        let results = Arc::new(open(Kind::Result.place())?);
+        let (mappings, assets) = (open(Kind::Mapping.place())?, open(Kind::Asset.place())?);
+        let (mappings, assets) = (Arc::new(mappings), Arc::new(assets));
+        if small_blobs == SmallBlobs::Apart {
+            return Ok(Self {
+                verified_blobs: verified(&blobs),
+                blobs,
+                mappings,
+                results,
+                assets,
+            });
+        }
+        let packs = [open("cas-packs")?, open("ac-packs")?].map(Arc::new);
+        let [packs_of_blobs, packs_of_results] = packs;
+        let blobs = PackingBlobStore::new(packs_of_blobs, blobs, PACKED_CAPACITY);
+        let results = PackingBlobStore::keyed(packs_of_results, results, PACKED_CAPACITY);
+        let blobs = Arc::new(blobs);
+        Ok(Self {
+            verified_blobs: Arc::new(VerifyingBlobStore::new(Arc::clone(&blobs) as _)),
+            blobs,
+            mappings,
+            results: Arc::new(results),
+            assets,
+        })
+    }
+
+    /// The objects of one kind.
+    pub(crate) const fn of(&self, kind: Kind) -> &Arc<dyn ListedBlobStore> {
+        match kind {
+            Kind::Blob => &self.blobs,
+            Kind::Mapping => &self.mappings,
+            Kind::Result => &self.results,
+            Kind::Asset => &self.assets,
+        }
+    }
+}
+
+/// Opens one of the stores in a place, whose requests are counted.
+fn opened(
+    place: &ObjectStoreBlobStore,
+    name: &'static str,
+) -> Result<ObjectStoreBlobStore, OpenStoreError> {
+    let store = place.below(name)?;
+    Ok(store.with_requests_observed(Arc::new(move |request| {
+        let labels = [("store", name), ("operation", request.name())];
+        metrics::counter!("regatta_object_store_requests_total", &labels).increment(1);
+    })))
+}
+
+/// Whoever else writes to the store verifies what it writes, so that what was found right, and is an unchanged file,
+/// need not be verified each time it is read.
+fn verified(store: &Arc<ObjectStoreBlobStore>) -> Arc<dyn BlobStore> {
+    let below: Arc<dyn BlobStore> = Arc::clone(store) as _;
+    let files: Arc<dyn BlobFiles> = Arc::clone(store) as _;
+    Arc::new(VerifyingBlobStore::new(below).with_unchanged_trusted(files))
+}
+
+#[cfg(test)]
+mod tests {
+    use regatta_cas::conformance;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_packed_conforms() {
+        let objects = StoredObjects::open("memory://", SmallBlobs::Packed).unwrap();
+        conformance::check_content_addressed(Arc::clone(&objects.verified_blobs)).await;
+        conformance::check_keyed(Arc::clone(objects.of(Kind::Result)) as _).await;
+    }
+
+    #[test]
+    fn small_blobs_are_packed_in_buckets_alone() {
+        for (url, expected) in [
+            ("file:///var/lib/regatta", SmallBlobs::Apart),
+            ("s3://bucket/prefix", SmallBlobs::Packed),
+            ("memory://", SmallBlobs::Packed),
+        ] {
+            assert_eq!(SmallBlobs::below(url), expected, "{url}");
+        }
+    }
+}
