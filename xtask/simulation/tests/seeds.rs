@@ -16,7 +16,6 @@ fn check(arguments: &[&str]) -> String {
     let output = simulate(arguments);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{arguments:?}: {text}");
-    println!("{text}");
     text
 }
 
