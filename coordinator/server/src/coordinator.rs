@@ -21,7 +21,7 @@ use crate::action_plan::PlanDefaults;
 use crate::assets::AssetStore;
 use crate::cas::{InputTrees, UploadRegistry, UploadSettings};
 use crate::config::CoordinatorConfig;
-use crate::dispatch::{self, ClaimKey, DispatchConfig, Dispatcher};
+use crate::dispatch::{ClaimKey, DispatchConfig, Dispatcher};
 use crate::execution::ExecutionParts;
 use crate::grpc_server::serve_grpc;
 use crate::http::{self, HttpParts};

@@ -15,7 +15,7 @@ use regatta_scheduler::{SchedulerConfig, Snapshot};
 use regatta_server::action_cache::ActionCache;
 use regatta_server::action_plan::PlanDefaults;
 use regatta_server::cas::InputTrees;
-use regatta_server::dispatch::{DispatchConfig, Dispatcher, ValidReport};
+use regatta_server::dispatch::{ClaimKey, DispatchConfig, Dispatcher, ValidReport};
 use regatta_server::fleet_service::serve_connection;
 use regatta_server::runs::{AuditShare, RunRegistry, RunServices};
 use regatta_wire::v1;
@@ -29,6 +29,8 @@ use crate::ledger::WeatheredLedger;
 use crate::said::{Link, Said, SaidQueue};
 use crate::weather::Weather;
 
+/// What every coordinator seals claims with.
+const CLAIM_SECRET: [u8; 32] = [7; 32];
 /// How long a blob is known to be there without asking: a tenth of what it is in earnest.
 const INDEX_EXPIRY: Duration = Duration::from_secs(60);
 /// How many blobs are known to be there.
@@ -286,6 +288,7 @@ async fn start_services(durable: Durable, weather: Weather) -> Result<Services, 
     });
     let config = DispatchConfig {
         scheduler: scheduler_config(),
+        claim_key: ClaimKey::new(CLAIM_SECRET),
         ..DispatchConfig::default()
     };
     let dispatcher = Dispatcher::start(config, Arc::clone(&ledger)).await;
@@ -307,6 +310,7 @@ async fn start_services(durable: Durable, weather: Weather) -> Result<Services, 
         dispatcher: Arc::clone(&dispatcher),
         results: Arc::clone(&results),
         blobs: Arc::clone(&blobs),
+        for_verdicts: Arc::clone(&blobs),
         trees: Arc::new(InputTrees::new(Arc::clone(&blobs))),
         ledger,
         defaults,

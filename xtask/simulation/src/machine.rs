@@ -147,7 +147,7 @@ impl Machine {
     }
 
     /// A report, as it travels.
-    pub(crate) fn report(&self, report: Report<Outcome>) -> v1::AgentReport {
+    pub(crate) fn report(&self, report: Report<Spec, Outcome>) -> v1::AgentReport {
         let offer = report.with_offer.then(|| v1::AgentOffer {
             hostname: self.name(),
             runtime: "process".to_owned(),
@@ -156,7 +156,7 @@ impl Machine {
             memory_bytes: 1 << 40,
             ..Default::default()
         });
-        let lease = |lease: regatta_agent_core::LeaseReport<Outcome>| v1::HeldLease {
+        let lease = |lease: regatta_agent_core::LeaseReport<Spec, Outcome>| v1::HeldLease {
             lease_id: lease.key.lease.0,
             fencing_token: lease.key.token.0,
             phase: phase(lease.phase).into(),
@@ -167,6 +167,10 @@ impl Machine {
                 .map(Arc::unwrap_or_clone)
                 .collect(),
             outcome_count: lease.outcome_count,
+            claim: lease
+                .spec
+                .map(|spec| spec.claim.clone())
+                .unwrap_or_default(),
         };
         v1::AgentReport {
             protocol_version: PROTOCOL_VERSION,

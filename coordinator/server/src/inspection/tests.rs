@@ -57,13 +57,15 @@ fn large(fill: u8) -> Bytes {
 /// A store with one of everything that is right.
 async fn filled(fixture: &Fixture) -> (Digest, Digest, Digest) {
     let store = fixture.store();
-    let blob = put_bytes(store.blobs.as_ref(), "a blob".into())
+    let blob = put_bytes(store.objects.of(Kind::Blob).as_ref(), "a blob".into())
         .await
         .unwrap();
     let chunks = [1, 2].map(large);
     let whole = Digest::of(&chunks.concat());
     for chunk in chunks.clone() {
-        put_bytes(store.blobs.as_ref(), chunk).await.unwrap();
+        put_bytes(store.objects.of(Kind::Blob).as_ref(), chunk)
+            .await
+            .unwrap();
     }
     let mapping = ChunkMapping {
         chunks: chunks.iter().map(|chunk| Digest::of(chunk)).collect(),
@@ -76,7 +78,12 @@ async fn filled(fixture: &Fixture) -> (Digest, Digest, Digest) {
         .unwrap();
     let key = Digest::of(b"an action");
     let sealed = seal_for_tests(&result_of(blob));
-    store.results.put(&key, stream_of(sealed)).await.unwrap();
+    store
+        .objects
+        .of(Kind::Result)
+        .put(&key, stream_of(sealed))
+        .await
+        .unwrap();
     (blob, whole, key)
 }
 
@@ -105,12 +112,14 @@ async fn what_is_wrong_is_said_and_removed_when_asked() {
     let damaged = Digest::of(b"another action");
     let store = fixture.store();
     store
-        .results
+        .objects
+        .of(Kind::Result)
         .put(&damaged, stream_of("no entry".into()))
         .await
         .unwrap();
     store
-        .assets
+        .objects
+        .of(Kind::Asset)
         .put(&damaged, stream_of("no asset".into()))
         .await
         .unwrap();

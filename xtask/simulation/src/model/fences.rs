@@ -1,8 +1,8 @@
 //! Which leases are in force, as an agent has to see it.
 //!
 //! A lease is in force from the first desired state that has it until one that does not, or until its agent has
-//! been silent for too long. What is in force when the coordinator ends may be taken up by the next one, which
-//! then wishes for it; or it is not, and then it has ended.
+//! been silent for too long. That it has ended is a coordinator's decision, which ends with it: what an agent still
+//! holds may be taken up by the next one, which then wishes for it; or it is not, and then it has ended.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -137,9 +137,7 @@ impl Fences {
         self.versions.clear();
         self.last_token_before = self.last_token;
         for fence in self.known.values_mut() {
-            if fence.state == State::InForce {
-                fence.state = State::LeftBehind;
-            }
+            fence.state = State::LeftBehind;
         }
     }
 
