@@ -24,8 +24,9 @@ const RETURN_INTERVAL: Duration = Duration::from_millis(250);
 pub(crate) struct EngineWatch {
     runtime: Arc<dyn ContainerRuntime>,
     availability: Arc<Availability>,
-    /// One looks at a time, so that what was seen last is what is said last.
-    looking: Mutex<()>,
+    /// One looks at a time, so that what was seen last is what is said last: when it began, and whether the engine was
+    /// away.
+    looking: Mutex<Option<(Instant, bool)>>,
 }
 
 impl EngineWatch {
@@ -50,7 +51,13 @@ impl EngineWatch {
 
     /// Asks the engine now. While it is away, new work is refused.
     pub(crate) async fn is_away(&self) -> bool {
-        let _alone = self.looking.lock().await;
+        let asked_at = Instant::now();
+        let mut looking = self.looking.lock().await;
+        // Whoever looked meanwhile has seen it for everyone who waited.
+        if let Some((_, away)) = looking.filter(|(begun, _)| *begun >= asked_at) {
+            return away;
+        }
+        let begun = Instant::now();
         let reason = match tokio::time::timeout(ANSWER_LIMIT, self.runtime.ping()).await {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error.to_string()),
@@ -65,6 +72,7 @@ impl EngineWatch {
             format!("the container engine is away: {reason}; start it")
         });
         self.availability.tell(Need::Engine, reason).await;
+        *looking = Some((begun, away));
         away
     }
 
@@ -73,13 +81,11 @@ impl EngineWatch {
         if !self.is_away().await {
             return false;
         }
-        let until = Instant::now() + RETURN_LIMIT;
-        while Instant::now() < until {
-            tokio::time::sleep(RETURN_INTERVAL).await;
-            if !self.is_away().await {
-                return true;
+        let back = async {
+            while self.is_away().await {
+                tokio::time::sleep(RETURN_INTERVAL).await;
             }
-        }
-        false
+        };
+        tokio::time::timeout(RETURN_LIMIT, back).await.is_ok()
     }
 }

@@ -74,8 +74,9 @@ impl Storage {
         let verified = Arc::clone(&objects.verified_blobs);
         let mut blob_place = opening.place(Kind::Blob, objects.of(Kind::Blob), verified);
         let known = ExistenceIndex::new(blob_place.store, INDEX_CAPACITY, INDEX_EXPIRY);
-        // A directory answers fast, and is asked: a machine that lost power may have cut files off.
-        if !url.starts_with("file:") {
+        // A directory answers fast, and is asked: a machine that lost power may have cut files off. Of a bucket that
+        // others change, or that changed since, nothing is known.
+        if is_known && writers == Writers::This && !url.starts_with("file:") {
             known.remember(retention.digests(Kind::Blob));
         }
         blob_place.store = Arc::new(known);

@@ -197,13 +197,18 @@ impl BlobStore for AbsenceIndex {
     async fn put(&self, digest: &Digest, body: BlobStream) -> Result<(), StoreError> {
         // Before it can be there: that a blob is absent is never said of one that is not.
         lock(&self.seen).note(digest);
-        self.store.put(digest, body).await
+        self.store.put(digest, body).await?;
+        // A renewal that began and ended meanwhile has not seen it.
+        lock(&self.seen).note(digest);
+        Ok(())
     }
 
     async fn put_spooled(&self, digest: &Digest, blob: &SpooledBlob) -> Result<(), StoreError> {
         // Before it can be there, as in `put`.
         lock(&self.seen).note(digest);
-        self.store.put_spooled(digest, blob).await
+        self.store.put_spooled(digest, blob).await?;
+        lock(&self.seen).note(digest);
+        Ok(())
     }
 
     async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {

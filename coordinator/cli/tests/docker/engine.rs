@@ -98,9 +98,10 @@ impl Engine {
             .expect("a log");
         // Not the machine's own settings, which may name its directories.
         std::fs::write(self.path("daemon.json"), "{}").expect("is written");
-        let mut daemon = Command::new("dockerd");
+        // In a network of its own: without a bridge, a daemon removes the machine's.
+        let mut daemon = Command::new("unshare");
         daemon
-            .args(["--bridge=none", "--iptables=false"])
+            .args(["--net", "dockerd", "--bridge=none", "--iptables=false"])
             .arg("--config-file")
             .arg(self.path("daemon.json"))
             .arg("--data-root")
@@ -112,7 +113,7 @@ impl Engine {
             .args(["--host", &self.host()])
             .stdout(Stdio::null())
             .stderr(log);
-        daemon.spawn().expect("dockerd is there")
+        daemon.spawn().expect("unshare is there")
     }
 
     fn end(&mut self, signal: Signal) {

@@ -9,7 +9,7 @@ use super::program::{Running, write};
 const TESTS: usize = 2000;
 const KILLS: u64 = 50;
 /// How long the coordinator lives after it has begun to listen, at most.
-const LONGEST_LIFE: Duration = Duration::from_millis(600);
+const LONGEST_LIFE: Duration = Duration::from_millis(1000);
 /// The test ends in this time, or something has come to a standstill.
 const LIMIT: Duration = Duration::from_secs(600);
 

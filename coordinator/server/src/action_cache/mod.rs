@@ -4,6 +4,7 @@ mod completeness;
 mod entry;
 mod inlining;
 mod service;
+mod stores;
 mod tree_closure;
 mod tree_reader;
 
@@ -27,6 +28,7 @@ use completeness::{ClosureError, References};
 use entry::{MAX_ENTRY_SIZE_BYTES, key_of, open_entry, seal_entry};
 pub(crate) use inlining::{InlineRequest, inline_outputs};
 pub(crate) use service::{ActionCacheService, tenant_of};
+use stores::Stores;
 pub use tree_closure::InvalidTreeError;
 use tree_closure::TreeError;
 
@@ -146,7 +148,9 @@ impl ActionCache {
                             .iter()
                             .any(|digest| missing.contains(digest)) =>
                 {
-                    self.remove_key(stores, key).await;
+                    if stores.is_gone(&entry.references, &missing).await {
+                        self.remove_key(stores, key).await;
+                    }
                     None
                 }
                 Some(entry) => Some(Arc::clone(&entry.result)),
@@ -266,8 +270,8 @@ impl ActionCache {
             Err(error) => return Err(error),
         };
         let Some(result) = open_entry(&sealed) else {
-            tracing::error!(%key, "an action result is damaged; it is forgotten");
-            self.remove_key(stores, key).await;
+            // It may be whole in the store, and spoilt on its way; the next result takes its place.
+            tracing::error!(%key, "an action result is damaged and counts as absent");
             return Ok(None);
         };
         let references = match stores.references_of(&result).await {
@@ -367,40 +371,6 @@ pub(crate) async fn files_of(
         TreeError::Invalid(error) => status::with_sources(&error),
     })
 }
-
-/// The stores as a tenant uses them.
-struct Stores {
-    entries: Arc<dyn BlobStore>,
-    blobs: Arc<dyn BlobStore>,
-}
-
-impl Stores {
-    /// Everything that a result refers to; `None` if that is not there.
-    async fn references_of(
-        &self,
-        result: &ActionResult,
-    ) -> Result<Option<Vec<Digest>>, ClosureError> {
-        let direct = References::of(result).map_err(ClosureError::Invalid)?;
-        direct.with_trees(self.blobs.as_ref()).await
-    }
-
-    async fn missing_of(
-        &self,
-        found: &[Option<Arc<Remembered>>],
-    ) -> Result<HashSet<Digest>, StoreError> {
-        let named: HashSet<Digest> = found
-            .iter()
-            .flatten()
-            .flat_map(|entry| entry.references.iter().copied())
-            .collect();
-        let named: Vec<Digest> = named.into_iter().collect();
-        Ok(find_missing(self.blobs.as_ref(), &named)
-            .await?
-            .into_iter()
-            .collect())
-    }
-}
-
 fn count_lookups(results: &[Option<Arc<ActionResult>>]) {
     let hits = results.iter().flatten().count() as u64;
     metrics::counter!("regatta_action_cache_hits_total").increment(hits);

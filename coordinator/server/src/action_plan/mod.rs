@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use prost::Message as _;
 use regatta_model::{Digest, DigestHasher, ImageReference, Platform, Resources, RunId, TenantId};
 use regatta_scheduler::ExpectedUnit;
 use regatta_wire::convert::{
@@ -197,9 +198,15 @@ pub fn plan_action(
         claim: Bytes::new(),
         chroot,
     };
+    // All that an agent is told, but on whose behalf: what another coordinator's settings made of the action, this one
+    // does not want.
+    let told = || v1::LeaseSpec {
+        run_id: String::new(),
+        ..spec.clone()
+    };
     let unit = UnitPlan {
         expected: ExpectedUnit {
-            key: merge_key,
+            key: merge_key.map(|_| Digest::of(&told().encode_to_vec())),
             ..DEFAULT_EXPECTED.into()
         },
         extra_arguments: Vec::new(),

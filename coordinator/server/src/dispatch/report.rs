@@ -12,6 +12,8 @@ use regatta_wire::{PROTOCOL_VERSION, reapi, v1};
 
 use super::RUNTIME_PROPERTY;
 
+/// How much of an outcome's message is kept, in bytes: it is repeated for each unit that shares the outcome.
+const MAX_MESSAGE_BYTES: usize = 16 << 10;
 /// The longest incarnation that is accepted, in bytes.
 const MAX_INCARNATION_BYTES: usize = 256;
 
@@ -207,7 +209,7 @@ fn valid_leases(leases: Vec<v1::HeldLease>) -> Result<Vec<ReportedLease>, Invali
     Ok(valid)
 }
 
-fn valid_lease(lease: v1::HeldLease, path: &str) -> Result<ReportedLease, InvalidReportError> {
+fn valid_lease(mut lease: v1::HeldLease, path: &str) -> Result<ReportedLease, InvalidReportError> {
     let phase = match v1::LeasePhase::try_from(lease.phase) {
         Ok(v1::LeasePhase::Unspecified) | Err(_) => {
             let problem = format!("{} is no phase of a lease", lease.phase);
@@ -223,7 +225,9 @@ fn valid_lease(lease: v1::HeldLease, path: &str) -> Result<ReportedLease, Invali
         );
         invalid(format!("{path}.outcome_count"), problem)
     })?;
-    for (index, outcome) in lease.outcomes.iter().enumerate() {
+    for (index, outcome) in lease.outcomes.iter_mut().enumerate() {
+        let end = outcome.message.floor_char_boundary(MAX_MESSAGE_BYTES);
+        outcome.message.truncate(end);
         check_outcome(outcome, &format!("{path}.outcomes[{index}]"))?;
     }
     Ok(ReportedLease {

@@ -25,8 +25,8 @@ const FRUITLESS_PAUSE: Duration = Duration::from_secs(20);
 const LISTING_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long after a listing failed it is tried again.
 const LISTING_RETRY: Duration = Duration::from_secs(60);
-/// How many things are deleted at once: few, so that builds are not slowed down.
-const CONCURRENT_DELETIONS: usize = 4;
+/// How many things are deleted at once: those that are packed wait for each other, and share a request.
+const CONCURRENT_DELETIONS: usize = 64;
 /// How many deletions are prepared at once.
 const PORTION: usize = 1000;
 /// How many tenants' sizes are told as metrics.
@@ -276,6 +276,10 @@ impl Evictor {
 
     /// Corrects what is known by what is in the store, now and then.
     async fn correct(&self) {
+        if !self.may_evict {
+            // Nothing goes: what others have stored in a bucket, however much that is, need not be known.
+            return std::future::pending().await;
+        }
         let mut listing = 0u8;
         if self.was_complete {
             tokio::time::sleep(LISTING_RETRY).await;

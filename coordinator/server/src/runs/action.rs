@@ -77,7 +77,7 @@ pub(super) async fn run_action(job: &JobContext, spec: ActionSpec) -> Result<Ans
         command,
         units: vec![UnitPlan {
             expected: ExpectedUnit {
-                key: Some(attempt_key(job, &key.to_string(), spec.attempt)),
+                key: Some(attempt_key(job, (&key, ""), spec.attempt)),
                 ..EXPECTED.into()
             },
             extra_arguments: Vec::new(),

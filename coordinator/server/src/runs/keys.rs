@@ -32,11 +32,15 @@ pub(super) fn action_key(
     Digest::of(&action.encode_to_vec())
 }
 
-/// What tells one attempt at a part of a job from every other, in whichever process: who does it for a coordinator that
-/// is gone does it for the next.
-pub(super) fn attempt_key(job: &JobContext, part: &str, attempt: u32) -> Digest {
-    let run = &job.run.run;
-    let names = ["regatta attempt", &run.to_string(), &job.name(), part];
+/// What tells one attempt at a part of a job's action from every other, in whichever process: who does it for a
+/// coordinator that is gone does it for the next.
+pub(super) fn attempt_key(
+    job: &JobContext,
+    (action, part): (&Digest, &str),
+    attempt: u32,
+) -> Digest {
+    let (run, job, action) = (job.run.run.to_string(), job.name(), action.to_string());
+    let names = ["regatta attempt", &run, &job, &action, part];
     Digest::of(format!("{}\0{attempt}", names.join("\0")).as_bytes())
 }
 

@@ -1,5 +1,6 @@
 //! The runs there are: those under way in memory, all of them in the ledger.
 
+mod error;
 mod resumption;
 
 use std::collections::HashMap;
@@ -16,15 +17,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
+pub use self::error::{FindRunError, StartRunsError, SubmitRunError};
 use super::audit::AuditShare;
 use super::context::RunContext;
 use super::driver::drive;
 use super::log::{RunLog, now, read_spec, read_stored};
-use super::plan::{Plan, PlanError};
+use super::plan::Plan;
 use super::recorded::Recorded;
 use crate::action_cache::ActionCache;
 use crate::action_plan::PlanDefaults;
-use crate::cas::{InputTreeError, InputTrees};
+use crate::cas::InputTrees;
 use crate::dispatch::Dispatcher;
 
 /// How many runs may be under way at once.
@@ -69,51 +71,6 @@ pub struct RunRegistry {
 struct Active {
     log: Arc<RunLog>,
     cancel: CancellationToken,
-}
-
-/// Why the runs cannot be taken up after a start.
-#[derive(Debug, thiserror::Error)]
-#[error("runs of an earlier process could not be closed")]
-pub struct StartRunsError(#[from] LedgerError);
-
-/// Why a run was not accepted.
-#[derive(Debug, thiserror::Error)]
-pub enum SubmitRunError {
-    /// The specification is wrong. Fix it.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-    /// Blobs have to be uploaded first.
-    #[error("{} blobs are missing", missing.len())]
-    MissingBlobs {
-        /// All that are known to be missing.
-        missing: Vec<Digest>,
-    },
-    /// It is not known whether the inputs are complete.
-    #[error("the inputs could not be checked")]
-    Inputs(#[from] InputTreeError),
-    /// Too many runs are under way, or being planned. Come back later.
-    #[error("{limit} runs are under way or being planned, which is as many as may be")]
-    TooMany {
-        /// How many may be.
-        limit: usize,
-    },
-    /// The ledger failed. Come back later.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-}
-
-/// Why a run cannot be told about.
-#[derive(Debug, thiserror::Error)]
-pub enum FindRunError {
-    /// There is no such run.
-    #[error("no run `{run}` is known")]
-    Unknown {
-        /// What was asked for.
-        run: String,
-    },
-    /// The ledger failed. Come back later.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
 }
 
 impl RunRegistry {

@@ -10,6 +10,9 @@ use regatta_model::Digest;
 use super::pack::{Fact, Pack};
 use super::version::Version;
 
+/// How often an object is read that cannot be used before that is taken for certain.
+const MAX_TRIES: u32 = 3;
+
 /// What is known of every key that any pack names: of several records of one key, that of the highest rank
 /// counts. It depends on which packs there are and not on the order in which they became known, so that all
 /// who know the same packs agree.
@@ -22,8 +25,8 @@ pub(super) struct PackIndex {
     winners: HashTable<Place>,
     hasher: RandomState,
     newest: Version,
-    /// Objects that are no packs, or cannot be read.
-    refused: HashSet<Digest>,
+    /// Objects that are no packs, or cannot be read, and how often that was tried.
+    refused: HashMap<Digest, u32>,
 }
 
 /// A pack, and how much of it counts.
@@ -121,7 +124,8 @@ fn forgotten_since_s(pack: &Pack) -> Option<u32> {
 
 impl PackIndex {
     pub(super) fn knows(&self, pack: &Digest) -> bool {
-        self.numbers.contains_key(pack) || self.refused.contains(pack)
+        let tries = self.refused.get(pack).copied().unwrap_or(0);
+        self.numbers.contains_key(pack) || tries >= MAX_TRIES
     }
 
     /// The names of all packs that are known.
@@ -143,9 +147,11 @@ impl PackIndex {
         self.newest
     }
 
-    /// Whether it is the first time that the object is refused.
+    /// Whether it is the first time that the object is refused. It is tried again: bytes go bad on their way, too.
     pub(super) fn refuse(&mut self, name: Digest) -> bool {
-        self.refused.insert(name)
+        let tries = self.refused.entry(name).or_insert(0);
+        *tries += 1;
+        *tries == 1
     }
 
     pub(super) fn mark_damaged(&mut self, name: &Digest) {

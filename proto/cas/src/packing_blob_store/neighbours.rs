@@ -66,6 +66,12 @@ impl Neighbours {
         })
     }
 
+    /// Forgets what was read around a slice: it is not what was written.
+    pub(super) fn forget(&self, slice: Slice) {
+        let window = (slice.pack, slice.offset / STRIDE_BYTES);
+        lock(&self.windows).remove(&window);
+    }
+
     async fn window(&self, window: Window, start: u64, end: u64) -> Result<Bytes, StoreError> {
         let kept = lock(&self.windows).touch(&window).cloned();
         if let Some(kept) = kept {

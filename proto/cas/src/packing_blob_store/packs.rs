@@ -90,6 +90,20 @@ impl Packs {
         if self.is(wanted, asked_at) {
             return Ok(());
         }
+        // In a task of its own: whoever asked may go away, or look no further, and others wait.
+        let packs = Arc::clone(self);
+        let listing = tokio::spawn(async move { packs.refresh_alone(wanted, asked_at).await });
+        listing.await.unwrap_or_else(|error| {
+            let detail = format!("listing packs failed: {error}");
+            Err(StoreError::Unavailable { detail })
+        })
+    }
+
+    async fn refresh_alone(
+        self: &Arc<Self>,
+        wanted: Freshness,
+        asked_at: Instant,
+    ) -> Result<(), StoreError> {
         let _turn = self.listing.lock().await;
         if self.is(wanted, asked_at) {
             return Ok(());
@@ -146,14 +160,15 @@ impl Packs {
                     if index.refuse(pack) {
                         tracing::error!(
                             %pack, %error,
-                            "a pack cannot be used and its blobs count as absent; remove the object, or \
-                             use the version of Regatta that wrote it"
+                            "a pack cannot be used and its blobs count as absent; it is read again when packs are \
+                             listed next, and left alone if it stays so"
                         );
                     }
                 }
             }
         }
-        index.remove(gone) || vanished
+        // Where what is gone went is not known before all is listed: until then it is where it was.
+        vanished || index.remove(gone)
     }
 
     async fn load(&self, name: Digest) -> Result<Loaded, StoreError> {

@@ -12,8 +12,9 @@ use super::live::events_of;
 use super::outbox::Purpose;
 use super::precedence;
 use crate::dispatch::{BatchShape, UnitPlan};
+use crate::runs::action::ACTION;
 use crate::runs::context::JobWork;
-use crate::runs::keys::attempt_key;
+use crate::runs::keys::{action_key, attempt_key};
 use crate::runs::log::now;
 use crate::runs::plan::Adapter;
 use crate::runs::state::JobEnd;
@@ -36,8 +37,10 @@ impl Execution<'_> {
         };
         let may_duplicate = self.may_duplicate();
         let first = precedence::first(tests.iter().map(|test| &self.tests[*test]), now());
-        // An audit is not resumed.
+        // An audit is not resumed. What a test runs on is a part of what it is: a build may have come to something else.
         let is_resumed = self.purpose == Purpose::Answer;
+        let command = self.job.command(self.suite.run_arguments.clone());
+        let action = action_key(self.job, &command, ACTION, true);
         let unit = |(position, test): (usize, &usize)| {
             let known = &self.tests[*test];
             let Test { id, estimate, .. } = known;
@@ -48,14 +51,15 @@ impl Execution<'_> {
                     expected: estimate.timing.expected,
                     late_after: estimate.late_after().filter(|_| may_duplicate),
                     first: first.contains(&position),
-                    key: is_resumed.then(|| attempt_key(self.job, &known.name(), attempt)),
+                    key: is_resumed
+                        .then(|| attempt_key(self.job, (&action, &known.name()), attempt)),
                 },
                 extra_arguments: own.arguments,
                 extra_environment: own.environment,
             }
         };
         let work = JobWork {
-            command: self.job.command(self.suite.run_arguments.clone()),
+            command,
             units: tests.iter().enumerate().map(unit).collect(),
             shape,
             batch_overhead: self.batch_overhead,

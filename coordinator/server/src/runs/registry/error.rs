@@ -1,0 +1,52 @@
+//! What can go wrong with runs before they are under way.
+
+use regatta_ledger::LedgerError;
+use regatta_model::Digest;
+
+use crate::cas::InputTreeError;
+use crate::runs::plan::PlanError;
+
+/// Why the runs cannot be taken up after a start.
+#[derive(Debug, thiserror::Error)]
+#[error("runs of an earlier process could not be closed")]
+pub struct StartRunsError(#[from] LedgerError);
+
+/// Why a run was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitRunError {
+    /// The specification is wrong. Fix it.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// Blobs have to be uploaded first.
+    #[error("{} blobs are missing", missing.len())]
+    MissingBlobs {
+        /// All that are known to be missing.
+        missing: Vec<Digest>,
+    },
+    /// It is not known whether the inputs are complete.
+    #[error("the inputs could not be checked")]
+    Inputs(#[from] InputTreeError),
+    /// Too many runs are under way, or being planned. Come back later.
+    #[error("{limit} runs are under way or being planned, which is as many as may be")]
+    TooMany {
+        /// How many may be.
+        limit: usize,
+    },
+    /// The ledger failed. Come back later.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// Why a run cannot be told about.
+#[derive(Debug, thiserror::Error)]
+pub enum FindRunError {
+    /// There is no such run.
+    #[error("no run `{run}` is known")]
+    Unknown {
+        /// What was asked for.
+        run: String,
+    },
+    /// The ledger failed. Come back later.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
