@@ -140,12 +140,14 @@ impl Fleet {
             token,
             outcomes: vec![outcome],
             finished: true,
+            claim: None,
         };
         let going_on = |(lease, token): &(LeaseId, FencingToken)| HeldLease {
             lease: *lease,
             token: *token,
             outcomes: Vec::new(),
             finished: false,
+            claim: None,
         };
         let leases = std::iter::once(finished).chain(held.iter().map(going_on));
         let leases = leases.collect();

@@ -270,6 +270,25 @@ async fn a_pack_that_lies_is_refused_and_its_blobs_are_absent() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_spoilt_on_its_way_is_not_lost() {
+    let bucket = Bucket::new();
+    let digests = put_all(&bucket.open(Keys::Sizes, Limits::DEFAULT), &values(100)).await;
+    let open = || bucket.open(Keys::Sizes, Limits::DEFAULT);
+    let store = VerifyingBlobStore::new(Arc::new(open()));
+    assert_eq!(store.find_missing(&digests).await.unwrap(), []);
+    bucket.packs.spoil_next_read();
+    for digest in &digests {
+        let read = read_all(&store, digest, 100).await.unwrap();
+        assert_eq!(Digest::of(&read), *digest);
+    }
+    let store = open();
+    bucket.packs.spoil_next_read();
+    assert_eq!(store.find_missing(&digests).await.unwrap(), digests);
+    tokio::time::advance(2 * Limits::DEFAULT.max_age).await;
+    assert_eq!(store.find_missing(&digests).await.unwrap(), []);
+}
+
+#[tokio::test(start_paused = true)]
 async fn packs_that_go_away_take_their_blobs_along() {
     let bucket = Bucket::new();
     let store = bucket.open(Keys::Sizes, SMALL);

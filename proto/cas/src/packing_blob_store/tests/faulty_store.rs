@@ -29,6 +29,8 @@ struct State {
     /// After so many changes one fails, and nothing is answered any more.
     until_crash: Option<(usize, Fault)>,
     is_down: bool,
+    /// Whether the last byte of the next read is another.
+    spoils_next: bool,
 }
 
 #[derive(Debug)]
@@ -55,6 +57,10 @@ impl FaultyStore {
 
     pub(super) fn fail_next_change(&self, fault: Fault) {
         self.state().next = Some(fault);
+    }
+
+    pub(super) fn spoil_next_read(&self) {
+        self.state().spoils_next = true;
     }
 
     pub(super) fn crash_after(&self, changes: usize, fault: Fault) {
@@ -124,7 +130,16 @@ impl BlobStore for FaultyStore {
     async fn get(&self, digest: &Digest, range: BlobRange) -> Result<BlobStream, StoreError> {
         self.state().asked.gets += 1;
         self.check_up()?;
-        self.store.get(digest, range).await
+        let body = self.store.get(digest, range).await?;
+        if !std::mem::take(&mut self.state().spoils_next) {
+            return Ok(body);
+        }
+        let pieces: Vec<Bytes> = body.try_collect().await?;
+        let mut bytes = pieces.concat();
+        if let Some(last) = bytes.last_mut() {
+            *last ^= 1;
+        }
+        Ok(stream_of(bytes.into()))
     }
 
     async fn put(&self, digest: &Digest, body: BlobStream) -> Result<(), StoreError> {
