@@ -179,6 +179,9 @@ fn a_run_goes_on_whenever_its_coordinator_is_killed() {
 fn a_second_ctrl_c_leaves_though_the_coordinator_has_stopped() {
     let fleet = Fleet::of(1);
     let project = project();
+    // When the first batch is reported, the rest takes seconds yet.
+    let slower = SUITE.replace("sleep 0.2", "sleep 0.4");
+    write(project.path(), &[("suite.sh", &slower)]);
     let mut begun = begun(&fleet, &project);
     fleet.signal_coordinator(Signal::STOP);
     begun.send(Signal::INT);

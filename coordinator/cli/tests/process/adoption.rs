@@ -68,7 +68,8 @@ fn begun(directory: &Path) -> Vec<String> {
 #[test]
 fn what_agents_do_goes_on_when_their_coordinator_is_killed() {
     let mut fleet = Fleet::coordinator();
-    let agents = [(); 3].map(|()| fleet.add_agent(&[]));
+    // As many slots as there is to do: one that is free may begin for a moment what another agent is at.
+    let agents = [(); 2].map(|()| fleet.add_agent(&[]));
     let address = fleet.url().trim_start_matches("grpc://").to_owned();
     // Not below /tmp, of which each job has its own.
     let project = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
