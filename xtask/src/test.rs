@@ -27,8 +27,9 @@ pub(crate) struct Arguments {
     rest: Vec<String>,
 }
 
-/// Features that turn on the tests that need root on this machine, and PostgreSQL.
-const MACHINE_FEATURES: &str = "regatta/process-tests,regatta-ledger/postgres-tests";
+/// Features that turn on the tests that need root on this machine, PostgreSQL, and programs that are built.
+const MACHINE_FEATURES: &str =
+    "regatta/process-tests,regatta-ledger/postgres-tests,regatta-simulation/seed-tests";
 /// Features that turn on the tests that need a real S3 server.
 const GARAGE_FEATURES: &str = "regatta-cas/garage-tests,regatta/garage-tests";
 /// Features that turn on the tests that need the real Docker daemon.
