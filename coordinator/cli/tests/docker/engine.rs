@@ -3,32 +3,12 @@
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::fleet::Fleet;
-use super::program::{Running, image, send, wait_until, write};
-
-const TESTS: usize = 60;
-
-const PIPELINE: &str = r#"
-[jobs.slow]
-inputs = ["suite.sh"]
-[jobs.slow.suite]
-discover = ["sh", "suite.sh", "list"]
-run = ["sh", "suite.sh", "run"]
-junit = "junit.xml"
-"#;
-
-/// Sixty tests of a fifth of a second each.
-const SUITE: &str = r#"
-if [ "$1" = list ]; then seq 1 60 | sed 's/^/test-/'; exit; fi
-{
-  echo '<testsuites><testsuite name="slow" tests="1">'
-  while read -r id; do sleep 0.2; echo "<testcase name=\"$id\" classname=\"\" time=\"0.2\"/>"; done < "${2#@}"
-  echo '</testsuite></testsuites>'
-} > junit.xml
-"#;
+use super::faults::{expect_each_test_once, planned, project};
+use super::fleet::{Fleet, mounts, processes_mentioning};
+use super::program::{image, send, wait_until};
 
 /// A daemon with its own containers and images. Dropping it ends it.
 struct Engine {
@@ -98,10 +78,12 @@ impl Engine {
             .expect("a log");
         // Not the machine's own settings, which may name its directories.
         std::fs::write(self.path("daemon.json"), "{}").expect("is written");
-        // In a network of its own: without a bridge, a daemon removes the machine's.
+        // In a network of its own, for without a bridge a daemon removes the machine's; and with mounts of its own, which
+        // end with it. What agents mount, it sees.
         let mut daemon = Command::new("unshare");
         daemon
-            .args(["--net", "dockerd", "--bridge=none", "--iptables=false"])
+            .args(["--net", "--mount", "--propagation", "slave"])
+            .args(["dockerd", "--bridge=none", "--iptables=false"])
             .arg("--config-file")
             .arg(self.path("daemon.json"))
             .arg("--data-root")
@@ -128,6 +110,17 @@ impl Engine {
         let list = list.expect("docker is there").stdout;
         String::from_utf8(list).expect("ids")
     }
+
+    /// Ends it in order and checks that nothing is left.
+    fn stop(mut self) {
+        assert_eq!(self.containers(), "", "left in the daemon");
+        self.end(Signal::TERM);
+        let directory = self.directory.path().display().to_string();
+        wait_until("the daemon's processes are gone", || {
+            processes_mentioning(&directory).is_empty()
+        });
+        assert!(!mounts().contains(&directory), "left mounted");
+    }
 }
 
 impl Drop for Engine {
@@ -138,6 +131,12 @@ impl Drop for Engine {
             eprintln!("the daemon said last:\n{last:#?}");
         }
         self.end(Signal::TERM);
+        // A daemon that was killed, or never came back, leaves what it has started.
+        let directory = self.directory.path().display().to_string();
+        for (pid, _) in processes_mentioning(&directory) {
+            // It may have ended by itself.
+            Pid::from_raw(pid).map(|pid| kill_process(pid, Signal::KILL).ok());
+        }
     }
 }
 
@@ -147,26 +146,17 @@ fn a_restart_costs_time_and_nothing_else(signal: Signal) {
     let mut fleet = Fleet::coordinator();
     let host = engine.host();
     let agent = fleet.add_agent_in(&[("DOCKER_HOST", &host)], &[]);
-    let project = tempfile::tempdir().expect("a directory");
-    let files = [("regatta.toml", PIPELINE), ("suite.sh", SUITE)];
-    write(project.path(), &files);
-    let mut run = fleet.command();
-    run.args(["--message-format", "json", "run"])
-        .current_dir(project.path());
-    let mut begun = Running::begin(&mut run);
-    begun.expect_words(r#""type":"suite-planned""#);
+    let project = project();
+    let planned = planned(&fleet, &project);
     engine.end(signal);
     engine.begin();
-    let ended = begun.end();
+    let ended = planned.end();
     ended.expect_code(0);
-    let finished = ended.finished();
-    assert_eq!(finished["counts"]["planned"], TESTS, "{finished}");
-    assert_eq!(finished["counts"]["passed"], TESTS, "{finished}");
-    assert_eq!(ended.lines("test").len(), TESTS);
+    expect_each_test_once(&ended);
     let known = fleet.agent(&agent).expect("it is known");
     assert_eq!(known["state"], "ready", "{known}");
     fleet.stop();
-    assert_eq!(engine.containers(), "", "left in the daemon");
+    engine.stop();
 }
 
 #[test]

@@ -35,7 +35,7 @@ fn junit(project: &tempfile::TempDir) -> String {
     std::fs::read_to_string(project.path().join(JUNIT)).expect("JUnit")
 }
 
-fn project() -> tempfile::TempDir {
+pub(crate) fn project() -> tempfile::TempDir {
     let project = tempfile::tempdir().expect("a directory");
     write(
         project.path(),
@@ -50,7 +50,7 @@ fn begun(fleet: &Fleet, project: &tempfile::TempDir) -> Running {
 }
 
 /// A run whose tests are known, and take some seconds yet.
-fn planned(fleet: &Fleet, project: &tempfile::TempDir) -> Running {
+pub(crate) fn planned(fleet: &Fleet, project: &tempfile::TempDir) -> Running {
     until(fleet, project, r#""type":"suite-planned""#)
 }
 
@@ -74,7 +74,7 @@ fn reported(ended: &Ended) -> BTreeMap<String, usize> {
 }
 
 #[track_caller]
-fn expect_each_test_once(ended: &Ended) {
+pub(crate) fn expect_each_test_once(ended: &Ended) {
     let reported = reported(ended);
     assert_eq!(reported.len(), TESTS, "{ended:#?}");
     assert!(reported.values().all(|count| *count == 1), "{reported:#?}");
