@@ -25,27 +25,23 @@ use crate::{Claim, HeldLease, Submission};
 pub(crate) struct Adoptions {
     /// Until when anything is taken up; nothing before the first event, and after the last moment.
     ends_at: Option<Timestamp>,
-    unadopted: BTreeMap<LeaseId, Unadopted>,
+    unadopted: BTreeMap<HeldBy, Unadopted>,
     /// Units that agents hold.
-    claimed: Lookup<(TenantId, Digest), LeaseId>,
+    claimed: Lookup<(TenantId, Digest), HeldBy>,
     /// Units that were submitted, and that no agent had.
     sought: Lookup<(TenantId, Digest), (TaskId, UnitIndex)>,
 }
 
+/// A lease, and who holds it: what concerns one agent costs no more than that agent's leases.
+type HeldBy = (AgentKey, LeaseId);
+
 /// A lease of an earlier scheduler that nobody has asked for yet.
 #[derive(Debug)]
 struct Unadopted {
-    agent: AgentKey,
     token: FencingToken,
     claim: Claim,
     /// What it occupies; nothing once it has ended.
     occupied: Option<Resources>,
-}
-
-impl Unadopted {
-    fn is(&self, agent: AgentKey, held: &HeldLease) -> bool {
-        self.agent == agent && self.token == held.token
-    }
 }
 
 impl Claim {
@@ -72,8 +68,8 @@ impl Adoptions {
 
     /// Whether an agent may hold a lease for now, because it said what it is for.
     pub(crate) fn includes(&self, agent: AgentKey, held: &HeldLease) -> bool {
-        let known = self.unadopted.get(&held.lease);
-        known.is_some_and(|known| known.is(agent, held))
+        let known = self.unadopted.get(&(agent, held.lease));
+        known.is_some_and(|known| known.token == held.token)
     }
 
     /// The leases that an agent may hold for now: their tokens, and how many of their outcomes are taken.
@@ -81,9 +77,9 @@ impl Adoptions {
         &self,
         agent: AgentKey,
     ) -> impl Iterator<Item = (LeaseId, FencingToken, u32)> {
-        let own = self.unadopted.iter();
-        let own = own.filter(move |(_, lease)| lease.agent == agent);
-        own.map(|(id, lease)| (*id, lease.token, lease.claim.acknowledged))
+        let all = (agent, LeaseId(0))..=(agent, LeaseId(u64::MAX));
+        let own = self.unadopted.range(all);
+        own.map(|((_, id), lease)| (*id, lease.token, lease.claim.acknowledged))
     }
 }
 
@@ -103,19 +99,19 @@ impl Scheduler {
         let current = &mut self.adoptions.ends_at;
         self.timers.set(Timer::AdoptionEnds, current, None);
         let unadopted = self.adoptions.unadopted.keys().copied();
-        for id in unadopted.collect::<Vec<_>>() {
-            let Some(lease) = self.disclaim(id) else {
+        for (key, id) in unadopted.collect::<Vec<_>>() {
+            let Some(lease) = self.disclaim((key, id)) else {
                 continue;
             };
-            let agent = &mut self.fleet.agents[lease.agent];
+            let agent = &mut self.fleet.agents[key];
             agent.foreign.push((id, agent.sequence));
             if lease.occupied.is_some() {
                 agent.foreign_since.get_or_insert(self.now);
             }
-            self.agents_to_tell.insert(lease.agent);
-            self.watch_release(lease.agent);
-            self.fleet.relist(lease.agent);
-            self.agents_to_fill.insert(lease.agent);
+            self.agents_to_tell.insert(key);
+            self.watch_release(key);
+            self.fleet.relist(key);
+            self.agents_to_fill.insert(key);
         }
         self.adoptions = Adoptions::default();
     }
@@ -129,8 +125,8 @@ impl Scheduler {
         self.drop_claims_but(key, leases);
         for held in leases {
             let claim = held.claim.take();
-            match self.adoptions.unadopted.get_mut(&held.lease) {
-                Some(known) if known.is(key, held) => {
+            match self.adoptions.unadopted.get_mut(&(key, held.lease)) {
+                Some(known) if known.token == held.token => {
                     let ended = known.occupied.take_if(|_| held.finished);
                     if let Some(resources) = ended {
                         self.fleet.agents[key].vacate(&resources);
@@ -142,7 +138,7 @@ impl Scheduler {
                     None => continue,
                 },
             }
-            self.adopt(held.lease);
+            self.adopt((key, held.lease));
         }
     }
 
@@ -152,7 +148,7 @@ impl Scheduler {
         let own = self.adoptions.of_agent(key).map(|(id, ..)| id);
         let gone: Vec<_> = own.filter(|id| !held.contains(id)).collect();
         for id in gone {
-            self.disclaim(id);
+            self.disclaim((key, id));
         }
     }
 
@@ -163,7 +159,7 @@ impl Scheduler {
         }
         for (_, unit) in claim.keys() {
             if !self.adoptions.claimed.contains(&unit) {
-                self.adoptions.claimed.insert(unit, held.lease);
+                self.adoptions.claimed.insert(unit, (key, held.lease));
             }
         }
         let occupied = (!held.finished).then_some(claim.resources);
@@ -171,25 +167,24 @@ impl Scheduler {
             self.fleet.agents[key].occupy(resources);
         }
         let lease = Unadopted {
-            agent: key,
             token: held.token,
             claim,
             occupied,
         };
-        self.adoptions.unadopted.insert(held.lease, lease);
+        self.adoptions.unadopted.insert((key, held.lease), lease);
         self.agents_to_tell.insert(key);
     }
 
     /// Takes a lease out of those that are left to their agents, in what it occupies, too.
-    fn disclaim(&mut self, id: LeaseId) -> Option<Unadopted> {
-        let lease = self.adoptions.unadopted.remove(&id)?;
+    fn disclaim(&mut self, held: HeldBy) -> Option<Unadopted> {
+        let lease = self.adoptions.unadopted.remove(&held)?;
         for (_, unit) in lease.claim.keys() {
-            if self.adoptions.claimed.get(&unit) == Some(&id) {
+            if self.adoptions.claimed.get(&unit) == Some(&held) {
                 self.adoptions.claimed.remove(&unit);
             }
         }
         if let Some(resources) = &lease.occupied {
-            self.fleet.agents[lease.agent].vacate(resources);
+            self.fleet.agents[held.0].vacate(resources);
         }
         Some(lease)
     }
@@ -215,10 +210,13 @@ impl Scheduler {
     }
 
     /// Makes a lease this scheduler's own, if something of it is wanted.
-    fn adopt(&mut self, id: LeaseId) {
-        let Some(lease) = self.adoptions.unadopted.get(&id) else {
+    fn adopt(&mut self, held: HeldBy) {
+        let Some(lease) = self.adoptions.unadopted.get(&held) else {
             return;
         };
+        if self.leases.contains(&held.1) {
+            return;
+        }
         let claim = &lease.claim;
         let sought = claim.keys().filter_map(|(own, name)| {
             let (task, unit) = *self.adoptions.sought.get(&name)?;
@@ -241,15 +239,15 @@ impl Scheduler {
             own.push(called);
             units.push(unit);
         }
-        if let Some(lease) = self.disclaim(id) {
-            self.take_up(id, lease, task, own, units);
+        if let Some(lease) = self.disclaim(held) {
+            self.take_up(held, &lease, task, own, units);
         }
     }
 
     fn take_up(
         &mut self,
-        id: LeaseId,
-        lease: Unadopted,
+        (agent, id): HeldBy,
+        lease: &Unadopted,
         key: TaskKey,
         own: Vec<UnitIndex>,
         units: Vec<UnitIndex>,
@@ -275,7 +273,7 @@ impl Scheduler {
             acknowledged: lease.claim.acknowledged,
             own,
         };
-        self.lease_as(identity, key, lease.agent, batch);
+        self.lease_as(identity, key, agent, batch);
         if let Some(late_nanos) = late_nanos {
             self.expect(id, late_nanos);
         }

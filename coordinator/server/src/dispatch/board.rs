@@ -273,7 +273,7 @@ impl Board {
             task: group,
             recipe: match grant.adopted {
                 Some(_) => Recipe::Known {
-                    one_execution: self.claims.take(grant.lease),
+                    one_execution: self.claims.take(&grant.agent, grant.lease),
                 },
                 None => Lease::recipe(&work, grant.lease, &units),
             },

@@ -4,7 +4,7 @@
 //! doing. An agent is not believed in that: it gives back what the coordinator that granted the lease has sealed, so
 //! that it can answer for nothing that it was not given.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -134,13 +134,12 @@ fn valid_claim(claim: v1::LeaseClaim, acknowledged: u32) -> Result<Claim, Invali
 /// The claims of leases that are in no book yet.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
-    by_lease: BTreeMap<LeaseId, KnownClaim>,
+    by_agent: HashMap<AgentId, BTreeMap<LeaseId, KnownClaim>>,
 }
 
 /// How to read what an agent reports of a lease.
 #[derive(Debug)]
 struct KnownClaim {
-    agent: AgentId,
     token: FencingToken,
     /// What the agent calls its units, if they are one execution.
     together: Option<Vec<UnitIndex>>,
@@ -159,14 +158,15 @@ impl Claims {
         if let Some(claim) = &claim {
             let units = claim.units.iter().map(|(unit, _)| *unit);
             let known = KnownClaim {
-                agent: agent.clone(),
                 token: reported.token,
                 together: claim.together.then(|| units.collect()),
             };
-            self.by_lease.insert(reported.lease, known);
+            let of_agent = self.by_agent.entry(agent.clone()).or_default();
+            of_agent.insert(reported.lease, known);
         }
-        let known = self.by_lease.get(&reported.lease);
-        let known = known.filter(|known| known.is(agent, reported.token));
+        let known = self.by_agent.get(agent);
+        let known = known.and_then(|known| known.get(&reported.lease));
+        let known = known.filter(|known| known.token == reported.token);
         let (held, outcomes) = match known.and_then(|known| known.together.as_ref()) {
             Some(units) => fan_out(units, reported),
             None => one_to_one(reported),
@@ -175,21 +175,21 @@ impl Claims {
     }
 
     /// A lease goes into the book. Whether its units are one execution.
-    pub(super) fn take(&mut self, lease: LeaseId) -> bool {
-        let known = self.by_lease.remove(&lease);
+    pub(super) fn take(&mut self, agent: &AgentId, lease: LeaseId) -> bool {
+        let known = self.by_agent.get_mut(agent);
+        let known = known.and_then(|known| known.remove(&lease));
         known.is_some_and(|known| known.together.is_some())
     }
 
     /// Forgets what is said of leases that an agent is not to hold.
     pub(super) fn retain(&mut self, agent: &AgentId, held: &BTreeSet<LeaseId>) {
-        self.by_lease
-            .retain(|lease, known| known.agent != *agent || held.contains(lease));
-    }
-}
-
-impl KnownClaim {
-    fn is(&self, agent: &AgentId, token: FencingToken) -> bool {
-        self.agent == *agent && self.token == token
+        let Some(known) = self.by_agent.get_mut(agent) else {
+            return;
+        };
+        known.retain(|lease, _| held.contains(lease));
+        if known.is_empty() {
+            self.by_agent.remove(agent);
+        }
     }
 }
 
