@@ -233,7 +233,14 @@ impl Retention {
         let tenants = self.settings.tenants.iter();
         let claimants: BTreeMap<Claimant, ClaimantLimits> = tenants
             .map(|(tenant, limits)| (self.claimant_of(tenant), limits_of(limits)))
-            .chain([(Claimant::VERDICTS, ClaimantLimits::default())])
+            // Used in the future, until they need not be kept: then at once.
+            .chain([(
+                Claimant::VERDICTS,
+                ClaimantLimits {
+                    max_bytes: None,
+                    max_age: Some(0),
+                },
+            )])
             // What nobody is known to use grows old like anything else, but is nobody's too much.
             .chain([(
                 Claimant::NOBODY,
