@@ -8,6 +8,7 @@ mod leftovers;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -26,6 +27,9 @@ use crate::state_directory::{StateDirectory, StateDirectoryError};
 use crate::storage::url_of;
 use crate::stored_objects::{SmallBlobs, StoredObjects};
 
+/// What is packed in a bucket was listed no longer ago than this. What seems wrong is looked at again after it: a result
+/// may be newer than what is known of its blobs.
+const LISTED_AGAIN_AFTER: Duration = Duration::from_secs(11);
 /// How many things are looked at at once.
 const CONCURRENT_READS: usize = 4;
 
@@ -191,6 +195,7 @@ fn kind_of(fault: &StoreFault) -> Kind {
 /// The store, with nothing between.
 struct Inspection {
     objects: StoredObjects,
+    is_bucket: bool,
     /// Blobs as whoever asks for them gets them.
     chunked: Arc<ChunkedBlobStore>,
     whole: EmptyBlobStore,
@@ -206,6 +211,7 @@ impl Inspection {
         ));
         Ok(Self {
             objects,
+            is_bucket: SmallBlobs::below(&url) == SmallBlobs::Packed,
             whole: EmptyBlobStore::new(Arc::clone(&chunked) as _),
             chunked,
         })
@@ -226,10 +232,19 @@ impl Inspection {
                 Ok::<_, StoreError>((digest, problem))
             })
             .buffer_unordered(CONCURRENT_READS);
+        let mut suspects = Vec::new();
         while let Some(looked) = looked.next().await {
             let (digest, problem) = looked?;
             count(kind, &digest, report);
-            let Some(problem) = problem else { continue };
+            suspects.extend(problem.map(|_| digest));
+        }
+        if !suspects.is_empty() && self.is_bucket {
+            tokio::time::sleep(LISTED_AGAIN_AFTER).await;
+        }
+        for digest in suspects {
+            let Some(problem) = self.problem(kind, &digest).await? else {
+                continue;
+            };
             if repair {
                 self.objects.of(kind).delete(&digest).await?;
             }
