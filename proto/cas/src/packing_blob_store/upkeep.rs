@@ -161,7 +161,9 @@ impl Packs {
         let mut rewritten = Vec::new();
         for source in sources {
             if let Some(values) = self.values_of(source).await? {
-                self.carry(source, &values, &mut draft);
+                if !self.carry(source, &values, &mut draft) {
+                    break;
+                }
                 rewritten.push(*source);
             }
         }
@@ -204,10 +206,14 @@ impl Packs {
         }
     }
 
-    /// Puts the live records of a pack into the draft.
-    fn carry(&self, source: &Digest, values: &Bytes, draft: &mut PackDraft) {
+    /// Puts the live records of a pack into the draft, if there is room: more of them may count than when that was
+    /// planned, because another pack went away. Nobody could read a pack with too many.
+    fn carry(&self, source: &Digest, values: &Bytes, draft: &mut PackDraft) -> bool {
         let index = self.index();
         let carried = carried_from(&index, source);
+        if draft.len() > 0 && draft.len() + carried.len() > self.limits.max_records {
+            return false;
+        }
         let expired = carried.iter().filter(|record| match record.fact {
             Fact::Forgotten { since_s } => is_expired(since_s, &self.limits),
             Fact::Stored { .. } | Fact::Elsewhere => false,
@@ -236,6 +242,7 @@ impl Packs {
                 Fact::Forgotten { .. } => {}
             }
         }
+        true
     }
 }
 
