@@ -14,6 +14,8 @@ use crate::violation::Invariant;
 use crate::world::{Played, play};
 use crate::{isolation, panics};
 
+/// How long a seed may take, in seconds: a hundred times what it does.
+const SEED_LIMIT_SECONDS: &str = "60";
 /// How many lines of a trace are shown of a seed that fails.
 const SHOWN_LINES: usize = 60;
 /// How much memory the stack of a simulation may take.
@@ -228,7 +230,10 @@ fn start(
     omitted: &[usize],
     seed: u64,
 ) -> io::Result<Child> {
-    let mut command = Command::new(std::env::current_exe()?);
+    // Time stands still for a seed that spins: somebody else has to end it.
+    let mut command = Command::new("timeout");
+    command.args(["--signal=KILL", SEED_LIMIT_SECONDS]);
+    command.arg(std::env::current_exe()?);
     command.args(["--play", "--seed", &seed.to_string()]);
     command.args(["--faults", &name_of(arguments.faults)]);
     if !omitted.is_empty() {
