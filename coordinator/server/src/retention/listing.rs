@@ -69,10 +69,15 @@ async fn forget_lost(
             if missing.next_if_eq(&&entry.key.digest).is_none() {
                 continue;
             }
-            // Nobody can write it meanwhile, so that deleting it deletes nothing new.
+            // Nobody can write it from now on, so that deleting it deletes nothing new.
             let Some(going) = retention.index.take(entry.key, entry.last_used()) else {
                 continue;
             };
+            let digest = [entry.key.digest];
+            if places.really_missing(kind, &digest).await?.is_empty() {
+                // It was stored again before that, within the moment in which it had been used.
+                continue;
+            }
             places.delete(&entry.key).await?;
             going.gone();
             lost += 1;
