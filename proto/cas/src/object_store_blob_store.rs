@@ -150,6 +150,8 @@ impl ObjectStoreBlobStore {
             Ok(found) => Ok(body_of(found)),
             Err(error) => match store_error(digest, error) {
                 missing @ StoreError::NotFound { .. } => Err(missing),
+                // Nothing about the range can have been refused.
+                failed if wanted(range).is_none() => Err(failed),
                 refused => self.explain_refusal(digest, range, refused).await,
             },
         }
