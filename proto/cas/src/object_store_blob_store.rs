@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use object_store::path::Path;
 use object_store::{
     GetOptions, GetRange, GetResult, GetResultPayload, ObjectStore, ObjectStoreExt as _,
@@ -33,6 +33,8 @@ use crate::{
 
 /// How many presence requests are under way at a time.
 const FIND_CONCURRENCY: usize = 64;
+/// Files of so many bytes are read as soon as they are opened.
+const READ_AT_ONCE_BYTES: u64 = 64 << 10;
 
 /// Keeps blobs in whatever crate `object_store` can reach, one object each, named
 /// `<prefix>/<first 2 digits of the hash>/<hash>-<size>`.
@@ -146,8 +148,13 @@ impl ObjectStoreBlobStore {
             range: wanted(range),
             ..GetOptions::default()
         };
+        // Nothing is waited for while it is held but the file, so that whoever waits for it gets it.
+        let _opening = match &self.directory {
+            Some(directory) => Some(directory.opening().await),
+            None => None,
+        };
         match self.objects.get_opts(&self.path_of(digest), options).await {
-            Ok(found) => Ok(body_of(found)),
+            Ok(found) => body_of(found).await,
             Err(error) => match store_error(digest, error) {
                 missing @ StoreError::NotFound { .. } => Err(missing),
                 // Nothing about the range can have been refused.
@@ -214,19 +221,26 @@ fn wanted(range: BlobRange) -> Option<GetRange> {
     }
 }
 
-fn body_of(found: GetResult) -> BlobStream {
+async fn body_of(found: GetResult) -> Result<BlobStream, StoreError> {
     let range = found.range.clone();
     match found.payload {
         // Read here in large pieces, because object_store reads files in pieces of 8 KiB.
         GetResultPayload::File(file, _) => {
-            file_body(file, range.start, range.end.saturating_sub(range.start))
+            let length = range.end.saturating_sub(range.start);
+            let body = file_body(file, range.start, length);
+            if length > READ_AT_ONCE_BYTES {
+                return Ok(body);
+            }
+            // Whoever has it may take its time: it costs no open file.
+            let pieces: Vec<_> = body.try_collect().await?;
+            Ok(stream::iter(pieces.into_iter().map(Ok)).boxed())
         }
         // Cut here, because some stores send an object in one piece.
-        GetResultPayload::Stream(body) => body
+        GetResultPayload::Stream(body) => Ok(body
             .map_err(failure::read_error)
             .map_ok(stream_of)
             .try_flatten()
-            .boxed(),
+            .boxed()),
     }
 }
 

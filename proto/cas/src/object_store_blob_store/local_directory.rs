@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use regatta_model::Digest;
 use rustix::fs::{AtFlags, CWD, linkat};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::name_of;
 use crate::{FileState, SpooledBlob, StoreError};
@@ -16,11 +17,23 @@ use crate::{FileState, SpooledBlob, StoreError};
 #[derive(Debug)]
 pub(super) struct LocalDirectory {
     root: PathBuf,
+    openings: Semaphore,
 }
+
+/// How many files are opened at once, and read if they are small: more only wait for each other, and a process may
+/// have so many open files.
+const MAX_OPENINGS: usize = 256;
 
 impl LocalDirectory {
     pub(super) fn new(root: PathBuf) -> Self {
-        Self { root }
+        let openings = Semaphore::new(MAX_OPENINGS);
+        Self { root, openings }
+    }
+
+    /// Waits until one more file may be opened; until the answer is dropped, it counts.
+    pub(super) async fn opening(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed.
+        self.openings.acquire().await.ok()
     }
 
     pub(super) fn root(&self) -> &Path {

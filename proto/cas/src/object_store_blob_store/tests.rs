@@ -22,6 +22,40 @@ async fn a_directory_conforms() {
     drop(directory);
 }
 
+/// The open files of this process below a directory.
+fn open_files(directory: &std::path::Path) -> usize {
+    let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let open = open.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    open.filter(|file| file.starts_with(directory)).count()
+}
+
+#[tokio::test]
+async fn small_blobs_that_wait_to_be_read_cost_no_open_files() {
+    let (directory, store) = in_directory();
+    let small = put_bytes(&store, Bytes::from(vec![1; 64 << 10]));
+    let large = put_bytes(&store, Bytes::from(vec![2; 4 << 20]));
+    let (small, large) = (small.await.unwrap(), large.await.unwrap());
+    let gets = (0..2000).map(|_| store.get(&small, BlobRange::ALL));
+    let mut most = 0;
+    let bodies = futures::stream::iter(gets).buffer_unordered(2000);
+    let bodies: Vec<BlobStream> = bodies
+        .inspect(|_| most = most.max(open_files(directory.path())))
+        .try_collect()
+        .await
+        .unwrap();
+    assert_eq!(open_files(directory.path()), 0);
+    assert!(most < 500, "{most} files were open at once");
+    for body in bodies {
+        let pieces: Vec<Bytes> = body.try_collect().await.unwrap();
+        assert_eq!(pieces.concat().len(), 64 << 10);
+    }
+    // A large one is read as it is wanted.
+    let body = store.get(&large, BlobRange::ALL).await.unwrap();
+    assert_eq!(open_files(directory.path()), 1);
+    let pieces: Vec<Bytes> = body.try_collect().await.unwrap();
+    assert_eq!(pieces.concat().len(), 4 << 20);
+}
+
 #[tokio::test]
 async fn memory_conforms() {
     let store = Arc::new(ObjectStoreBlobStore::open("memory://").unwrap());
