@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use regatta_agent_core::{AgentCore, CoreConfig};
-use regatta_cas::{DiskCache, DiskCacheSettings, for_blobs};
+use regatta_cas::{DiskCache, DiskCacheSettings, ServerAddresses, for_blobs};
 use regatta_model::{AgentId, SlotIndex};
 use regatta_runtime::ContainerRuntime;
 use tokio::sync::mpsc;
@@ -51,6 +51,7 @@ pub struct Agent {
     runtime: Arc<dyn ContainerRuntime>,
     directory: StateDirectory,
     id: AgentId,
+    coordinators: ServerAddresses,
     endpoint: Endpoint,
     defaults: LeaseDefaults,
 }
@@ -65,7 +66,9 @@ impl Agent {
         runtime: Arc<dyn ContainerRuntime>,
     ) -> Result<Self, AgentError> {
         check(&config)?;
-        let endpoint = endpoint(&config.coordinator)?;
+        let coordinators = ServerAddresses::parse(&config.coordinator)
+            .map_err(|source| AgentError::InvalidCoordinator { source })?;
+        let endpoint = patient(coordinators.endpoint());
         let directory = StateDirectory::open(&config.state_directory)?;
         let id = match &config.agent_id {
             Some(id) => id.clone(),
@@ -88,6 +91,7 @@ impl Agent {
             runtime,
             directory,
             id,
+            coordinators,
             endpoint,
             defaults,
         })
@@ -116,7 +120,7 @@ impl Agent {
         let (driver_queue, occurrences) = occurrence_queue();
         let (live, live_chunks) = live_queue();
         let ending = CancellationToken::new();
-        let channel = self.endpoint.connect_lazy();
+        let channel = self.coordinators.connect_lazy(&self.endpoint);
         let caches = self.open_caches().await?;
         let stores = TenantStores::new(channel.clone(), caches.blobs);
         let availability = Arc::new(Availability::new(driver_queue.clone()));
@@ -199,6 +203,7 @@ impl Agent {
 
     fn connection_settings(&self) -> ConnectionSettings {
         ConnectionSettings {
+            coordinators: self.coordinators.clone(),
             endpoint: self.endpoint.clone(),
             agent: self.id.clone(),
             defaults: self.defaults.clone(),
@@ -287,21 +292,13 @@ fn check(config: &AgentConfig) -> Result<(), AgentError> {
     Ok(())
 }
 
-fn endpoint(uri: &str) -> Result<Endpoint, AgentError> {
-    let invalid = |detail: String| AgentError::InvalidCoordinator {
-        uri: uri.to_owned(),
-        detail,
-    };
-    let endpoint =
-        Endpoint::from_shared(uri.to_owned()).map_err(|error| invalid(error.to_string()))?;
-    if endpoint.uri().scheme_str() != Some("http") {
-        return Err(invalid("it does not begin with http://".to_owned()));
-    }
-    Ok(for_blobs(endpoint)
+/// Connections that are given up once nobody is there any more.
+fn patient(endpoint: Endpoint) -> Endpoint {
+    for_blobs(endpoint)
         .connect_timeout(CONNECT_LIMIT)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_LIMIT)
-        .keep_alive_while_idle(true))
+        .keep_alive_while_idle(true)
 }
 
 /// Removes what agents leave that are killed, as long as this one runs.

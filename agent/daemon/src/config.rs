@@ -12,7 +12,8 @@ const GIB: u64 = 1 << 30;
 /// The settings of an agent. [`AgentConfig::new`] has the defaults.
 #[derive(Clone, Debug)]
 pub struct AgentConfig {
-    /// The coordinator's gRPC address, as a URI: `http://host:port`.
+    /// The coordinator's gRPC address, as a URI: `http://host:port`; several are separated by commas, and tried in
+    /// turn.
     pub coordinator: String,
     /// Where everything of this agent lives: its identity, blobs, trees and scratch space. One agent at
     /// a time uses it.

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use regatta_cas::ParseServerAddressesError;
 use regatta_model::{AgentId, InvalidIdError};
 use regatta_runtime::RuntimeError;
 
@@ -10,12 +11,10 @@ use regatta_runtime::RuntimeError;
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     /// The coordinator's address cannot be used. Fix the configuration.
-    #[error("coordinator address `{uri}` is not a URI like http://host:port: {detail}")]
+    #[error("the coordinator's address cannot be used")]
     InvalidCoordinator {
-        /// The address given.
-        uri: String,
         /// What is wrong with it.
-        detail: String,
+        source: ParseServerAddressesError,
     },
     /// A setting that cannot work. Fix the configuration.
     #[error("{setting} must be {requirement}")]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use regatta_cas::{GrpcBlobStore, for_blobs};
+use regatta_cas::{GrpcBlobStore, ServerAddresses, for_blobs};
 use regatta_wire::reapi::capabilities_client::CapabilitiesClient;
 use regatta_wire::reapi::execution_client::ExecutionClient;
 use regatta_wire::v1;
@@ -10,7 +10,7 @@ use regatta_wire::v1::fleet_client::FleetClient;
 use regatta_wire::v1::runs_client::RunsClient;
 use regatta_wire::v1::suites_client::SuitesClient;
 use tonic::Code;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use crate::exit_code::{ExitCode, Failure};
 
@@ -75,26 +75,24 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects.
+    /// Connects; of several addresses, which commas separate, to the first that answers.
     ///
     /// # Errors
     /// The address makes no sense, or nothing answers there.
     pub async fn connect(url: &str, instance: &str) -> Result<Self, ConnectError> {
-        let endpoint = Endpoint::from_shared(http_url(url)?)
-            .map_err(|_| ConnectError::BadUrl {
+        let addresses =
+            ServerAddresses::parse(&http_url(url)?).map_err(|_| ConnectError::BadUrl {
                 url: url.to_owned(),
-            })?
+            })?;
+        let endpoint = for_blobs(addresses.endpoint())
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
-        let channel =
-            for_blobs(endpoint)
-                .connect()
-                .await
-                .map_err(|error| ConnectError::Unreachable {
-                    url: url.to_owned(),
-                    detail: innermost(&error),
-                })?;
+        let connected = addresses.connect(&endpoint).await;
+        let channel = connected.map_err(|error| ConnectError::Unreachable {
+            url: url.to_owned(),
+            detail: innermost(&error),
+        })?;
         Ok(Self {
             url: url.to_owned(),
             channel,
@@ -172,11 +170,20 @@ impl Client {
     }
 }
 
-/// The URL as HTTP clients know it.
+/// The URL, or several that commas separate, as HTTP clients know them.
 ///
 /// # Errors
 /// It is no address of a coordinator.
-pub fn http_url(url: &str) -> Result<String, ConnectError> {
+pub fn http_url(urls: &str) -> Result<String, ConnectError> {
+    let urls: Vec<String> = urls
+        .split(',')
+        .map(one_http_url)
+        .collect::<Result<_, _>>()?;
+    Ok(urls.join(","))
+}
+
+fn one_http_url(url: &str) -> Result<String, ConnectError> {
+    let url = url.trim();
     let bad = || ConnectError::BadUrl {
         url: url.to_owned(),
     };
@@ -232,7 +239,9 @@ mod tests {
         let url = |url: &str| http_url(url).map_err(|error| Failure::from(error).code);
         assert_eq!(url("grpc://h:1"), Ok("http://h:1".to_owned()));
         assert_eq!(url("http://h:1"), Ok("http://h:1".to_owned()));
-        for bad in ["h:1", "ftp://h", "grpc://", "grpcs://h:1"] {
+        let both = url("grpc://g:1, grpc://h:2");
+        assert_eq!(both, Ok("http://g:1,http://h:2".to_owned()));
+        for bad in ["h:1", "ftp://h", "grpc://", "grpcs://h:1", "grpc://h:1,"] {
             assert_eq!(url(bad), Err(ExitCode::BadConfiguration), "{bad}");
         }
     }

@@ -32,6 +32,7 @@ mod memory_tier;
 mod object_store_blob_store;
 mod packing_blob_store;
 mod piece_buffer;
+mod server_addresses;
 mod single_flight;
 mod spool;
 mod upload;
@@ -63,6 +64,7 @@ pub use object_store_blob_store::{
     ObjectStoreBlobStore, ObjectStoreRequest, ObserveRequest, OpenStoreError,
 };
 pub use packing_blob_store::PackingBlobStore;
+pub use server_addresses::{ParseServerAddressesError, ServerAddresses};
 pub use spool::{Spool, SpooledBlob};
 pub use upload::{UploadError, UploadSummary, upload};
 pub use verified_files::BlobFiles;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use regatta_agent_core::{ConnectionId, Event};
+use regatta_cas::ServerAddresses;
 use regatta_model::{AgentId, Backoff};
 use regatta_wire::v1;
 use regatta_wire::v1::fleet_client::FleetClient;
@@ -29,6 +30,7 @@ const RECONNECT_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Dura
 /// What it takes to connect.
 #[derive(Clone, Debug)]
 pub(crate) struct ConnectionSettings {
+    pub(crate) coordinators: ServerAddresses,
     pub(crate) endpoint: Endpoint,
     pub(crate) agent: AgentId,
     pub(crate) defaults: LeaseDefaults,
@@ -49,7 +51,8 @@ pub(crate) async fn keep_connected(settings: ConnectionSettings, driver: Occurre
     let mut backoff = Backoff::new(first, longest);
     for number in 1.. {
         let id = ConnectionId(number);
-        match settings.endpoint.connect().await {
+        let connecting = settings.coordinators.connect(&settings.endpoint);
+        match connecting.await {
             Ok(channel) => {
                 let ended = connection(&settings, channel, id, &driver, &mut backoff).await;
                 if driver

@@ -10,7 +10,7 @@ use crate::watch::Paint;
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct GlobalOptions {
-    /// The coordinator's address
+    /// The coordinator's address; of several, which commas separate, the first that answers
     #[arg(
         long,
         global = true,
