@@ -31,6 +31,7 @@ pub use port::{
     Ledger, LedgerError, NewRun, RunCounts, RunEnd, RunQuery, RunRecord, RunTimes, StoredEvent,
 };
 pub use postgres::{
-    OpenPostgresError, ParseAddressError, PostgresAddress, PostgresLedger, ReadPasswordFileError,
+    CoordinatorIdentity, LedgerTenure, OpenPostgresError, ParseAddressError, PostgresAddress,
+    PostgresLedger, ReadPasswordFileError,
 };
 pub use sqlite::{OpenLedgerError, SqliteLedger};

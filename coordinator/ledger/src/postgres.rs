@@ -12,17 +12,19 @@ mod password_file;
 mod readers;
 mod schema;
 mod session;
+mod tenure;
 mod text;
 mod value;
 mod write;
 
 use async_trait::async_trait;
 use regatta_model::{RunId, TenantId};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub use address::{ParseAddressError, PostgresAddress};
 pub use password_file::ReadPasswordFileError;
 pub use schema::OpenPostgresError;
+pub use tenure::{CoordinatorIdentity, LedgerTenure};
 
 use crate::rows::{self, Columns, bounded};
 use crate::statements::{
@@ -34,6 +36,7 @@ use crate::{
 };
 use owner::{Owner, Request};
 use readers::Readers;
+use tenure::Tenure;
 use value::Value;
 use write::Write;
 
@@ -46,22 +49,57 @@ const MAX_QUEUED_REQUESTS: usize = 1024;
 pub struct PostgresLedger {
     writes: mpsc::Sender<Request>,
     readers: Readers,
+    tenure: watch::Receiver<LedgerTenure>,
 }
 
 impl PostgresLedger {
-    /// Opens the database, and makes or migrates what is in it if need be. It is kept from other coordinators
-    /// for as long as this one lives.
+    /// Opens the database for a coordinator, and makes or migrates what is in it if need be. It is kept from
+    /// other coordinators for as long as this one lives.
     ///
     /// # Errors
     /// [`OpenPostgresError`] says what to do.
-    pub async fn open(address: PostgresAddress) -> Result<Self, OpenPostgresError> {
-        let (holder, term) = schema::open(&address).await?;
+    pub async fn open(
+        address: PostgresAddress,
+        whose: &CoordinatorIdentity,
+    ) -> Result<Self, OpenPostgresError> {
+        Self::open_after(address, whose, Tenure::UntilItEnds).await
+    }
+
+    /// The same for a coordinator that stands by: one that has the database and has fallen silent for some
+    /// seconds, because it hangs or is cut off, loses it.
+    ///
+    /// # Errors
+    /// [`OpenPostgresError::Locked`] as long as another coordinator has the database.
+    pub async fn take_over(
+        address: PostgresAddress,
+        whose: &CoordinatorIdentity,
+    ) -> Result<Self, OpenPostgresError> {
+        Self::open_after(address, whose, Tenure::UntilSilent).await
+    }
+
+    async fn open_after(
+        address: PostgresAddress,
+        whose: &CoordinatorIdentity,
+        others: Tenure,
+    ) -> Result<Self, OpenPostgresError> {
+        let (holder, term) = schema::open(&address, whose, others).await?;
         let (writes, requests) = mpsc::channel(MAX_QUEUED_REQUESTS);
-        let owner = Owner::new(address.clone(), holder, term);
+        let (told, tenure) = watch::channel(LedgerTenure::Held);
+        let owner = Owner::new(address.clone(), holder, term, told);
         // It ends when the sender does.
         drop(tokio::spawn(owner.serve(requests)));
         let readers = Readers::new(address);
-        Ok(Self { writes, readers })
+        Ok(Self {
+            writes,
+            readers,
+            tenure,
+        })
+    }
+
+    /// Whether the database is still this coordinator's.
+    #[must_use]
+    pub fn tenure(&self) -> watch::Receiver<LedgerTenure> {
+        self.tenure.clone()
     }
 
     async fn write(&self, write: Write) -> Result<(), LedgerError> {

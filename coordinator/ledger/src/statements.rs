@@ -34,6 +34,15 @@ pub(crate) const READ_NUMBER: &str = "SELECT value FROM numbers WHERE name = $1"
 pub(crate) const WRITE_NUMBER: &str = "INSERT INTO numbers (name, value) VALUES ($1, $2)
      ON CONFLICT (name) DO UPDATE SET value = excluded.value";
 
+pub(crate) const BEGIN_TERM: &str =
+    "INSERT INTO terms (term, url, verdict_key) VALUES ($1, $2, $3)";
+
+/// Those up to one.
+pub(crate) const FORGET_TERMS: &str = "DELETE FROM terms WHERE term <= $1";
+
+/// Who began the last one.
+pub(crate) const READ_TERM: &str = "SELECT url, verdict_key FROM terms ORDER BY term DESC LIMIT 1";
+
 /// Of a tenant's suite.
 pub(crate) const READ_OVERHEAD: &str =
     "SELECT overhead_nanos FROM suite_history WHERE tenant = $1 AND suite = $2";
@@ -89,6 +98,8 @@ mod tests {
             FIND_RUNS,
             READ_NUMBER,
             WRITE_NUMBER,
+            BEGIN_TERM,
+            FORGET_TERMS,
             READ_OVERHEAD,
             WRITE_OVERHEAD,
             READ_SUITE,

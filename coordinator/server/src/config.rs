@@ -32,9 +32,12 @@ pub struct CoordinatorConfig {
     /// Whether small blobs and action results are packed in a bucket, in which each object costs requests. All
     /// coordinators that share a bucket must agree. In a directory nothing is packed. Default: yes.
     pub pack_small_blobs: bool,
-    /// The database in which runs, and what was learnt of tests, are remembered; no other coordinator may use
-    /// it at the same time. Default: a file in the state directory.
+    /// The database in which runs, and what was learnt of tests, are remembered; one coordinator at a time has it.
+    /// Default: a file in the state directory.
     pub ledger: Option<PostgresAddress>,
+    /// Whether it may be one of several that share a ledger and a storage: if it loses the ledger for a while, it
+    /// ends, for another one may go on. Default: no.
+    pub standby: bool,
     /// The image for work that names none. Default: none, which leaves it to the agent.
     pub default_image: Option<ImageReference>,
     /// What work uses that does not say so. Default: one CPU, and the agent's own share of memory.
@@ -85,6 +88,7 @@ impl CoordinatorConfig {
             storage: None,
             pack_small_blobs: true,
             ledger: None,
+            standby: false,
             default_image: None,
             default_resources: Resources {
                 cpu_milli: 1000,

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::TryFutureExt as _;
-use regatta_ledger::Ledger;
+use regatta_ledger::{CoordinatorIdentity, Ledger, LedgerTenure};
 use regatta_scheduler::SchedulerConfig;
 use regatta_verdict::SigningKey;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -25,7 +24,8 @@ use crate::dispatch::{ClaimKey, DispatchConfig, Dispatcher};
 use crate::execution::ExecutionParts;
 use crate::grpc_server::serve_grpc;
 use crate::http::{self, HttpParts};
-use crate::ledger;
+use crate::ledger::{self, LedgerLostError, OpenedLedger};
+use crate::listeners::{Bound, Listeners};
 use crate::metrics_recorder::recorder;
 use crate::opened_storage::OpenedStorage;
 use crate::operations::{OperationSettings, Operations};
@@ -49,15 +49,19 @@ const COMPLETED_RETENTION: Duration = Duration::from_secs(10 * 60);
 const COMPLETED_BYTES: usize = 8 << 20;
 /// How long calls under way may go on once the coordinator is told to stop. Streams last for ever.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
+/// For how long a coordinator that shares its ledger goes on without it.
+const LOST_LEDGER_PATIENCE: Duration = Duration::from_secs(10);
 /// The file in the state directory with the key that signs verdicts.
 const VERDICT_KEY: &str = "verdict-key.pem";
 
 /// A coordinator that has bound its addresses and opened its stores, ready to serve.
 #[derive(Debug)]
 pub struct Coordinator {
-    grpc: Bound,
-    http: Option<Bound>,
+    listeners: Listeners,
     state: StateDirectory,
+    /// Whether the ledger is still its own, and for how long it goes on if it is not.
+    tenure: Option<watch::Receiver<LedgerTenure>>,
+    lost_ledger_patience: Option<Duration>,
     routes: Routes,
     http_parts: HttpParts,
     serving: watch::Sender<bool>,
@@ -70,11 +74,40 @@ pub struct Coordinator {
 /// What the key of claims is derived for.
 const CLAIMS: &str = "regatta claims of leases";
 
-/// An address that is listened on.
+/// What a coordinator has before it has its ledger.
 #[derive(Debug)]
-pub(crate) struct Bound {
-    pub(crate) listener: TcpListener,
-    pub(crate) address: SocketAddr,
+pub(crate) struct Prepared {
+    pub(crate) config: CoordinatorConfig,
+    pub(crate) listeners: Listeners,
+    pub(crate) state: StateDirectory,
+    verdict_key: SigningKey,
+}
+
+impl Prepared {
+    /// Binds the addresses and takes the state directory.
+    pub(crate) async fn new(config: CoordinatorConfig) -> Result<Self, StartError> {
+        let checked = plan_defaults(&config).check_tenant_properties();
+        checked.map_err(|(tenant, source)| StartError::TenantProperties { tenant, source })?;
+        let listeners = Listeners::bind(&config).await?;
+        // Before anything asks for a counter: those that exist earlier count nowhere.
+        recorder();
+        let state = StateDirectory::take(&config.state_directory)?;
+        let verdict_key = verdict_key(&config, &state)?;
+        Ok(Self {
+            config,
+            listeners,
+            state,
+            verdict_key,
+        })
+    }
+
+    /// As others know it.
+    pub(crate) fn identity(&self) -> CoordinatorIdentity {
+        CoordinatorIdentity {
+            url: format!("http://{}", self.listeners.grpc.address),
+            verdict_key: self.verdict_key.public().id(),
+        }
+    }
 }
 
 impl Coordinator {
@@ -84,20 +117,26 @@ impl Coordinator {
     /// # Errors
     /// [`StartError`] says what to do; nothing is left behind.
     pub async fn start(config: CoordinatorConfig) -> Result<Self, StartError> {
-        let checked = plan_defaults(&config).check_tenant_properties();
-        checked.map_err(|(tenant, source)| StartError::TenantProperties { tenant, source })?;
-        let grpc = bind(config.listen).await?;
-        let http = match config.http_listen {
-            Some(address) => Some(bind(address).await?),
-            None => None,
-        };
-        // Before anything asks for a counter: those that exist earlier count nowhere.
-        recorder();
-        let state = StateDirectory::take(&config.state_directory)?;
+        let prepared = Prepared::new(config).await?;
+        let ledger = prepared.config.ledger.as_ref();
+        let ledger = ledger::open(ledger, prepared.state.path(), &prepared.identity()).await?;
+        Self::with_ledger(prepared, ledger).await
+    }
+
+    /// Opens everything else.
+    pub(crate) async fn with_ledger(
+        prepared: Prepared,
+        ledger: OpenedLedger,
+    ) -> Result<Self, StartError> {
+        let Prepared {
+            config,
+            listeners,
+            state,
+            verdict_key,
+        } = prepared;
+        let OpenedLedger { ledger, tenure } = ledger;
         let opened = OpenedStorage::open(&config, &state)?;
         let storage = opened.storage;
-        let ledger = ledger::open(config.ledger.as_ref(), state.path()).await?;
-        let verdict_key = verdict_key(&config, &state)?;
         let dispatch = dispatch_config(&config, &verdict_key);
         let dispatcher = Dispatcher::start(dispatch, Arc::clone(&ledger)).await?;
         let uploads = Arc::new(UploadRegistry::new(UploadSettings {
@@ -137,13 +176,15 @@ impl Coordinator {
             serving: serving.subscribe(),
             clients_may_write: Arc::new(config.clients_may_write),
         });
-        tracing::info!(address = %grpc.address, storage = opened.url, "the coordinator has started");
+        let address = listeners.grpc.address;
+        tracing::info!(%address, storage = opened.url, "the coordinator has started");
         let stopping = stopping.drop_guard();
         Ok(Self {
-            grpc,
+            listeners,
             evictor: opened.evictor,
-            http,
             state,
+            tenure,
+            lost_ledger_patience: config.standby.then_some(LOST_LEDGER_PATIENCE),
             routes,
             http_parts,
             serving,
@@ -155,20 +196,21 @@ impl Coordinator {
     /// Where gRPC is served.
     #[must_use]
     pub const fn grpc_address(&self) -> SocketAddr {
-        self.grpc.address
+        self.listeners.grpc.address
     }
 
     /// Where metrics and health are served, if anywhere.
     #[must_use]
     pub fn http_address(&self) -> Option<SocketAddr> {
-        self.http.as_ref().map(|bound| bound.address)
+        self.listeners.http.as_ref().map(|bound| bound.address)
     }
 
     /// Serves until `shutdown` is cancelled, then ends every connection. Work that agents do goes on
     /// without the coordinator; clients and agents come back when there is one again.
     ///
     /// # Errors
-    /// The server failed by itself, which it does not do on any peer's account.
+    /// The server failed by itself, which it does not do on any peer's account, or the ledger is another
+    /// coordinator's.
     pub async fn serve_until(self, shutdown: CancellationToken) -> Result<(), ServeError> {
         let close = CancellationToken::new();
         // However this ends, no connection outlives it.
@@ -177,14 +219,19 @@ impl Coordinator {
         let evicting = close.clone();
         let evicting = AbortOnDropHandle::new(tokio::spawn(self.evictor.run(evicting)));
         let grpc = serve_grpc(
-            self.grpc.listener,
+            self.listeners.grpc.listener,
             self.routes,
             shutdown.clone(),
             close.clone(),
         );
-        let http = serve_http(self.http, self.http_parts, close.clone());
+        let http = self.listeners.http;
+        let http = serve_http(http, http::routes(self.http_parts), close.clone());
+        let lost = ledger::until_lost(self.tenure, self.lost_ledger_patience);
         let stop = async {
-            shutdown.cancelled().await;
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                why = lost => return Err(ServeError::Ledger(why)),
+            }
             self.serving.send_replace(false);
             tokio::time::sleep(SHUTDOWN_GRACE).await;
             close.cancel();
@@ -202,7 +249,7 @@ impl Coordinator {
     }
 }
 
-/// Why a coordinator stopped without being told to. Report it.
+/// Why a coordinator stopped without being told to. Report it, unless the ledger was lost.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// gRPC failed.
@@ -211,19 +258,9 @@ pub enum ServeError {
     /// HTTP failed.
     #[error("the HTTP server failed")]
     Http(#[source] io::Error),
-}
-
-pub(crate) async fn bind(address: SocketAddr) -> Result<Bound, StartError> {
-    if !address.ip().is_loopback() {
-        return Err(StartError::NotLoopback { address });
-    }
-    let refused = |source: io::Error| match source.kind() {
-        io::ErrorKind::AddrInUse => StartError::AddressInUse { address },
-        _ => StartError::Listen { address, source },
-    };
-    let listener = TcpListener::bind(address).await.map_err(refused)?;
-    let address = listener.local_addr().map_err(refused)?;
-    Ok(Bound { listener, address })
+    /// The ledger may be another's.
+    #[error(transparent)]
+    Ledger(#[from] LedgerLostError),
 }
 
 fn dispatch_config(config: &CoordinatorConfig, key: &SigningKey) -> DispatchConfig {
@@ -321,16 +358,16 @@ fn operations(config: &CoordinatorConfig) -> Arc<Operations> {
     })
 }
 
-async fn serve_http(
+pub(crate) async fn serve_http(
     bound: Option<Bound>,
-    parts: HttpParts,
+    routes: axum::Router,
     close: CancellationToken,
 ) -> Result<(), ServeError> {
     let Some(Bound { listener, .. }) = bound else {
         return Ok(());
     };
     // Pages take no time, so that whatever is still under way then is a connection that only waits.
-    let serve = axum::serve(listener, http::routes(parts)).into_future();
+    let serve = axum::serve(listener, routes).into_future();
     tokio::select! {
         served = serve => served.map_err(ServeError::Http),
         () = close.cancelled() => Ok(()),

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt as _};
+use futures::{Stream, StreamExt as _, stream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +26,8 @@ const MAX_PENDING_RESET_STREAMS: usize = 4096;
 /// How often a silent connection is asked whether it is still there, and how long it may take to answer.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a connection lasts on which nothing can be done.
+const BRIEF_AGE: Duration = Duration::from_secs(1);
 /// How long to wait before accepting again when the system would not give another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -50,8 +52,19 @@ pub(crate) async fn serve_grpc(
         .await
 }
 
+/// Serves one connection, and ends it soon: whoever comes again may be served by another.
+pub(crate) async fn serve_briefly(connection: ClosingStream, routes: Routes) {
+    let served = Server::builder()
+        .max_connection_age(BRIEF_AGE)
+        .add_routes(routes)
+        .serve_with_incoming(stream::iter([Ok::<_, io::Error>(connection)]));
+    if let Err(error) = served.await {
+        tracing::debug!(%error, "a connection was served in vain");
+    }
+}
+
 /// Every connection, ready to be served. That one could not be accepted concerns no other.
-fn connections(
+pub(crate) fn connections(
     listener: TcpListener,
     close: CancellationToken,
 ) -> impl Stream<Item = Result<ClosingStream, io::Error>> {

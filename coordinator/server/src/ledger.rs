@@ -1,11 +1,16 @@
 //! Which ledger a coordinator has.
 
+use std::future::pending;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use regatta_ledger::{
-    Ledger, OpenLedgerError, OpenPostgresError, PostgresAddress, PostgresLedger, SqliteLedger,
+    CoordinatorIdentity, Ledger, LedgerTenure, OpenLedgerError, OpenPostgresError, PostgresAddress,
+    PostgresLedger, SqliteLedger,
 };
+use tokio::sync::watch;
+use tokio::time::sleep_until;
 
 use crate::measuring_ledger::MeasuringLedger;
 
@@ -23,18 +28,143 @@ pub enum LedgerOpeningError {
     Postgres(#[from] OpenPostgresError),
 }
 
+/// A ledger, and whether it still is this coordinator's.
+#[derive(Debug)]
+pub(crate) struct OpenedLedger {
+    pub(crate) ledger: Arc<dyn Ledger>,
+    /// Nothing if nobody else can have it.
+    pub(crate) tenure: Option<watch::Receiver<LedgerTenure>>,
+}
+
 /// Opens the ledger at an address, or else the one in the state directory.
 pub(crate) async fn open(
     address: Option<&PostgresAddress>,
     state: &Path,
-) -> Result<Arc<dyn Ledger>, LedgerOpeningError> {
-    let ledger: Arc<dyn Ledger> = match address {
-        Some(address) => {
-            let ledger = PostgresLedger::open(address.clone()).await?;
-            tracing::info!(%address, "the ledger is open");
-            Arc::new(ledger)
-        }
-        None => Arc::new(SqliteLedger::open(&state.join(FILE))?),
+    whose: &CoordinatorIdentity,
+) -> Result<OpenedLedger, LedgerOpeningError> {
+    let Some(address) = address else {
+        let ledger = SqliteLedger::open(&state.join(FILE))?;
+        return Ok(opened(ledger, None));
     };
-    Ok(Arc::new(MeasuringLedger::new(ledger)))
+    let ledger = PostgresLedger::open(address.clone(), whose).await?;
+    tracing::info!(%address, "the ledger is open");
+    let tenure = ledger.tenure();
+    Ok(opened(ledger, Some(tenure)))
+}
+
+/// Opens the ledger at an address for a coordinator that stands by.
+///
+/// # Errors
+/// [`OpenPostgresError::Locked`] as long as another coordinator has it.
+pub(crate) async fn take_over(
+    address: &PostgresAddress,
+    whose: &CoordinatorIdentity,
+) -> Result<OpenedLedger, OpenPostgresError> {
+    let ledger = PostgresLedger::take_over(address.clone(), whose).await?;
+    let tenure = ledger.tenure();
+    Ok(opened(ledger, Some(tenure)))
+}
+
+fn opened(ledger: impl Ledger, tenure: Option<watch::Receiver<LedgerTenure>>) -> OpenedLedger {
+    let ledger = Arc::new(MeasuringLedger::new(Arc::new(ledger)));
+    OpenedLedger { ledger, tenure }
+}
+
+/// Completes once another coordinator has the ledger, or once it has been lost for longer than `patience`, if there is
+/// any. Why its coordinator is to end.
+pub(crate) async fn until_lost(
+    tenure: Option<watch::Receiver<LedgerTenure>>,
+    patience: Option<Duration>,
+) -> LedgerLostError {
+    let Some(mut tenure) = tenure else {
+        return pending().await;
+    };
+    loop {
+        let now = *tenure.borrow_and_update();
+        let too_long = match (now, patience) {
+            (LedgerTenure::Superseded, _) => return LedgerLostError::Superseded,
+            (LedgerTenure::Lost(since), Some(patience)) => Some(since + patience),
+            (LedgerTenure::Held | LedgerTenure::Lost(_), _) => None,
+        };
+        let patience_ends = async {
+            match too_long {
+                Some(end) => sleep_until(end).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            () = patience_ends => return LedgerLostError::TooLong,
+            changed = tenure.changed() => if changed.is_err() {
+                // The ledger has been closed, as when everything ends.
+                return pending().await;
+            },
+        }
+    }
+}
+
+/// Why a coordinator ends whose ledger is no longer its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LedgerLostError {
+    /// Another coordinator has it. Start this one again with `--standby`: it waits for its turn.
+    #[error(
+        "another coordinator has taken the ledger over; start this one again with --standby, and it waits for its \
+         turn"
+    )]
+    Superseded,
+    /// It could not be reached for so long that another coordinator may have it. Start this one again.
+    #[error(
+        "the ledger was lost for so long that another coordinator may go on; start this one again, and it \
+         waits for its turn"
+    )]
+    TooLong,
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{Instant, timeout};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+    const EVER: Duration = Duration::from_secs(1000);
+
+    async fn ends_after(
+        tenure: &watch::Sender<LedgerTenure>,
+        patience: Option<Duration>,
+    ) -> Option<(LedgerLostError, Duration)> {
+        let began = Instant::now();
+        let lost = timeout(EVER, until_lost(Some(tenure.subscribe()), patience)).await;
+        lost.ok().map(|why| (why, began.elapsed()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_coordinator_ends_when_its_ledger_is_anothers_or_may_be() {
+        let tenure = watch::Sender::new(LedgerTenure::Held);
+        assert_eq!(ends_after(&tenure, Some(PATIENCE)).await, None);
+        tenure.send_replace(LedgerTenure::Lost(Instant::now()));
+        assert_eq!(ends_after(&tenure, None).await, None, "nobody stands by");
+        tenure.send_replace(LedgerTenure::Lost(Instant::now()));
+        let too_long = (LedgerLostError::TooLong, PATIENCE);
+        assert_eq!(ends_after(&tenure, Some(PATIENCE)).await, Some(too_long));
+        tenure.send_replace(LedgerTenure::Superseded);
+        for patience in [None, Some(PATIENCE)] {
+            let superseded = (LedgerLostError::Superseded, Duration::ZERO);
+            assert_eq!(ends_after(&tenure, patience).await, Some(superseded));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_held_again_in_time_stays() {
+        let tenure = watch::Sender::new(LedgerTenure::Lost(Instant::now()));
+        let until = until_lost(Some(tenure.subscribe()), Some(PATIENCE));
+        let regained = async {
+            tokio::time::sleep(PATIENCE / 2).await;
+            tenure.send_replace(LedgerTenure::Held);
+            tokio::time::sleep(EVER).await;
+        };
+        tokio::select! {
+            why = until => panic!("{why}"),
+            () = regained => {}
+        }
+    }
 }

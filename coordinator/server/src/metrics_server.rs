@@ -7,8 +7,8 @@ use axum::Router;
 use axum::routing::get;
 use tokio_util::sync::CancellationToken;
 
-use crate::coordinator::{Bound, bind};
 use crate::http::metrics_page;
+use crate::listeners::Bound;
 use crate::metrics_recorder::recorder;
 use crate::start_error::StartError;
 
@@ -22,7 +22,7 @@ impl MetricsServer {
     /// # Errors
     /// [`StartError::NotLoopback`], [`StartError::AddressInUse`] or [`StartError::Listen`].
     pub async fn bind(address: SocketAddr) -> Result<Self, StartError> {
-        let bound = bind(address).await?;
+        let bound = Bound::bind(address).await?;
         recorder();
         Ok(Self(bound))
     }

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use regatta_cas::OpenStoreError;
+use regatta_cas::{OpenStoreError, StoreError};
 use regatta_model::TenantId;
 
 use crate::action_plan::InvalidPropertyError;
@@ -59,6 +59,25 @@ pub enum StartError {
     /// It cannot be remembered what is used.
     #[error("cannot open the log of uses in the state directory")]
     UseLog(#[source] io::Error),
+    /// The storage of a coordinator that stands by does not answer. Check its URL and its credentials.
+    #[error("the storage does not answer")]
+    UnreachableStorage(#[source] StoreError),
+    /// A coordinator can stand by for one that has its ledger in PostgreSQL, and its storage where both reach it.
+    #[error(
+        "a coordinator that stands by needs a ledger in PostgreSQL, and a storage that both can reach"
+    )]
+    NothingToShare,
+    /// The coordinator that has the ledger signs with another key. Give both the same `--verdict-key`.
+    #[error(
+        "the coordinator that has the ledger signs verdicts with the key {theirs}, this one with {ours}; give \
+         both the same --verdict-key"
+    )]
+    OtherVerdictKey {
+        /// Whose.
+        theirs: String,
+        /// And this one's.
+        ours: String,
+    },
     /// There is no key to sign with.
     #[error(transparent)]
     VerdictKey(#[from] VerdictKeyError),

@@ -13,7 +13,9 @@ use regatta_runtime::{
     ContainerRuntime, DockerOptions, DockerRuntime, ProcessIsolation, ProcessOptions,
     ProcessRuntime, RuntimeError,
 };
-use regatta_server::{AuditShare, Coordinator, CoordinatorConfig, MetricsServer, StartError};
+use regatta_server::{
+    AuditShare, Coordinator, CoordinatorConfig, MetricsServer, Standby, StartError,
+};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -39,7 +41,7 @@ pub(super) async fn up(global: &GlobalOptions, options: UpOptions) -> Result<Exi
     let coordinator = Coordinator::start(config).await.map_err(start_failure)?;
     let url = format!("http://{}", coordinator.grpc_address());
     let agent = make_agent(&url, &directory.join("agent"), None, &options.work).await?;
-    announce(&options.listen, &coordinator)?;
+    announce(&options.listen, addresses(&coordinator))?;
     greet(global, &coordinator).or_exit(ExitCode::Local)?;
     let stop = Stop::on_interrupt(global)?;
     let coordinator_ends = CancellationToken::new();
@@ -69,6 +71,7 @@ pub(super) async fn coordinator(
     };
     let mut config = CoordinatorConfig::new(directory);
     listen_on(&mut config, &options.listen);
+    config.standby = options.standby;
     config.storage = options.storage;
     let ledger = options
         .ledger
@@ -87,12 +90,37 @@ pub(super) async fn coordinator(
         let properties = config.tenant_properties.entry(tenant).or_default();
         properties.insert(name, value);
     }
-    let coordinator = Coordinator::start(config).await.map_err(start_failure)?;
-    announce(&options.listen, &coordinator)?;
     let stop = Stop::on_interrupt(global)?;
+    let coordinator = match options.standby {
+        true => match stand_by(config, &options.listen, &stop).await? {
+            Some(coordinator) => coordinator,
+            None => return Ok(ExitCode::Good),
+        },
+        false => {
+            let coordinator = Coordinator::start(config).await.map_err(start_failure)?;
+            announce(&options.listen, addresses(&coordinator))?;
+            coordinator
+        }
+    };
     let served = until_killed(coordinator.serve_until(stop.drain.clone()), &stop.kill).await;
     served.unwrap_or(Ok(())).or_exit(ExitCode::Infrastructure)?;
     Ok(ExitCode::Good)
+}
+
+/// Waits until the ledger is this coordinator's; nothing if it is told to stop before.
+async fn stand_by(
+    config: CoordinatorConfig,
+    options: &ListenOptions,
+    stop: &Stop,
+) -> Result<Option<Coordinator>, Failure> {
+    let standby = Standby::start(config).await.map_err(start_failure)?;
+    announce(options, (standby.grpc_address(), standby.http_address()))?;
+    let taken_over = standby.take_over(stop.drain.clone()).await;
+    taken_over.map_err(start_failure)
+}
+
+fn addresses(coordinator: &Coordinator) -> (SocketAddr, Option<SocketAddr>) {
+    (coordinator.grpc_address(), coordinator.http_address())
 }
 
 pub(super) async fn agent(
@@ -139,11 +167,14 @@ fn listen_on(config: &mut CoordinatorConfig, options: &ListenOptions) {
 }
 
 /// What scripts read to find a coordinator on free ports.
-fn announce(options: &ListenOptions, coordinator: &Coordinator) -> Result<(), Failure> {
+fn announce(
+    options: &ListenOptions,
+    (grpc, http): (SocketAddr, Option<SocketAddr>),
+) -> Result<(), Failure> {
     let Some(file) = &options.announce else {
         return Ok(());
     };
-    let text = announcement(coordinator.grpc_address(), coordinator.http_address());
+    let text = announcement(grpc, http);
     write_atomically(file, text.as_bytes()).map_err(|error| {
         let message = format!("--announce {}: {error}", file.display());
         Failure::new(ExitCode::Local, message)
@@ -331,9 +362,9 @@ fn no_docker(error: ConnectError) -> Failure {
 
 fn start_failure(error: StartError) -> Failure {
     let code = match error {
-        StartError::NotLoopback { .. } | StartError::TenantProperties { .. } => {
-            ExitCode::BadConfiguration
-        }
+        StartError::NotLoopback { .. }
+        | StartError::TenantProperties { .. }
+        | StartError::OtherVerdictKey { .. } => ExitCode::BadConfiguration,
         _ => ExitCode::Local,
     };
     Failure {

@@ -34,7 +34,7 @@ pub struct UpOptions {
 /// Options of `regatta coordinator`.
 #[derive(Clone, Debug, Args)]
 #[command(
-    after_help = "Examples:\n  regatta coordinator\n  regatta coordinator --listen 127.0.0.1:0 --announce addresses.json"
+    after_help = "Examples:\n  regatta coordinator\n  regatta coordinator --listen 127.0.0.1:0 --announce addresses.json\n  regatta coordinator --standby --ledger postgres://regatta@db/regatta --storage s3://bucket \\\n    --verdict-key key.pem"
 )]
 pub struct CoordinatorOptions {
     /// Where it listens.
@@ -72,6 +72,11 @@ pub struct CoordinatorOptions {
     /// The key that signs verdicts, of `regatta keys --new`; by default one in the state directory
     #[arg(long, value_name = "FILE")]
     pub verdict_key: Option<PathBuf>,
+    /// If another coordinator has the ledger, wait for its place instead of refusing to start, and pass calls on
+    /// to it meanwhile; it is taken within ten seconds of its death. Both need the same ledger, storage and
+    /// verdict key, and a state directory of their own
+    #[arg(long, requires_all = ["ledger", "storage", "verdict_key"])]
+    pub standby: bool,
     /// A tenant's share of the fleet, relative to the others', who have 1; may be given for each tenant
     #[arg(long = "tenant-weight", value_name = "NAME=N", value_parser = parse_tenant_weight)]
     pub tenant_weights: Vec<(TenantId, NonZeroU32)>,

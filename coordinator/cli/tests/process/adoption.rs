@@ -7,7 +7,7 @@ use super::program::{Running, wait_until, write};
 
 /// Tests that each run on their own, tests that one runner runs together, and a build. Each says in a file that it
 /// begins, and ends when there is another.
-fn suite(directory: &Path) -> String {
+pub(crate) fn suite(directory: &Path) -> String {
     format!(
         r#"
 begin() {{ echo "$1" >> {directory}/begun; until [ -e {directory}/end ]; do sleep 0.05; done; }}
@@ -38,7 +38,7 @@ echo "test result: ok. 1 passed; 0 failed; 0 ignored"
     )
 }
 
-const PIPELINE: &str = r#"
+pub(crate) const PIPELINE: &str = r#"
 [jobs.build]
 inputs = ["suite.sh"]
 run = ["sh", "suite.sh", "build"]
@@ -58,11 +58,19 @@ junit = "junit.xml"
 "#;
 
 /// What has begun, each time it did.
-fn begun(directory: &Path) -> Vec<String> {
+pub(crate) fn begun(directory: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(directory.join("begun")).unwrap_or_default();
     let mut names: Vec<String> = text.lines().map(str::to_owned).collect();
     names.sort();
     names
+}
+
+/// Whether everything is under way. Whether the second part has one batch or more is not these tests' concern, but each
+/// has begun.
+pub(crate) fn is_busy(directory: &Path) -> bool {
+    let begun = begun(directory);
+    let all = ["a", "b", "build", "x"];
+    all.iter().all(|it| begun.iter().any(|begun| begun == it))
 }
 
 #[test]
@@ -80,15 +88,7 @@ fn what_agents_do_goes_on_when_their_coordinator_is_killed() {
     run.args(["--message-format", "json", "run"])
         .current_dir(directory);
     let running = Running::begin(&mut run);
-    // Whether the second part has one batch or more is not this test's concern, but each has begun.
-    let is_busy = || {
-        let begun = begun(directory);
-        ["a", "b", "build"]
-            .iter()
-            .all(|it| begun.contains(&(*it).to_owned()))
-            && begun.iter().any(|it| it == "x")
-    };
-    wait_until("everything is under way", is_busy);
+    wait_until("everything is under way", || is_busy(directory));
     for _ in 0..3 {
         fleet.kill_coordinator();
         fleet.start_coordinator(&address);

@@ -47,6 +47,7 @@ mod program;
 mod quarantine;
 #[path = "../../../ledger/tests/postgres/small_disk.rs"]
 mod small_disk;
+mod standby;
 mod stragglers;
 #[path = "../docker/terminal.rs"]
 mod terminal;

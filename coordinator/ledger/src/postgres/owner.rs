@@ -12,13 +12,14 @@ use std::future::pending;
 use std::time::Duration;
 
 use regatta_model::Backoff;
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::address::PostgresAddress;
 use super::failure::{CallError, unavailable};
 use super::schema::{Holder, read_term, take_lock};
 use super::session::{Session, number};
+use super::tenure::{HEARTBEAT_INTERVAL, HEARTBEAT_LIMIT, LedgerTenure};
 use super::write::Write;
 use crate::LedgerError;
 use crate::rows::corrupt;
@@ -49,6 +50,7 @@ pub(super) struct Owner {
     address: PostgresAddress,
     term: i64,
     hold: Hold,
+    told: watch::Sender<LedgerTenure>,
 }
 
 #[derive(Debug)]
@@ -84,11 +86,18 @@ impl From<CallError> for Failed {
 }
 
 impl Owner {
-    pub(super) const fn new(address: PostgresAddress, holder: Holder, term: i64) -> Self {
+    /// `told` is told whenever the database is lost or held again.
+    pub(super) const fn new(
+        address: PostgresAddress,
+        holder: Holder,
+        term: i64,
+        told: watch::Sender<LedgerTenure>,
+    ) -> Self {
         Self {
             address,
             term,
             hold: Hold::Held(holder),
+            told,
         }
     }
 
@@ -108,6 +117,16 @@ impl Owner {
         }
     }
 
+    /// Uses the session, so that those who stand by see that somebody is there.
+    async fn show_life(&mut self) {
+        if let Hold::Held(holder) = &self.hold {
+            let used = holder.session.batch_within(HEARTBEAT_LIMIT, "SELECT 1");
+            if let Err(error) = used.await {
+                self.lose(error.into_ledger_error());
+            }
+        }
+    }
+
     async fn answer(&mut self, group: &mut Vec<Request>) {
         let (writes, answers): (Vec<_>, Vec<_>) = group
             .drain(..)
@@ -120,12 +139,17 @@ impl Owner {
         }
     }
 
-    /// While nothing is to be written: sees that the session has ended, and takes the database again.
+    /// While nothing is to be written: sees that the session has ended, shows that it is alive, and takes a lost
+    /// database again.
     async fn watch(&mut self) {
         match &mut self.hold {
             Hold::Held(holder) => {
-                holder.session.ended().await;
-                self.lose(ended(&self.address));
+                let ending = timeout(HEARTBEAT_INTERVAL, holder.session.ended());
+                if ending.await.is_ok() {
+                    self.lose(ended(&self.address));
+                } else {
+                    self.show_life().await;
+                }
             }
             Hold::Lost(loss) => {
                 sleep_until(loss.retry_at).await;
@@ -196,6 +220,7 @@ impl Owner {
         tracing::error!(error = %trouble, "the ledger's database is lost; taking it again");
         let now = Instant::now();
         let (first, longest) = RECONNECT_PAUSES;
+        self.told.send_replace(LedgerTenure::Lost(now));
         self.hold = Hold::Lost(Loss {
             since: now,
             retry_at: now,
@@ -213,11 +238,13 @@ impl Owner {
             Ok(Some(holder)) => {
                 tracing::info!(place = %self.address, "the ledger's database is held again");
                 self.hold = Hold::Held(holder);
+                self.told.send_replace(LedgerTenure::Held);
             }
             Ok(None) => {
                 let error = LedgerError::Superseded;
                 tracing::error!(place = %self.address, %error, "nothing more is written");
                 self.hold = Hold::Superseded;
+                self.told.send_replace(LedgerTenure::Superseded);
             }
             Err(error) => {
                 loss.trouble = error;
@@ -232,14 +259,18 @@ async fn retake(address: &PostgresAddress, term: i64) -> Result<Option<Holder>, 
     let session = Session::ready(address);
     let session = session.await.map_err(CallError::into_ledger_error)?;
     let taken = take_lock(&session).await;
-    let Some(backend) = taken.map_err(CallError::into_ledger_error)? else {
+    let taken = taken.map_err(CallError::into_ledger_error)?;
+    // Once the lock is ours, nobody begins another term.
+    let found = read_term(&session).await;
+    if found.map_err(CallError::into_ledger_error)? != term {
+        return Ok(None);
+    }
+    let Some(backend) = taken else {
         let what = "another session holds the ledger's lock";
         let advice = "stop the other coordinator, if there is one";
         return Err(unavailable(address.place(), what, advice));
     };
-    let found = read_term(&session).await;
-    let same = found.map_err(CallError::into_ledger_error)? == term;
-    Ok(same.then_some(Holder { session, backend }))
+    Ok(Some(Holder { session, backend }))
 }
 
 /// Writes everything in one transaction, unless the one that was in doubt has already.

@@ -8,14 +8,15 @@ use super::address::PostgresAddress;
 use super::dialect;
 use super::failure::{CallError, chain};
 use super::session::{OPEN_TIMEOUT, SCHEMA, Session, number};
+use super::tenure::{CoordinatorIdentity, Tenure, end_silent_holder, read_holder};
 use super::value::Value;
 use crate::rows::Columns;
 use crate::sqlite::MIGRATIONS;
-use crate::statements::{READ_NUMBER, WRITE_NUMBER};
+use crate::statements::{BEGIN_TERM, FORGET_TERMS, READ_NUMBER, WRITE_NUMBER};
 use crate::{LedgerError, rows};
 
 /// The advisory lock that a coordinator holds on its database: `regatta`, in ASCII.
-const LOCK: i64 = i64::from_be_bytes(*b"regatta\0");
+pub(super) const LOCK: i64 = i64::from_be_bytes(*b"regatta\0");
 /// How long to wait for another session that holds the lock: one whose process was killed ends at once.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 const LOCK_POLL: Duration = Duration::from_millis(50);
@@ -23,6 +24,8 @@ const LOCK_POLL: Duration = Duration::from_millis(50);
 const MIGRATION_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 /// Under which name it is counted how often the database was taken.
 const TERM: &str = "term";
+/// Of how many terms it is remembered who had the database.
+const REMEMBERED_TERMS: i64 = 1000;
 
 /// Why a ledger in PostgreSQL cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -48,15 +51,18 @@ pub enum OpenPostgresError {
         /// What the server said.
         detail: String,
     },
-    /// Another coordinator has it. Stop that one, or use another database.
+    /// Another coordinator has it. Stand by for that one, stop it, or use another database.
     #[error(
-        "{place} is in use by another coordinator ({holder}); stop it or choose another database"
+        "{place} is in use by another coordinator ({holder}); stop it, stand by for it (--standby) or choose \
+         another database"
     )]
     Locked {
         /// Which database.
         place: String,
-        /// Which coordinator, as far as the database tells.
+        /// Which session has it, as far as the database tells.
         holder: String,
+        /// Whose session that is, as far as that is known.
+        active: Option<Box<CoordinatorIdentity>>,
     },
     /// A newer release has written it. Run that release, or use another database.
     #[error(
@@ -98,9 +104,13 @@ pub(super) struct Holder {
     pub(super) backend: i64,
 }
 
-/// Connects, takes the database, and migrates it. With the holder comes for the how manyeth time the database
-/// was taken.
-pub(super) async fn open(address: &PostgresAddress) -> Result<(Holder, i64), OpenPostgresError> {
+/// Connects, takes the database for a coordinator, and migrates it. With the holder comes for the how manyeth
+/// time the database was taken.
+pub(super) async fn open(
+    address: &PostgresAddress,
+    whose: &CoordinatorIdentity,
+    tenure: Tenure,
+) -> Result<(Holder, i64), OpenPostgresError> {
     let place = || address.place().to_owned();
     let session = connect(address).await?;
     let failed = |error: CallError| OpenPostgresError::Failed {
@@ -113,6 +123,9 @@ pub(super) async fn open(address: &PostgresAddress) -> Result<(Holder, i64), Ope
         let place = place();
         return Err(OpenPostgresError::Encoding { place, found });
     }
+    if tenure == Tenure::UntilSilent {
+        end_silent_holder(&session).await.map_err(failed)?;
+    }
     let deadline = Instant::now() + LOCK_PATIENCE;
     let backend = loop {
         if let Some(backend) = take_lock(&session).await.map_err(failed)? {
@@ -120,12 +133,17 @@ pub(super) async fn open(address: &PostgresAddress) -> Result<(Holder, i64), Ope
         }
         if Instant::now() >= deadline {
             let (place, holder) = (place(), describe_holder(&session).await);
-            return Err(OpenPostgresError::Locked { place, holder });
+            let active = read_holder(&session).await.map(Box::new);
+            return Err(OpenPostgresError::Locked {
+                place,
+                holder,
+                active,
+            });
         }
         sleep(LOCK_POLL).await;
     };
     migrate(&session, address.place()).await?;
-    let term = begin_term(&session).await.map_err(failed)?;
+    let term = begin_term(&session, whose).await.map_err(failed)?;
     Ok((Holder { session, backend }, term))
 }
 
@@ -227,10 +245,20 @@ fn all_or_nothing(pending: &[&str], known: usize) -> String {
     )
 }
 
-async fn begin_term(session: &Session) -> Result<i64, CallError> {
+async fn begin_term(session: &Session, whose: &CoordinatorIdentity) -> Result<i64, CallError> {
     let term = read_term(session).await? + 1;
-    let values = [Value::text(TERM), Value::number(term)];
-    session.execute(WRITE_NUMBER, &values).await?;
+    session.batch("BEGIN").await?;
+    let counted = [Value::text(TERM), Value::number(term)];
+    session.execute(WRITE_NUMBER, &counted).await?;
+    let begun = [
+        Value::number(term),
+        Value::text(&whose.url),
+        Value::text(&whose.verdict_key),
+    ];
+    session.execute(BEGIN_TERM, &begun).await?;
+    let forgotten = [Value::number(term - REMEMBERED_TERMS)];
+    session.execute(FORGET_TERMS, &forgotten).await?;
+    session.batch("COMMIT").await?;
     Ok(term)
 }
 

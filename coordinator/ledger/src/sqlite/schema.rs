@@ -77,6 +77,13 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     ALTER TABLE runs ADD COLUMN queued_nanos INTEGER;
     ALTER TABLE runs ADD COLUMN worked_nanos INTEGER;
 ",
+    "
+    CREATE TABLE terms (
+        term INTEGER PRIMARY KEY,
+        url TEXT NOT NULL,
+        verdict_key TEXT NOT NULL
+    ) STRICT;
+",
 ];
 
 /// Why a ledger cannot be opened.

@@ -9,14 +9,15 @@ mod proxy;
 #[expect(dead_code, reason = "these tests need a part of it")]
 mod server;
 mod small_disk;
+mod standing_by;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
 use regatta_ledger::{
-    Ledger, MemoryLedger, Place, PostgresLedger, SqliteLedger, StoredEvent, SuiteObservation,
-    TestObservation, conformance,
+    CoordinatorIdentity, Ledger, MemoryLedger, Place, PostgresLedger, SqliteLedger, StoredEvent,
+    SuiteObservation, TestObservation, conformance,
 };
 use regatta_model::{RunId, TenantId, Timestamp};
 use server::{DATABASE, PostgresServer};
@@ -25,7 +26,8 @@ use tokio::task::JoinSet;
 /// Opens the database that every server has.
 async fn open(server: &PostgresServer) -> PostgresLedger {
     let address = server.url(DATABASE).parse().expect("an address");
-    PostgresLedger::open(address).await.expect("opens")
+    let nobody = CoordinatorIdentity::default();
+    PostgresLedger::open(address, &nobody).await.expect("opens")
 }
 
 #[tokio::test]

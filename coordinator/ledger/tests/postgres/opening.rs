@@ -2,14 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use regatta_ledger::{Ledger, OpenPostgresError, PostgresAddress, PostgresLedger, RunQuery};
+use regatta_ledger::{
+    CoordinatorIdentity, Ledger, OpenPostgresError, PostgresAddress, PostgresLedger, RunQuery,
+};
 
 use super::open;
 use super::server::{DATABASE, PostgresServer, USER};
 
 async fn refused(url: &str) -> OpenPostgresError {
     let address: PostgresAddress = url.parse().expect("an address");
-    PostgresLedger::open(address)
+    PostgresLedger::open(address, &CoordinatorIdentity::default())
         .await
         .expect_err("cannot be opened")
 }
@@ -30,7 +32,8 @@ async fn what_was_written_outlives_the_process_and_the_database_is_free_again() 
     // Another database of the same server is another ledger.
     server.sql("CREATE DATABASE other");
     let other = server.url("other").parse().expect("an address");
-    let other = PostgresLedger::open(other).await.expect("opens");
+    let nobody = CoordinatorIdentity::default();
+    let other = PostgresLedger::open(other, &nobody).await.expect("opens");
     assert_eq!(other.reserved_tokens().await, Ok(0));
 }
 

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use regatta_ledger::{
-    Ledger, LedgerError, Place, PostgresLedger, StoredEvent, SuiteObservation, TestObservation,
+    CoordinatorIdentity, Ledger, LedgerError, Place, PostgresLedger, StoredEvent, SuiteObservation,
+    TestObservation,
 };
 use regatta_model::{RunId, TenantId, Timestamp};
 use tokio::task::JoinSet;
@@ -20,6 +21,10 @@ use super::small_disk::SmallDisk;
 
 /// The longest that anything may take until it is so.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+fn nobody() -> CoordinatorIdentity {
+    CoordinatorIdentity::default()
+}
 
 fn run_id(text: &str) -> RunId {
     text.parse().expect("valid")
@@ -137,7 +142,9 @@ async fn a_commit_that_is_in_doubt_is_done_once() {
         let url = server.url(DATABASE);
         let url = url.replace(&real.display().to_string(), &cutting.display().to_string());
         let address = url.parse().expect("an address");
-        let ledger = PostgresLedger::open(address).await.expect("opens");
+        let ledger = PostgresLedger::open(address, &nobody())
+            .await
+            .expect("opens");
         proxy.arm();
         let learnt = ledger.observe_suite(observation("a")).await;
         assert_eq!(learnt, Ok(()), "{cut:?}");
@@ -229,7 +236,9 @@ async fn a_full_disk_is_unavailable_and_recovers() {
     server.sql(&format!("CREATE TABLESPACE small LOCATION '{directory}'"));
     server.sql("CREATE DATABASE small TABLESPACE small");
     let address = server.url("small").parse().expect("an address");
-    let ledger = PostgresLedger::open(address).await.expect("opens");
+    let ledger = PostgresLedger::open(address, &nobody())
+        .await
+        .expect("opens");
     disk.fill();
     let mut asked = 0;
     let mut stored = 0;
@@ -332,7 +341,7 @@ async fn a_ledger_that_another_has_had_meanwhile_is_written_no_more() {
     drop(ledger);
     until("it can be opened again", || async {
         let address = server.url(DATABASE).parse().expect("an address");
-        PostgresLedger::open(address).await.is_ok()
+        PostgresLedger::open(address, &nobody()).await.is_ok()
     })
     .await;
 }

@@ -1,0 +1,217 @@
+//! Two coordinators with one ledger and one storage, of which one stands by for the other.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use super::adoption::{PIPELINE, begun, is_busy, suite};
+use super::fleet::Fleet;
+use super::postgres_server::{DATABASE, PostgresServer};
+use super::program::{Ended, Running, regatta, wait_until, write};
+
+/// Within this a coordinator that is dead or hangs is replaced.
+const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(10);
+
+/// Two coordinators: the one that has the ledger, with two agents of two slots, and the one that stands by. What
+/// they share goes when it is dropped.
+struct Pair {
+    active: Fleet,
+    standby: Fleet,
+    agents: Vec<String>,
+    server: PostgresServer,
+    _shared: TempDir,
+}
+
+impl Pair {
+    fn start() -> Self {
+        let server = PostgresServer::start();
+        let shared = tempfile::tempdir().expect("a directory");
+        let key = new_key(&shared.path().join("key.pem"));
+        let options = options(&server, shared.path(), &key);
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        let mut active = Fleet::coordinator_told(&options);
+        wait_until("the first has the ledger", || {
+            Ended::of(active.command().args(["agents", "--format", "json"])).code == Some(0)
+        });
+        let standby = Fleet::coordinator_told(&options);
+        wait_until("the second passes connections on", || {
+            standby.page("/readyz") == (200, "standing by, ready\n".to_owned())
+        });
+        active.also_at(standby.url());
+        // As many slots as there is to do: one that is free may begin for a moment what another agent is at.
+        let agents = (0..2).map(|_| active.add_agent(&[])).collect();
+        Self {
+            active,
+            standby,
+            agents,
+            server,
+            _shared: shared,
+        }
+    }
+
+    /// How long it takes until the one that stood by has all agents.
+    fn until_taken_over(&self, since: Instant, patience: Duration) {
+        wait_until("the other has the ledger", || {
+            self.standby.log_of("coordinator").contains("taking over")
+        });
+        assert!(since.elapsed() < TAKEN_OVER_WITHIN, "{:?}", since.elapsed());
+        wait_until("it has the agents", || {
+            let is_back = |it: &String| {
+                let agent = self.standby.agent(it);
+                agent.is_some_and(|agent| agent["state"] != "lost")
+            };
+            self.agents.iter().all(is_back)
+        });
+        assert!(since.elapsed() < patience, "{:?}", since.elapsed());
+    }
+}
+
+fn new_key(path: &Path) -> String {
+    let path = path.display().to_string();
+    Ended::of(regatta().args(["keys", "--new", &path])).expect_code(0);
+    path
+}
+
+fn options(server: &PostgresServer, shared: &Path, key: &str) -> [String; 7] {
+    [
+        "--standby".to_owned(),
+        "--ledger".to_owned(),
+        server.url(DATABASE),
+        "--storage".to_owned(),
+        format!("file://{}/storage", shared.display()),
+        "--verdict-key".to_owned(),
+        key.to_owned(),
+    ]
+}
+
+/// A project whose jobs go on until they are told to end. Not below /tmp, of which each job has its own.
+fn project() -> TempDir {
+    let project = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let suite = suite(project.path());
+    let files = [("regatta.toml", PIPELINE), ("suite.sh", &suite)];
+    write(project.path(), &files);
+    project
+}
+
+fn run(fleet: &Fleet, project: &Path) -> Running {
+    let mut run = fleet.command();
+    let run = run.args(["--message-format", "json", "run"]);
+    Running::begin(run.current_dir(project))
+}
+
+fn end(project: &Path) {
+    std::fs::write(project.join("end"), "").expect("is written");
+}
+
+/// Everything that a run of the project did, once each.
+fn expect_once(ended: &Ended, project: &Path) {
+    ended.expect_code(0);
+    let counts = &ended.finished()["counts"];
+    assert_eq!(counts["planned"], 5, "{counts}");
+    assert_eq!(counts["passed"], 5, "{counts}");
+    assert_eq!(begun(project), ["a", "b", "build", "x", "y", "z"]);
+}
+
+#[test]
+fn a_coordinator_that_stands_by_takes_over_from_one_that_is_killed() {
+    let mut pair = Pair::start();
+    // Whoever comes to the one that stands by gets to the other.
+    let exec = ["exec", "--", "echo", "passed on"];
+    let passed_on = Ended::of(pair.standby.command().args(exec));
+    passed_on.expect_code(0);
+    assert_eq!(passed_on.stdout, "passed on\n");
+
+    let project = project();
+    let running = run(&pair.active, project.path());
+    wait_until("everything is under way", || is_busy(project.path()));
+    let address = pair.active.url().split(',').next().expect("an address");
+    let address = address.trim_start_matches("grpc://").to_owned();
+    let killed = Instant::now();
+    pair.active.kill_coordinator();
+    pair.until_taken_over(killed, 2 * TAKEN_OVER_WITHIN);
+    end(project.path());
+    expect_once(&running.end(), project.path());
+
+    // The one that was killed stands by in its turn, and is as good an address as the other.
+    pair.active.start_coordinator(&address);
+    wait_until("it stands by", || pair.active.page("/readyz").0 == 200);
+    assert_eq!(pair.active.page("/readyz").1, "standing by, ready\n");
+    let again = Ended::of(
+        pair.active
+            .command()
+            .args(["--message-format", "json", "run"])
+            .current_dir(project.path()),
+    );
+    again.expect_code(0);
+    assert_eq!(again.finished()["counts"]["cached"], 5);
+    // A command, a run, and the run again.
+    let runs = "SELECT count(*), count(finished_at), sum(passed) FROM regatta.runs";
+    assert_eq!(pair.server.sql(runs), "3|3|5");
+    pair.active.stop();
+    pair.standby.stop();
+}
+
+#[test]
+fn a_coordinator_that_hangs_is_replaced_and_ends_when_it_wakes() {
+    let mut pair = Pair::start();
+    let project = project();
+    let running = run(&pair.active, project.path());
+    wait_until("everything is under way", || is_busy(project.path()));
+    let stopped = Instant::now();
+    pair.active.signal_coordinator(Signal::STOP);
+    // Agents notice after as long as a connection may be silent.
+    pair.until_taken_over(stopped, 4 * TAKEN_OVER_WITHIN);
+    end(project.path());
+    expect_once(&running.end(), project.path());
+    pair.active.signal_coordinator(Signal::CONT);
+    assert_eq!(pair.active.coordinator_end(), Some(98));
+    let log = pair.active.log_of("coordinator");
+    assert!(log.contains("has taken the ledger over"), "{log}");
+    let runs = "SELECT verdict, passed FROM regatta.runs";
+    assert_eq!(pair.server.sql(runs), "RELEASABLE|5");
+    pair.active.stop();
+    pair.standby.stop();
+}
+
+#[test]
+fn what_a_coordinator_cannot_stand_by_with_is_refused() {
+    let server = PostgresServer::start();
+    let shared = tempfile::tempdir().expect("a directory");
+    let [first, second] = ["first.pem", "second.pem"].map(|it| new_key(&shared.path().join(it)));
+    let stand_by = |state: &str, changed: &[(&str, &str)]| {
+        let mut options = options(&server, shared.path(), &second);
+        for (option, value) in changed {
+            let place = options
+                .iter()
+                .position(|it| it == option)
+                .expect("it is there");
+            options[place + 1] = (*value).to_owned();
+        }
+        let mut command = regatta();
+        command.args(["coordinator", "--listen", "127.0.0.1:0"]);
+        command.args(["--http-listen", "127.0.0.1:0", "--state-dir"]);
+        command.arg(shared.path().join(state)).args(&options);
+        Ended::of(&mut command)
+    };
+    let nowhere = format!("file://{}/first.pem/storage", shared.path().display());
+    let refused = stand_by("nowhere", &[("--storage", &nowhere)]);
+    refused.expect_code(99).expect_complaint(&["storage"]);
+
+    let ours = options(&server, shared.path(), &first);
+    let ours: Vec<&str> = ours.iter().map(String::as_str).collect();
+    let active = Fleet::coordinator_told(&ours);
+    wait_until("the first has the ledger", || {
+        active.log_of("coordinator").contains("taking over")
+    });
+    let refused = stand_by("other", &[]);
+    let words = ["signs verdicts with the key", "the same --verdict-key"];
+    refused.expect_code(96).expect_complaint(&words);
+
+    let mut alone = regatta();
+    let refused = Ended::of(alone.args(["coordinator", "--standby"]));
+    let words = ["--ledger", "--storage", "--verdict-key"];
+    refused.expect_code(2).expect_complaint(&words);
+    active.stop();
+}

@@ -1,0 +1,91 @@
+//! A coordinator that waits for another one's ledger.
+
+use std::time::{Duration, Instant};
+
+use regatta_ledger::{
+    CoordinatorIdentity, Ledger, LedgerError, LedgerTenure, OpenPostgresError, PostgresLedger,
+};
+use tokio::runtime::Runtime;
+
+use super::server::{DATABASE, PostgresServer};
+
+/// Within this a coordinator that has died or hangs is replaced.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn identity(url: &str) -> CoordinatorIdentity {
+    CoordinatorIdentity {
+        url: url.to_owned(),
+        verdict_key: format!("key of {url}"),
+    }
+}
+
+/// A runtime on which nothing happens unless it is waited for, as in a process that is stopped.
+fn runtime() -> Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().expect("a runtime")
+}
+
+async fn take_over(
+    server: &PostgresServer,
+    url: &str,
+) -> Result<PostgresLedger, OpenPostgresError> {
+    let address = server.url(DATABASE).parse().expect("an address");
+    PostgresLedger::take_over(address, &identity(url)).await
+}
+
+/// Tries until it succeeds; how long that took.
+async fn stand_by(server: &PostgresServer, url: &str) -> (PostgresLedger, Duration) {
+    let began = Instant::now();
+    loop {
+        match take_over(server, url).await {
+            Ok(ledger) => return (ledger, began.elapsed()),
+            Err(OpenPostgresError::Locked { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_coordinator_with_nothing_to_write_keeps_its_ledger_and_is_known() {
+    let server = PostgresServer::start();
+    let address = server.url(DATABASE).parse().expect("an address");
+    let ours = identity("http://a:1");
+    let first = PostgresLedger::open(address, &ours).await;
+    let first = first.expect("opens");
+    let began = Instant::now();
+    while began.elapsed() < PATIENCE {
+        match take_over(&server, "http://b:1").await {
+            Err(OpenPostgresError::Locked { active, .. }) => {
+                assert_eq!(active.as_deref(), Some(&identity("http://a:1")));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(*first.tenure().borrow(), LedgerTenure::Held);
+    first.reserve_tokens(10).await.expect("it still writes");
+    drop(first);
+    let (second, took) = stand_by(&server, "http://b:1").await;
+    assert!(took < Duration::from_secs(3), "given back, yet {took:?}");
+    assert_eq!(second.reserved_tokens().await, Ok(10));
+}
+
+#[test]
+fn one_that_hangs_is_replaced_and_writes_nothing_when_it_wakes() {
+    let server = PostgresServer::start();
+    let (stopped, going) = (runtime(), runtime());
+    let first = stopped
+        .block_on(take_over(&server, "http://a:1"))
+        .expect("opens");
+    stopped
+        .block_on(first.reserve_tokens(10))
+        .expect("reserves");
+    let (second, took) = going.block_on(stand_by(&server, "http://b:1"));
+    assert!(took < PATIENCE, "{took:?}");
+    going.block_on(second.reserve_tokens(20)).expect("reserves");
+    assert_eq!(
+        stopped.block_on(first.reserve_tokens(4000)),
+        Err(LedgerError::Superseded)
+    );
+    assert_eq!(*first.tenure().borrow(), LedgerTenure::Superseded);
+    assert_eq!(going.block_on(second.reserved_tokens()), Ok(20));
+}

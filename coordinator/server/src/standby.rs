@@ -1,0 +1,223 @@
+//! A coordinator that waits for another one's place (ADR 17).
+//!
+//! Invariants:
+//! - It opens the storage for work, and tells agents anything, only once the ledger is its own.
+//! - Every connection is passed on, as it is, to the coordinator that has the ledger, until then; so clients and agents
+//!   may go to any of several coordinators.
+
+mod page;
+mod passing_on;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use regatta_ledger::{CoordinatorIdentity, OpenPostgresError, PostgresAddress};
+use regatta_model::Digest;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use self::passing_on::pass_on;
+use crate::config::CoordinatorConfig;
+use crate::coordinator::{Coordinator, Prepared, serve_http};
+use crate::ledger::{self, LedgerOpeningError, OpenedLedger};
+use crate::retention::Kind;
+use crate::start_error::StartError;
+use crate::status::with_sources;
+use crate::stored_objects::{SmallBlobs, StoredObjects};
+
+/// How long after the ledger was another's it is asked for again. Asking itself takes a second.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// A coordinator that has everything but the ledger.
+#[derive(Debug)]
+pub struct Standby {
+    prepared: Prepared,
+    address: PostgresAddress,
+}
+
+/// What is known of the coordinator that has the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Active {
+    /// It serves at this address: `host:port`.
+    At(String),
+    /// It is not known, and why.
+    Unknown(String),
+}
+
+impl Standby {
+    /// Binds the addresses, and sees that what a coordinator needs is there.
+    ///
+    /// # Errors
+    /// [`StartError`] says what to do; nothing is left behind.
+    pub async fn start(config: CoordinatorConfig) -> Result<Self, StartError> {
+        let (Some(address), Some(storage)) = (config.ledger.clone(), config.storage.clone()) else {
+            return Err(StartError::NothingToShare);
+        };
+        let prepared = Prepared::new(config).await?;
+        check_storage(&storage).await?;
+        Ok(Self { prepared, address })
+    }
+
+    /// Where gRPC is served.
+    #[must_use]
+    pub const fn grpc_address(&self) -> SocketAddr {
+        self.prepared.listeners.grpc.address
+    }
+
+    /// Where metrics and health are served, if anywhere.
+    #[must_use]
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        let http = self.prepared.listeners.http.as_ref();
+        http.map(|bound| bound.address)
+    }
+
+    /// Passes connections on until the ledger is this coordinator's, which then is ready to serve; nothing if
+    /// `shutdown` is cancelled before.
+    ///
+    /// # Errors
+    /// What a coordinator has that stands by is not what the other one has, or it cannot start.
+    pub async fn take_over(
+        self,
+        shutdown: CancellationToken,
+    ) -> Result<Option<Coordinator>, StartError> {
+        let listeners = self.prepared.listeners.duplicate()?;
+        let unknown = Active::Unknown("it has not been looked for yet".to_owned());
+        let (tell, active) = watch::channel(unknown);
+        let close = CancellationToken::new();
+        let closing = close.clone().drop_guard();
+        let passing = pass_on(listeners.grpc.listener, active.clone(), close.clone());
+        let passing = AbortOnDropHandle::new(tokio::spawn(passing));
+        let page = serve_http(listeners.http, page::routes(active), close);
+        let page = AbortOnDropHandle::new(tokio::spawn(page));
+        let taken = tokio::select! {
+            taken = self.wait(&tell) => taken?,
+            () = shutdown.cancelled() => return Ok(None),
+        };
+        // Whoever was passed on connects again, and waits until there is somebody to answer.
+        drop((closing, passing, page));
+        tracing::info!("the ledger is this coordinator's; taking over");
+        Coordinator::with_ledger(self.prepared, taken)
+            .await
+            .map(Some)
+    }
+
+    /// Waits until the ledger is this coordinator's, and tells whose it is meanwhile.
+    async fn wait(&self, tell: &watch::Sender<Active>) -> Result<OpenedLedger, StartError> {
+        let ours = self.prepared.identity();
+        loop {
+            let active = match ledger::take_over(&self.address, &ours).await {
+                Ok(taken) => return Ok(taken),
+                Err(error) => active_of(error, &ours)?,
+            };
+            let was = tell.send_replace(active.clone());
+            match active {
+                active if active == was => {}
+                Active::At(url) => tracing::info!(active = url, "standing by"),
+                Active::Unknown(why) => tracing::warn!(why, "standing by for nobody known"),
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+/// Which coordinator has the ledger that could not be had.
+///
+/// # Errors
+/// Waiting does not mend it.
+fn active_of(error: OpenPostgresError, ours: &CoordinatorIdentity) -> Result<Active, StartError> {
+    match error {
+        OpenPostgresError::Locked {
+            active: Some(active),
+            ..
+        } => {
+            let theirs = active.verdict_key;
+            if theirs != ours.verdict_key && !theirs.is_empty() {
+                let ours = ours.verdict_key.clone();
+                return Err(StartError::OtherVerdictKey { theirs, ours });
+            }
+            Ok(match active.url.strip_prefix("http://") {
+                // Itself, before it was started again.
+                _ if active.url == ours.url => Active::Unknown("its session ends yet".to_owned()),
+                Some(address) => Active::At(address.to_owned()),
+                None => Active::Unknown("it does not say where it serves".to_owned()),
+            })
+        }
+        // A coordinator of an earlier release; a database that is away, or fails.
+        OpenPostgresError::Locked { .. }
+        | OpenPostgresError::Unreachable { .. }
+        | OpenPostgresError::Failed { .. } => Ok(Active::Unknown(with_sources(&error))),
+        OpenPostgresError::Refused { .. }
+        | OpenPostgresError::TooNew { .. }
+        | OpenPostgresError::Encoding { .. } => Err(LedgerOpeningError::from(error).into()),
+    }
+}
+
+/// Sees that the storage answers: nobody shall learn that it does not only when its coordinator is needed.
+async fn check_storage(url: &str) -> Result<(), StartError> {
+    let objects = StoredObjects::open(url, SmallBlobs::Apart)?;
+    // Nobody's.
+    let probe = Digest::new([0; 32], u64::MAX >> 1);
+    let probed = objects.of(Kind::Asset).find_missing(&[probe]).await;
+    probed.map(drop).map_err(StartError::UnreachableStorage)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(url: &str, key: &str) -> CoordinatorIdentity {
+        CoordinatorIdentity {
+            url: url.to_owned(),
+            verdict_key: key.to_owned(),
+        }
+    }
+
+    fn locked(active: Option<CoordinatorIdentity>) -> OpenPostgresError {
+        OpenPostgresError::Locked {
+            place: "p".to_owned(),
+            holder: "h".to_owned(),
+            active: active.map(Box::new),
+        }
+    }
+
+    #[track_caller]
+    fn check(error: OpenPostgresError, expected: Option<&str>) {
+        let active = active_of(error, &identity("http://us:1", "key")).expect("it is waited");
+        let at = match active {
+            Active::At(at) => Some(at),
+            Active::Unknown(_) => None,
+        };
+        assert_eq!(at.as_deref(), expected);
+    }
+
+    #[test]
+    fn connections_are_passed_on_to_whoever_has_the_ledger_and_never_to_itself() {
+        check(
+            locked(Some(identity("http://them:1", "key"))),
+            Some("them:1"),
+        );
+        check(locked(Some(identity("http://them:1", ""))), Some("them:1"));
+        check(locked(Some(identity("http://us:1", "key"))), None);
+        check(locked(Some(identity("", "key"))), None);
+        check(locked(None), None);
+        let (place, detail) = ("p".to_owned(), "d".to_owned());
+        check(OpenPostgresError::Unreachable { place, detail }, None);
+    }
+
+    #[test]
+    fn what_waiting_does_not_mend_is_refused() {
+        let ours = identity("http://us:1", "key");
+        let other = active_of(locked(Some(identity("http://them:1", "k2"))), &ours);
+        assert!(matches!(other, Err(StartError::OtherVerdictKey { .. })));
+        let newer = OpenPostgresError::TooNew {
+            place: "p".to_owned(),
+            found: 9,
+            known: 1,
+        };
+        assert!(matches!(
+            active_of(newer, &ours),
+            Err(StartError::Ledger(_))
+        ));
+    }
+}
