@@ -48,8 +48,8 @@ pub(crate) struct Storage {
     pub(crate) results: TenantViews<dyn BlobStore>,
     /// What is known of URIs, under keys that the asset store makes.
     pub(crate) assets: TenantViews<dyn BlobStore>,
-    /// Blobs whose use makes them stay for as long as verdicts do.
-    pub(crate) for_verdicts: Arc<dyn BlobStore>,
+    /// Blobs whose use makes them stay for as long as verdicts that are given to the tenant.
+    pub(crate) for_verdicts: TenantViews<dyn BlobStore>,
     /// What lets go of what is not used.
     pub(crate) places: Places,
 }
@@ -116,7 +116,9 @@ impl Storage {
                 of_kind,
                 memory: Arc::clone(&stacks.memory),
             },
-            for_verdicts: stacks.chunked_of(Claimant::VERDICTS),
+            for_verdicts: views(&retention, move |claimant| {
+                stacks.chunked_of(claimant.for_verdicts()) as _
+            }),
         })
     }
 }

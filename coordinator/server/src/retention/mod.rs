@@ -6,6 +6,7 @@
 //! - What names blobs goes before them, and is used before them, so that it is never younger.
 //! - What is being deleted is absent for whoever asks; whoever writes it waits until it is gone. What is
 //!   being written does not go.
+//! - What verdicts name is kept for long, but never takes more than a part of what its tenant, or all, may have.
 //! - What is not known counts as used when it is found. Losing the log of uses loses nothing else.
 //! - Uses cost no I/O: they are written together every few seconds, and a use again only if it is much later.
 
@@ -41,7 +42,7 @@ pub use self::usage::{CacheUsage, TenantUsage};
 pub(crate) use self::usage::{note_gone, usage_of};
 
 use self::index::UseIndex;
-use self::plan::{ClaimantLimits, PlanLimits};
+use self::plan::{ClaimantLimits, PlanLimits, VERDICTS_DIVISOR};
 use self::record::Record;
 use self::retaining_blob_store::RetainingBlobStore;
 use self::room::Room;
@@ -141,17 +142,11 @@ impl Retention {
         store: &Arc<dyn BlobStore>,
         claimant: Claimant,
     ) -> Arc<dyn BlobStore> {
-        // What is asked for on behalf of a verdict stays for as long as that is kept.
-        let longer = match claimant {
-            Claimant::VERDICTS => seconds(self.settings.keep_verdicts),
-            _ => 0,
-        };
         Arc::new(RetainingBlobStore {
             store: Arc::clone(store),
             retention: Arc::clone(self),
             kind,
             claimant,
-            longer,
         })
     }
 
@@ -233,14 +228,6 @@ impl Retention {
         let tenants = self.settings.tenants.iter();
         let claimants: BTreeMap<Claimant, ClaimantLimits> = tenants
             .map(|(tenant, limits)| (self.claimant_of(tenant), limits_of(limits)))
-            // Used in the future, until they need not be kept: then at once.
-            .chain([(
-                Claimant::VERDICTS,
-                ClaimantLimits {
-                    max_bytes: None,
-                    max_age: Some(0),
-                },
-            )])
             // What nobody is known to use grows old like anything else, but is nobody's too much.
             .chain([(
                 Claimant::NOBODY,
@@ -256,9 +243,18 @@ impl Retention {
             max_bytes: self.settings.max_bytes,
             max_entries: Some(MAX_ENTRIES),
             lacking_bytes,
+            keep_verdicts: Some(seconds(self.settings.keep_verdicts)),
+            max_verdict_bytes: self.max_verdict_bytes(),
             // A moment that was rounded down may be this much later.
             keep: seconds(self.settings.keep).saturating_add(granularity),
         }
+    }
+
+    /// How many bytes verdicts may keep in all.
+    fn max_verdict_bytes(&self) -> Option<u64> {
+        let limits = [self.settings.max_bytes, self.room.size_bytes()];
+        let least = limits.into_iter().flatten().min();
+        least.map(|limit| limit / VERDICTS_DIVISOR)
     }
 
     fn is_listed(&self) -> bool {

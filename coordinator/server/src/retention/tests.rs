@@ -199,6 +199,13 @@ impl Node {
         retention.retaining(kind, store, retention.claimant_of(tenant))
     }
 
+    fn for_verdicts(&self, tenant: &TenantId) -> Arc<dyn BlobStore> {
+        let retention = self.retention();
+        let store = &self.evictor.places.of_kind[&Kind::Blob].store;
+        let claimant = retention.claimant_of(tenant).for_verdicts();
+        retention.retaining(Kind::Blob, store, claimant)
+    }
+
     fn blobs(&self, tenant: &TenantId) -> Arc<ChunkedBlobStore> {
         let blobs = self.store(Kind::Blob, tenant);
         let blobs = self.evictor.places.memory.above(blobs);
@@ -516,22 +523,65 @@ async fn what_verdicts_name_stays_for_as_long_as_they_do() {
     let tenant = world.tenant(0);
     upload(&world, &world.node, &tenant, &[1, 2]).await;
     let retention = world.node.retention();
-    let store = &world.node.evictor.places.of_kind[&Kind::Blob].store;
-    let for_verdicts = retention.retaining(Kind::Blob, store, Claimant::VERDICTS);
+    let for_verdicts = world.node.for_verdicts(&tenant);
     let kept = Digest::of(&content(1));
     assert_eq!(for_verdicts.find_missing(&[kept]).await.unwrap(), []);
     retention.flush();
     world.crash();
     world.pass(5000);
     for _ in 0..20 {
-        world.node.evictor.pass(u64::MAX).await;
+        world.node.evictor.pass(0).await;
     }
     assert_eq!(world.node.retention().digests(Kind::Blob), [kept]);
     world.pass(6000);
     for _ in 0..20 {
-        world.node.evictor.pass(u64::MAX).await;
+        world.node.evictor.pass(0).await;
     }
     assert_eq!(world.node.retention().digests(Kind::Blob), []);
+}
+
+#[tokio::test]
+async fn who_is_given_many_verdicts_keeps_what_fits_the_latest() {
+    let settings = CacheSettings {
+        max_bytes: None,
+        ..settings()
+    };
+    let mut world = World::new(17, settings);
+    let (one, two) = (world.tenant(0), world.tenant(1));
+    let named = async |world: &World, tenant: &TenantId, number: u64| {
+        upload(world, &world.node, tenant, &[number]).await;
+        let named = Digest::of(&content(number));
+        let for_verdicts = world.node.for_verdicts(tenant);
+        assert_eq!(for_verdicts.find_missing(&[named]).await.unwrap(), []);
+        world.pass(KEEP);
+    };
+    named(&world, &two, 100).await;
+    for number in 0..40 {
+        named(&world, &one, number).await;
+    }
+    world.node.retention().flush();
+    world.crash();
+    // Long enough for everything else to be too old.
+    world.pass(1000);
+    for _ in 0..20 {
+        world.node.evictor.pass(0).await;
+    }
+    world.node.retention().flush();
+    let usage = usage_of(world.state.path()).unwrap();
+    let of_one = usage.tenants[&one];
+    assert_eq!(of_one.verdict_bytes, of_one.bytes);
+    assert!((350..=500).contains(&of_one.bytes), "{of_one:?}");
+    let of_two = usage.tenants[&two];
+    assert_eq!(
+        of_two.verdict_bytes,
+        content(100).len() as u64,
+        "the other's stay"
+    );
+    assert_eq!(usage.verdicts.bytes, of_one.bytes + of_two.bytes);
+    let left = world.node.retention().digests(Kind::Blob);
+    let is_left = |number| left.contains(&Digest::of(&content(number)));
+    let first = (0..40).find(|number| is_left(*number)).unwrap();
+    assert!(first > 0 && (first..40).all(is_left), "the latest are left");
 }
 
 #[test]

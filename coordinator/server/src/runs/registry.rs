@@ -26,7 +26,7 @@ use super::plan::Plan;
 use super::recorded::Recorded;
 use crate::action_cache::ActionCache;
 use crate::action_plan::PlanDefaults;
-use crate::cas::InputTrees;
+use crate::cas::{InputTrees, TenantViews};
 use crate::dispatch::Dispatcher;
 
 /// How many runs may be under way at once.
@@ -46,8 +46,8 @@ pub struct RunServices {
     pub results: Arc<ActionCache>,
     /// All blobs.
     pub blobs: Arc<dyn BlobStore>,
-    /// The blobs, which stay for as long as verdicts are kept once they were asked for here.
-    pub for_verdicts: Arc<dyn BlobStore>,
+    /// The blobs, which stay for as long as a tenant's verdicts are kept once they were asked for here.
+    pub for_verdicts: TenantViews<dyn BlobStore>,
     /// Tells whether input roots are complete.
     pub trees: Arc<InputTrees>,
     /// What must be remembered.
@@ -314,9 +314,9 @@ impl RunRegistry {
         Arc::clone(&self.services.blobs)
     }
 
-    /// The blobs, which stay for as long as verdicts once they were asked for.
-    pub(super) fn for_verdicts(&self) -> Arc<dyn BlobStore> {
-        Arc::clone(&self.services.for_verdicts)
+    /// The blobs, which stay for as long as a tenant's verdicts once they were asked for.
+    pub(super) fn for_verdicts(&self, tenant: &TenantId) -> Arc<dyn BlobStore> {
+        self.services.for_verdicts.of(tenant)
     }
 
     /// What is known of a run besides its events.
