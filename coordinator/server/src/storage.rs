@@ -10,6 +10,7 @@ use regatta_cas::{
     AbsenceIndex, BlobStore, ChunkedBlobStore, EmptyBlobStore, ExistenceIndex, ListedBlobStore,
     MemoryTier, OpenStoreError,
 };
+use regatta_model::Digest;
 
 use crate::cas::TenantViews;
 use crate::retention::{Claimant, Kind, Place, Places, Retention};
@@ -148,7 +149,10 @@ impl Stacks {
             |kind, store: &Arc<dyn BlobStore>| self.retention.retaining(kind, store, claimant);
         let blobs = retaining(Kind::Blob, &self.blobs);
         let mappings = retaining(Kind::Mapping, &self.mappings);
-        Arc::new(ChunkedBlobStore::new(blobs, mappings))
+        let retention = Arc::clone(&self.retention);
+        let split = move |blob: &Digest, chunks: &[Digest]| retention.split(blob, chunks);
+        let chunked = ChunkedBlobStore::new(blobs, mappings);
+        Arc::new(chunked.with_splits_observed(Arc::new(split)))
     }
 
     /// Small blobs stay at hand, and the empty blob is always there.
@@ -250,7 +254,6 @@ mod tests {
     use async_trait::async_trait;
     use bytes::Bytes;
     use regatta_cas::{BlobRange, BlobStream, MemoryBlobStore, StoreError, put_bytes};
-    use regatta_model::Digest;
     use tokio::time::Instant;
 
     use super::*;

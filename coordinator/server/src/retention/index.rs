@@ -142,6 +142,33 @@ impl UseIndex {
         shard.news.clear();
     }
 
+    /// Has a blob's mapping and chunks used by all who used the blob, when they did. The mapping is never younger
+    /// than its chunks.
+    pub(super) fn inherit(&self, blob: &Digest, chunks: &[Digest]) {
+        let [whole, mapping] = [Kind::Blob, Kind::Mapping].map(|kind| Key {
+            kind,
+            digest: *blob,
+        });
+        let claims_of = |key: Key| {
+            let shard = self.shard(&key);
+            let claims = shard.slots.get(&key).map(Slot::claims);
+            claims.into_iter().flatten().copied().collect::<Vec<_>>()
+        };
+        let mut claims = [claims_of(whole), claims_of(mapping)].concat();
+        // Whoever splits it has used all of them.
+        claims.retain(|claim| claim.claimant != Claimant::NOBODY);
+        let chunks = chunks.iter().map(|digest| Key {
+            kind: Kind::Blob,
+            digest: *digest,
+        });
+        for key in chunks.chain([mapping]) {
+            let mut shard = self.shard(&key);
+            for claim in &claims {
+                shard.touch(key, claim.claimant, claim.used);
+            }
+        }
+    }
+
     /// Begins to write something, once it is not going.
     pub(super) async fn write(&self, key: Key) -> Writing<'_> {
         loop {

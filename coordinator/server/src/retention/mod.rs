@@ -4,6 +4,7 @@
 //! - Whoever is told that something is there finds it there for [`CacheSettings::keep`]: uses are counted
 //!   before the store is asked, and what was used since then does not go.
 //! - What names blobs goes before them, and is used before them, so that it is never younger.
+//! - A blob that is split leaves its uses to what it is kept as.
 //! - What is being deleted is absent for whoever asks; whoever writes it waits until it is gone. What is
 //!   being written does not go.
 //! - What verdicts name is kept for long, but never takes more than a part of what its tenant, or all, may have.
@@ -168,6 +169,11 @@ impl Retention {
         let tenant = tenant.clone();
         tenants.news.push(Record::Tenant { claimant, tenant });
         claimant
+    }
+
+    /// Notes that a blob is kept as chunks from now on: whoever used the blob used these.
+    pub(crate) fn split(&self, blob: &Digest, chunks: &[Digest]) {
+        self.index.inherit(blob, chunks);
     }
 
     /// The digests of everything of a kind that is known.

@@ -209,10 +209,10 @@ impl Node {
     fn blobs(&self, tenant: &TenantId) -> Arc<ChunkedBlobStore> {
         let blobs = self.store(Kind::Blob, tenant);
         let blobs = self.evictor.places.memory.above(blobs);
-        Arc::new(ChunkedBlobStore::new(
-            Arc::new(blobs),
-            self.store(Kind::Mapping, tenant),
-        ))
+        let retention = Arc::clone(self.retention());
+        let split = move |blob: &Digest, chunks: &[Digest]| retention.split(blob, chunks);
+        let chunked = ChunkedBlobStore::new(Arc::new(blobs), self.store(Kind::Mapping, tenant));
+        Arc::new(chunked.with_splits_observed(Arc::new(split)))
     }
 }
 
@@ -511,6 +511,65 @@ async fn chunks_that_several_blobs_share_stay_as_long_as_one_of_them_is_used() {
     );
     let kinds = Kind::ALL.map(|kind| world.node.retention().digests(kind).len());
     assert_eq!(kinds, [0, 0, 1, 2], "one mapping, two chunks");
+}
+
+#[tokio::test]
+async fn a_blob_that_somebody_splits_stays_for_those_who_used_it() {
+    for for_verdict in [false, true] {
+        let settings = CacheSettings {
+            max_bytes: None,
+            other_tenants: TenantCacheLimits {
+                max_bytes: None,
+                max_age: Some(Duration::from_secs(900)),
+            },
+            keep_verdicts: Duration::from_secs(10_000),
+            ..settings()
+        };
+        let mut world = World::new(19, settings);
+        let (one, two) = (world.tenant(0), world.tenant(1));
+        let chunks = [1, 2].map(|fill| Bytes::from(vec![fill; 3 << 20]));
+        let whole = put_bytes(world.node.blobs(&one).as_ref(), chunks.concat().into())
+            .await
+            .unwrap();
+        let user = match for_verdict {
+            true => world.node.for_verdicts(&one),
+            false => world.node.blobs(&one),
+        };
+        let split = world.node.blobs(&two);
+        let mapping = ChunkMapping {
+            chunks: chunks.iter().map(|chunk| Digest::of(chunk)).collect(),
+            function: ChunkingFunction::FastCdc2020,
+        };
+        for chunk in chunks {
+            put_bytes(split.as_ref(), chunk).await.unwrap();
+        }
+        // The splitter's own uses are older than that of the other.
+        if !for_verdict {
+            world.pass(500);
+        }
+        assert_eq!(user.find_missing(&[whole]).await.unwrap(), []);
+        split.keep_as_chunks(&whole, &mapping).await.unwrap();
+        let entries = world.node.retention().index.entries();
+        assert_eq!(entries.len(), 3, "a mapping and two chunks");
+        let claimant = world.node.retention().claimant_of(&one);
+        let claimant = match for_verdict {
+            true => claimant.for_verdicts(),
+            false => claimant,
+        };
+        for entry in entries {
+            let mut claims = entry.claims.iter();
+            let inherited = claims.any(|claim| claim.claimant == claimant);
+            assert!(inherited, "{entry:?}");
+        }
+        world.node.retention().flush();
+        world.crash();
+        world.pass(if for_verdict { 5000 } else { 800 });
+        for _ in 0..20 {
+            world.node.evictor.pass(0).await;
+        }
+        let read = read_all(world.node.blobs(&one).as_ref(), &whole, 10 << 20).await;
+        assert_eq!(read.expect("it is there").len(), 6 << 20);
+    }
 }
 
 #[tokio::test]
