@@ -9,6 +9,7 @@
 //!   being written does not go.
 //! - What verdicts name is kept for long, but never takes more than a part of what its tenant, or all, may have.
 //! - What is not known counts as used when it is found. Losing the log of uses loses nothing else.
+//! - Within a process time passes steadily, and nothing was used in the future.
 //! - Uses cost no I/O: they are written together every few seconds, and a use again only if it is much later.
 
 mod entry;
@@ -35,6 +36,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use regatta_cas::{BlobStore, StoreError};
 use regatta_model::{Digest, TenantId};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 pub(crate) use self::entry::{Claimant, Kind, Seconds};
 pub(crate) use self::evictor::{Evictor, Place, Places};
@@ -93,7 +95,7 @@ impl Retention {
         directory: Option<PathBuf>,
         settings: CacheSettings,
     ) -> io::Result<(Arc<Self>, bool)> {
-        Self::open_at(state, directory, settings, Box::new(system_time))
+        Self::open_at(state, directory, settings, steady_clock(&system_time))
     }
 
     fn open_at(
@@ -131,8 +133,23 @@ impl Retention {
                 tenants.numbers.insert(tenant, claimant);
             }
         }
-        for entry in &recalled.entries {
-            self.index.restore(entry);
+        let (now, mut ahead) = (self.now(), 0);
+        for mut entry in recalled.entries {
+            for claim in &mut entry.claims {
+                ahead += u64::from(claim.used > now);
+                claim.used = claim.used.min(now);
+            }
+            self.index.restore(&entry);
+        }
+        if ahead > 0 {
+            tracing::warn!(
+                uses = ahead,
+                "the log of uses is ahead of the clock, which was put back; what it says to be used later counts \
+                 as used now"
+            );
+            // Else it would be now again after the next start.
+            let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+            log.is_broken = true;
         }
     }
 
@@ -315,6 +332,13 @@ fn limits_of(limits: &TenantCacheLimits) -> ClaimantLimits {
 
 fn seconds(duration: Duration) -> Seconds {
     Seconds::try_from(duration.as_secs()).unwrap_or(Seconds::MAX)
+}
+
+/// Goes on from what another clock says now, whatever that says later: nothing grows old because somebody sets the
+/// time.
+fn steady_clock(wall: &dyn Fn() -> Seconds) -> Clock {
+    let (wall, since) = (wall(), Instant::now());
+    Box::new(move || wall.saturating_add(seconds(since.elapsed())))
 }
 
 fn system_time() -> Seconds {

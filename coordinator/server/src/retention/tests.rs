@@ -461,6 +461,49 @@ async fn uses_survive_a_restart_and_count_for_whom_they_were() {
     assert_eq!(left, [Digest::of(&content(3))], "what is used again stays");
 }
 
+#[tokio::test(start_paused = true)]
+async fn time_passes_steadily_whatever_is_set() {
+    let wall = Arc::new(AtomicU32::new(1_000_000));
+    let set = Arc::clone(&wall);
+    let clock = steady_clock(&move || wall.load(Ordering::Relaxed));
+    for (jump, passed) in [(1_086_400, 0), (1_086_400, 10), (0, 10), (5, 25)] {
+        set.store(jump, Ordering::Relaxed);
+        let passed_before = clock() - 1_000_000;
+        tokio::time::advance(Duration::from_secs(u64::from(passed - passed_before))).await;
+        assert_eq!(clock(), 1_000_000 + passed);
+    }
+}
+
+#[tokio::test]
+async fn what_was_used_ahead_of_the_clock_was_used_now() {
+    let settings = CacheSettings {
+        keep_verdicts: Duration::from_secs(900),
+        ..settings()
+    };
+    let mut world = World::new(23, settings);
+    let tenant = world.tenant(0);
+    upload(&world, &world.node, &tenant, &[1, 2]).await;
+    let for_verdicts = world.node.for_verdicts(&tenant);
+    let named = Digest::of(&content(1));
+    assert_eq!(for_verdicts.find_missing(&[named]).await.unwrap(), []);
+    world.node.retention().flush();
+    world.clock.fetch_sub(500_000, Ordering::Relaxed);
+    let now = world.now();
+    // What a start made of it holds for the next.
+    for _ in 0..2 {
+        world.crash();
+        let entries = world.node.retention().index.entries();
+        let claims = entries.iter().flat_map(|entry| &entry.claims);
+        let used: Vec<Seconds> = claims.map(|claim| claim.used).collect();
+        assert_eq!(used, [now; 3]);
+        world.node.retention().flush();
+        world.pass(KEEP);
+    }
+    world.pass(1000);
+    world.node.evictor.pass(0).await;
+    assert_eq!(world.node.retention().index.all().count, 0);
+}
+
 #[tokio::test]
 async fn a_log_is_complete_only_if_a_coordinator_ended_it() {
     let world = World::new(13, settings());
