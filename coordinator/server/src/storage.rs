@@ -164,7 +164,7 @@ impl Stacks {
 
 /// How stores are opened.
 struct Opening<'a> {
-    retention: &'a Retention,
+    retention: &'a Arc<Retention>,
     writers: Writers,
     is_known: bool,
 }
@@ -178,14 +178,16 @@ impl Opening<'_> {
         objects: &Arc<dyn ListedBlobStore>,
         store: Arc<dyn BlobStore>,
     ) -> Place {
-        let listing = || match self.is_known {
-            true => stream::iter(self.retention.digests(kind)).map(Ok).boxed(),
-            false => objects.list(),
-        };
         let index = || {
+            let (retention, is_known) = (Arc::clone(self.retention), self.is_known);
+            let listed = Arc::clone(objects);
+            let list = move || match is_known {
+                true => stream::iter(retention.digests(kind)).map(Ok).boxed(),
+                false => listed.list(),
+            };
             Arc::new(AbsenceIndex::new(
                 Arc::clone(&store),
-                listing(),
+                list,
                 ABSENCE_CAPACITY,
             ))
         };

@@ -112,10 +112,12 @@ impl PackingBlobStore {
         keys: Keys,
         limits: Limits,
     ) -> Self {
-        let listing = whole.list();
-        let may_be_packed =
-            move |digest: &Digest| std::future::ready(!is_never_packed(digest, keys, &limits));
-        let listing = listing.try_filter(may_be_packed).boxed();
+        let listed = Arc::clone(&whole);
+        let list = move || {
+            let may_be_packed =
+                move |digest: &Digest| std::future::ready(!is_never_packed(digest, keys, &limits));
+            listed.list().try_filter(may_be_packed).boxed()
+        };
         let neighbours = Neighbours::new(
             Arc::clone(&packs) as _,
             limits.max_value_bytes,
@@ -126,7 +128,7 @@ impl PackingBlobStore {
             neighbours,
             committer: Committer::new(Arc::clone(&packs)),
             packs,
-            earlier: AbsenceIndex::new(Arc::clone(&whole) as _, listing, earlier_capacity),
+            earlier: AbsenceIndex::new(Arc::clone(&whole) as _, list, earlier_capacity),
             whole,
             keys,
         }
