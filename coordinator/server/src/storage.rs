@@ -14,7 +14,7 @@ use regatta_model::Digest;
 
 use crate::cas::TenantViews;
 use crate::retention::{Claimant, Kind, Place, Places, Retention};
-use crate::stored_objects::{SmallBlobs, StoredObjects};
+use crate::stored_objects::{SmallBlobs, StoredObjects, Upkeep};
 
 /// How much memory blobs that were read lately may take, in bytes.
 const MEMORY_TIER_BYTES: u64 = 8 << 20;
@@ -64,7 +64,7 @@ impl Storage {
         retention: Arc<Retention>,
         is_known: bool,
     ) -> Result<Self, OpenStoreError> {
-        let objects = StoredObjects::open(url, small_blobs)?;
+        let objects = StoredObjects::open(url, small_blobs, Upkeep::Here)?;
         let opening = Opening {
             retention: &retention,
             writers,

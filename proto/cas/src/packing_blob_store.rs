@@ -105,6 +105,13 @@ impl PackingBlobStore {
         )
     }
 
+    /// The same for whoever only looks: packs are not rewritten, nor deleted.
+    #[must_use]
+    pub fn without_upkeep(self) -> Self {
+        self.packs.leave_alone();
+        self
+    }
+
     fn with_limits(
         packs: Arc<dyn ListedBlobStore>,
         whole: Arc<dyn ListedBlobStore>,

@@ -172,6 +172,14 @@ fn report_as_text(report: &StoreReport) -> String {
             "{count} files of unfinished uploads are left: {end}\n"
         ));
     }
+    if !report.unfinished.is_empty() {
+        text.push_str(&format!(
+            "{} files of unfinished writes are in the storage, {} first: they are left alone, as another coordinator \
+             may be writing them; if none does, remove them\n",
+            report.unfinished.len(),
+            report.unfinished[0].display()
+        ));
+    }
     text.push_str(&format!(
         "{} blobs ({}), {} blobs kept as chunks, {} action results and {} assets were looked at: {}\n",
         report.blobs,
@@ -209,6 +217,7 @@ fn report_as_json(report: &StoreReport) -> String {
         "faults": faults,
         "leftovers": report.leftovers.len(),
         "leftovers_removed": report.leftovers_removed,
+        "unfinished": report.unfinished.len(),
     });
     format!("{object}\n")
 }
