@@ -18,6 +18,7 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 pub use self::error::{FindRunError, StartRunsError, SubmitRunError};
+pub(super) use self::resumption::MAX_ABANDONED_RUNS;
 use super::audit::AuditShare;
 use super::context::RunContext;
 use super::driver::drive;
@@ -63,6 +64,8 @@ pub struct RunServices {
 pub struct RunRegistry {
     services: RunServices,
     active: Mutex<HashMap<RunId, Active>>,
+    /// Has a permit for each run that was not accepted and may be tried to be ended at once.
+    abandoned: Arc<Semaphore>,
     /// Has a permit for each run that may be planned at once.
     pub(super) plans: Semaphore,
 }
@@ -89,6 +92,7 @@ impl RunRegistry {
         let registry = Arc::new(Self {
             services,
             active: Mutex::default(),
+            abandoned: Arc::new(Semaphore::new(MAX_ABANDONED_RUNS)),
             plans: Semaphore::new(MAX_PLANS),
         });
         // Those that came first go on first.
