@@ -20,6 +20,15 @@ impl Kind {
     /// All kinds, in the order in which they go.
     pub(crate) const ALL: [Self; 4] = [Self::Result, Self::Asset, Self::Mapping, Self::Blob];
 
+    /// Whether it names others and is named by none. Of several uses of it in one moment the first counts for its
+    /// order: whoever uses it goes on to use what it names, but may go away in between.
+    pub(crate) const fn is_named_by_none(self) -> bool {
+        match self {
+            Self::Result | Self::Asset => true,
+            Self::Mapping | Self::Blob => false,
+        }
+    }
+
     /// The name of the place below the storage's URL where things of this kind are.
     pub(crate) const fn place(self) -> &'static str {
         match self {
@@ -105,6 +114,9 @@ pub(crate) struct Entry {
     pub(crate) size_bytes: u64,
     /// Never empty; one for each claimant.
     pub(crate) claims: Vec<Claim>,
+    /// Tells which of several uses in one moment came first. Of what was used before the coordinator started it is
+    /// 0, as the log does not tell.
+    pub(crate) order: u64,
 }
 
 impl Entry {

@@ -7,6 +7,7 @@
 //!   it, or is gone: as a result is used before the blobs that it names, none is left that names it.
 //! - Verdicts keep no more than their part, but for what the last hours named; what they keep goes for all only
 //!   after everything else.
+//! - Of what was used in the same moment, what was used first goes first; of what is not known, what names others.
 //! - Nothing goes if no limit is exceeded, and no more than a limit asks for, but for a margin.
 
 mod fair_level;
@@ -161,7 +162,7 @@ impl Work<'_> {
         for claims in of_claimant.values_mut() {
             claims.sort_unstable_by_key(|&(index, place)| {
                 let entry = &self.entries[index];
-                (entry.claims[place].used, entry.key)
+                (entry.claims[place].used, entry.order, entry.key)
             });
         }
         let (for_verdicts, others): (Vec<_>, Vec<_>) = of_claimant
@@ -285,7 +286,7 @@ impl Work<'_> {
         let is_kept = |index| self.is_claimed(index, Claimant::is_for_verdicts);
         order.sort_by_cached_key(|&index| {
             let entry = &self.entries[index];
-            (is_kept(index), entry.last_used(), entry.key)
+            (is_kept(index), entry.last_used(), entry.order, entry.key)
         });
         for index in order {
             let entry = &self.entries[index];

@@ -25,6 +25,8 @@ pub(super) struct Slot {
     pub(super) first: Claim,
     /// Empty for most.
     pub(super) others: Vec<Claim>,
+    /// Which of all uses its last was.
+    pub(super) order: u64,
     /// The listing that it was seen in last.
     pub(super) listing: u8,
 }
@@ -62,6 +64,7 @@ impl Slot {
             key,
             size_bytes: self.size_bytes,
             claims: self.claims().copied().collect(),
+            order: self.order,
         }
     }
 
@@ -119,8 +122,8 @@ fn uncount(totals: &mut HashMap<Claimant, Totals>, slot: &Slot) {
 }
 
 impl Shard {
-    /// Counts a use of something that is there; false if it is not.
-    pub(super) fn touch(&mut self, key: Key, by: Claimant, at: Seconds) -> bool {
+    /// Counts a use of something that is there, the `order`th of all uses; false if it is not.
+    pub(super) fn touch(&mut self, key: Key, by: Claimant, at: Seconds, order: u64) -> bool {
         let Some(slot) = self.slots.get_mut(&key) else {
             return false;
         };
@@ -131,6 +134,9 @@ impl Shard {
         let changed = slot.claim(by, at);
         if is_new {
             count(&mut self.totals, slot);
+        }
+        if !changed.is_empty() || !key.kind.is_named_by_none() {
+            slot.order = slot.order.max(order);
         }
         let size_bytes = slot.size_bytes;
         // Whoever used it first takes it over from nobody; a verdict keeps it beside others.
@@ -148,7 +154,13 @@ impl Shard {
         true
     }
 
-    pub(super) fn insert(&mut self, key: Key, size_bytes: u64, claim: Claim, listing: u8) {
+    pub(super) fn insert(
+        &mut self,
+        key: Key,
+        size_bytes: u64,
+        claim: Claim,
+        (listing, order): (u8, u64),
+    ) {
         if self
             .slots
             .get(&key)
@@ -156,13 +168,14 @@ impl Shard {
         {
             self.resize(key, size_bytes);
         }
-        if self.touch(key, claim.claimant, claim.used) {
+        if self.touch(key, claim.claimant, claim.used, order) {
             return;
         }
         let slot = Slot {
             size_bytes,
             first: claim,
             others: Vec::new(),
+            order,
             listing,
         };
         count(&mut self.totals, &slot);
@@ -261,8 +274,8 @@ mod tests {
             for (step, seed, claimant, used, size_bytes) in steps {
                 let claim = Claim { claimant, used };
                 match step {
-                    0 => shard.insert(key(seed), size_bytes, claim, 0),
-                    1 => drop(shard.touch(key(seed), claimant, used)),
+                    0 => shard.insert(key(seed), size_bytes, claim, (0, 0)),
+                    1 => drop(shard.touch(key(seed), claimant, used, 0)),
                     2 => shard.release(key(seed), claimant),
                     _ => drop(shard.remove(&key(seed))),
                 }
@@ -281,7 +294,7 @@ mod tests {
             let mut shard = Shard::default();
             for (claimant, used) in &uses {
                 let claim = Claim { claimant: *claimant, used: *used };
-                shard.insert(key(0), 1, claim, 0);
+                shard.insert(key(0), 1, claim, (0, 0));
             }
             let slot = &shard.slots[&key(0)];
             for claim in slot.claims().filter(|it| it.claimant.is_for_verdicts()) {

@@ -14,6 +14,7 @@ use regatta_cas::{
 };
 use regatta_wire::reapi::chunking_function::Value as ChunkingFunction;
 
+use super::entry::Entry;
 use super::*;
 
 /// How long everything is kept, in seconds.
@@ -431,9 +432,11 @@ async fn uses_survive_a_restart_and_count_for_whom_they_were() {
     upload(&world, &world.node, &two, &[2, 3]).await;
     let known = |world: &World| {
         let mut entries = world.node.retention().index.entries();
-        entries
-            .iter_mut()
-            .for_each(|entry| entry.claims.sort_by_key(|it| it.claimant));
+        for entry in &mut entries {
+            entry.claims.sort_by_key(|it| it.claimant);
+            // That is not in the log.
+            entry.order = 0;
+        }
         entries.sort_by_key(|entry| entry.key);
         entries
     };
@@ -502,6 +505,45 @@ async fn what_was_used_ahead_of_the_clock_was_used_now() {
     world.pass(1000);
     world.node.evictor.pass(0).await;
     assert_eq!(world.node.retention().index.all().count, 0);
+}
+
+#[tokio::test]
+async fn of_what_is_used_in_one_moment_what_was_used_first_goes_first() {
+    let settings = CacheSettings {
+        keep: Duration::from_secs(u64::from(KEEP)),
+        ..CacheSettings::default()
+    };
+    let world = World::new(29, settings);
+    let tenant = world.tenant(0);
+    let numbers_of = |action: u64| (action * 6..(action + 1) * 6).collect::<Vec<u64>>();
+    for action in 0..6 {
+        let promises = upload(&world, &world.node, &tenant, &numbers_of(action)).await;
+        let names: Vec<Digest> = promises.iter().map(|(digest, ..)| *digest).collect();
+        store_result(&world.node, &tenant, action, &names).await;
+    }
+    let retention = world.node.retention();
+    let entries = retention.index.entries();
+    let moments: Vec<Seconds> = entries.iter().map(Entry::last_used).collect();
+    assert_eq!(moments, vec![moments[0]; 42], "it is one moment");
+    let result_key = |action: u64| Digest::of(format!("{tenant} {action}").as_bytes());
+    let first_two = |entry: &&Entry| {
+        let mut blobs = (0..2)
+            .flat_map(numbers_of)
+            .map(|number| Digest::of(&content(number)));
+        let digest = entry.key.digest;
+        blobs.any(|blob| blob == digest) || [0, 1].map(result_key).contains(&digest)
+    };
+    let lacking = entries.iter().filter(first_two).map(|it| it.size_bytes);
+    world.pass(KEEP * 2);
+    world.node.evictor.pass(lacking.sum()).await;
+    let left = retention.index.entries();
+    assert_eq!(left.len(), 28);
+    assert_eq!(left.iter().filter(first_two).count(), 0, "they went alone");
+    let digests = known_digests();
+    for action in 2..6 {
+        let served = serve_result(&world.node, &tenant, action, &digests).await;
+        assert!(served.is_some(), "{action}");
+    }
 }
 
 #[tokio::test]

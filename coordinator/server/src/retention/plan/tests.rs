@@ -27,18 +27,21 @@ fn claimant(for_verdicts: f64) -> impl Strategy<Value = Claimant> {
 
 fn entry(for_verdicts: f64) -> impl Strategy<Value = Entry> {
     let claims = proptest::collection::btree_map(claimant(for_verdicts), 900..NOW + 5, 1..4);
-    (0..4usize, 0..60u8, 1..50u64, claims).prop_map(|(kind, seed, size_bytes, claims)| {
-        let claims = claims.into_iter();
-        let claims = claims.map(|(claimant, used)| Claim { claimant, used });
-        Entry {
-            key: Key {
-                kind: Kind::ALL[kind],
-                digest: Digest::of(&[seed]),
-            },
-            size_bytes,
-            claims: claims.collect(),
-        }
-    })
+    (0..4usize, 0..60u8, 1..50u64, claims, 0..9u64).prop_map(
+        |(kind, seed, size_bytes, claims, order)| {
+            let claims = claims.into_iter();
+            let claims = claims.map(|(claimant, used)| Claim { claimant, used });
+            Entry {
+                key: Key {
+                    kind: Kind::ALL[kind],
+                    digest: Digest::of(&[seed]),
+                },
+                size_bytes,
+                claims: claims.collect(),
+                order,
+            }
+        },
+    )
 }
 
 fn entries() -> impl Strategy<Value = Vec<Entry>> {
@@ -161,7 +164,8 @@ proptest! {
             for naming in entries.iter().filter(|it| it.key.kind < named.key.kind) {
                 let [claim] = naming.claims[..] else { continue };
                 let names = named.claims.iter().any(|it| {
-                    it.claimant == claim.claimant && it.used >= claim.used
+                    it.claimant == claim.claimant
+                        && (it.used, named.order) >= (claim.used, naming.order)
                 });
                 if names {
                     let before = place(&naming.key);
@@ -202,7 +206,9 @@ proptest! {
         prop_assert_eq!(super::plan(&entries, &unlimited, NOW), Plan::default());
         // Without the last that went for all, what was asked for would not be reached.
         let of_all = |it: &&Eviction| matches!(it.reason, Reason::Disk | Reason::Size | Reason::Count);
-        let last = plan.evictions.iter().filter(of_all).max_by_key(|it| (it.last_used, it.key));
+        let order = |key: &Key| entries.iter().find(|it| it.key == *key).map(|it| it.order);
+        let of_all = plan.evictions.iter().filter(of_all);
+        let last = of_all.max_by_key(|it| (it.last_used, order(&it.key), it.key));
         if let Some(last) = last {
             let kept = bytes_of(&carried_out(&entries, &plan), None) + last.size_bytes;
             let count = (entries.len() - plan.evictions.len() + 1) as u64;
@@ -242,6 +248,7 @@ fn what_others_use_stays_for_them() {
                 used: 900,
             },
         ],
+        order: 0,
     };
     let limits = PlanLimits {
         others: ClaimantLimits {
@@ -272,6 +279,7 @@ fn whoever_was_given_the_most_verdicts_keeps_less_and_the_oldest_goes_first() {
             claimant: by.for_verdicts(),
             used,
         }],
+        order: 0,
     };
     // The oldest of all is the only one of its tenant.
     let mut entries = vec![artefact(0, two, 10)];
