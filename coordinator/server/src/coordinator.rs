@@ -342,7 +342,7 @@ fn run_services(
         dispatcher: Arc::clone(&execution.dispatcher),
         results: Arc::clone(&execution.cache),
         blobs: Arc::clone(&execution.blobs),
-        for_verdicts: Arc::clone(&storage.for_verdicts),
+        for_verdicts: storage.for_verdicts.clone(),
         trees: Arc::clone(&execution.inputs),
         ledger,
         defaults: execution.defaults.clone(),

@@ -25,7 +25,7 @@ use crate::retention::{CacheUsage, Kind, note_gone, usage_of};
 use crate::sealed::MAX_SEALED_SIZE_BYTES;
 use crate::state_directory::{StateDirectory, StateDirectoryError};
 use crate::storage::url_of;
-use crate::stored_objects::{SmallBlobs, StoredObjects};
+use crate::stored_objects::{SmallBlobs, StoredObjects, Upkeep};
 
 /// What is packed in a bucket was listed no longer ago than this. What seems wrong is looked at again after it: a result
 /// may be newer than what is known of its blobs.
@@ -74,6 +74,9 @@ pub struct StoreReport {
     pub leftovers: Vec<PathBuf>,
     /// Whether these were removed.
     pub leftovers_removed: bool,
+    /// Files of writes to a storage that is not in the state directory. Another coordinator may go on with them:
+    /// they are left alone.
+    pub unfinished: Vec<PathBuf>,
 }
 
 impl StoreReport {
@@ -149,7 +152,9 @@ pub async fn verify_store(
         inspection.inspect(kind, repair, &mut report).await?;
     }
     if taken.is_some() {
-        report.leftovers = leftovers(&location.state_directory, &url(location)?)?;
+        let found = leftovers(&location.state_directory, &url(location)?)?;
+        report.leftovers = found.own;
+        report.unfinished = found.in_storage;
         if repair {
             remove(&report.leftovers)?;
             report.leftovers_removed = true;
@@ -204,7 +209,7 @@ struct Inspection {
 impl Inspection {
     fn open(location: &StoreLocation) -> Result<Self, InspectError> {
         let url = url(location)?;
-        let objects = StoredObjects::open(&url, SmallBlobs::below(&url))?;
+        let objects = StoredObjects::open(&url, SmallBlobs::below(&url), Upkeep::Elsewhere)?;
         let chunked = Arc::new(ChunkedBlobStore::new(
             Arc::clone(objects.of(Kind::Blob)) as _,
             Arc::clone(objects.of(Kind::Mapping)) as _,

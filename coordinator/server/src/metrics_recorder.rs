@@ -103,6 +103,10 @@ const COUNTERS: &[(&str, &str)] = &[
         "regatta_evicted_bytes_total",
         "the bytes of what was let go, by reason",
     ),
+    (
+        "regatta_verdict_artefacts_unkept_total",
+        "artefacts that verdicts keep no longer, for want of room, though their time is not over",
+    ),
     ("regatta_runs_finished_total", "runs by verdict"),
     (
         "regatta_tests_finished_total",
@@ -132,7 +136,11 @@ const GAUGES: &[(&str, &str)] = &[
     ),
     (
         "regatta_tenant_stored_bytes",
-        "the bytes of what a tenant uses, by tenant",
+        "the bytes of what a tenant uses, and of what verdicts keep for it, by tenant",
+    ),
+    (
+        "regatta_tenant_verdict_bytes",
+        "the bytes of what verdicts keep, by the tenant that they were given to",
     ),
     (
         "regatta_unclaimed_stored_bytes",

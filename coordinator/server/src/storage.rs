@@ -10,10 +10,11 @@ use regatta_cas::{
     AbsenceIndex, BlobStore, ChunkedBlobStore, EmptyBlobStore, ExistenceIndex, ListedBlobStore,
     MemoryTier, OpenStoreError,
 };
+use regatta_model::Digest;
 
 use crate::cas::TenantViews;
 use crate::retention::{Claimant, Kind, Place, Places, Retention};
-use crate::stored_objects::{SmallBlobs, StoredObjects};
+use crate::stored_objects::{SmallBlobs, StoredObjects, Upkeep};
 
 /// How much memory blobs that were read lately may take, in bytes.
 const MEMORY_TIER_BYTES: u64 = 8 << 20;
@@ -48,8 +49,8 @@ pub(crate) struct Storage {
     pub(crate) results: TenantViews<dyn BlobStore>,
     /// What is known of URIs, under keys that the asset store makes.
     pub(crate) assets: TenantViews<dyn BlobStore>,
-    /// Blobs whose use makes them stay for as long as verdicts do.
-    pub(crate) for_verdicts: Arc<dyn BlobStore>,
+    /// Blobs whose use makes them stay for as long as verdicts that are given to the tenant.
+    pub(crate) for_verdicts: TenantViews<dyn BlobStore>,
     /// What lets go of what is not used.
     pub(crate) places: Places,
 }
@@ -63,7 +64,7 @@ impl Storage {
         retention: Arc<Retention>,
         is_known: bool,
     ) -> Result<Self, OpenStoreError> {
-        let objects = StoredObjects::open(url, small_blobs)?;
+        let objects = StoredObjects::open(url, small_blobs, Upkeep::Here)?;
         let opening = Opening {
             retention: &retention,
             writers,
@@ -116,7 +117,9 @@ impl Storage {
                 of_kind,
                 memory: Arc::clone(&stacks.memory),
             },
-            for_verdicts: stacks.chunked_of(Claimant::VERDICTS),
+            for_verdicts: views(&retention, move |claimant| {
+                stacks.chunked_of(claimant.for_verdicts()) as _
+            }),
         })
     }
 }
@@ -146,7 +149,10 @@ impl Stacks {
             |kind, store: &Arc<dyn BlobStore>| self.retention.retaining(kind, store, claimant);
         let blobs = retaining(Kind::Blob, &self.blobs);
         let mappings = retaining(Kind::Mapping, &self.mappings);
-        Arc::new(ChunkedBlobStore::new(blobs, mappings))
+        let retention = Arc::clone(&self.retention);
+        let split = move |blob: &Digest, chunks: &[Digest]| retention.split(blob, chunks);
+        let chunked = ChunkedBlobStore::new(blobs, mappings);
+        Arc::new(chunked.with_splits_observed(Arc::new(split)))
     }
 
     /// Small blobs stay at hand, and the empty blob is always there.
@@ -158,7 +164,7 @@ impl Stacks {
 
 /// How stores are opened.
 struct Opening<'a> {
-    retention: &'a Retention,
+    retention: &'a Arc<Retention>,
     writers: Writers,
     is_known: bool,
 }
@@ -172,14 +178,16 @@ impl Opening<'_> {
         objects: &Arc<dyn ListedBlobStore>,
         store: Arc<dyn BlobStore>,
     ) -> Place {
-        let listing = || match self.is_known {
-            true => stream::iter(self.retention.digests(kind)).map(Ok).boxed(),
-            false => objects.list(),
-        };
         let index = || {
+            let (retention, is_known) = (Arc::clone(self.retention), self.is_known);
+            let listed = Arc::clone(objects);
+            let list = move || match is_known {
+                true => stream::iter(retention.digests(kind)).map(Ok).boxed(),
+                false => listed.list(),
+            };
             Arc::new(AbsenceIndex::new(
                 Arc::clone(&store),
-                listing(),
+                list,
                 ABSENCE_CAPACITY,
             ))
         };
@@ -248,7 +256,6 @@ mod tests {
     use async_trait::async_trait;
     use bytes::Bytes;
     use regatta_cas::{BlobRange, BlobStream, MemoryBlobStore, StoreError, put_bytes};
-    use regatta_model::Digest;
     use tokio::time::Instant;
 
     use super::*;

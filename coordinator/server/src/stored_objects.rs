@@ -21,6 +21,15 @@ pub(crate) enum SmallBlobs {
     Apart,
 }
 
+/// Who tidies up what small blobs are packed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Upkeep {
+    /// Whoever opens it, in the background.
+    Here,
+    /// A coordinator: whoever opens it only looks.
+    Elsewhere,
+}
+
 impl SmallBlobs {
     /// What becomes of them below a URL, unless somebody wants it otherwise.
     pub(crate) fn below(url: &str) -> Self {
@@ -44,7 +53,11 @@ pub(crate) struct StoredObjects {
 
 impl StoredObjects {
     /// Opens what is below a URL.
-    pub(crate) fn open(url: &str, small_blobs: SmallBlobs) -> Result<Self, OpenStoreError> {
+    pub(crate) fn open(
+        url: &str,
+        small_blobs: SmallBlobs,
+        upkeep: Upkeep,
+    ) -> Result<Self, OpenStoreError> {
         let place = ObjectStoreBlobStore::open(url)?;
         let open = |name| opened(&place, name);
         let blobs = Arc::new(open(Kind::Blob.place())?.with_sizes_checked());
@@ -64,6 +77,10 @@ impl StoredObjects {
         let [packs_of_blobs, packs_of_results] = packs;
         let blobs = PackingBlobStore::new(packs_of_blobs, blobs, PACKED_CAPACITY);
         let results = PackingBlobStore::keyed(packs_of_results, results, PACKED_CAPACITY);
+        let (blobs, results) = match upkeep {
+            Upkeep::Here => (blobs, results),
+            Upkeep::Elsewhere => (blobs.without_upkeep(), results.without_upkeep()),
+        };
         let blobs = Arc::new(blobs);
         Ok(Self {
             verified_blobs: Arc::new(VerifyingBlobStore::new(Arc::clone(&blobs) as _)),
@@ -113,7 +130,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_packed_conforms() {
-        let objects = StoredObjects::open("memory://", SmallBlobs::Packed).unwrap();
+        let objects = StoredObjects::open("memory://", SmallBlobs::Packed, Upkeep::Here).unwrap();
         conformance::check_content_addressed(Arc::clone(&objects.verified_blobs)).await;
         conformance::check_keyed(Arc::clone(objects.of(Kind::Result)) as _).await;
     }

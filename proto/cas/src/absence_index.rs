@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
@@ -15,7 +16,8 @@ use crate::{BlobRange, BlobStore, BlobStream, SpooledBlob, StoreError};
 ///
 /// It remembers 64 bits of the digest of every blob that the store ever had: a blob whose bits it does not
 /// know is absent for certain, and about any other the store is asked. Until the store's listing has been
-/// read to its end, and if that fails or is longer than the capacity, it asks about all of them.
+/// read to its end, and if that is longer than the capacity, it asks about all of them. A listing that fails
+/// is begun again after a while, as often as need be.
 ///
 /// It is right only if nothing else writes to the store: never put it above a bucket or directory that
 /// several coordinators share.
@@ -23,6 +25,13 @@ pub struct AbsenceIndex {
     store: Arc<dyn BlobStore>,
     seen: Arc<Mutex<Seen>>,
 }
+
+/// How long after a listing failed it is begun again, at first, and at most: each time twice as long.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(300);
+
+/// What the store has.
+type Listing = BoxStream<'static, Result<Digest, StoreError>>;
 
 /// The blobs that the store has, or had.
 #[derive(Debug)]
@@ -46,13 +55,13 @@ enum Extent {
 }
 
 impl AbsenceIndex {
-    /// Adds the index to `store`, whose blobs `listing` names. The listing is read by a task that ends
-    /// with the index; it needs a tokio runtime. At most `capacity` blobs are remembered, at 10 to 20
-    /// bytes each.
+    /// Adds the index to `store`, whose blobs `list` begins to name each time that it is called. The listing is
+    /// read by a task that ends with the index; it needs a tokio runtime. At most `capacity` blobs are
+    /// remembered, at 10 to 20 bytes each.
     #[must_use]
     pub fn new(
         store: Arc<dyn BlobStore>,
-        listing: BoxStream<'static, Result<Digest, StoreError>>,
+        list: impl Fn() -> Listing + Send + Sync + 'static,
         capacity: usize,
     ) -> Self {
         let seen = Arc::new(Mutex::new(Seen {
@@ -61,7 +70,7 @@ impl AbsenceIndex {
             capacity,
             extent: Extent::Some,
         }));
-        tokio::spawn(read_listing(Arc::downgrade(&seen), listing));
+        tokio::spawn(learn(Arc::downgrade(&seen), list));
         Self { store, seen }
     }
 
@@ -100,29 +109,40 @@ impl AbsenceIndex {
     }
 }
 
-/// Notes what the listing names, until the index is gone.
-async fn read_listing(
-    seen: Weak<Mutex<Seen>>,
-    mut listing: BoxStream<'static, Result<Digest, StoreError>>,
-) {
+/// Lists the store until a listing has been read to its end, or the index is gone.
+async fn learn(seen: Weak<Mutex<Seen>>, list: impl Fn() -> Listing + Send + Sync) {
+    let mut pause = FIRST_PAUSE;
+    while let Err(error) = read_listing(&seen, list()).await {
+        let again_in = pause;
+        match pause == FIRST_PAUSE {
+            true => tracing::warn!(
+                %error, ?again_in,
+                "the store cannot be listed; until it can, it is asked about every blob"
+            ),
+            false => tracing::debug!(%error, ?again_in, "the store still cannot be listed"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = MAX_PAUSE.min(pause * 2);
+    }
+}
+
+/// Notes what a listing names, until the index is gone or of no use. What was noted before stays.
+async fn read_listing(seen: &Weak<Mutex<Seen>>, mut listing: Listing) -> Result<(), StoreError> {
     while let Some(listed) = listing.next().await {
         let Some(seen) = seen.upgrade() else {
-            return;
+            return Ok(());
         };
-        match listed {
-            Ok(digest) => lock(&seen).note(&digest),
-            Err(error) => {
-                tracing::warn!(%error, "the store cannot be listed; it will be asked about every blob");
-                lock(&seen).give_up();
-            }
+        let mut seen = lock(&seen);
+        // A renewal may have seen everything meanwhile.
+        if seen.extent != Extent::Some {
+            return Ok(());
         }
-        if lock(&seen).extent == Extent::Unknown {
-            return;
-        }
+        seen.note(&listed?);
     }
     if let Some(seen) = seen.upgrade() {
-        lock(&seen).extent = Extent::All;
+        lock(&seen).end_listing();
     }
+    Ok(())
 }
 
 fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
@@ -147,6 +167,13 @@ impl Seen {
                 "the store has more blobs than the index can hold; it will be asked about every blob"
             );
             self.give_up();
+        }
+    }
+
+    /// Everything has been listed.
+    fn end_listing(&mut self) {
+        if self.extent == Extent::Some {
+            self.extent = Extent::All;
         }
     }
 

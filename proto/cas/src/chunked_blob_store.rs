@@ -3,6 +3,7 @@
 mod chunk_mapping;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -33,17 +34,34 @@ const FIND_CONCURRENCY: usize = 16;
 ///
 /// A blob that is there as a whole is served as a whole. It is forgotten only after its mapping has been
 /// stored, and readers look for it first: so at every moment they find one or the other.
-#[derive(Debug)]
 pub struct ChunkedBlobStore {
     blobs: Arc<dyn BlobStore>,
     mappings: Arc<dyn BlobStore>,
+    on_split: Option<OnSplit>,
 }
+
+/// Is told of a blob and its chunks.
+type OnSplit = Arc<dyn Fn(&Digest, &[Digest]) + Send + Sync>;
 
 impl ChunkedBlobStore {
     /// Whole blobs and chunks are in `blobs`, which verifies them; mappings are in `mappings`, which is keyed.
     #[must_use]
     pub fn new(blobs: Arc<dyn BlobStore>, mappings: Arc<dyn BlobStore>) -> Self {
-        Self { blobs, mappings }
+        Self {
+            blobs,
+            mappings,
+            on_split: None,
+        }
+    }
+
+    /// The same; `on_split` is told of each blob that is kept as chunks from then on, and of these, once its
+    /// mapping is stored and before its whole is forgotten.
+    #[must_use]
+    pub fn with_splits_observed(self, on_split: OnSplit) -> Self {
+        Self {
+            on_split: Some(on_split),
+            ..self
+        }
     }
 
     /// Whether a blob is large enough to be kept as these chunks, and not its own only one.
@@ -92,6 +110,9 @@ impl ChunkedBlobStore {
         self.mappings
             .put(digest, stream_of(mapping.encode()))
             .await?;
+        if let Some(on_split) = &self.on_split {
+            on_split(digest, &mapping.chunks);
+        }
         self.blobs.delete(digest).await
     }
 
@@ -152,6 +173,16 @@ pub(crate) fn parts_in_order(
         .buffered(OPENED_AHEAD)
         .try_flatten()
         .boxed()
+}
+
+impl fmt::Debug for ChunkedBlobStore {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("ChunkedBlobStore")
+            .field("blobs", &self.blobs)
+            .field("mappings", &self.mappings)
+            .finish_non_exhaustive()
+    }
 }
 
 #[async_trait]

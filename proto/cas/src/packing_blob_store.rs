@@ -105,6 +105,13 @@ impl PackingBlobStore {
         )
     }
 
+    /// The same for whoever only looks: packs are not rewritten, nor deleted.
+    #[must_use]
+    pub fn without_upkeep(self) -> Self {
+        self.packs.leave_alone();
+        self
+    }
+
     fn with_limits(
         packs: Arc<dyn ListedBlobStore>,
         whole: Arc<dyn ListedBlobStore>,
@@ -112,10 +119,12 @@ impl PackingBlobStore {
         keys: Keys,
         limits: Limits,
     ) -> Self {
-        let listing = whole.list();
-        let may_be_packed =
-            move |digest: &Digest| std::future::ready(!is_never_packed(digest, keys, &limits));
-        let listing = listing.try_filter(may_be_packed).boxed();
+        let listed = Arc::clone(&whole);
+        let list = move || {
+            let may_be_packed =
+                move |digest: &Digest| std::future::ready(!is_never_packed(digest, keys, &limits));
+            listed.list().try_filter(may_be_packed).boxed()
+        };
         let neighbours = Neighbours::new(
             Arc::clone(&packs) as _,
             limits.max_value_bytes,
@@ -126,7 +135,7 @@ impl PackingBlobStore {
             neighbours,
             committer: Committer::new(Arc::clone(&packs)),
             packs,
-            earlier: AbsenceIndex::new(Arc::clone(&whole) as _, listing, earlier_capacity),
+            earlier: AbsenceIndex::new(Arc::clone(&whole) as _, list, earlier_capacity),
             whole,
             keys,
         }

@@ -95,12 +95,13 @@ fn parts(usage: &CacheUsage) -> Vec<(String, TenantUsage)> {
 }
 
 fn usage_as_table(usage: &CacheUsage, now: Timestamp) -> String {
-    let rows: Vec<[String; 6]> = parts(usage)
+    let rows: Vec<[String; 7]> = parts(usage)
         .into_iter()
         .map(|(name, part)| {
             [
                 name,
                 size(part.bytes),
+                size(part.verdict_bytes),
                 (part.blobs + part.chunked_blobs).to_string(),
                 part.results.to_string(),
                 part.assets.to_string(),
@@ -110,7 +111,15 @@ fn usage_as_table(usage: &CacheUsage, now: Timestamp) -> String {
         })
         .collect();
     table(
-        ["TENANT", "SIZE", "BLOBS", "RESULTS", "ASSETS", "OLDEST USE"],
+        [
+            "TENANT",
+            "SIZE",
+            "FOR VERDICTS",
+            "BLOBS",
+            "RESULTS",
+            "ASSETS",
+            "OLDEST USE",
+        ],
         &rows,
     )
 }
@@ -119,6 +128,7 @@ fn usage_as_json(usage: &CacheUsage) -> String {
     let part = |part: &TenantUsage| {
         json!({
             "bytes": part.bytes,
+            "verdict_bytes": part.verdict_bytes,
             "blobs": part.blobs,
             "chunked_blobs": part.chunked_blobs,
             "results": part.results,
@@ -162,6 +172,14 @@ fn report_as_text(report: &StoreReport) -> String {
             "{count} files of unfinished uploads are left: {end}\n"
         ));
     }
+    if !report.unfinished.is_empty() {
+        text.push_str(&format!(
+            "{} files of unfinished writes are in the storage, {} first: they are left alone, as another coordinator \
+             may be writing them; if none does, remove them\n",
+            report.unfinished.len(),
+            report.unfinished[0].display()
+        ));
+    }
     text.push_str(&format!(
         "{} blobs ({}), {} blobs kept as chunks, {} action results and {} assets were looked at: {}\n",
         report.blobs,
@@ -199,6 +217,7 @@ fn report_as_json(report: &StoreReport) -> String {
         "faults": faults,
         "leftovers": report.leftovers.len(),
         "leftovers_removed": report.leftovers_removed,
+        "unfinished": report.unfinished.len(),
     });
     format!("{object}\n")
 }
@@ -236,6 +255,7 @@ mod tests {
         let used = |seconds: u64| Some(Timestamp::from_nanos(seconds * 1_000_000_000));
         let one = TenantUsage {
             bytes: 3 << 29,
+            verdict_bytes: 1 << 29,
             blobs: 2,
             chunked_blobs: 1,
             results: 4,
@@ -250,10 +270,11 @@ mod tests {
         let text = usage_as_table(&usage, Timestamp::from_nanos(8200 * 1_000_000_000));
         let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
         let lines: Vec<String> = text.lines().map(words).collect();
-        assert_eq!(lines[1], "(default) 1.5 GiB 3 4 0 2 hours ago");
-        assert_eq!(lines[2], "(all) 1.5 GiB 3 4 0 2 hours ago");
+        assert_eq!(lines[1], "(default) 1.5 GiB 512.0 MiB 3 4 0 2 hours ago");
+        assert_eq!(lines[2], "(all) 1.5 GiB 512.0 MiB 3 4 0 2 hours ago");
         let object: Value = serde_json::from_str(&usage_as_json(&usage)).expect("JSON");
         assert_eq!(object["tenants"][""]["bytes"], 3 << 29);
+        assert_eq!(object["tenants"][""]["verdict_bytes"], 1 << 29);
         assert_eq!(object["unclaimed"]["oldest_use_seconds"], Value::Null);
     }
 }

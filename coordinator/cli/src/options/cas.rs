@@ -26,14 +26,16 @@ pub struct CacheOptions {
     /// told is there [default: 1h]
     #[arg(long, value_name = "DURATION", value_parser = crate::config::parse_duration)]
     pub cache_keep: Option<Duration>,
-    /// How much of it a tenant may use; `*` is each tenant that is not named (may be repeated)
+    /// How much of it a tenant may use, what its verdicts keep among it; `*` is each tenant that is not named (may be repeated)
     #[arg(long = "tenant-cache-size", value_name = "NAME=SIZE", value_parser = parse_tenant_size)]
     pub tenant_sizes: Vec<(Named, u64)>,
     /// How long something is kept after a tenant used it last; `*` is each tenant that is not named (may be
     /// repeated)
     #[arg(long = "tenant-cache-age", value_name = "NAME=DURATION", value_parser = parse_tenant_age)]
     pub tenant_ages: Vec<(Named, Duration)>,
-    /// How long artefacts are kept after a verdict was given that names them [default: 365 days]
+    /// How long artefacts are kept after a verdict was given that names them [default: 365 days]. They take up
+    /// to half of --tenant-cache-size, and all of them half of --cache-size or of the disk: what was named
+    /// longest ago goes first
     #[arg(long, value_name = "DURATION", value_parser = crate::config::parse_duration)]
     pub keep_verdicts: Option<Duration>,
 }

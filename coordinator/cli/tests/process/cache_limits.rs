@@ -103,3 +103,34 @@ fn builds_end_well_under_a_tiny_cache_whose_limit_is_held() {
     fleet.start_coordinator(&address);
     fleet.stop();
 }
+
+#[test]
+fn what_verdicts_keep_counts_for_the_tenant_that_was_given_them_and_is_bounded() {
+    let options = ["--tenant-cache-size", "*=4MiB", "--cache-keep", "4s"];
+    let fleet = Fleet::told(&options);
+    let project = tempfile::tempdir().expect("a directory");
+    write(project.path(), &[("regatta.toml", PIPELINE)]);
+    for number in 0..6 {
+        write(project.path(), &[("number", &format!("{number}\n"))]);
+        let mut run = fleet.command();
+        run.args(["--message-format", "json", "run"]);
+        let ended = Ended::of(run.current_dir(project.path()));
+        ended.expect_code(0);
+        let submitted = &ended.lines("run-submitted")[0]["run_id"];
+        let run = submitted.as_str().expect("is an id");
+        let verdict = Ended::of(fleet.command().args(["verdict", "--run", run]));
+        verdict.expect_code(0);
+    }
+    wait_until("artefacts are let go", || {
+        metric(&fleet, "regatta_verdict_artefacts_unkept_total") > 0.0
+    });
+    wait_until("verdicts keep half of what the tenant may have", || {
+        let usage = cas(&fleet, &["usage"]);
+        let of_tenant = &usage["tenants"][""];
+        let bytes = |field: &str| of_tenant[field].as_u64().expect("a number");
+        let (kept, all) = (bytes("verdict_bytes"), bytes("bytes"));
+        kept > 0 && kept <= LIMIT_BYTES / 2 && all <= LIMIT_BYTES
+    });
+    assert!(metric(&fleet, "regatta_tenant_verdict_bytes") > 0.0);
+    fleet.stop();
+}

@@ -154,6 +154,35 @@ async fn what_is_wrong_is_said_and_removed_when_asked() {
 }
 
 #[tokio::test]
+async fn what_another_coordinator_may_be_writing_is_told_and_left_alone() {
+    let mut fixture = fixture();
+    let storage = tempfile::tempdir().unwrap();
+    let unfinished = |root: &Path| {
+        let folder = root.join("cas/ab");
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("ab-1#7");
+        std::fs::write(&file, "half").unwrap();
+        file
+    };
+    let state = fixture.state.path().to_owned();
+    let (own, others) = (unfinished(&state), unfinished(storage.path()));
+    let report = |location: StoreLocation| async move {
+        let report = verify_store(&location, true).await.unwrap();
+        assert!(report.leftovers_removed);
+        (report.leftovers, report.unfinished)
+    };
+    fixture.location.storage = Some(url_of(storage.path()));
+    let expected = (Vec::new(), vec![others.clone()]);
+    assert_eq!(report(fixture.location.clone()).await, expected);
+    assert!(others.exists() && own.exists());
+    // The state directory is its own, by whichever name.
+    fixture.location.storage = Some(url_of(&state.join("uploads/..")));
+    let (removed, left) = report(fixture.location.clone()).await;
+    assert_eq!((removed.len(), left), (1, Vec::new()));
+    assert!(!own.exists());
+}
+
+#[tokio::test]
 async fn nothing_is_repaired_beside_a_coordinator() {
     let fixture = fixture();
     let (blob, ..) = filled(&fixture).await;

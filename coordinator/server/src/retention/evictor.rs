@@ -181,13 +181,14 @@ impl Evictor {
         let limits = self.retention.limits(lacking_bytes);
         let all = self.retention.index.all();
         let exceeds = |amount: u64, limit: Option<u64>| limit.is_some_and(|limit| amount > limit);
+        let totals = self.retention.index.totals();
+        let of_verdicts = totals.iter().filter(|(it, _)| it.is_for_verdicts());
+        let verdict_bytes = of_verdicts.map(|(_, totals)| totals.bytes).sum();
         lacking_bytes > 0
             || exceeds(all.bytes, limits.max_bytes)
             || exceeds(all.count, limits.max_entries)
-            || self
-                .retention
-                .index
-                .totals()
+            || exceeds(verdict_bytes, limits.max_verdict_bytes)
+            || totals
                 .iter()
                 .any(|(claimant, totals)| exceeds(totals.bytes, limits.of(*claimant).max_bytes))
     }
@@ -202,6 +203,7 @@ impl Evictor {
         let Plan {
             evictions,
             released,
+            unkept,
         } = match planned.await {
             Ok(plan) => plan,
             Err(error) => {
@@ -209,6 +211,14 @@ impl Evictor {
                 return false;
             }
         };
+        if unkept > 0 {
+            tracing::warn!(
+                artefacts = unkept,
+                "artefacts of verdicts are let go before their time, for want of room: their tenants, or all \
+                 verdicts, keep more than they may"
+            );
+            metrics::counter!("regatta_verdict_artefacts_unkept_total").increment(unkept as u64);
+        }
         for (key, claim) in released {
             self.retention.index.release(key, claim);
         }
@@ -264,9 +274,11 @@ impl Evictor {
         let mut named: Vec<_> = tenants.numbers.iter().collect();
         named.sort_by_key(|(_, claimant)| claimant.0);
         for (tenant, claimant) in named.into_iter().take(MAX_MEASURED_TENANTS) {
-            let bytes = totals.get(claimant).map_or(0, |totals| totals.bytes);
-            let tenant = tenant.as_str().to_owned();
-            metrics::gauge!("regatta_tenant_stored_bytes", "tenant" => tenant).set(float(bytes));
+            let bytes_of = |of: Claimant| totals.get(&of).map_or(0.0, |it| float(it.bytes));
+            let tenant = [("tenant", tenant.as_str().to_owned())];
+            metrics::gauge!("regatta_tenant_stored_bytes", &tenant).set(bytes_of(*claimant));
+            metrics::gauge!("regatta_tenant_verdict_bytes", &tenant)
+                .set(bytes_of(claimant.for_verdicts()));
         }
         let unknown = totals
             .get(&Claimant::NOBODY)

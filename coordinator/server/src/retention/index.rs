@@ -1,6 +1,7 @@
 //! Who used what, and when: everything that is stored, in memory.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use regatta_model::Digest;
@@ -24,6 +25,8 @@ pub(super) struct UseIndex {
     /// Something that was going is gone, or stays.
     settled: Notify,
     granularity: Seconds,
+    /// How many uses were counted.
+    uses: AtomicU64,
 }
 
 /// Something that is being written; it does not go until this is dropped.
@@ -65,8 +68,14 @@ impl Drop for Going<'_> {
         let mut shard = self.index.shard(&self.entry.key);
         shard.going.remove(&self.entry.key);
         if !self.is_gone {
+            let Entry {
+                key,
+                size_bytes,
+                order,
+                ..
+            } = self.entry;
             for claim in &self.entry.claims {
-                shard.insert(self.entry.key, self.entry.size_bytes, *claim, 0);
+                shard.insert(key, size_bytes, *claim, (0, order));
             }
         }
         drop(shard);
@@ -81,12 +90,18 @@ impl UseIndex {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             settled: Notify::new(),
             granularity: granularity.max(1),
+            uses: AtomicU64::new(0),
         }
     }
 
     fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
         let at = usize::from(key.digest.hash()[0]) % SHARDS;
         lock(&self.shards[at])
+    }
+
+    /// The number of the next use, greater than that of any that was counted before.
+    fn next(&self) -> u64 {
+        self.uses.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     fn rounded(&self, at: Seconds) -> Seconds {
@@ -100,7 +115,7 @@ impl UseIndex {
         if shard.going.contains(&key) {
             return false;
         }
-        shard.touch(key, by, at);
+        shard.touch(key, by, at, self.next());
         true
     }
 
@@ -108,12 +123,12 @@ impl UseIndex {
     pub(super) fn found(&self, key: Key, size_bytes: u64, by: Claimant, at: Seconds) {
         let at = self.rounded(at);
         let mut shard = self.shard(&key);
-        if !shard.going.contains(&key) && !shard.touch(key, by, at) {
+        if !shard.going.contains(&key) && !shard.touch(key, by, at, self.next()) {
             let claim = Claim {
                 claimant: by,
                 used: at,
             };
-            shard.insert(key, size_bytes, claim, 0);
+            shard.insert(key, size_bytes, claim, (0, self.next()));
         }
     }
 
@@ -130,16 +145,45 @@ impl UseIndex {
             used: self.rounded(at),
         };
         let mut shard = self.shard(&writing.key);
-        shard.insert(writing.key, size_bytes, claim, 0);
+        shard.insert(writing.key, size_bytes, claim, (0, self.next()));
     }
 
     /// Takes in what the log knows; moments are as they are there.
     pub(super) fn restore(&self, entry: &Entry) {
         let mut shard = self.shard(&entry.key);
         for claim in &entry.claims {
-            shard.insert(entry.key, entry.size_bytes, *claim, 0);
+            shard.insert(entry.key, entry.size_bytes, *claim, (0, entry.order));
         }
         shard.news.clear();
+    }
+
+    /// Has a blob's mapping and chunks used by all who used the blob, when they did. The mapping is never younger
+    /// than its chunks.
+    pub(super) fn inherit(&self, blob: &Digest, chunks: &[Digest]) {
+        let [whole, mapping] = [Kind::Blob, Kind::Mapping].map(|kind| Key {
+            kind,
+            digest: *blob,
+        });
+        let claims_of = |key: Key| {
+            let shard = self.shard(&key);
+            let claims = shard.slots.get(&key).map(Slot::claims);
+            claims.into_iter().flatten().copied().collect::<Vec<_>>()
+        };
+        let mut claims = [claims_of(whole), claims_of(mapping)].concat();
+        // Whoever splits it has used all of them.
+        claims.retain(|claim| claim.claimant != Claimant::NOBODY);
+        let chunks = chunks.iter().map(|digest| Key {
+            kind: Kind::Blob,
+            digest: *digest,
+        });
+        // After the mapping, which was written after they were looked for.
+        let chunks = chunks.map(|key| (key, self.next()));
+        for (key, order) in chunks.chain([(mapping, 0)]) {
+            let mut shard = self.shard(&key);
+            for claim in &claims {
+                shard.touch(key, claim.claimant, claim.used, order);
+            }
+        }
     }
 
     /// Begins to write something, once it is not going.
@@ -210,7 +254,7 @@ impl UseIndex {
             claimant: Claimant::NOBODY,
             used: at,
         };
-        shard.insert(key, size_bytes, claim, listing);
+        shard.insert(key, size_bytes, claim, (listing, self.next()));
         true
     }
 

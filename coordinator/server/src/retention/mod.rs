@@ -4,9 +4,12 @@
 //! - Whoever is told that something is there finds it there for [`CacheSettings::keep`]: uses are counted
 //!   before the store is asked, and what was used since then does not go.
 //! - What names blobs goes before them, and is used before them, so that it is never younger.
+//! - A blob that is split leaves its uses to what it is kept as.
 //! - What is being deleted is absent for whoever asks; whoever writes it waits until it is gone. What is
 //!   being written does not go.
+//! - What verdicts name is kept for long, but never takes more than a part of what its tenant, or all, may have.
 //! - What is not known counts as used when it is found. Losing the log of uses loses nothing else.
+//! - Within a process time passes steadily, and nothing was used in the future.
 //! - Uses cost no I/O: they are written together every few seconds, and a use again only if it is much later.
 
 mod entry;
@@ -33,6 +36,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use regatta_cas::{BlobStore, StoreError};
 use regatta_model::{Digest, TenantId};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 pub(crate) use self::entry::{Claimant, Kind, Seconds};
 pub(crate) use self::evictor::{Evictor, Place, Places};
@@ -41,7 +45,7 @@ pub use self::usage::{CacheUsage, TenantUsage};
 pub(crate) use self::usage::{note_gone, usage_of};
 
 use self::index::UseIndex;
-use self::plan::{ClaimantLimits, PlanLimits};
+use self::plan::{ClaimantLimits, PlanLimits, VERDICTS_DIVISOR};
 use self::record::Record;
 use self::retaining_blob_store::RetainingBlobStore;
 use self::room::Room;
@@ -91,7 +95,7 @@ impl Retention {
         directory: Option<PathBuf>,
         settings: CacheSettings,
     ) -> io::Result<(Arc<Self>, bool)> {
-        Self::open_at(state, directory, settings, Box::new(system_time))
+        Self::open_at(state, directory, settings, steady_clock(&system_time))
     }
 
     fn open_at(
@@ -129,8 +133,23 @@ impl Retention {
                 tenants.numbers.insert(tenant, claimant);
             }
         }
-        for entry in &recalled.entries {
-            self.index.restore(entry);
+        let (now, mut ahead) = (self.now(), 0);
+        for mut entry in recalled.entries {
+            for claim in &mut entry.claims {
+                ahead += u64::from(claim.used > now);
+                claim.used = claim.used.min(now);
+            }
+            self.index.restore(&entry);
+        }
+        if ahead > 0 {
+            tracing::warn!(
+                uses = ahead,
+                "the log of uses is ahead of the clock, which was put back; what it says to be used later counts \
+                 as used now"
+            );
+            // Else it would be now again after the next start.
+            let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+            log.is_broken = true;
         }
     }
 
@@ -141,17 +160,11 @@ impl Retention {
         store: &Arc<dyn BlobStore>,
         claimant: Claimant,
     ) -> Arc<dyn BlobStore> {
-        // What is asked for on behalf of a verdict stays for as long as that is kept.
-        let longer = match claimant {
-            Claimant::VERDICTS => seconds(self.settings.keep_verdicts),
-            _ => 0,
-        };
         Arc::new(RetainingBlobStore {
             store: Arc::clone(store),
             retention: Arc::clone(self),
             kind,
             claimant,
-            longer,
         })
     }
 
@@ -173,6 +186,11 @@ impl Retention {
         let tenant = tenant.clone();
         tenants.news.push(Record::Tenant { claimant, tenant });
         claimant
+    }
+
+    /// Notes that a blob is kept as chunks from now on: whoever used the blob used these.
+    pub(crate) fn split(&self, blob: &Digest, chunks: &[Digest]) {
+        self.index.inherit(blob, chunks);
     }
 
     /// The digests of everything of a kind that is known.
@@ -233,14 +251,6 @@ impl Retention {
         let tenants = self.settings.tenants.iter();
         let claimants: BTreeMap<Claimant, ClaimantLimits> = tenants
             .map(|(tenant, limits)| (self.claimant_of(tenant), limits_of(limits)))
-            // Used in the future, until they need not be kept: then at once.
-            .chain([(
-                Claimant::VERDICTS,
-                ClaimantLimits {
-                    max_bytes: None,
-                    max_age: Some(0),
-                },
-            )])
             // What nobody is known to use grows old like anything else, but is nobody's too much.
             .chain([(
                 Claimant::NOBODY,
@@ -256,9 +266,18 @@ impl Retention {
             max_bytes: self.settings.max_bytes,
             max_entries: Some(MAX_ENTRIES),
             lacking_bytes,
+            keep_verdicts: Some(seconds(self.settings.keep_verdicts)),
+            max_verdict_bytes: self.max_verdict_bytes(),
             // A moment that was rounded down may be this much later.
             keep: seconds(self.settings.keep).saturating_add(granularity),
         }
+    }
+
+    /// How many bytes verdicts may keep in all.
+    fn max_verdict_bytes(&self) -> Option<u64> {
+        let limits = [self.settings.max_bytes, self.room.size_bytes()];
+        let least = limits.into_iter().flatten().min();
+        least.map(|limit| limit / VERDICTS_DIVISOR)
     }
 
     fn is_listed(&self) -> bool {
@@ -313,6 +332,13 @@ fn limits_of(limits: &TenantCacheLimits) -> ClaimantLimits {
 
 fn seconds(duration: Duration) -> Seconds {
     Seconds::try_from(duration.as_secs()).unwrap_or(Seconds::MAX)
+}
+
+/// Goes on from what another clock says now, whatever that says later: nothing grows old because somebody sets the
+/// time.
+fn steady_clock(wall: &dyn Fn() -> Seconds) -> Clock {
+    let (wall, since) = (wall(), Instant::now());
+    Box::new(move || wall.saturating_add(seconds(since.elapsed())))
 }
 
 fn system_time() -> Seconds {

@@ -5,9 +5,16 @@
 //! - What goes of a tenant was used before, or at the same time as, anything of it that stays.
 //! - Whenever a blob goes, every result that was used no later by one of those who used the blob goes before
 //!   it, or is gone: as a result is used before the blobs that it names, none is left that names it.
+//! - Verdicts keep no more than their part, but for what the last hours named; what they keep goes for all only
+//!   after everything else.
+//! - Of what was used in the same moment, what was used first goes first; of what is not known, what names others.
 //! - Nothing goes if no limit is exceeded, and no more than a limit asks for, but for a margin.
 
+mod fair_level;
+
 use std::collections::{BTreeMap, BTreeSet};
+
+use self::fair_level::fair_level;
 
 use super::entry::{Claim, Claimant, Entry, Key, Kind, Seconds};
 
@@ -15,10 +22,13 @@ use super::entry::{Claim, Claimant, Entry, Key, Kind, Seconds};
 /// parts of it.
 const MARGIN_DIVISOR: u64 = 10;
 
+/// Verdicts may keep one of so many parts of what their tenant, or all together, may have.
+pub(crate) const VERDICTS_DIVISOR: u64 = 2;
+
 /// What one claimant may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct ClaimantLimits {
-    /// How many bytes; what several use counts for each of them.
+    /// How many bytes; what several use counts for each of them, and what verdicts keep for who was given them.
     pub(crate) max_bytes: Option<u64>,
     /// For how many seconds without a use.
     pub(crate) max_age: Option<Seconds>,
@@ -36,6 +46,10 @@ pub(crate) struct PlanLimits {
     pub(crate) max_entries: Option<u64>,
     /// What the disk lacks, in bytes.
     pub(crate) lacking_bytes: u64,
+    /// For how many seconds verdicts keep what they name.
+    pub(crate) keep_verdicts: Option<Seconds>,
+    /// How many bytes all verdicts together may keep.
+    pub(crate) max_verdict_bytes: Option<u64>,
     /// For how many seconds after its last use everything is kept.
     pub(crate) keep: Seconds,
 }
@@ -43,10 +57,15 @@ pub(crate) struct PlanLimits {
 impl PlanLimits {
     /// Those of a claimant.
     pub(crate) fn of(&self, claimant: Claimant) -> ClaimantLimits {
-        self.claimants
-            .get(&claimant)
-            .copied()
-            .unwrap_or(self.others)
+        let own = self.claimants.get(&claimant.payer()).copied();
+        let own = own.unwrap_or(self.others);
+        match claimant.is_for_verdicts() {
+            false => own,
+            true => ClaimantLimits {
+                max_bytes: own.max_bytes.map(|limit| limit / VERDICTS_DIVISOR),
+                max_age: self.keep_verdicts,
+            },
+        }
     }
 }
 
@@ -57,6 +76,8 @@ pub(crate) enum Reason {
     Age,
     /// Those who used it have too much.
     TenantSize,
+    /// Verdicts keep too much.
+    Verdicts,
     /// There is too much.
     Size,
     /// There are too many things.
@@ -71,6 +92,7 @@ impl Reason {
         match self {
             Self::Age => "age",
             Self::TenantSize => "tenant-size",
+            Self::Verdicts => "verdicts",
             Self::Size => "size",
             Self::Count => "count",
             Self::Disk => "disk",
@@ -94,6 +116,8 @@ pub(crate) struct Plan {
     pub(crate) evictions: Vec<Eviction>,
     /// What stays because others use it, and no longer counts for these.
     pub(crate) released: Vec<(Key, Claim)>,
+    /// How many things verdicts keep no longer though their time is not over.
+    pub(crate) unkept: usize,
 }
 
 /// Says what goes at `now`.
@@ -127,7 +151,7 @@ impl Work<'_> {
         for (index, entry) in self.entries.iter().enumerate() {
             for (place, claim) in entry.claims.iter().enumerate() {
                 let limits = limits.of(claim.claimant);
-                if limits != ClaimantLimits::default() {
+                if claim.claimant.is_for_verdicts() || limits != ClaimantLimits::default() {
                     of_claimant
                         .entry(claim.claimant)
                         .or_default()
@@ -135,32 +159,105 @@ impl Work<'_> {
                 }
             }
         }
-        for (claimant, mut claims) in of_claimant {
+        for claims in of_claimant.values_mut() {
             claims.sort_unstable_by_key(|&(index, place)| {
                 let entry = &self.entries[index];
-                (entry.claims[place].used, entry.key)
+                (entry.claims[place].used, entry.order, entry.key)
             });
-            self.release_of(limits.of(claimant), &claims, now);
+        }
+        let (for_verdicts, others): (Vec<_>, Vec<_>) = of_claimant
+            .into_iter()
+            .partition(|(claimant, _)| claimant.is_for_verdicts());
+        let level = self.level(&for_verdicts, limits, now);
+        let mut beside: BTreeMap<Claimant, u64> = BTreeMap::new();
+        // First, as it counts for tenants only for as long as verdicts keep it.
+        for (claimant, claims) in for_verdicts {
+            let own = limits.of(claimant);
+            let max_bytes = own.max_bytes.into_iter().chain(level).min();
+            let own = ClaimantLimits { max_bytes, ..own };
+            self.release_of(claimant, (own, 0), &claims, now);
+            let payer = claimant.payer();
+            beside.insert(payer, self.bytes_beside(payer, &claims));
+        }
+        for (claimant, claims) in others {
+            let beside = beside.get(&claimant).copied().unwrap_or(0);
+            self.release_of(claimant, (limits.of(claimant), beside), &claims, now);
         }
     }
 
-    /// Ends claims of one claimant, which are in the order of use.
-    fn release_of(&mut self, limits: ClaimantLimits, claims: &[(usize, usize)], now: Seconds) {
-        let size_of = |&(index, _): &(usize, usize)| self.entries[index].size_bytes;
-        let mut excess = Excess::of(claims.iter().map(size_of).sum(), limits.max_bytes);
+    /// What verdicts that were given to anybody may keep at most, if they keep too much together.
+    fn level(
+        &self,
+        for_verdicts: &[(Claimant, Vec<(usize, usize)>)],
+        limits: &PlanLimits,
+        now: Seconds,
+    ) -> Option<u64> {
+        let oldest = limits.keep_verdicts.map(|age| now.saturating_sub(age));
+        let amounts = for_verdicts.iter().map(|(_, claims)| {
+            let used = |&&(index, place): &&(usize, usize)| self.entries[index].claims[place].used;
+            let kept = claims
+                .iter()
+                .filter(|it| oldest.is_none_or(|oldest| used(it) >= oldest));
+            kept.map(|&(index, _)| self.entries[index].size_bytes).sum()
+        });
+        fair_level(amounts.collect(), limits.max_verdict_bytes?)
+    }
+
+    /// Ends claims of one claimant, which are in the order of use; so many bytes count for it besides.
+    fn release_of(
+        &mut self,
+        claimant: Claimant,
+        (limits, beside): (ClaimantLimits, u64),
+        claims: &[(usize, usize)],
+        now: Seconds,
+    ) {
+        let own = claims
+            .iter()
+            .map(|&(index, _)| self.entries[index].size_bytes);
+        let mut excess = Excess::of(own.sum::<u64>() + beside, limits.max_bytes);
         let oldest = limits.max_age.map(|age| now.saturating_sub(age));
+        let too_much = match claimant.is_for_verdicts() {
+            true => Reason::Verdicts,
+            false => Reason::TenantSize,
+        };
         for &(index, place) in claims {
             let entry = &self.entries[index];
             let used = entry.claims[place].used;
             let reason = match () {
                 () if used >= self.kept_since => return,
                 () if oldest.is_some_and(|oldest| used < oldest) => Reason::Age,
-                () if excess.is_left() => Reason::TenantSize,
+                () if excess.is_left() => too_much,
                 () => return,
             };
-            excess.less(entry.size_bytes);
+            if !self.is_kept_beside(index, claimant) {
+                excess.less(entry.size_bytes);
+            }
             self.released.insert((index, place), reason);
         }
+    }
+
+    /// How much verdicts keep by these claims that who was given them does not use.
+    fn bytes_beside(&self, payer: Claimant, claims: &[(usize, usize)]) -> u64 {
+        let beside = claims.iter().filter(|&&(index, place)| {
+            let mut all = self.entries[index].claims.iter();
+            all.all(|claim| claim.claimant != payer) && !self.released.contains_key(&(index, place))
+        });
+        beside
+            .map(|&(index, _)| self.entries[index].size_bytes)
+            .sum()
+    }
+
+    /// Whether a verdict that was given to somebody keeps something beside the claim that this one may have.
+    fn is_kept_beside(&self, index: usize, claimant: Claimant) -> bool {
+        let keeper = claimant.for_verdicts();
+        keeper != claimant && self.is_claimed(index, |it| it == keeper)
+    }
+
+    /// Whether a claim is left.
+    fn is_claimed(&self, index: usize, by: impl Fn(Claimant) -> bool) -> bool {
+        let claims = self.entries[index].claims.iter().enumerate();
+        let mut places = claims.filter(|(_, claim)| by(claim.claimant));
+        places.any(|(place, _)| !self.released.contains_key(&(index, place)))
     }
 
     fn evict_what_nobody_has(&mut self) {
@@ -186,13 +283,15 @@ impl Work<'_> {
         let mut excess = Excess::of(total_bytes, limits.max_bytes);
         let mut too_many = Excess::of(order.len() as u64, limits.max_entries);
         let mut lacking_bytes = limits.lacking_bytes.saturating_sub(freed_bytes);
-        order.sort_unstable_by_key(|&index| {
-            (self.entries[index].last_used(), self.entries[index].key)
+        let is_kept = |index| self.is_claimed(index, Claimant::is_for_verdicts);
+        order.sort_by_cached_key(|&index| {
+            let entry = &self.entries[index];
+            (is_kept(index), entry.last_used(), entry.order, entry.key)
         });
         for index in order {
             let entry = &self.entries[index];
             let reason = match () {
-                () if entry.last_used() >= self.kept_since => return,
+                () if entry.last_used() >= self.kept_since => continue,
                 () if lacking_bytes > 0 => Reason::Disk,
                 () if excess.is_left() => Reason::Size,
                 () if too_many.is_left() => Reason::Count,
@@ -205,7 +304,17 @@ impl Work<'_> {
         }
     }
 
+    /// How many things verdicts keep no longer though their time is not over.
+    fn unkept(&self) -> usize {
+        let released = self.released.values();
+        let released = released.filter(|reason| **reason == Reason::Verdicts);
+        let evicted = self.evicted.keys();
+        let evicted = evicted.filter(|index| self.is_claimed(**index, Claimant::is_for_verdicts));
+        released.count() + evicted.count()
+    }
+
     fn finish(self) -> Plan {
+        let unkept = self.unkept();
         let stays = |index: &usize| !self.evicted.contains_key(index);
         let released = self.released.keys().filter(|(index, _)| stays(index));
         let released = released.map(|&(index, place)| {
@@ -227,6 +336,7 @@ impl Work<'_> {
         Plan {
             evictions,
             released,
+            unkept,
         }
     }
 }

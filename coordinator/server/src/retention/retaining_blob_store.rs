@@ -24,8 +24,6 @@ pub(super) struct RetainingBlobStore {
     pub(super) retention: Arc<Retention>,
     pub(super) kind: Kind,
     pub(super) claimant: Claimant,
-    /// How much longer than others it keeps what it uses.
-    pub(super) longer: Seconds,
 }
 
 impl RetainingBlobStore {
@@ -37,7 +35,7 @@ impl RetainingBlobStore {
     }
 
     fn at(&self) -> Seconds {
-        self.retention.now().saturating_add(self.longer)
+        self.retention.now()
     }
 
     fn found(&self, digest: &Digest, at: Seconds) {

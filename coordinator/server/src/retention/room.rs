@@ -40,6 +40,11 @@ impl Room {
         Some(self.wanted_of(&disk))
     }
 
+    /// How large the disk is, in bytes.
+    pub(super) fn size_bytes(&self) -> Option<u64> {
+        Some(Disk::of(self.directory.as_deref()?)?.size_bytes)
+    }
+
     fn wanted_of(&self, disk: &Disk) -> u64 {
         let default = DEFAULT_FREE_BYTES.min(disk.size_bytes / DEFAULT_FREE_DIVISOR);
         self.free_bytes.unwrap_or(default)

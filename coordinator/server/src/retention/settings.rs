@@ -17,7 +17,8 @@ const RENEWALS: u32 = 4;
 /// What a tenant may have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct TenantCacheLimits {
-    /// How many bytes; a blob that several tenants use counts for each of them. Without a limit if `None`.
+    /// How many bytes; a blob that several tenants use counts for each of them. What the tenant's verdicts keep
+    /// counts, too, and is at most half of it. Without a limit if `None`.
     pub max_bytes: Option<u64>,
     /// How long something is kept after the tenant used it last. Without a limit if `None`.
     pub max_age: Option<Duration>,
@@ -39,7 +40,9 @@ pub struct CacheSettings {
     /// How long everything is kept after its last use, whatever the limits say: whoever was told that a blob
     /// is there may count on it for so long. Default: one hour.
     pub keep: Duration,
-    /// How long artefacts are kept after a verdict was given that names them. Default: 365 days.
+    /// How long artefacts are kept after a verdict was given that names them, as long as they take no more than
+    /// half of what their tenant may have, and all of them no more than half of what there may be, or of the
+    /// disk. Default: 365 days.
     pub keep_verdicts: Duration,
 }
 

@@ -14,6 +14,7 @@ use regatta_cas::{
 };
 use regatta_wire::reapi::chunking_function::Value as ChunkingFunction;
 
+use super::entry::Entry;
 use super::*;
 
 /// How long everything is kept, in seconds.
@@ -199,13 +200,20 @@ impl Node {
         retention.retaining(kind, store, retention.claimant_of(tenant))
     }
 
+    fn for_verdicts(&self, tenant: &TenantId) -> Arc<dyn BlobStore> {
+        let retention = self.retention();
+        let store = &self.evictor.places.of_kind[&Kind::Blob].store;
+        let claimant = retention.claimant_of(tenant).for_verdicts();
+        retention.retaining(Kind::Blob, store, claimant)
+    }
+
     fn blobs(&self, tenant: &TenantId) -> Arc<ChunkedBlobStore> {
         let blobs = self.store(Kind::Blob, tenant);
         let blobs = self.evictor.places.memory.above(blobs);
-        Arc::new(ChunkedBlobStore::new(
-            Arc::new(blobs),
-            self.store(Kind::Mapping, tenant),
-        ))
+        let retention = Arc::clone(self.retention());
+        let split = move |blob: &Digest, chunks: &[Digest]| retention.split(blob, chunks);
+        let chunked = ChunkedBlobStore::new(Arc::new(blobs), self.store(Kind::Mapping, tenant));
+        Arc::new(chunked.with_splits_observed(Arc::new(split)))
     }
 }
 
@@ -424,9 +432,11 @@ async fn uses_survive_a_restart_and_count_for_whom_they_were() {
     upload(&world, &world.node, &two, &[2, 3]).await;
     let known = |world: &World| {
         let mut entries = world.node.retention().index.entries();
-        entries
-            .iter_mut()
-            .for_each(|entry| entry.claims.sort_by_key(|it| it.claimant));
+        for entry in &mut entries {
+            entry.claims.sort_by_key(|it| it.claimant);
+            // That is not in the log.
+            entry.order = 0;
+        }
         entries.sort_by_key(|entry| entry.key);
         entries
     };
@@ -452,6 +462,88 @@ async fn uses_survive_a_restart_and_count_for_whom_they_were() {
     world.node.evictor.pass(u64::MAX).await;
     let left = world.node.retention().digests(Kind::Blob);
     assert_eq!(left, [Digest::of(&content(3))], "what is used again stays");
+}
+
+#[tokio::test(start_paused = true)]
+async fn time_passes_steadily_whatever_is_set() {
+    let wall = Arc::new(AtomicU32::new(1_000_000));
+    let set = Arc::clone(&wall);
+    let clock = steady_clock(&move || wall.load(Ordering::Relaxed));
+    for (jump, passed) in [(1_086_400, 0), (1_086_400, 10), (0, 10), (5, 25)] {
+        set.store(jump, Ordering::Relaxed);
+        let passed_before = clock() - 1_000_000;
+        tokio::time::advance(Duration::from_secs(u64::from(passed - passed_before))).await;
+        assert_eq!(clock(), 1_000_000 + passed);
+    }
+}
+
+#[tokio::test]
+async fn what_was_used_ahead_of_the_clock_was_used_now() {
+    let settings = CacheSettings {
+        keep_verdicts: Duration::from_secs(900),
+        ..settings()
+    };
+    let mut world = World::new(23, settings);
+    let tenant = world.tenant(0);
+    upload(&world, &world.node, &tenant, &[1, 2]).await;
+    let for_verdicts = world.node.for_verdicts(&tenant);
+    let named = Digest::of(&content(1));
+    assert_eq!(for_verdicts.find_missing(&[named]).await.unwrap(), []);
+    world.node.retention().flush();
+    world.clock.fetch_sub(500_000, Ordering::Relaxed);
+    let now = world.now();
+    // What a start made of it holds for the next.
+    for _ in 0..2 {
+        world.crash();
+        let entries = world.node.retention().index.entries();
+        let claims = entries.iter().flat_map(|entry| &entry.claims);
+        let used: Vec<Seconds> = claims.map(|claim| claim.used).collect();
+        assert_eq!(used, [now; 3]);
+        world.node.retention().flush();
+        world.pass(KEEP);
+    }
+    world.pass(1000);
+    world.node.evictor.pass(0).await;
+    assert_eq!(world.node.retention().index.all().count, 0);
+}
+
+#[tokio::test]
+async fn of_what_is_used_in_one_moment_what_was_used_first_goes_first() {
+    let settings = CacheSettings {
+        keep: Duration::from_secs(u64::from(KEEP)),
+        ..CacheSettings::default()
+    };
+    let world = World::new(29, settings);
+    let tenant = world.tenant(0);
+    let numbers_of = |action: u64| (action * 6..(action + 1) * 6).collect::<Vec<u64>>();
+    for action in 0..6 {
+        let promises = upload(&world, &world.node, &tenant, &numbers_of(action)).await;
+        let names: Vec<Digest> = promises.iter().map(|(digest, ..)| *digest).collect();
+        store_result(&world.node, &tenant, action, &names).await;
+    }
+    let retention = world.node.retention();
+    let entries = retention.index.entries();
+    let moments: Vec<Seconds> = entries.iter().map(Entry::last_used).collect();
+    assert_eq!(moments, vec![moments[0]; 42], "it is one moment");
+    let result_key = |action: u64| Digest::of(format!("{tenant} {action}").as_bytes());
+    let first_two = |entry: &&Entry| {
+        let mut blobs = (0..2)
+            .flat_map(numbers_of)
+            .map(|number| Digest::of(&content(number)));
+        let digest = entry.key.digest;
+        blobs.any(|blob| blob == digest) || [0, 1].map(result_key).contains(&digest)
+    };
+    let lacking = entries.iter().filter(first_two).map(|it| it.size_bytes);
+    world.pass(KEEP * 2);
+    world.node.evictor.pass(lacking.sum()).await;
+    let left = retention.index.entries();
+    assert_eq!(left.len(), 28);
+    assert_eq!(left.iter().filter(first_two).count(), 0, "they went alone");
+    let digests = known_digests();
+    for action in 2..6 {
+        let served = serve_result(&world.node, &tenant, action, &digests).await;
+        assert!(served.is_some(), "{action}");
+    }
 }
 
 #[tokio::test]
@@ -507,6 +599,65 @@ async fn chunks_that_several_blobs_share_stay_as_long_as_one_of_them_is_used() {
 }
 
 #[tokio::test]
+async fn a_blob_that_somebody_splits_stays_for_those_who_used_it() {
+    for for_verdict in [false, true] {
+        let settings = CacheSettings {
+            max_bytes: None,
+            other_tenants: TenantCacheLimits {
+                max_bytes: None,
+                max_age: Some(Duration::from_secs(900)),
+            },
+            keep_verdicts: Duration::from_secs(10_000),
+            ..settings()
+        };
+        let mut world = World::new(19, settings);
+        let (one, two) = (world.tenant(0), world.tenant(1));
+        let chunks = [1, 2].map(|fill| Bytes::from(vec![fill; 3 << 20]));
+        let whole = put_bytes(world.node.blobs(&one).as_ref(), chunks.concat().into())
+            .await
+            .unwrap();
+        let user = match for_verdict {
+            true => world.node.for_verdicts(&one),
+            false => world.node.blobs(&one),
+        };
+        let split = world.node.blobs(&two);
+        let mapping = ChunkMapping {
+            chunks: chunks.iter().map(|chunk| Digest::of(chunk)).collect(),
+            function: ChunkingFunction::FastCdc2020,
+        };
+        for chunk in chunks {
+            put_bytes(split.as_ref(), chunk).await.unwrap();
+        }
+        // The splitter's own uses are older than that of the other.
+        if !for_verdict {
+            world.pass(500);
+        }
+        assert_eq!(user.find_missing(&[whole]).await.unwrap(), []);
+        split.keep_as_chunks(&whole, &mapping).await.unwrap();
+        let entries = world.node.retention().index.entries();
+        assert_eq!(entries.len(), 3, "a mapping and two chunks");
+        let claimant = world.node.retention().claimant_of(&one);
+        let claimant = match for_verdict {
+            true => claimant.for_verdicts(),
+            false => claimant,
+        };
+        for entry in entries {
+            let mut claims = entry.claims.iter();
+            let inherited = claims.any(|claim| claim.claimant == claimant);
+            assert!(inherited, "{entry:?}");
+        }
+        world.node.retention().flush();
+        world.crash();
+        world.pass(if for_verdict { 5000 } else { 800 });
+        for _ in 0..20 {
+            world.node.evictor.pass(0).await;
+        }
+        let read = read_all(world.node.blobs(&one).as_ref(), &whole, 10 << 20).await;
+        assert_eq!(read.expect("it is there").len(), 6 << 20);
+    }
+}
+
+#[tokio::test]
 async fn what_verdicts_name_stays_for_as_long_as_they_do() {
     let settings = CacheSettings {
         keep_verdicts: Duration::from_secs(10_000),
@@ -516,22 +667,65 @@ async fn what_verdicts_name_stays_for_as_long_as_they_do() {
     let tenant = world.tenant(0);
     upload(&world, &world.node, &tenant, &[1, 2]).await;
     let retention = world.node.retention();
-    let store = &world.node.evictor.places.of_kind[&Kind::Blob].store;
-    let for_verdicts = retention.retaining(Kind::Blob, store, Claimant::VERDICTS);
+    let for_verdicts = world.node.for_verdicts(&tenant);
     let kept = Digest::of(&content(1));
     assert_eq!(for_verdicts.find_missing(&[kept]).await.unwrap(), []);
     retention.flush();
     world.crash();
     world.pass(5000);
     for _ in 0..20 {
-        world.node.evictor.pass(u64::MAX).await;
+        world.node.evictor.pass(0).await;
     }
     assert_eq!(world.node.retention().digests(Kind::Blob), [kept]);
     world.pass(6000);
     for _ in 0..20 {
-        world.node.evictor.pass(u64::MAX).await;
+        world.node.evictor.pass(0).await;
     }
     assert_eq!(world.node.retention().digests(Kind::Blob), []);
+}
+
+#[tokio::test]
+async fn who_is_given_many_verdicts_keeps_what_fits_the_latest() {
+    let settings = CacheSettings {
+        max_bytes: None,
+        ..settings()
+    };
+    let mut world = World::new(17, settings);
+    let (one, two) = (world.tenant(0), world.tenant(1));
+    let named = async |world: &World, tenant: &TenantId, number: u64| {
+        upload(world, &world.node, tenant, &[number]).await;
+        let named = Digest::of(&content(number));
+        let for_verdicts = world.node.for_verdicts(tenant);
+        assert_eq!(for_verdicts.find_missing(&[named]).await.unwrap(), []);
+        world.pass(KEEP);
+    };
+    named(&world, &two, 100).await;
+    for number in 0..40 {
+        named(&world, &one, number).await;
+    }
+    world.node.retention().flush();
+    world.crash();
+    // Long enough for everything else to be too old.
+    world.pass(1000);
+    for _ in 0..20 {
+        world.node.evictor.pass(0).await;
+    }
+    world.node.retention().flush();
+    let usage = usage_of(world.state.path()).unwrap();
+    let of_one = usage.tenants[&one];
+    assert_eq!(of_one.verdict_bytes, of_one.bytes);
+    assert!((350..=500).contains(&of_one.bytes), "{of_one:?}");
+    let of_two = usage.tenants[&two];
+    assert_eq!(
+        of_two.verdict_bytes,
+        content(100).len() as u64,
+        "the other's stay"
+    );
+    assert_eq!(usage.verdicts.bytes, of_one.bytes + of_two.bytes);
+    let left = world.node.retention().digests(Kind::Blob);
+    let is_left = |number| left.contains(&Digest::of(&content(number)));
+    let first = (0..40).find(|number| is_left(*number)).unwrap();
+    assert!(first > 0 && (first..40).all(is_left), "the latest are left");
 }
 
 #[test]

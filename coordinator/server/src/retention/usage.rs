@@ -7,7 +7,7 @@ use std::path::Path;
 use regatta_model::{Digest, TenantId, Timestamp};
 
 use super::USE_LOG;
-use super::entry::{Claimant, Entry, Key, Kind, Seconds};
+use super::entry::{Claim, Claimant, Entry, Key, Kind, charged};
 use super::record::Record;
 use super::use_log::UseLog;
 
@@ -20,7 +20,7 @@ pub struct CacheUsage {
     pub tenants: BTreeMap<TenantId, TenantUsage>,
     /// What was found in the store, and no tenant has used since.
     pub unclaimed: TenantUsage,
-    /// What verdicts name that were given.
+    /// What is kept for verdicts that were given, which counts for tenants, too.
     pub verdicts: TenantUsage,
 }
 
@@ -29,6 +29,8 @@ pub struct CacheUsage {
 pub struct TenantUsage {
     /// All of it, in bytes.
     pub bytes: u64,
+    /// What of it is kept for verdicts, in bytes.
+    pub verdict_bytes: u64,
     /// Blobs that are stored as wholes, chunks of others among them.
     pub blobs: u64,
     /// Blobs that are stored as chunks.
@@ -42,8 +44,15 @@ pub struct TenantUsage {
 }
 
 impl TenantUsage {
-    fn add(&mut self, entry: &Entry, used: Seconds) {
+    /// Counts something that these claims are for.
+    fn add<'a>(&mut self, entry: &Entry, claims: impl Iterator<Item = &'a Claim> + Clone) {
+        let Some(used) = claims.clone().map(|claim| claim.used).max() else {
+            return;
+        };
         self.bytes += entry.size_bytes;
+        if claims.into_iter().any(|it| it.claimant.is_for_verdicts()) {
+            self.verdict_bytes += entry.size_bytes;
+        }
         let count = match entry.key.kind {
             Kind::Result => &mut self.results,
             Kind::Asset => &mut self.assets,
@@ -95,14 +104,19 @@ pub(crate) fn usage_of(state: &Path) -> io::Result<CacheUsage> {
     let names: BTreeMap<Claimant, &TenantId> = names.collect();
     let mut usage = CacheUsage::default();
     for entry in &recalled.entries {
-        usage.all.add(entry, entry.last_used());
-        for claim in &entry.claims {
-            let part = match names.get(&claim.claimant) {
+        let claims = entry.claims.iter();
+        usage.all.add(entry, claims.clone());
+        let for_verdicts = claims.clone().filter(|it| it.claimant.is_for_verdicts());
+        usage.verdicts.add(entry, for_verdicts);
+        for payer in charged(claims.clone()).filter(|it| !it.is_for_verdicts()) {
+            let part = match names.get(&payer) {
                 Some(tenant) => usage.tenants.entry((*tenant).clone()).or_default(),
-                None if claim.claimant == Claimant::VERDICTS => &mut usage.verdicts,
                 None => &mut usage.unclaimed,
             };
-            part.add(entry, claim.used);
+            part.add(
+                entry,
+                claims.clone().filter(|it| it.claimant.payer() == payer),
+            );
         }
     }
     Ok(usage)

@@ -190,6 +190,7 @@ impl Replay {
             key,
             size_bytes,
             claims,
+            order: 0,
         });
         Recalled {
             entries: entries.collect(),

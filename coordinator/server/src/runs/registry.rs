@@ -18,6 +18,7 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 pub use self::error::{FindRunError, StartRunsError, SubmitRunError};
+pub(super) use self::resumption::MAX_ABANDONED_RUNS;
 use super::audit::AuditShare;
 use super::context::RunContext;
 use super::driver::drive;
@@ -26,7 +27,7 @@ use super::plan::Plan;
 use super::recorded::Recorded;
 use crate::action_cache::ActionCache;
 use crate::action_plan::PlanDefaults;
-use crate::cas::InputTrees;
+use crate::cas::{InputTrees, TenantViews};
 use crate::dispatch::Dispatcher;
 
 /// How many runs may be under way at once.
@@ -46,8 +47,8 @@ pub struct RunServices {
     pub results: Arc<ActionCache>,
     /// All blobs.
     pub blobs: Arc<dyn BlobStore>,
-    /// The blobs, which stay for as long as verdicts are kept once they were asked for here.
-    pub for_verdicts: Arc<dyn BlobStore>,
+    /// The blobs, which stay for as long as a tenant's verdicts are kept once they were asked for here.
+    pub for_verdicts: TenantViews<dyn BlobStore>,
     /// Tells whether input roots are complete.
     pub trees: Arc<InputTrees>,
     /// What must be remembered.
@@ -63,6 +64,8 @@ pub struct RunServices {
 pub struct RunRegistry {
     services: RunServices,
     active: Mutex<HashMap<RunId, Active>>,
+    /// Has a permit for each run that was not accepted and may be tried to be ended at once.
+    abandoned: Arc<Semaphore>,
     /// Has a permit for each run that may be planned at once.
     pub(super) plans: Semaphore,
 }
@@ -89,6 +92,7 @@ impl RunRegistry {
         let registry = Arc::new(Self {
             services,
             active: Mutex::default(),
+            abandoned: Arc::new(Semaphore::new(MAX_ABANDONED_RUNS)),
             plans: Semaphore::new(MAX_PLANS),
         });
         // Those that came first go on first.
@@ -314,9 +318,9 @@ impl RunRegistry {
         Arc::clone(&self.services.blobs)
     }
 
-    /// The blobs, which stay for as long as verdicts once they were asked for.
-    pub(super) fn for_verdicts(&self) -> Arc<dyn BlobStore> {
-        Arc::clone(&self.services.for_verdicts)
+    /// The blobs, which stay for as long as a tenant's verdicts once they were asked for.
+    pub(super) fn for_verdicts(&self, tenant: &TenantId) -> Arc<dyn BlobStore> {
+        self.services.for_verdicts.of(tenant)
     }
 
     /// What is known of a run besides its events.

@@ -187,19 +187,20 @@ impl Runs for RunsService {
     ) -> Result<Response<Self::GetVerdictStream>, Status> {
         use v1::get_verdict_request::Subject;
         let request = request.into_inner();
+        let tenant = tenant(&request.instance_name)?;
         let found = match request.subject {
             Some(Subject::RunId(run)) => self.registry.judgement_of_run(&run).await,
             Some(Subject::Commit(commit)) if commit.is_empty() => {
                 return Err(status::invalid_argument("commit", "is empty").into());
             }
             Some(Subject::Commit(commit)) => {
-                let tenant = tenant(&request.instance_name)?;
-                self.registry.judgement_of_commit(tenant, commit).await
+                let of_commit = self.registry.judgement_of_commit(tenant.clone(), commit);
+                of_commit.await
             }
             None => return Err(status::invalid_argument("subject", "is not set").into()),
         };
         let judgement = found.map_err(|error| Status::from(of_verdict(&error)))?;
-        self.registry.keep_artefacts(&judgement).await;
+        self.registry.keep_artefacts(&tenant, &judgement).await;
         let bundle = Bytes::from(sign_bundle(&judgement, &self.key));
         let places = (0..bundle.len()).step_by(BUNDLE_PIECE_BYTES);
         let piece = move |from: usize| {

@@ -103,9 +103,10 @@ impl RunRegistry {
         Ok(Judgement::of(speaker, others, deciding.policy))
     }
 
-    /// Has the artefacts of a verdict stay for as long as verdicts are kept, those of them that are there.
-    pub(super) async fn keep_artefacts(&self, judgement: &Judgement) {
-        let blobs = self.for_verdicts();
+    /// Has the artefacts of a verdict stay for as long as the tenant's verdicts are kept, those of them that are
+    /// there. They count for the tenant that it is given to.
+    pub(super) async fn keep_artefacts(&self, tenant: &TenantId, judgement: &Judgement) {
+        let blobs = self.for_verdicts(tenant);
         let mut artefacts = judgement.artefacts();
         for tree in judgement.trees() {
             match files_of(blobs.as_ref(), &tree).await {

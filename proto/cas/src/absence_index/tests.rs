@@ -44,6 +44,12 @@ fn digest(text: &str) -> Digest {
     Digest::of(text.as_bytes())
 }
 
+fn down() -> StoreError {
+    StoreError::Unavailable {
+        detail: "down".to_owned(),
+    }
+}
+
 /// Waits until the listing has been read.
 async fn settled(index: &AbsenceIndex) -> Extent {
     let settling = async {
@@ -58,15 +64,13 @@ async fn settled(index: &AbsenceIndex) -> Extent {
 
 #[tokio::test]
 async fn it_conforms() {
-    for listing in [
-        stream::empty().boxed(),
-        stream::pending().boxed(),
-        stream::iter([Err(StoreError::Unavailable {
-            detail: "down".to_owned(),
-        })])
-        .boxed(),
-    ] {
-        let index = AbsenceIndex::new(Arc::new(MemoryBlobStore::new()), listing, 1000);
+    let lists: [fn() -> Listing; 3] = [
+        || stream::empty().boxed(),
+        || stream::pending().boxed(),
+        || stream::iter([Err(down())]).boxed(),
+    ];
+    for list in lists {
+        let index = AbsenceIndex::new(Arc::new(MemoryBlobStore::new()), list, 1000);
         conformance::check_keyed(Arc::new(index)).await;
     }
 }
@@ -78,8 +82,8 @@ async fn the_store_is_asked_only_about_what_may_be_there() {
         .await
         .unwrap();
     let gone = digest("gone");
-    let listing = stream::iter([Ok(old), Ok(gone)]).boxed();
-    let index = AbsenceIndex::new(store.clone(), listing, 10);
+    let list = move || stream::iter([Ok(old), Ok(gone)]).boxed();
+    let index = AbsenceIndex::new(store.clone(), list, 10);
     assert_eq!(settled(&index).await, Extent::All);
     let new = put_bytes(&index, Bytes::from_static(b"new")).await.unwrap();
     let (a, b) = (digest("a"), digest("b"));
@@ -97,11 +101,15 @@ async fn until_the_listing_ends_the_store_is_asked_about_all() {
         .unwrap();
     let go_on = Arc::new(Notify::new());
     let waiting = Arc::clone(&go_on);
-    let listing = stream::once(async move {
-        waiting.notified().await;
-        Ok(old)
-    });
-    let index = AbsenceIndex::new(store.clone(), listing.boxed(), 10);
+    let list = move || {
+        let waiting = Arc::clone(&waiting);
+        let listed = async move {
+            waiting.notified().await;
+            Ok(old)
+        };
+        stream::once(listed).boxed()
+    };
+    let index = AbsenceIndex::new(store.clone(), list, 10);
     let asked = [digest("a"), old];
     assert_eq!(index.find_missing(&asked).await.unwrap(), asked[..1]);
     assert_eq!(store.asked(), 2);
@@ -111,11 +119,52 @@ async fn until_the_listing_ends_the_store_is_asked_about_all() {
     assert_eq!(store.asked(), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_listing_that_fails_is_begun_again_until_it_ends() {
+    let store = Arc::new(AskedBlobStore::default());
+    let old = put_bytes(store.as_ref(), Bytes::from_static(b"old"))
+        .await
+        .unwrap();
+    let listings = Arc::new(AtomicUsize::new(0));
+    let begun = Arc::clone(&listings);
+    let list = move || match begun.fetch_add(1, Ordering::Relaxed) {
+        0..5 => stream::iter([Ok(digest("gone")), Err(down())]).boxed(),
+        _ => stream::iter([Ok(old)]).boxed(),
+    };
+    let index = AbsenceIndex::new(store.clone(), list, 10);
+    // Before the first, and between the others.
+    let new = put_bytes(&index, Bytes::from_static(b"new")).await.unwrap();
+    for failed in 1..=5 {
+        let begun = async {
+            while listings.load(Ordering::Relaxed) < failed {
+                tokio::time::sleep(FIRST_PAUSE).await;
+            }
+        };
+        let begun = tokio::time::timeout(MAX_PAUSE, begun).await;
+        begun.expect("it is listed again");
+        assert_eq!(lock(&index.seen).extent, Extent::Some);
+        let asked = [digest("a"), old, new];
+        assert_eq!(index.find_missing(&asked).await.unwrap(), asked[..1]);
+        assert_eq!(store.asked(), 3, "nothing is known to be absent");
+    }
+    // Paused time passes at once.
+    tokio::time::sleep(MAX_PAUSE).await;
+    assert_eq!(lock(&index.seen).extent, Extent::All);
+    let asked = [digest("a"), old, new];
+    assert_eq!(index.find_missing(&asked).await.unwrap(), asked[..1]);
+    assert_eq!(store.asked(), 2);
+    assert_eq!(
+        listings.load(Ordering::Relaxed),
+        6,
+        "once it was read it is not read again"
+    );
+}
+
 #[tokio::test]
 async fn a_store_with_more_blobs_than_the_index_holds_is_asked_about_all() {
     let store = Arc::new(AskedBlobStore::default());
-    let listing = stream::iter([Ok(digest("a")), Ok(digest("b"))]).boxed();
-    let index = AbsenceIndex::new(store.clone(), listing, 1);
+    let list = || stream::iter([Ok(digest("a")), Ok(digest("b"))]).boxed();
+    let index = AbsenceIndex::new(store.clone(), list, 1);
     assert_eq!(settled(&index).await, Extent::Unknown);
     let old = put_bytes(&index, Bytes::from_static(b"old")).await.unwrap();
     let asked = [digest("a"), old];
@@ -127,7 +176,7 @@ async fn a_store_with_more_blobs_than_the_index_holds_is_asked_about_all() {
 #[tokio::test]
 async fn a_renewal_forgets_what_is_gone_and_nothing_that_came_meanwhile() {
     let below = Arc::new(AskedBlobStore::default());
-    let index = AbsenceIndex::new(below.clone(), stream::empty().boxed(), 10);
+    let index = AbsenceIndex::new(below.clone(), || stream::empty().boxed(), 10);
     settled(&index).await;
     let gone = put_bytes(&index, Bytes::from_static(b"gone"))
         .await

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
@@ -26,6 +27,8 @@ pub(super) struct Packs {
     pub(super) limits: Limits,
     /// Held by whoever tidies up.
     pub(super) upkeep: tokio::sync::Mutex<()>,
+    /// Whether nothing is tidied up here.
+    is_left_alone: AtomicBool,
     index: Mutex<PackIndex>,
     /// When the listing began that the index agrees with.
     listed_at: Mutex<Option<Instant>>,
@@ -58,6 +61,7 @@ impl Packs {
             store,
             limits,
             upkeep: tokio::sync::Mutex::default(),
+            is_left_alone: AtomicBool::new(false),
             index: Mutex::default(),
             listed_at: Mutex::default(),
             listing: tokio::sync::Mutex::default(),
@@ -198,8 +202,16 @@ impl Packs {
         })
     }
 
+    /// Tidies up nothing from now on.
+    pub(super) fn leave_alone(&self) {
+        self.is_left_alone.store(true, Ordering::Relaxed);
+    }
+
     /// Tidies up in the background, if there is enough to do.
     pub(super) fn keep_up_soon(self: &Arc<Self>) {
+        if self.is_left_alone.load(Ordering::Relaxed) {
+            return;
+        }
         if !Plan::of(&self.index(), &self.limits).is_due || self.upkeep.try_lock().is_err() {
             return;
         }

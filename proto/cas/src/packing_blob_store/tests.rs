@@ -114,6 +114,32 @@ async fn ten_thousand_small_blobs_cost_a_few_writes_and_no_questions() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_only_looks_rewrites_nothing() {
+    let bucket = Bucket::new();
+    let looking = || bucket.open(Keys::Sizes, SMALL).without_upkeep();
+    let store = looking();
+    let values = values(9);
+    for value in &values {
+        put_bytes(&store, value.clone()).await.unwrap();
+    }
+    let packs = bucket.pack_count().await;
+    assert_eq!(packs, 9);
+    let store = looking();
+    let digests = all_listed(&store).await;
+    for digest in &digests {
+        read_all(&store, digest, 100).await.unwrap();
+    }
+    let upkeep_would_have = Duration::from_secs(60);
+    tokio::time::sleep(upkeep_would_have).await;
+    assert_eq!(bucket.pack_count().await, packs);
+    // As it would have.
+    let store = bucket.open(Keys::Sizes, SMALL);
+    assert_eq!(all_listed(&store).await, digests);
+    tokio::time::sleep(upkeep_would_have).await;
+    assert!(bucket.pack_count().await < packs);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_written_together_is_read_together() {
     let bucket = Bucket::new();
     let blobs: Vec<Bytes> = (0..100u8)

@@ -1,31 +1,55 @@
 use proptest::prelude::*;
 use regatta_model::Digest;
 
+use super::super::entry::charged;
 use super::*;
 
 /// The moment at which everything is planned.
 const NOW: Seconds = 1000;
 
-fn entry() -> impl Strategy<Value = Entry> {
-    let claims = proptest::collection::btree_map(0..4u16, 900..NOW + 5, 1..4);
-    (0..4usize, 0..60u8, 1..50u64, claims).prop_map(|(kind, seed, size_bytes, claims)| {
-        let claims = claims.into_iter().map(|(claimant, used)| Claim {
-            claimant: Claimant(claimant),
-            used,
-        });
-        Entry {
-            key: Key {
-                kind: Kind::ALL[kind],
-                digest: Digest::of(&[seed]),
-            },
-            size_bytes,
-            claims: claims.collect(),
-        }
+/// Nobody, and some tenants.
+fn users() -> [Claimant; 4] {
+    [0, 2, 3, 4].map(Claimant)
+}
+
+fn user() -> impl Strategy<Value = Claimant> {
+    (0..4usize).prop_map(|at| users()[at])
+}
+
+/// Somebody, or verdicts that were given to them.
+fn claimant(for_verdicts: f64) -> impl Strategy<Value = Claimant> {
+    let for_verdicts = proptest::bool::weighted(for_verdicts);
+    (user(), for_verdicts).prop_map(|(user, for_verdicts)| match for_verdicts {
+        true => user.for_verdicts(),
+        false => user,
     })
 }
 
+fn entry(for_verdicts: f64) -> impl Strategy<Value = Entry> {
+    let claims = proptest::collection::btree_map(claimant(for_verdicts), 900..NOW + 5, 1..4);
+    (0..4usize, 0..60u8, 1..50u64, claims, 0..9u64).prop_map(
+        |(kind, seed, size_bytes, claims, order)| {
+            let claims = claims.into_iter();
+            let claims = claims.map(|(claimant, used)| Claim { claimant, used });
+            Entry {
+                key: Key {
+                    kind: Kind::ALL[kind],
+                    digest: Digest::of(&[seed]),
+                },
+                size_bytes,
+                claims: claims.collect(),
+                order,
+            }
+        },
+    )
+}
+
 fn entries() -> impl Strategy<Value = Vec<Entry>> {
-    proptest::collection::vec(entry(), 0..40).prop_map(|mut entries| {
+    entries_of(0.3)
+}
+
+fn entries_of(for_verdicts: f64) -> impl Strategy<Value = Vec<Entry>> {
+    proptest::collection::vec(entry(for_verdicts), 0..40).prop_map(|mut entries| {
         entries.sort_by_key(|entry| entry.key);
         entries.dedup_by_key(|entry| entry.key);
         entries
@@ -41,20 +65,28 @@ fn claimant_limits() -> impl Strategy<Value = ClaimantLimits> {
 fn limits() -> impl Strategy<Value = PlanLimits> {
     (
         claimant_limits(),
-        proptest::collection::btree_map((0..4u16).prop_map(Claimant), claimant_limits(), 0..3),
+        proptest::collection::btree_map(user(), claimant_limits(), 0..3),
         proptest::option::of(0..900u64),
         proptest::option::of(0..40u64),
+        (
+            proptest::option::of(0..120u32),
+            proptest::option::of(0..400u64),
+        ),
         prop_oneof![Just(0), 0..300u64],
         0..60u32,
     )
         .prop_map(
-            |(others, claimants, max_bytes, max_entries, lacking_bytes, keep)| PlanLimits {
-                others,
-                claimants,
-                max_bytes,
-                max_entries,
-                lacking_bytes,
-                keep,
+            |(others, claimants, max_bytes, max_entries, verdicts, lacking_bytes, keep)| {
+                PlanLimits {
+                    others,
+                    claimants,
+                    max_bytes,
+                    max_entries,
+                    lacking_bytes,
+                    keep_verdicts: verdicts.0,
+                    max_verdict_bytes: verdicts.1,
+                    keep,
+                }
             },
         )
 }
@@ -75,8 +107,8 @@ fn carried_out(entries: &[Entry], plan: &Plan) -> Vec<Entry> {
 
 fn bytes_of(entries: &[Entry], claimant: Option<Claimant>) -> u64 {
     let of_claimant = entries.iter().filter(|entry| {
-        let mut claims = entry.claims.iter();
-        claimant.is_none_or(|claimant| claims.any(|claim| claim.claimant == claimant))
+        let mut charged = charged(entry.claims.iter());
+        claimant.is_none_or(|claimant| charged.any(|it| it == claimant))
     });
     of_claimant.map(|entry| entry.size_bytes).sum()
 }
@@ -104,7 +136,14 @@ proptest! {
             let freed = bytes_of(&entries, None) - bytes_of(&left, None);
             prop_assert!(freed >= limits.lacking_bytes);
         }
-        for claimant in (0..4).map(Claimant) {
+        let of_verdicts = users().map(Claimant::for_verdicts);
+        let claims = entries.iter().flat_map(|entry| &entry.claims);
+        let mut of_verdicts_lately = claims.filter(|it| it.claimant.is_for_verdicts() && !is_old(it.used));
+        if of_verdicts_lately.next().is_none() {
+            let bytes: u64 = of_verdicts.iter().map(|it| bytes_of(&left, Some(*it))).sum();
+            prop_assert!(limits.max_verdict_bytes.is_none_or(|max| bytes <= max));
+        }
+        for claimant in users().into_iter().chain(of_verdicts) {
             let own = limits.of(claimant);
             let claims = left.iter().flat_map(|entry| &entry.claims);
             let mut claims = claims.filter(|claim| claim.claimant == claimant && is_old(claim.used));
@@ -125,7 +164,8 @@ proptest! {
             for naming in entries.iter().filter(|it| it.key.kind < named.key.kind) {
                 let [claim] = naming.claims[..] else { continue };
                 let names = named.claims.iter().any(|it| {
-                    it.claimant == claim.claimant && it.used >= claim.used
+                    it.claimant == claim.claimant
+                        && (it.used, named.order) >= (claim.used, naming.order)
                 });
                 if names {
                     let before = place(&naming.key);
@@ -136,7 +176,28 @@ proptest! {
     }
 
     #[test]
-    fn nothing_goes_without_need_and_no_more_than_asked_for(entries in entries(), limits in limits()) {
+    fn what_verdicts_keep_goes_for_all_after_everything_else(entries in entries(), limits in limits()) {
+        // Nothing of it goes for another reason.
+        let limits = PlanLimits {
+            others: ClaimantLimits::default(),
+            claimants: BTreeMap::new(),
+            keep_verdicts: None,
+            max_verdict_bytes: None,
+            ..limits
+        };
+        let plan = plan(&entries, &limits, NOW);
+        let is_kept = |entry: &Entry| entry.claims.iter().any(|it| it.claimant.is_for_verdicts());
+        let gone = |entry: &&Entry| plan.evictions.iter().any(|it| it.key == entry.key);
+        let unkept = entries.iter().filter(gone).filter(|it| is_kept(it)).count();
+        prop_assert_eq!(plan.unkept, unkept);
+        if unkept > 0 {
+            let mut left = entries.iter().filter(|it| !gone(it) && !is_kept(it));
+            prop_assert!(left.all(|it| it.last_used() >= NOW - limits.keep));
+        }
+    }
+
+    #[test]
+    fn nothing_goes_without_need_and_no_more_than_asked_for(entries in entries_of(0.0), limits in limits()) {
         let plan = plan(&entries, &limits, NOW);
         let unlimited = PlanLimits {
             keep: limits.keep,
@@ -145,7 +206,9 @@ proptest! {
         prop_assert_eq!(super::plan(&entries, &unlimited, NOW), Plan::default());
         // Without the last that went for all, what was asked for would not be reached.
         let of_all = |it: &&Eviction| matches!(it.reason, Reason::Disk | Reason::Size | Reason::Count);
-        let last = plan.evictions.iter().filter(of_all).max_by_key(|it| (it.last_used, it.key));
+        let order = |key: &Key| entries.iter().find(|it| it.key == *key).map(|it| it.order);
+        let of_all = plan.evictions.iter().filter(of_all);
+        let last = of_all.max_by_key(|it| (it.last_used, order(&it.key), it.key));
         if let Some(last) = last {
             let kept = bytes_of(&carried_out(&entries, &plan), None) + last.size_bytes;
             let count = (entries.len() - plan.evictions.len() + 1) as u64;
@@ -185,6 +248,7 @@ fn what_others_use_stays_for_them() {
                 used: 900,
             },
         ],
+        order: 0,
     };
     let limits = PlanLimits {
         others: ClaimantLimits {
@@ -200,4 +264,54 @@ fn what_others_use_stays_for_them() {
     let later = plan(&[shared], &limits, 1300);
     assert_eq!(later.evictions.len(), 1);
     assert_eq!(later.evictions[0].reason, Reason::Age);
+}
+
+#[test]
+fn whoever_was_given_the_most_verdicts_keeps_less_and_the_oldest_goes_first() {
+    let [_, one, two, _] = users();
+    let artefact = |seed: u8, by: Claimant, used| Entry {
+        key: Key {
+            kind: Kind::Blob,
+            digest: Digest::of(&[seed]),
+        },
+        size_bytes: 10,
+        claims: vec![Claim {
+            claimant: by.for_verdicts(),
+            used,
+        }],
+        order: 0,
+    };
+    // The oldest of all is the only one of its tenant.
+    let mut entries = vec![artefact(0, two, 10)];
+    entries.extend((1..=10).map(|seed| artefact(seed, one, 100 + Seconds::from(seed))));
+    let gone = |limits: &PlanLimits| {
+        let planned = plan(&entries, limits, NOW);
+        assert_eq!(planned.unkept, planned.evictions.len());
+        let gone = planned.evictions.into_iter();
+        gone.map(|it| (it.last_used, it.reason)).collect::<Vec<_>>()
+    };
+    let unlimited = PlanLimits {
+        keep: 10,
+        keep_verdicts: Some(5000),
+        ..PlanLimits::default()
+    };
+    assert_eq!(gone(&unlimited), []);
+    let together = PlanLimits {
+        max_verdict_bytes: Some(90),
+        ..unlimited.clone()
+    };
+    // Of 90, one has 10, and the other a level of 80 but for a tenth.
+    let oldest = [101, 102, 103].map(|used| (used, Reason::Verdicts));
+    assert_eq!(gone(&together), oldest);
+    let of_tenant = PlanLimits {
+        claimants: BTreeMap::from([(
+            one,
+            ClaimantLimits {
+                max_bytes: Some(180),
+                max_age: None,
+            },
+        )]),
+        ..unlimited
+    };
+    assert_eq!(gone(&of_tenant), oldest[..2]);
 }

@@ -27,6 +27,8 @@ const MAX_VAIN_RESUMPTIONS: u32 = 20;
 /// next.
 const ABANDON_ATTEMPTS: u32 = 60;
 const ABANDON_PAUSE: Duration = Duration::from_secs(5);
+/// How many such runs are tried again at a time. A ledger that is away for long fails whatever is submitted.
+pub(in crate::runs) const MAX_ABANDONED_RUNS: usize = 100;
 
 impl RunRegistry {
     /// Goes on with a run that has no end, or gives it one.
@@ -85,13 +87,23 @@ impl RunRegistry {
     }
 
     /// Ends a run that may have become durable though whoever submitted it was told that it has not. A ledger that
-    /// fails is tried again in the background; if it goes on to fail, the run ends after a restart.
+    /// fails is tried again in the background; if it goes on to fail, or there are too many such runs, the run ends
+    /// after a restart.
     pub(super) async fn abandon(self: &Arc<Self>, run: RunId) {
         if self.abandon_once(&run).await {
             return;
         }
+        let Ok(turn) = Arc::clone(&self.abandoned).try_acquire_owned() else {
+            tracing::warn!(
+                %run,
+                "{MAX_ABANDONED_RUNS} runs that were not accepted wait for the ledger already: if this one was \
+                 stored, it ends after a restart"
+            );
+            return;
+        };
         let registry = Arc::clone(self);
         tokio::spawn(async move {
+            let _turn = turn;
             for _ in 1..ABANDON_ATTEMPTS {
                 tokio::time::sleep(ABANDON_PAUSE).await;
                 if registry.abandon_once(&run).await {

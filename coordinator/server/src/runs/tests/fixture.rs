@@ -113,7 +113,7 @@ impl Fixture {
                 defaults.clone(),
             )),
             blobs: Arc::clone(&blobs),
-            for_verdicts: Arc::clone(&blobs),
+            for_verdicts: Arc::clone(&blobs).into(),
             trees: Arc::new(InputTrees::new(Arc::clone(&blobs))),
             ledger: Arc::clone(&ledger),
             defaults,

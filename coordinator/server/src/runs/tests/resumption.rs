@@ -8,6 +8,7 @@ use regatta_ledger::{Ledger, MemoryLedger, RunQuery, RunRecord, StoredEvent};
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 
+use super::super::registry::MAX_ABANDONED_RUNS;
 use super::contract::{ending_runner, junit};
 use super::fake_agent::{Script, completed};
 use super::fixture::{Fixture, Story, build, contract, libtest, spec};
@@ -256,4 +257,39 @@ async fn a_run_that_was_not_accepted_ends_once_and_without_a_restart() {
     check_abandoned(&[Done, DoneAndFailed]).await;
     check_abandoned(&[Done, DoneAndFailed, Failed, Failed]).await;
     check_abandoned(&[Done, DoneAndFailed, DoneAndFailed]).await;
+}
+
+#[tokio::test]
+async fn only_so_many_runs_that_were_not_accepted_are_tried_to_be_ended() {
+    const TOO_MANY: usize = 5;
+    // The run itself, its first event, and its end.
+    let of_run = [Answer::Done, Answer::DoneAndFailed, Answer::Failed];
+    let runs = MAX_ABANDONED_RUNS + TOO_MANY;
+    let ledger = Arc::new(FullLedger::answering(of_run.repeat(runs)));
+    let fixture = Fixture::with_ledger(Arc::clone(&ledger) as _).await;
+    let registry = fixture.restarted().await;
+    tokio::time::pause();
+    for _ in 0..runs {
+        assert!(registry.submit(pipeline()).await.is_err());
+    }
+    let open = || async {
+        let query = RunQuery {
+            active_only: true,
+            limit: usize::MAX,
+            ..RunQuery::default()
+        };
+        ledger.memory.find_runs(query).await.expect("finds").len()
+    };
+    assert_eq!(open().await, runs);
+    let ended = async {
+        while open().await > TOO_MANY {
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        }
+    };
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(60), ended).await;
+    assert!(ended.is_ok(), "they go on");
+    // Long after every other one was given up.
+    tokio::time::sleep(std::time::Duration::from_secs(3600)).await;
+    assert_eq!(open().await, TOO_MANY, "the rest ends after a restart");
+    tokio::time::resume();
 }
