@@ -1,6 +1,6 @@
 //! The `regatta` command without Docker: a coordinator and agents as processes, jobs as plain processes of
 //! this machine. `cargo xtask test` turns these on (feature `process-tests`); they need root for
-//! namespaces and mounts, cargo, Debian's PostgreSQL, and (feature `garage-tests`) Garage.
+//! namespaces and mounts, cargo, Debian's nftables and PostgreSQL, and (feature `garage-tests`) Garage.
 //!
 //! What holds whatever jobs run in is tested with Docker as well, by the same tests.
 
@@ -17,6 +17,7 @@ mod bad_input;
 mod bucket;
 mod cache_limits;
 mod crashes;
+mod cut_off;
 #[path = "../docker/faults.rs"]
 mod faults;
 #[cfg(feature = "garage-tests")]
@@ -33,6 +34,7 @@ mod full_disk;
 #[cfg(feature = "garage-tests")]
 #[path = "../../../../proto/cas/src/object_store_blob_store/tests/bucket/garage.rs"]
 mod garage;
+mod network;
 #[path = "../docker/observability.rs"]
 mod observability;
 #[path = "../docker/pipeline.rs"]
