@@ -16,6 +16,8 @@ mod bad_input;
 #[cfg(feature = "garage-tests")]
 mod bucket;
 mod cache_limits;
+mod clock;
+mod clock_jump;
 mod crashes;
 mod cut_off;
 #[path = "../docker/faults.rs"]
