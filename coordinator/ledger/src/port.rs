@@ -209,4 +209,7 @@ pub struct RunRecord {
     pub new: NewRun,
     /// How it ended, if it has.
     pub end: Option<RunEnd>,
+    /// If it has: a number that is greater than that of every run that ended before it, which its time need not
+    /// be, for clocks are set.
+    pub ended: Option<u64>,
 }

@@ -41,7 +41,8 @@ pub(crate) fn run_record(row: &dyn Columns) -> Result<RunRecord, LedgerError> {
         .optional_number(6)?
         .map(|finished_at| run_end(row, time(finished_at)))
         .transpose()?;
-    Ok(RunRecord { new, end })
+    let ended = row.optional_number(19)?.map(unsigned);
+    Ok(RunRecord { new, end, ended })
 }
 
 fn run_end(row: &dyn Columns, finished_at: Timestamp) -> Result<RunEnd, LedgerError> {

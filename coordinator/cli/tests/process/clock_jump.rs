@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::clock::{Clock, DAY};
 use super::fleet::Fleet;
 use super::program::{Ended, Running, wait_until, write};
+use super::repository::{commit, git};
 
 const TESTS: usize = 40;
 const JUNIT: &str = "report.xml";
@@ -249,5 +250,64 @@ fn an_agent_whose_clock_jumps_keeps_its_leases_and_tells_true_times() {
     expect_sane_history(&fleet, 8);
     clock.set(DAY);
     expect_log_of(&fleet, &agent, DAY);
+    fleet.stop();
+}
+
+/// A test that somebody can break behind its key's back.
+const BREAKABLE: &str = r#"
+[jobs.fickle.suite]
+adapter = "libtest"
+run = ["sh", "suite.sh"]
+[jobs.fickle]
+inputs = ["suite.sh"]
+"#;
+
+fn breakable(broken: &Path) -> String {
+    format!(
+        r#"
+case "$*" in
+*--list*--ignored*|*--ignored*--list*) exit ;;
+*--list*) echo 'it: test'; exit ;;
+esac
+if [ -e {} ]; then exit 101; fi
+echo; echo "running 1 test"; echo
+echo "test result: ok. 1 passed; 0 failed; 0 ignored"
+"#,
+        broken.display()
+    )
+}
+
+#[test]
+fn a_commit_has_the_verdict_of_its_last_run_whatever_the_clock_said() {
+    let clock = Clock::new();
+    let fleet = coordinator_with(&clock, &[]);
+    // Not below /tmp, of which each job has its own.
+    let project = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let shared = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let broken = shared.path().join("broken");
+    git(project.path(), &["init", "--quiet"]);
+    let files = [
+        ("regatta.toml", BREAKABLE),
+        ("suite.sh", &breakable(&broken)),
+    ];
+    write(project.path(), &files);
+    commit(project.path());
+    let check = |ahead: i64, is_broken: bool| {
+        clock.set(ahead);
+        match is_broken {
+            true => std::fs::write(&broken, "").expect("is written"),
+            false => drop(std::fs::remove_file(&broken)),
+        }
+        let regatta = |arguments: &[&str], code: i32| {
+            let mut command = fleet.command();
+            Ended::of(command.current_dir(project.path()).args(arguments)).expect_code(code);
+        };
+        regatta(&["run", "--no-cache"], if is_broken { 100 } else { 0 });
+        regatta(&["verdict"], i32::from(is_broken));
+    };
+    // The later run ends earlier, if one believes the clock.
+    check(DAY, false);
+    check(0, true);
+    check(-DAY, false);
     fleet.stop();
 }

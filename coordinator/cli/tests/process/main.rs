@@ -49,6 +49,8 @@ mod postgres_server;
 mod program;
 #[path = "../docker/quarantine.rs"]
 mod quarantine;
+#[path = "../fixture/repository.rs"]
+mod repository;
 #[path = "../../../ledger/tests/postgres/small_disk.rs"]
 mod small_disk;
 mod stragglers;

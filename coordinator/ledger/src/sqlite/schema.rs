@@ -77,6 +77,11 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     ALTER TABLE runs ADD COLUMN queued_nanos INTEGER;
     ALTER TABLE runs ADD COLUMN worked_nanos INTEGER;
 ",
+    "
+    ALTER TABLE runs ADD COLUMN ended INTEGER;
+    UPDATE runs SET ended = finished_at;
+    CREATE INDEX runs_by_end ON runs (ended);
+",
 ];
 
 /// Why a ledger cannot be opened.
