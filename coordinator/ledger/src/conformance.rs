@@ -68,6 +68,7 @@ fn end(verdict: Verdict) -> RunEnd {
             queued: Duration::from_millis(1500),
             // As long as a signed number of nanoseconds cannot hold.
             worked: Duration::from_secs(1 << 34),
+            took: Some(Duration::from_secs(7)),
         }),
     }
 }

@@ -162,7 +162,12 @@ fn expect_sane_history(fleet: &Fleet, runs: usize) {
     let history = Ended::of(fleet.command().args(["history", "--format", "json"]));
     let history: Value = serde_json::from_str(&history.expect_code(0).stdout).expect("JSON");
     assert_eq!(history["runs"]["ended"], runs, "{history}");
-    for name in ["queued_seconds", "worked_seconds"] {
+    for name in [
+        "seconds_p50",
+        "seconds_p95",
+        "queued_seconds",
+        "worked_seconds",
+    ] {
         expect_short(&history["runs"][name]);
     }
     let tests = history["tests"].as_array().expect("tests");

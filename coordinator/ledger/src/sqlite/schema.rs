@@ -82,6 +82,9 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     UPDATE runs SET ended = finished_at;
     CREATE INDEX runs_by_end ON runs (ended);
 ",
+    "
+    ALTER TABLE runs ADD COLUMN took_nanos INTEGER;
+",
 ];
 
 /// Why a ledger cannot be opened.
