@@ -53,6 +53,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if rustix::process::geteuid().is_root() {
         // The server's own programs are not on the path; this one comes with them.
         tools::debian("pg_createcluster", "postgresql")?;
+        // They cut agents off in networks of their own.
+        tools::debian("ip", "iproute2")?;
+        tools::debian("nft", "nftables")?;
         test.args(["--features", MACHINE_FEATURES]);
     } else {
         let what = "every test that mounts file systems, makes namespaces or starts PostgreSQL";

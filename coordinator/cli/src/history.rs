@@ -278,7 +278,9 @@ pub(crate) fn system_time(timestamp: &prost_types::Timestamp) -> Option<SystemTi
 }
 
 fn time_of(run: &v1::RunSummary) -> Option<Duration> {
-    between(run.submitted_at.as_ref(), run.finished_at.as_ref())
+    // If a clock was set meanwhile, the times say something else.
+    leased(run, |times| times.took)
+        .or_else(|| between(run.submitted_at.as_ref(), run.finished_at.as_ref()))
 }
 
 fn lead_time(run: &v1::RunSummary) -> Option<Duration> {
@@ -292,7 +294,7 @@ fn between(
     system_time(to?)?.duration_since(system_time(from?)?).ok()
 }
 
-/// What a run's leases took, if that is known.
+/// What a run or its leases took, if that is known.
 fn leased(
     run: &v1::RunSummary,
     part: impl Fn(&v1::RunTimes) -> Option<prost_types::Duration>,
@@ -390,12 +392,15 @@ mod tests {
             Some(prost_types::Duration { seconds, nanos })
         };
         let times = |mut run: v1::RunSummary, queued, worked| {
-            let (queued, worked) = (seconds(queued), seconds(worked));
-            run.times = Some(v1::RunTimes { queued, worked });
+            run.times = Some(v1::RunTimes {
+                queued: seconds(queued),
+                worked: seconds(worked),
+                took: None,
+            });
             run
         };
         let good = v1::Verdict::Releasable;
-        let runs = [
+        let mut runs = [
             times(run("b", 40 * day, 40 * day + 9, good), 3, 4),
             times(run("a", day, day + 2, good), 1, 2),
             times(run("a", 10, 20, good), 0, 7),
@@ -403,6 +408,8 @@ mod tests {
             run("a", 12, 13, good),
             run("a", 14, 0, good),
         ];
+        // A clock was set while it went on.
+        runs[0].times.as_mut().expect("has them").took = seconds(1);
         let named = |by| {
             let groups = groups(&runs, &Scope::default(), by).into_iter();
             let named = groups.map(|it| (it.name, it.runs.ended));
@@ -425,7 +432,9 @@ mod tests {
             named(Grouping::Month),
             expect(&[("1970-01", 3), ("1970-02", 1)])
         );
-        let first = &groups(&runs, &Scope::default(), Grouping::Branch)[0].runs;
+        let apart = groups(&runs, &Scope::default(), Grouping::Branch);
+        let (first, second) = (&apart[0].runs, &apart[1].runs);
+        assert_eq!(second.seconds_p50, Some(1.5));
         assert_eq!((first.queued_seconds, first.worked_seconds), (2.0, 10.0));
         assert_eq!(
             (first.worked_seconds_p50, first.worked_seconds_p95),

@@ -68,6 +68,7 @@ fn end(verdict: Verdict) -> RunEnd {
             queued: Duration::from_millis(1500),
             // As long as a signed number of nanoseconds cannot hold.
             worked: Duration::from_secs(1 << 34),
+            took: Some(Duration::from_secs(7)),
         }),
     }
 }
@@ -198,10 +199,14 @@ async fn an_end_is_final(ledger: &dyn Ledger) {
         found.first().and_then(|it| it.end),
         Some(end(Verdict::NotReleasable))
     );
-    // What it cost may not be known.
+    let first_ended = found.first().and_then(|it| it.ended);
+    // What it cost may not be known, and clocks are set back.
     let lost = new_run("r0", "c", 0);
     ledger.start_run(lost.clone()).await.expect("starts");
-    let unknown = Some(end(Verdict::Unknown));
+    let unknown = Some(RunEnd {
+        finished_at: Timestamp::EPOCH,
+        ..end(Verdict::Unknown)
+    });
     let ended = ledger.append_events(&lost.run, Vec::new(), unknown).await;
     ended.expect("ends");
     let query = RunQuery {
@@ -211,6 +216,8 @@ async fn an_end_is_final(ledger: &dyn Ledger) {
     };
     let found = ledger.find_runs(query).await.expect("finds");
     assert_eq!(found.first().and_then(|it| it.end), unknown);
+    let later_ended = found.first().and_then(|it| it.ended);
+    assert!(None < first_ended && first_ended < later_ended);
     let active = RunQuery {
         active_only: true,
         limit: 10,

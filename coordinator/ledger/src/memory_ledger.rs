@@ -101,6 +101,7 @@ impl Ledger for MemoryLedger {
             state.runs.push(RunRecord {
                 new: run,
                 end: None,
+                ended: None,
             });
         }
         Ok(())
@@ -117,8 +118,11 @@ impl Ledger for MemoryLedger {
         for event in events {
             known.entry(event.sequence).or_insert(event);
         }
-        if let Some(record) = state.runs.iter_mut().find(|record| record.new.run == *run) {
-            record.end = record.end.or(end);
+        let ended = state.runs.iter().filter_map(|record| record.ended).max();
+        let record = state.runs.iter_mut().find(|record| record.new.run == *run);
+        if let Some(record) = record.filter(|record| record.end.is_none() && end.is_some()) {
+            record.end = end;
+            record.ended = Some(ended.unwrap_or_default() + 1);
         }
         Ok(())
     }

@@ -148,13 +148,15 @@ pub struct RunEnd {
     pub times: Option<RunTimes>,
 }
 
-/// What all leases of a run took together.
+/// What a run and all of its leases took, by clocks that are never set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct RunTimes {
     /// How long they waited for their slots.
     pub queued: Duration,
     /// How long something was executed in them.
     pub worked: Duration,
+    /// From its submission to its end; `None` for runs of earlier releases.
+    pub took: Option<Duration>,
 }
 
 /// Tests by how they ended; `planned` is the sum of the others.
@@ -209,4 +211,7 @@ pub struct RunRecord {
     pub new: NewRun,
     /// How it ended, if it has.
     pub end: Option<RunEnd>,
+    /// If it has: a number that is greater than that of every run that ended before it, which its time need not
+    /// be, for clocks are set.
+    pub ended: Option<u64>,
 }

@@ -41,7 +41,8 @@ pub(crate) fn run_record(row: &dyn Columns) -> Result<RunRecord, LedgerError> {
         .optional_number(6)?
         .map(|finished_at| run_end(row, time(finished_at)))
         .transpose()?;
-    Ok(RunRecord { new, end })
+    let ended = row.optional_number(19)?.map(unsigned);
+    Ok(RunRecord { new, end, ended })
 }
 
 fn run_end(row: &dyn Columns, finished_at: Timestamp) -> Result<RunEnd, LedgerError> {
@@ -66,12 +67,17 @@ fn run_end(row: &dyn Columns, finished_at: Timestamp) -> Result<RunEnd, LedgerEr
         not_run: count(14)?,
         quarantined: count(15)?,
     };
-    let times = optional_duration(row, 17)?.zip(optional_duration(row, 18)?);
+    let leases = optional_duration(row, 17)?.zip(optional_duration(row, 18)?);
+    let took = optional_duration(row, 20)?;
     Ok(RunEnd {
         finished_at,
         verdict,
         counts,
-        times: times.map(|(queued, worked)| RunTimes { queued, worked }),
+        times: leases.map(|(queued, worked)| RunTimes {
+            queued,
+            worked,
+            took,
+        }),
     })
 }
 

@@ -7,12 +7,14 @@ pub(crate) const START_RUN: &str =
     "INSERT INTO runs (run, tenant, description, commit_id, branch, submitted_at, committed_at)
      VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (run) DO NOTHING";
 
-/// The end of a run that has none yet.
+/// The end of a run that has none yet. It comes after all others, whatever its time says; those of earlier
+/// releases have their times as their numbers.
 pub(crate) const END_RUN: &str =
     "UPDATE runs SET finished_at = $1, verdict = $2, planned = $3, passed = $4, flaky = $5,
         failed = $6, cached = $7, skipped = $8, not_run = $9, quarantined = $10,
-        queued_nanos = $11, worked_nanos = $12
-     WHERE run = $13 AND finished_at IS NULL";
+        queued_nanos = $11, worked_nanos = $12, took_nanos = $13,
+        ended = (SELECT COALESCE(MAX(ended), 0) + 1 FROM runs)
+     WHERE run = $14 AND finished_at IS NULL";
 
 /// Columns of `rows::event`.
 pub(crate) const READ_EVENTS: &str =
@@ -23,7 +25,7 @@ pub(crate) const READ_EVENTS: &str =
 pub(crate) const FIND_RUNS: &str =
     "SELECT run, tenant, description, commit_id, branch, submitted_at, finished_at, verdict,
         planned, passed, flaky, failed, cached, skipped, not_run, quarantined,
-        committed_at, queued_nanos, worked_nanos
+        committed_at, queued_nanos, worked_nanos, ended, took_nanos
      FROM runs
      WHERE ($1 IS NULL OR run = $1) AND ($2 IS NULL OR tenant = $2)
         AND ($3 = 0 OR finished_at IS NULL) AND ($4 IS NULL OR commit_id = $4)

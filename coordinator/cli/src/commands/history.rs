@@ -333,6 +333,7 @@ mod tests {
             times: Some(v1::RunTimes {
                 queued: seconds(1),
                 worked: seconds(3),
+                took: seconds(2),
             }),
             counts: Some(v1::Counts {
                 planned: 4,

@@ -23,6 +23,8 @@ mod pipeline;
 #[path = "../fixture/program.rs"]
 mod program;
 mod quarantine;
+#[path = "../fixture/repository.rs"]
+mod repository;
 mod rerun;
 mod root_directory;
 mod settings;

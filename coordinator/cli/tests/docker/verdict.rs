@@ -5,6 +5,7 @@ use std::process::Command;
 
 use super::fleet::Fleet;
 use super::program::{Ended, regatta, write};
+use super::repository::{commit, git};
 
 const PIPELINE: &str = r#"
 [jobs.make]
@@ -12,22 +13,6 @@ inputs = ["words"]
 run = "sort words > sorted"
 outputs = ["sorted"]
 "#;
-
-fn git(project: &Path, arguments: &[&str]) -> String {
-    let identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"];
-    let mut git = Command::new("git");
-    let git = git.current_dir(project).args(identity).args(arguments);
-    let ended = Ended::of(git);
-    ended.expect_code(0);
-    ended.stdout.trim().to_owned()
-}
-
-/// Commits everything, and says which commit that is.
-fn commit(project: &Path) -> String {
-    git(project, &["add", "--all"]);
-    git(project, &["commit", "--quiet", "--message", "m"]);
-    git(project, &["rev-parse", "HEAD"])
-}
 
 #[track_caller]
 fn check(ended: &Ended, code: i32, words: &[&str]) {

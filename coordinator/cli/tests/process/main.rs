@@ -1,6 +1,6 @@
 //! The `regatta` command without Docker: a coordinator and agents as processes, jobs as plain processes of
 //! this machine. `cargo xtask test` turns these on (feature `process-tests`); they need root for
-//! namespaces and mounts, cargo, Debian's PostgreSQL, and (feature `garage-tests`) Garage.
+//! namespaces and mounts, cargo, Debian's nftables and PostgreSQL, and (feature `garage-tests`) Garage.
 //!
 //! What holds whatever jobs run in is tested with Docker as well, by the same tests.
 
@@ -16,7 +16,10 @@ mod bad_input;
 #[cfg(feature = "garage-tests")]
 mod bucket;
 mod cache_limits;
+mod clock;
+mod clock_jump;
 mod crashes;
+mod cut_off;
 #[path = "../docker/faults.rs"]
 mod faults;
 #[cfg(feature = "garage-tests")]
@@ -33,6 +36,7 @@ mod full_disk;
 #[cfg(feature = "garage-tests")]
 #[path = "../../../../proto/cas/src/object_store_blob_store/tests/bucket/garage.rs"]
 mod garage;
+mod network;
 #[path = "../docker/observability.rs"]
 mod observability;
 #[path = "../docker/pipeline.rs"]
@@ -45,6 +49,8 @@ mod postgres_server;
 mod program;
 #[path = "../docker/quarantine.rs"]
 mod quarantine;
+#[path = "../fixture/repository.rs"]
+mod repository;
 #[path = "../../../ledger/tests/postgres/small_disk.rs"]
 mod small_disk;
 mod standby;

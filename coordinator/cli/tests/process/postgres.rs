@@ -6,6 +6,7 @@ use std::process::Command;
 use super::fleet::Fleet;
 use super::postgres_server::{DATABASE, PostgresServer, Stop, USER};
 use super::program::{Ended, Running, regatta, write};
+use super::repository::{commit, git};
 
 const PASSWORD: &str = "s3cret";
 
@@ -37,17 +38,11 @@ fn project() -> tempfile::TempDir {
         project.path(),
         &[("regatta.toml", PIPELINE), ("suite.sh", SUITE)],
     );
-    let git = |arguments: &[&str]| {
-        let identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"];
-        let mut git = Command::new("git");
-        git.current_dir(project.path())
-            .args(identity)
-            .args(arguments);
-        Ended::of(&mut git).expect_code(0);
-    };
-    git(&["init", "--quiet", "--initial-branch", "main"]);
-    git(&["add", "--all"]);
-    git(&["commit", "--quiet", "--message", "m"]);
+    git(
+        project.path(),
+        &["init", "--quiet", "--initial-branch", "main"],
+    );
+    commit(project.path());
     project
 }
 

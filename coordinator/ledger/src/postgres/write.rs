@@ -90,6 +90,7 @@ async fn end_run(session: &Session, run: &RunId, end: &RunEnd) -> Result<(), Cal
         count(counts.quarantined),
         Value::Number(end.times.map(|times| nanos(times.queued))),
         Value::Number(end.times.map(|times| nanos(times.worked))),
+        Value::Number(end.times.and_then(|times| times.took).map(nanos)),
         Value::text(run.as_str()),
     ];
     session.execute(END_RUN, &values).await

@@ -53,6 +53,7 @@ fn end_run(connection: &Connection, run: &RunId, end: &RunEnd) -> Result<(), Led
         counts.quarantined,
         end.times.map(|times| nanos(times.queued)),
         end.times.map(|times| nanos(times.worked)),
+        end.times.and_then(|times| times.took).map(nanos),
         run.as_str(),
     ];
     execute(connection, statements::END_RUN, values)

@@ -84,6 +84,14 @@ pub(crate) const MIGRATIONS: &[&str] = &[
         verdict_key TEXT NOT NULL
     ) STRICT;
 ",
+    "
+    ALTER TABLE runs ADD COLUMN ended INTEGER;
+    UPDATE runs SET ended = finished_at;
+    CREATE INDEX runs_by_end ON runs (ended);
+",
+    "
+    ALTER TABLE runs ADD COLUMN took_nanos INTEGER;
+",
 ];
 
 /// Why a ledger cannot be opened.

@@ -89,7 +89,7 @@ fn a_database_of_a_newer_release_is_left_alone() {
             error,
             OpenLedgerError::TooNew {
                 found: 99,
-                known: 4,
+                known: 6,
                 ..
             }
         ),
@@ -154,6 +154,8 @@ async fn runs_of_an_earlier_release_are_kept() {
     assert_eq!(record.new.committed_at, None);
     let end = record.end.expect("has ended");
     assert_eq!((end.counts.planned, end.times), (1, None));
+    // What ended then has ended before all that ends from now on.
+    assert_eq!(record.ended, Some(8));
 }
 
 #[test]

@@ -184,6 +184,7 @@ fn end() -> impl Strategy<Value = RunEnd> {
         times.map(|(queued, worked)| RunTimes {
             queued: Duration::from_nanos(queued),
             worked: Duration::from_millis(worked),
+            took: (worked > 0).then(|| Duration::from_secs(worked)),
         })
     });
     let end = (time(), verdict, any::<u32>(), times);

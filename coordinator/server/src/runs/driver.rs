@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use regatta_ledger::RunEnd;
+use regatta_ledger::{RunEnd, RunTimes};
 use regatta_model::{Timestamp, Verdict};
 use regatta_verdict::Policy;
 use regatta_wire::convert::duration_to_wire;
@@ -251,11 +251,10 @@ impl RunDriver {
             finished_at: now(),
             verdict: conclusion.verdict,
             counts: conclusion.counts,
-            times: context
-                .recorded
-                .begun_at()
-                .is_none()
-                .then(|| context.times.sum()),
+            times: context.recorded.begun_at().is_none().then(|| RunTimes {
+                took: Some(self.started.elapsed()),
+                ..context.times.sum()
+            }),
         };
         let event = Event::RunFinished(v1::RunFinished {
             verdict: event::verdict(conclusion.verdict).into(),

@@ -119,11 +119,12 @@ pub(super) const fn verdict(verdict: Verdict) -> v1::Verdict {
     }
 }
 
-/// What a run's leases took.
+/// What a run and its leases took.
 pub(super) fn times(times: RunTimes) -> v1::RunTimes {
     v1::RunTimes {
         queued: Some(duration_to_wire(times.queued)),
         worked: Some(duration_to_wire(times.worked)),
+        took: times.took.map(duration_to_wire),
     }
 }
 

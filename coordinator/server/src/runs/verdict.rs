@@ -74,8 +74,8 @@ impl RunRegistry {
             return Err(FindVerdictError::TooManyRuns { commit });
         }
         records.retain(|record| record.end.is_some());
-        // One that was submitted first and ended last saw more.
-        records.sort_by_key(|record| std::cmp::Reverse(record.end.map(|end| end.finished_at)));
+        // One that was submitted first and ended last saw more. Times do not say which did: clocks are set.
+        records.sort_by_key(|record| std::cmp::Reverse(record.ended));
         let mut decisive = DecisiveRun::default();
         for record in records {
             let spec = self.spec_of(&record.new.run).await?;

@@ -266,6 +266,7 @@ mod tests {
                 committed_at: None,
             },
             end: None,
+            ended: None,
         };
         match (
             spec_to_resume(&record, recorded, submitted_at + age),
