@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use regatta_cas::{GrpcBlobStore, ServerAddresses, for_blobs};
+use regatta_wire::reapi::GetCapabilitiesRequest;
 use regatta_wire::reapi::capabilities_client::CapabilitiesClient;
 use regatta_wire::reapi::execution_client::ExecutionClient;
 use regatta_wire::v1;
 use regatta_wire::v1::fleet_client::FleetClient;
 use regatta_wire::v1::runs_client::RunsClient;
 use regatta_wire::v1::suites_client::SuitesClient;
+use tokio::time::timeout;
 use tonic::Code;
 use tonic::transport::Channel;
 
@@ -16,6 +18,8 @@ use crate::exit_code::{ExitCode, Failure};
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one of several coordinators may take to answer its first call.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a connection on which something is awaited is asked whether the coordinator is still there.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the answer to that may take. A coordinator that is stopped or cut off is noticed after both.
@@ -88,16 +92,42 @@ impl Client {
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
-        let connected = addresses.connect(&endpoint).await;
-        let channel = connected.map_err(|error| ConnectError::Unreachable {
+        let unreachable = |detail: String| ConnectError::Unreachable {
             url: url.to_owned(),
-            detail: innermost(&error),
-        })?;
-        Ok(Self {
-            url: url.to_owned(),
-            channel,
-            instance: instance.to_owned(),
-        })
+            detail,
+        };
+        let mut trouble = String::new();
+        for _ in 0..addresses.count() {
+            let connected = addresses.connect(&endpoint).await;
+            let channel = connected.map_err(|error| unreachable(innermost(&error)))?;
+            let client = Self {
+                url: url.to_owned(),
+                channel,
+                instance: instance.to_owned(),
+            };
+            if addresses.count() == 1 {
+                return Ok(client);
+            }
+            // Of several, one that hangs accepts connections, too.
+            match client.check_answers().await {
+                Ok(()) => return Ok(client),
+                Err(detail) => trouble = detail,
+            }
+        }
+        Err(unreachable(trouble))
+    }
+
+    /// Whether the coordinator takes calls.
+    async fn check_answers(&self) -> Result<(), String> {
+        let mut capabilities = self.capabilities();
+        let asked = capabilities.get_capabilities(GetCapabilitiesRequest::default());
+        match timeout(ANSWER_TIMEOUT, asked).await {
+            Ok(Err(status)) if status.code() == Code::Unavailable => {
+                Err(status.message().to_owned())
+            }
+            Ok(_) => Ok(()),
+            Err(_) => Err(format!("no answer in {ANSWER_TIMEOUT:?}")),
+        }
     }
 
     /// Where it leads.

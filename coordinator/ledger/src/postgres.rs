@@ -20,6 +20,7 @@ mod write;
 use async_trait::async_trait;
 use regatta_model::{RunId, TenantId};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 pub use address::{ParseAddressError, PostgresAddress};
 pub use password_file::ReadPasswordFileError;
@@ -36,7 +37,7 @@ use crate::{
 };
 use owner::{Owner, Request};
 use readers::Readers;
-use tenure::Tenure;
+use tenure::Succession;
 use value::Value;
 use write::Write;
 
@@ -62,7 +63,7 @@ impl PostgresLedger {
         address: PostgresAddress,
         whose: &CoordinatorIdentity,
     ) -> Result<Self, OpenPostgresError> {
-        Self::open_after(address, whose, Tenure::UntilItEnds).await
+        Self::open_after(address, whose, Succession::AfterItsEnd).await
     }
 
     /// The same for a coordinator that stands by: one that has the database and has fallen silent for some
@@ -74,17 +75,19 @@ impl PostgresLedger {
         address: PostgresAddress,
         whose: &CoordinatorIdentity,
     ) -> Result<Self, OpenPostgresError> {
-        Self::open_after(address, whose, Tenure::UntilSilent).await
+        Self::open_after(address, whose, Succession::AfterSilence).await
     }
 
     async fn open_after(
         address: PostgresAddress,
         whose: &CoordinatorIdentity,
-        others: Tenure,
+        succession: Succession,
     ) -> Result<Self, OpenPostgresError> {
-        let (holder, term) = schema::open(&address, whose, others).await?;
+        let (holder, term) = schema::open(&address, whose, succession).await?;
         let (writes, requests) = mpsc::channel(MAX_QUEUED_REQUESTS);
-        let (told, tenure) = watch::channel(LedgerTenure::Held);
+        let (told, tenure) = watch::channel(LedgerTenure::Ours {
+            answered: Instant::now(),
+        });
         let owner = Owner::new(address.clone(), holder, term, told);
         // It ends when the sender does.
         drop(tokio::spawn(owner.serve(requests)));

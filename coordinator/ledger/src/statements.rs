@@ -37,13 +37,14 @@ pub(crate) const WRITE_NUMBER: &str = "INSERT INTO numbers (name, value) VALUES 
      ON CONFLICT (name) DO UPDATE SET value = excluded.value";
 
 pub(crate) const BEGIN_TERM: &str =
-    "INSERT INTO terms (term, url, verdict_key) VALUES ($1, $2, $3)";
+    "INSERT INTO terms (term, url, verdict_key, storage) VALUES ($1, $2, $3, $4)";
 
 /// Those up to one.
 pub(crate) const FORGET_TERMS: &str = "DELETE FROM terms WHERE term <= $1";
 
 /// Who began the last one.
-pub(crate) const READ_TERM: &str = "SELECT url, verdict_key FROM terms ORDER BY term DESC LIMIT 1";
+pub(crate) const READ_TERM: &str =
+    "SELECT url, verdict_key, storage FROM terms ORDER BY term DESC LIMIT 1";
 
 /// Of a tenant's suite.
 pub(crate) const READ_OVERHEAD: &str =

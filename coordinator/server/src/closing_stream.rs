@@ -3,6 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -26,6 +27,21 @@ impl ClosingStream {
             stream,
             closed: Box::pin(close.cancelled_owned()),
         }
+    }
+}
+
+impl ClosingStream {
+    /// The same connection, which ends after a time in any case.
+    pub(crate) fn lasting(self, time: Duration) -> Self {
+        let Self { stream, closed } = self;
+        let over = CancellationToken::new();
+        let ended = over.clone();
+        tokio::spawn(async move {
+            // Whichever comes first.
+            drop(tokio::time::timeout(time, closed).await);
+            ended.cancel();
+        });
+        Self::new(stream, over)
     }
 }
 

@@ -106,6 +106,7 @@ impl Prepared {
         CoordinatorIdentity {
             url: format!("http://{}", self.listeners.grpc.address),
             verdict_key: self.verdict_key.public().id(),
+            storage: storage_name(&self.config),
         }
     }
 }
@@ -135,7 +136,7 @@ impl Coordinator {
             verdict_key,
         } = prepared;
         let OpenedLedger { ledger, tenure } = ledger;
-        let opened = OpenedStorage::open(&config, &state)?;
+        let opened = OpenedStorage::open(&config, &state, tenure.clone())?;
         let storage = opened.storage;
         let dispatch = dispatch_config(&config, &verdict_key);
         let dispatcher = Dispatcher::start(dispatch, Arc::clone(&ledger)).await?;
@@ -261,6 +262,16 @@ pub enum ServeError {
     /// The ledger may be another's.
     #[error(transparent)]
     Ledger(#[from] LedgerLostError),
+}
+
+/// Where a coordinator stores what others can reach, and how; empty if that is nowhere.
+fn storage_name(config: &CoordinatorConfig) -> String {
+    let packs = match config.pack_small_blobs {
+        true => "",
+        false => " (without packs)",
+    };
+    let url = config.storage.as_ref();
+    url.map(|url| format!("{url}{packs}")).unwrap_or_default()
 }
 
 fn dispatch_config(config: &CoordinatorConfig, key: &SigningKey) -> DispatchConfig {

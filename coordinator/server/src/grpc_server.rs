@@ -28,6 +28,8 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a connection lasts on which nothing can be done.
 const BRIEF_AGE: Duration = Duration::from_secs(1);
+/// How long it lasts whatever its peer does.
+const BRIEF_LIFE: Duration = Duration::from_secs(5);
 /// How long to wait before accepting again when the system would not give another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -57,7 +59,9 @@ pub(crate) async fn serve_briefly(connection: ClosingStream, routes: Routes) {
     let served = Server::builder()
         .max_connection_age(BRIEF_AGE)
         .add_routes(routes)
-        .serve_with_incoming(stream::iter([Ok::<_, io::Error>(connection)]));
+        .serve_with_incoming(stream::iter([Ok::<_, io::Error>(
+            connection.lasting(BRIEF_LIFE),
+        )]));
     if let Err(error) = served.await {
         tracing::debug!(%error, "a connection was served in vain");
     }

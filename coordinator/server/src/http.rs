@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use regatta_cas::BlobStore;
+use regatta_cas::{BlobStore, StoreError};
 use regatta_model::Digest;
 use tokio::sync::watch;
 
@@ -71,10 +71,14 @@ async fn unready(parts: &HttpParts) -> Option<String> {
     if let Some(reason) = lack_of_room(&parts.state_directory) {
         return Some(reason);
     }
-    // A digest that is nobody's: no index can answer for the store.
-    let probe = Digest::new([0; 32], u64::MAX >> 1);
-    let probed = parts.blobs.find_missing(&[probe]).await;
+    let probed = probe(parts.blobs.as_ref()).await;
     probed.err().map(|error| error.to_string())
+}
+
+/// Sees that a store answers, by asking it for a digest that is nobody's: no index can answer for the store.
+pub(crate) async fn probe(store: &dyn BlobStore) -> Result<(), StoreError> {
+    let nobodys = Digest::new([0; 32], u64::MAX >> 1);
+    store.find_missing(&[nobodys]).await.map(drop)
 }
 
 fn lack_of_room(directory: &Path) -> Option<String> {

@@ -70,8 +70,17 @@ fn opened(ledger: impl Ledger, tenure: Option<watch::Receiver<LedgerTenure>>) ->
     OpenedLedger { ledger, tenure }
 }
 
-/// Completes once another coordinator has the ledger, or once it has been lost for longer than `patience`, if there is
-/// any. Why its coordinator is to end.
+/// How recently a ledger must have answered for its coordinator to let go of what is stored. Whoever stands by waits
+/// longer before it takes the place of one that is silent.
+const SURE_FOR: Duration = Duration::from_secs(5);
+
+/// Whether nobody else can have the ledger yet.
+pub(crate) fn is_surely_ours(tenure: LedgerTenure) -> bool {
+    matches!(tenure, LedgerTenure::Ours { answered } if answered.elapsed() < SURE_FOR)
+}
+
+/// Completes once another coordinator has the ledger, or once it has not answered for longer than `patience`, if there
+/// is any. Why its coordinator is to end.
 pub(crate) async fn until_lost(
     tenure: Option<watch::Receiver<LedgerTenure>>,
     patience: Option<Duration>,
@@ -80,23 +89,19 @@ pub(crate) async fn until_lost(
         return pending().await;
     };
     loop {
-        let now = *tenure.borrow_and_update();
-        let too_long = match (now, patience) {
-            (LedgerTenure::Superseded, _) => return LedgerLostError::Superseded,
-            (LedgerTenure::Lost(since), Some(patience)) => Some(since + patience),
-            (LedgerTenure::Held | LedgerTenure::Lost(_), _) => None,
+        let LedgerTenure::Ours { answered } = *tenure.borrow_and_update() else {
+            return LedgerLostError::Superseded;
         };
         let patience_ends = async {
-            match too_long {
-                Some(end) => sleep_until(end).await,
+            match patience {
+                Some(patience) => sleep_until(answered + patience).await,
                 None => pending().await,
             }
         };
         tokio::select! {
             () = patience_ends => return LedgerLostError::TooLong,
             changed = tenure.changed() => if changed.is_err() {
-                // The ledger has been closed, as when everything ends.
-                return pending().await;
+                return LedgerLostError::TooLong;
             },
         }
     }
@@ -137,13 +142,17 @@ mod tests {
         lost.ok().map(|why| (why, began.elapsed()))
     }
 
+    fn answered_now() -> LedgerTenure {
+        LedgerTenure::Ours {
+            answered: Instant::now(),
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_coordinator_ends_when_its_ledger_is_anothers_or_may_be() {
-        let tenure = watch::Sender::new(LedgerTenure::Held);
-        assert_eq!(ends_after(&tenure, Some(PATIENCE)).await, None);
-        tenure.send_replace(LedgerTenure::Lost(Instant::now()));
+        let tenure = watch::Sender::new(answered_now());
         assert_eq!(ends_after(&tenure, None).await, None, "nobody stands by");
-        tenure.send_replace(LedgerTenure::Lost(Instant::now()));
+        tenure.send_replace(answered_now());
         let too_long = (LedgerLostError::TooLong, PATIENCE);
         assert_eq!(ends_after(&tenure, Some(PATIENCE)).await, Some(too_long));
         tenure.send_replace(LedgerTenure::Superseded);
@@ -154,17 +163,27 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_that_is_held_again_in_time_stays() {
-        let tenure = watch::Sender::new(LedgerTenure::Lost(Instant::now()));
+    async fn one_whose_ledger_answers_now_and_then_stays() {
+        let tenure = watch::Sender::new(answered_now());
         let until = until_lost(Some(tenure.subscribe()), Some(PATIENCE));
-        let regained = async {
-            tokio::time::sleep(PATIENCE / 2).await;
-            tenure.send_replace(LedgerTenure::Held);
-            tokio::time::sleep(EVER).await;
+        let answering = async {
+            for _ in 0..10 {
+                tokio::time::sleep(PATIENCE - Duration::from_secs(1)).await;
+                tenure.send_replace(answered_now());
+            }
         };
         tokio::select! {
             why = until => panic!("{why}"),
-            () = regained => {}
+            () = answering => {}
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_let_go_once_another_may_have_the_ledger() {
+        let answered = answered_now();
+        assert!(is_surely_ours(answered));
+        tokio::time::advance(SURE_FOR).await;
+        assert!(!is_surely_ours(answered));
+        assert!(!is_surely_ours(LedgerTenure::Superseded));
     }
 }

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use regatta_ledger::LedgerTenure;
+use tokio::sync::watch;
+
 use crate::config::CoordinatorConfig;
-use crate::retention::{Evictor, Retention};
+use crate::retention::{Evictor, Retention, UseLogFrom};
 use crate::start_error::StartError;
 use crate::state_directory::StateDirectory;
 use crate::storage::{Storage, Writers, directory_of, url_of};
@@ -23,6 +26,7 @@ impl OpenedStorage {
     pub(crate) fn open(
         config: &CoordinatorConfig,
         state: &StateDirectory,
+        tenure: Option<watch::Receiver<LedgerTenure>>,
     ) -> Result<Self, StartError> {
         // Nobody else writes to the state directory, which is taken; any other store may have many writers.
         let (url, writers) = match &config.storage {
@@ -31,7 +35,12 @@ impl OpenedStorage {
             Some(url) => (url.clone(), Writers::Many),
             None => (url_of(state.path()), Writers::This),
         };
-        let opened = Retention::open(state.path(), directory_of(&url), config.cache.clone());
+        // Another one may have used the storage since the log was written.
+        let log = match config.standby {
+            true => UseLogFrom::AnEarlierTerm,
+            false => UseLogFrom::TheLastTerm,
+        };
+        let opened = Retention::open(state.path(), directory_of(&url), config.cache.clone(), log);
         let (retention, was_complete) = opened.map_err(StartError::UseLog)?;
         let small_blobs = match config.pack_small_blobs {
             true => SmallBlobs::below(&url),
@@ -45,6 +54,7 @@ impl OpenedStorage {
             places: storage.places.clone(),
             may_evict: writers == Writers::This,
             was_complete,
+            tenure: tenure.filter(|_| config.standby),
         };
         Ok(Self {
             url,

@@ -9,10 +9,11 @@ mod page;
 mod passing_on;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use regatta_cas::BlobStore;
 use regatta_ledger::{CoordinatorIdentity, OpenPostgresError, PostgresAddress};
-use regatta_model::Digest;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -20,14 +21,15 @@ use tokio_util::task::AbortOnDropHandle;
 use self::passing_on::pass_on;
 use crate::config::CoordinatorConfig;
 use crate::coordinator::{Coordinator, Prepared, serve_http};
+use crate::http::probe;
 use crate::ledger::{self, LedgerOpeningError, OpenedLedger};
 use crate::retention::Kind;
 use crate::start_error::StartError;
 use crate::status::with_sources;
-use crate::stored_objects::{SmallBlobs, StoredObjects};
+use crate::stored_objects::{SmallBlobs, StoredObjects, Upkeep};
 
-/// How long after the ledger was another's it is asked for again. Asking itself takes a second.
-const PAUSE: Duration = Duration::from_millis(500);
+/// How long after the ledger was another's it is asked for again.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// A coordinator that has everything but the ledger.
 #[derive(Debug)]
@@ -43,6 +45,40 @@ enum Active {
     At(String),
     /// It is not known, and why.
     Unknown(String),
+}
+
+impl Active {
+    /// Takes up what was found; whether that is news.
+    fn learn(&mut self, found: Found) -> bool {
+        let active = match found {
+            Found::Active(active) => active,
+            // While the database is away, whoever had it may go on for a while.
+            Found::Nothing(why) => match self {
+                Self::At(_) => {
+                    tracing::warn!(why, "the ledger is away");
+                    return false;
+                }
+                Self::Unknown(_) => Self::Unknown(why),
+            },
+        };
+        if *self == active {
+            return false;
+        }
+        match &active {
+            Self::At(at) => tracing::info!(active = at, "standing by"),
+            Self::Unknown(why) => tracing::warn!(why, "standing by for nobody known"),
+        }
+        *self = active;
+        true
+    }
+}
+
+/// What an attempt to take over came to.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    Active(Active),
+    /// The ledger could not be asked.
+    Nothing(String),
 }
 
 impl Standby {
@@ -106,15 +142,12 @@ impl Standby {
     async fn wait(&self, tell: &watch::Sender<Active>) -> Result<OpenedLedger, StartError> {
         let ours = self.prepared.identity();
         loop {
-            let active = match ledger::take_over(&self.address, &ours).await {
+            match ledger::take_over(&self.address, &ours).await {
                 Ok(taken) => return Ok(taken),
-                Err(error) => active_of(error, &ours)?,
-            };
-            let was = tell.send_replace(active.clone());
-            match active {
-                active if active == was => {}
-                Active::At(url) => tracing::info!(active = url, "standing by"),
-                Active::Unknown(why) => tracing::warn!(why, "standing by for nobody known"),
+                Err(error) => {
+                    let found = active_of(error, &ours)?;
+                    tell.send_if_modified(|known| known.learn(found));
+                }
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -125,41 +158,53 @@ impl Standby {
 ///
 /// # Errors
 /// Waiting does not mend it.
-fn active_of(error: OpenPostgresError, ours: &CoordinatorIdentity) -> Result<Active, StartError> {
+fn active_of(error: OpenPostgresError, ours: &CoordinatorIdentity) -> Result<Found, StartError> {
     match error {
         OpenPostgresError::Locked {
             active: Some(active),
             ..
         } => {
-            let theirs = active.verdict_key;
-            if theirs != ours.verdict_key && !theirs.is_empty() {
-                let ours = ours.verdict_key.clone();
-                return Err(StartError::OtherVerdictKey { theirs, ours });
-            }
-            Ok(match active.url.strip_prefix("http://") {
+            check_same(&active, ours)?;
+            Ok(Found::Active(match active.url.strip_prefix("http://") {
                 // Itself, before it was started again.
                 _ if active.url == ours.url => Active::Unknown("its session ends yet".to_owned()),
                 Some(address) => Active::At(address.to_owned()),
                 None => Active::Unknown("it does not say where it serves".to_owned()),
-            })
+            }))
         }
-        // A coordinator of an earlier release; a database that is away, or fails.
-        OpenPostgresError::Locked { .. }
-        | OpenPostgresError::Unreachable { .. }
-        | OpenPostgresError::Failed { .. } => Ok(Active::Unknown(with_sources(&error))),
+        // A coordinator of an earlier release.
+        OpenPostgresError::Locked { .. } => {
+            Ok(Found::Active(Active::Unknown(with_sources(&error))))
+        }
+        OpenPostgresError::Unreachable { .. } | OpenPostgresError::Failed { .. } => {
+            Ok(Found::Nothing(with_sources(&error)))
+        }
         OpenPostgresError::Refused { .. }
         | OpenPostgresError::TooNew { .. }
         | OpenPostgresError::Encoding { .. } => Err(LedgerOpeningError::from(error).into()),
     }
 }
 
+/// Sees that runs of one coordinator could go on with another.
+fn check_same(active: &CoordinatorIdentity, ours: &CoordinatorIdentity) -> Result<(), StartError> {
+    let differs = |theirs: &str, ours: &str| {
+        (theirs != ours && !theirs.is_empty()).then(|| (theirs.to_owned(), ours.to_owned()))
+    };
+    if let Some((theirs, ours)) = differs(&active.verdict_key, &ours.verdict_key) {
+        return Err(StartError::OtherVerdictKey { theirs, ours });
+    }
+    if let Some((theirs, ours)) = differs(&active.storage, &ours.storage) {
+        return Err(StartError::OtherStorage { theirs, ours });
+    }
+    Ok(())
+}
+
 /// Sees that the storage answers: nobody shall learn that it does not only when its coordinator is needed.
 async fn check_storage(url: &str) -> Result<(), StartError> {
-    let objects = StoredObjects::open(url, SmallBlobs::Apart)?;
-    // Nobody's.
-    let probe = Digest::new([0; 32], u64::MAX >> 1);
-    let probed = objects.of(Kind::Asset).find_missing(&[probe]).await;
-    probed.map(drop).map_err(StartError::UnreachableStorage)
+    let objects = StoredObjects::open(url, SmallBlobs::Apart, Upkeep::Elsewhere)?;
+    let assets: Arc<dyn BlobStore> = Arc::clone(objects.of(Kind::Asset)) as _;
+    let probed = probe(assets.as_ref()).await;
+    probed.map_err(StartError::UnreachableStorage)
 }
 
 #[cfg(test)]
@@ -170,6 +215,7 @@ mod tests {
         CoordinatorIdentity {
             url: url.to_owned(),
             verdict_key: key.to_owned(),
+            storage: "file:///s".to_owned(),
         }
     }
 
@@ -183,7 +229,9 @@ mod tests {
 
     #[track_caller]
     fn check(error: OpenPostgresError, expected: Option<&str>) {
-        let active = active_of(error, &identity("http://us:1", "key")).expect("it is waited");
+        let found = active_of(error, &identity("http://us:1", "key")).expect("it is waited");
+        let mut active = Active::Unknown("nobody yet".to_owned());
+        active.learn(found);
         let at = match active {
             Active::At(at) => Some(at),
             Active::Unknown(_) => None,
@@ -206,10 +254,26 @@ mod tests {
     }
 
     #[test]
+    fn who_had_the_ledger_is_not_forgotten_while_that_is_away() {
+        let them = || Active::At("them:1".to_owned());
+        let mut active = them();
+        assert!(!active.learn(Found::Nothing("away".to_owned())));
+        assert_eq!(active, them());
+        assert!(!active.learn(Found::Active(them())));
+        let others = Active::At("others:1".to_owned());
+        assert!(active.learn(Found::Active(others.clone())));
+        assert_eq!(active, others);
+    }
+
+    #[test]
     fn what_waiting_does_not_mend_is_refused() {
         let ours = identity("http://us:1", "key");
         let other = active_of(locked(Some(identity("http://them:1", "k2"))), &ours);
         assert!(matches!(other, Err(StartError::OtherVerdictKey { .. })));
+        let mut elsewhere = identity("http://them:1", "key");
+        elsewhere.storage = "file:///t".to_owned();
+        let other = active_of(locked(Some(elsewhere)), &ours);
+        assert!(matches!(other, Err(StartError::OtherStorage { .. })));
         let newer = OpenPostgresError::TooNew {
             place: "p".to_owned(),
             found: 9,

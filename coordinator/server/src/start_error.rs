@@ -78,6 +78,17 @@ pub enum StartError {
         /// And this one's.
         ours: String,
     },
+    /// The coordinator that has the ledger stores blobs elsewhere, or otherwise. Give both the same storage.
+    #[error(
+        "the coordinator that has the ledger stores blobs at {theirs}, this one at {ours}; give both the same \
+         --storage"
+    )]
+    OtherStorage {
+        /// Where it does.
+        theirs: String,
+        /// And where this one does.
+        ours: String,
+    },
     /// There is no key to sign with.
     #[error(transparent)]
     VerdictKey(#[from] VerdictKeyError),

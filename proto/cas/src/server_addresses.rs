@@ -77,6 +77,12 @@ impl ServerAddresses {
         Endpoint::from(self.first.clone())
     }
 
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.hosts.len()
+    }
+
     /// Connects to one that answers.
     ///
     /// # Errors
@@ -103,6 +109,8 @@ impl ServerAddresses {
             let Some((host, port)) = self.hosts.get(place) else {
                 continue;
             };
+            // Whatever comes of it: whoever gives up waiting for this one comes to the next.
+            self.next.store((place + 1) % count, Ordering::Relaxed);
             let connecting = timeout(ATTEMPT_LIMIT, TcpStream::connect((host.as_str(), *port)));
             let connected = match connecting.await {
                 Ok(connected) => connected,
@@ -113,7 +121,6 @@ impl ServerAddresses {
             };
             match connected {
                 Ok(stream) => {
-                    self.next.store((place + 1) % count, Ordering::Relaxed);
                     stream.set_nodelay(true)?;
                     return Ok(TokioIo::new(stream));
                 }

@@ -90,16 +90,18 @@ pub(super) async fn coordinator(
         let properties = config.tenant_properties.entry(tenant).or_default();
         properties.insert(name, value);
     }
-    let stop = Stop::on_interrupt(global)?;
-    let coordinator = match options.standby {
-        true => match stand_by(config, &options.listen, &stop).await? {
-            Some(coordinator) => coordinator,
-            None => return Ok(ExitCode::Good),
-        },
+    let (coordinator, stop) = match options.standby {
+        true => {
+            let stop = Stop::on_interrupt(global)?;
+            match stand_by(config, &options.listen, &stop).await? {
+                Some(coordinator) => (coordinator, stop),
+                None => return Ok(ExitCode::Good),
+            }
+        }
         false => {
             let coordinator = Coordinator::start(config).await.map_err(start_failure)?;
             announce(&options.listen, addresses(&coordinator))?;
-            coordinator
+            (coordinator, Stop::on_interrupt(global)?)
         }
     };
     let served = until_killed(coordinator.serve_until(stop.drain.clone()), &stop.kill).await;
@@ -364,7 +366,8 @@ fn start_failure(error: StartError) -> Failure {
     let code = match error {
         StartError::NotLoopback { .. }
         | StartError::TenantProperties { .. }
-        | StartError::OtherVerdictKey { .. } => ExitCode::BadConfiguration,
+        | StartError::OtherVerdictKey { .. }
+        | StartError::OtherStorage { .. } => ExitCode::BadConfiguration,
         _ => ExitCode::Local,
     };
     Failure {

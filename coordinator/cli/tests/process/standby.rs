@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::adoption::{PIPELINE, begun, is_busy, suite};
 use super::fleet::Fleet;
-use super::postgres_server::{DATABASE, PostgresServer};
+use super::postgres_server::{DATABASE, PostgresServer, Stop};
 use super::program::{Ended, Running, regatta, wait_until, write};
 
 /// Within this a coordinator that is dead or hangs is replaced.
@@ -165,12 +165,29 @@ fn a_coordinator_that_hangs_is_replaced_and_ends_when_it_wakes() {
     pair.until_taken_over(stopped, 4 * TAKEN_OVER_WITHIN);
     end(project.path());
     expect_once(&running.end(), project.path());
+    // It hangs yet, and accepts connections all the same.
+    Ended::of(pair.active.command().arg("agents")).expect_code(0);
     pair.active.signal_coordinator(Signal::CONT);
     assert_eq!(pair.active.coordinator_end(), Some(98));
     let log = pair.active.log_of("coordinator");
-    assert!(log.contains("has taken the ledger over"), "{log}");
+    assert!(log.contains("waits for its turn"), "{log}");
     let runs = "SELECT verdict, passed FROM regatta.runs";
     assert_eq!(pair.server.sql(runs), "RELEASABLE|5");
+    pair.active.stop();
+    pair.standby.stop();
+}
+
+#[test]
+fn two_coordinators_outlive_a_restart_of_their_database() {
+    let mut pair = Pair::start();
+    for how in [Stop::Fast, Stop::Immediate] {
+        pair.server.stop(how);
+        pair.server.start_again();
+        let project = project();
+        end(project.path());
+        expect_once(&run(&pair.active, project.path()).end(), project.path());
+    }
+    // Each ends well when it is told to, so both are there.
     pair.active.stop();
     pair.standby.stop();
 }

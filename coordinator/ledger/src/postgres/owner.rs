@@ -30,6 +30,8 @@ const MAX_GROUP: usize = 256;
 const MAX_ATTEMPTS: usize = 3;
 /// How long requests wait for the database to come back; later ones fail at once until it has.
 pub(super) const RECONNECT_PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is told that the database answers, at most.
+const TELLING_INTERVAL: Duration = Duration::from_secs(1);
 /// How long to wait before the first and between later attempts to connect again.
 pub(super) const RECONNECT_PAUSES: (Duration, Duration) =
     (Duration::from_millis(50), Duration::from_secs(1));
@@ -86,7 +88,7 @@ impl From<CallError> for Failed {
 }
 
 impl Owner {
-    /// `told` is told whenever the database is lost or held again.
+    /// `told` is told whether the database is still held.
     pub(super) const fn new(
         address: PostgresAddress,
         holder: Holder,
@@ -120,11 +122,24 @@ impl Owner {
     /// Uses the session, so that those who stand by see that somebody is there.
     async fn show_life(&mut self) {
         if let Hold::Held(holder) = &self.hold {
-            let used = holder.session.batch_within(HEARTBEAT_LIMIT, "SELECT 1");
-            if let Err(error) = used.await {
-                self.lose(error.into_ledger_error());
+            match show_life(holder).await {
+                Ok(()) => self.answered(),
+                Err(error) => self.lose(error.into_ledger_error()),
             }
         }
+    }
+
+    /// Tells, now and then, that the database has answered.
+    fn answered(&self) {
+        self.told.send_if_modified(|told| match told {
+            LedgerTenure::Ours { answered } if answered.elapsed() < TELLING_INTERVAL => false,
+            told => {
+                *told = LedgerTenure::Ours {
+                    answered: Instant::now(),
+                };
+                true
+            }
+        });
     }
 
     async fn answer(&mut self, group: &mut Vec<Request>) {
@@ -181,7 +196,10 @@ impl Owner {
             let holder = self.hold().await;
             let holder = holder.map_err(|error| CallError::Lost(doubtful(error, in_doubt)))?;
             match write_once(holder, writes, in_doubt).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.answered();
+                    return Ok(());
+                }
                 Err(Failed::Refused(error)) => {
                     tracing::error!(%error, "a transaction of the ledger was lost");
                     return Err(CallError::Refused(error));
@@ -220,7 +238,6 @@ impl Owner {
         tracing::error!(error = %trouble, "the ledger's database is lost; taking it again");
         let now = Instant::now();
         let (first, longest) = RECONNECT_PAUSES;
-        self.told.send_replace(LedgerTenure::Lost(now));
         self.hold = Hold::Lost(Loss {
             since: now,
             retry_at: now,
@@ -238,7 +255,7 @@ impl Owner {
             Ok(Some(holder)) => {
                 tracing::info!(place = %self.address, "the ledger's database is held again");
                 self.hold = Hold::Held(holder);
-                self.told.send_replace(LedgerTenure::Held);
+                self.answered();
             }
             Ok(None) => {
                 let error = LedgerError::Superseded;
@@ -273,6 +290,13 @@ async fn retake(address: &PostgresAddress, term: i64) -> Result<Option<Holder>, 
     Ok(Some(Holder { session, backend }))
 }
 
+/// Uses the session, and sees that it is the one that has the lock.
+async fn show_life(holder: &Holder) -> Result<(), CallError> {
+    let ask = "SELECT pg_backend_pid()";
+    let answered = holder.session.batch_within(HEARTBEAT_LIMIT, ask).await?;
+    check_backend(holder, number(&answered, 0)?)
+}
+
 /// Writes everything in one transaction, unless the one that was in doubt has already.
 async fn write_once(
     holder: &Holder,
@@ -305,16 +329,21 @@ async fn write_once(
 /// Does everything but commit it. Which transaction it is.
 async fn prepare(holder: &Holder, writes: &[Write]) -> Result<i64, CallError> {
     let begun = holder.session.batch(BEGIN).await?;
-    if number(&begun, 1)? != holder.backend {
-        // Something between us and the server passes a session's statements to any server process.
-        let what = "statements do not reach the session that holds the ledger's lock".to_owned();
-        let detail = format!("{what}; connect without a pooler, or with one that pools sessions");
-        return Err(CallError::Lost(LedgerError::Unavailable { detail }));
-    }
+    check_backend(holder, number(&begun, 1)?)?;
     for write in writes {
         write.apply(&holder.session).await?;
     }
     number(&begun, 0)
+}
+
+/// Something between us and the server may pass a session's statements to any server process.
+fn check_backend(holder: &Holder, backend: i64) -> Result<(), CallError> {
+    if backend == holder.backend {
+        return Ok(());
+    }
+    let what = "statements do not reach the session that holds the ledger's lock".to_owned();
+    let detail = format!("{what}; connect without a pooler, or with one that pools sessions");
+    Err(CallError::Lost(LedgerError::Unavailable { detail }))
 }
 
 async fn commit(session: &Session, transaction: i64) -> Result<(), Failed> {

@@ -8,18 +8,20 @@ use super::address::PostgresAddress;
 use super::dialect;
 use super::failure::{CallError, chain};
 use super::session::{OPEN_TIMEOUT, SCHEMA, Session, number};
-use super::tenure::{CoordinatorIdentity, Tenure, end_silent_holder, read_holder};
+use super::tenure::{
+    CoordinatorIdentity, LOCK, LOCK_HOLDER, Succession, end_if_silent, is_held, last_incumbent,
+};
 use super::value::Value;
 use crate::rows::Columns;
 use crate::sqlite::MIGRATIONS;
 use crate::statements::{BEGIN_TERM, FORGET_TERMS, READ_NUMBER, WRITE_NUMBER};
 use crate::{LedgerError, rows};
 
-/// The advisory lock that a coordinator holds on its database: `regatta`, in ASCII.
-pub(super) const LOCK: i64 = i64::from_be_bytes(*b"regatta\0");
 /// How long to wait for another session that holds the lock: one whose process was killed ends at once.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 const LOCK_POLL: Duration = Duration::from_millis(50);
+/// For how long a coordinator that lost its session for a moment may take the lock again before those that stand by.
+const PRECEDENCE: Duration = Duration::from_secs(1);
 /// How long migrations may take: a large table may have to be written anew.
 const MIGRATION_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 /// Under which name it is counted how often the database was taken.
@@ -109,7 +111,7 @@ pub(super) struct Holder {
 pub(super) async fn open(
     address: &PostgresAddress,
     whose: &CoordinatorIdentity,
-    tenure: Tenure,
+    succession: Succession,
 ) -> Result<(Holder, i64), OpenPostgresError> {
     let place = || address.place().to_owned();
     let session = connect(address).await?;
@@ -123,8 +125,12 @@ pub(super) async fn open(
         let place = place();
         return Err(OpenPostgresError::Encoding { place, found });
     }
-    if tenure == Tenure::UntilSilent {
-        end_silent_holder(&session).await.map_err(failed)?;
+    if succession == Succession::AfterSilence {
+        end_if_silent(&session).await;
+        if is_held(&session).await.map_err(failed)? {
+            return Err(locked(&session, address.place()).await);
+        }
+        sleep(PRECEDENCE).await;
     }
     let deadline = Instant::now() + LOCK_PATIENCE;
     let backend = loop {
@@ -132,13 +138,7 @@ pub(super) async fn open(
             break backend;
         }
         if Instant::now() >= deadline {
-            let (place, holder) = (place(), describe_holder(&session).await);
-            let active = read_holder(&session).await.map(Box::new);
-            return Err(OpenPostgresError::Locked {
-                place,
-                holder,
-                active,
-            });
+            return Err(locked(&session, address.place()).await);
         }
         sleep(LOCK_POLL).await;
     };
@@ -157,9 +157,10 @@ async fn connect(address: &PostgresAddress) -> Result<Session, OpenPostgresError
     })?;
     let session = opened.map_err(|error| {
         let (place, detail) = (place(), chain(&error));
-        match error.as_db_error() {
-            Some(_) => OpenPostgresError::Refused { place, detail },
-            None => OpenPostgresError::Unreachable { place, detail },
+        let said = error.as_db_error().map(|said| said.code().code());
+        match said.is_some_and(is_refusal) {
+            true => OpenPostgresError::Refused { place, detail },
+            false => OpenPostgresError::Unreachable { place, detail },
         }
     })?;
     let settled = session.settle().await;
@@ -168,6 +169,21 @@ async fn connect(address: &PostgresAddress) -> Result<Session, OpenPostgresError
         detail: error.into_ledger_error().to_string(),
     })?;
     Ok(session)
+}
+
+/// Whether whoever asks has to change something: class 28 is who may come in, 3D000 a database that is not there,
+/// 42501 a missing privilege (PostgreSQL, appendix A). A server that starts, stops or has too many connections says so in
+/// other words.
+fn is_refusal(code: &str) -> bool {
+    code.starts_with("28") || code == "3D000" || code == "42501"
+}
+
+async fn locked(session: &Session, place: &str) -> OpenPostgresError {
+    OpenPostgresError::Locked {
+        place: place.to_owned(),
+        holder: describe_holder(session).await,
+        active: last_incumbent(session).await.map(Box::new),
+    }
 }
 
 /// Takes the lock unless another session has it. It is this session's until that ends. The server's process
@@ -185,10 +201,8 @@ async fn describe_holder(session: &Session) -> String {
     let select = format!(
         "SELECT concat_ws(', ', activity.application_name,
             'from ' || host(activity.client_addr), 'since ' || activity.backend_start)
-         FROM pg_locks AS locks JOIN pg_stat_activity AS activity USING (pid)
-         WHERE locks.locktype = 'advisory' AND locks.granted
-            AND locks.classid::BIGINT << 32 | locks.objid::BIGINT = {LOCK}
-            AND activity.datname = current_database()"
+         {}",
+        *LOCK_HOLDER
     );
     let found = session.batch(&select).await.unwrap_or_default().concat();
     match found.is_empty() {
@@ -254,6 +268,7 @@ async fn begin_term(session: &Session, whose: &CoordinatorIdentity) -> Result<i6
         Value::number(term),
         Value::text(&whose.url),
         Value::text(&whose.verdict_key),
+        Value::text(&whose.storage),
     ];
     session.execute(BEGIN_TERM, &begun).await?;
     let forgotten = [Value::number(term - REMEMBERED_TERMS)];

@@ -5,22 +5,35 @@
 //! machine that is cut off, and a coordinator that stands by may end it. What its coordinator still wants to
 //! write then fails: it finds that there has been another term.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::failure::CallError;
-use super::schema::LOCK;
 use super::session::Session;
 use crate::rows::Columns;
 use crate::statements::READ_TERM;
 
+/// The advisory lock that a coordinator holds on its database: `regatta`, in ASCII.
+pub(super) const LOCK: i64 = i64::from_be_bytes(*b"regatta\0");
 /// How often the session that holds the lock is used at least.
 pub(super) const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 /// How long the server may take to answer that.
 pub(super) const HEARTBEAT_LIMIT: Duration = Duration::from_secs(4);
 /// How long it may be silent before a coordinator that stands by ends it.
 const SILENCE_LIMIT: Duration = Duration::from_secs(6);
+
+/// The rest of a statement about the session that holds the lock, which is `activity`. Those of other users show
+/// nothing of themselves.
+pub(super) static LOCK_HOLDER: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "FROM pg_locks AS locks JOIN pg_stat_activity AS activity USING (pid)
+         WHERE locks.locktype = 'advisory' AND locks.granted AND locks.objsubid = 1
+            AND locks.classid::BIGINT << 32 | locks.objid::BIGINT = {LOCK}
+            AND activity.datname = current_database()"
+    )
+});
 
 /// A coordinator, as others know it that stand by for its database.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -29,34 +42,38 @@ pub struct CoordinatorIdentity {
     pub url: String,
     /// Which key it signs verdicts with. Agents' leases are taken over by whoever has the same.
     pub verdict_key: String,
+    /// Where it stores blobs, and how. Its runs can go on wherever that is the same.
+    pub storage: String,
 }
 
-/// Until when another coordinator has the database.
+/// After what a database that another coordinator has may be another's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tenure {
-    /// Until it gives it back, or its session ends by itself.
-    UntilItEnds,
-    /// Until it has been silent for too long.
-    UntilSilent,
+pub(super) enum Succession {
+    /// After that one has given it back, or its session has ended by itself.
+    AfterItsEnd,
+    /// After it has been silent for too long.
+    AfterSilence,
 }
 
 /// Whether this coordinator still has its database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LedgerTenure {
-    /// It has.
-    Held,
-    /// The session was lost at this time. It is taken again, if nobody else has had it then.
-    Lost(Instant),
+    /// It had when the database answered last. It is told about once a second while it answers.
+    Ours {
+        /// When that was.
+        answered: Instant,
+    },
     /// Another coordinator has it, or has had it.
     Superseded,
 }
 
 /// Whose the database is, or was last; nothing if that is not known.
-pub(super) async fn read_holder(session: &Session) -> Option<CoordinatorIdentity> {
+pub(super) async fn last_incumbent(session: &Session) -> Option<CoordinatorIdentity> {
     let decode = |row: &dyn Columns| {
         Ok(CoordinatorIdentity {
             url: row.text(0)?,
             verdict_key: row.text(1)?,
+            storage: row.text(2)?,
         })
     };
     // A coordinator of an earlier release has left nothing, not even the table.
@@ -64,23 +81,34 @@ pub(super) async fn read_holder(session: &Session) -> Option<CoordinatorIdentity
     read.ok().flatten()
 }
 
+/// Whether any session holds the lock.
+pub(super) async fn is_held(session: &Session) -> Result<bool, CallError> {
+    let select = format!("SELECT activity.pid {}", *LOCK_HOLDER);
+    Ok(!session.batch(&select).await?.is_empty())
+}
+
 /// Ends the session that has the lock if it has not been used for too long, by the server's clock. One that waits for
-/// the server is not silent. Sessions of another user cannot be seen, and stay.
-pub(super) async fn end_silent_holder(session: &Session) -> Result<(), CallError> {
+/// the server is not silent; one of an earlier release has no reason to be heard, and stays.
+pub(super) async fn end_if_silent(session: &Session) {
+    if last_incumbent(session).await.is_none() {
+        return;
+    }
     let end = format!(
-        "SELECT pg_terminate_backend(activity.pid)
-         FROM pg_locks AS locks JOIN pg_stat_activity AS activity USING (pid)
-         WHERE locks.locktype = 'advisory' AND locks.granted
-            AND locks.classid::BIGINT << 32 | locks.objid::BIGINT = {LOCK}
-            AND activity.datname = current_database() AND activity.state LIKE 'idle%'
+        "SELECT pg_terminate_backend(activity.pid) {} AND activity.state LIKE 'idle%'
             AND clock_timestamp() - activity.state_change > interval '{} milliseconds'",
+        *LOCK_HOLDER,
         SILENCE_LIMIT.as_millis()
     );
-    if session.batch(&end).await?.concat() == "t" {
-        tracing::warn!(
+    match session.batch(&end).await {
+        Ok(ended) if ended.concat() == "t" => tracing::warn!(
             silent_for = ?SILENCE_LIMIT,
             "the coordinator that has the ledger has fallen silent; its session was ended"
-        );
+        ),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(
+            error = %error.into_ledger_error(),
+            "the coordinator that has the ledger has fallen silent, and its session cannot be ended: let both have \
+             the same user"
+        ),
     }
-    Ok(())
 }

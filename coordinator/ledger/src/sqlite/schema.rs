@@ -81,7 +81,8 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     CREATE TABLE terms (
         term INTEGER PRIMARY KEY,
         url TEXT NOT NULL,
-        verdict_key TEXT NOT NULL
+        verdict_key TEXT NOT NULL,
+        storage TEXT NOT NULL
     ) STRICT;
 ",
     "

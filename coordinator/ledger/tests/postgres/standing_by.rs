@@ -16,6 +16,7 @@ fn identity(url: &str) -> CoordinatorIdentity {
     CoordinatorIdentity {
         url: url.to_owned(),
         verdict_key: format!("key of {url}"),
+        storage: "file:///s".to_owned(),
     }
 }
 
@@ -61,7 +62,10 @@ async fn a_coordinator_with_nothing_to_write_keeps_its_ledger_and_is_known() {
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(*first.tenure().borrow(), LedgerTenure::Held);
+    let tenure = *first.tenure().borrow();
+    let answers =
+        matches!(tenure, LedgerTenure::Ours { answered } if answered.elapsed().as_secs() < 5);
+    assert!(answers, "{tenure:?}");
     first.reserve_tokens(10).await.expect("it still writes");
     drop(first);
     let (second, took) = stand_by(&server, "http://b:1").await;

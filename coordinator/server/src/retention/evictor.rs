@@ -7,13 +7,16 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use regatta_cas::{AbsenceIndex, BlobStore, ListedBlobStore, MemoryTier, StoreError};
+use regatta_ledger::LedgerTenure;
 use regatta_model::Digest;
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::entry::{Claimant, Key, Kind};
 use super::plan::{Eviction, Plan, kinds_of, plan};
 use super::{Retention, listing};
+use crate::ledger::is_surely_ours;
 
 /// How often the log is told and the limits are looked at.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -117,6 +120,8 @@ pub(crate) struct Evictor {
     pub(crate) may_evict: bool,
     /// The log named everything that is stored when the coordinator started.
     pub(crate) was_complete: bool,
+    /// Whether the ledger still is this coordinator's, if another one may take its place: it uses the store, too.
+    pub(crate) tenure: Option<watch::Receiver<LedgerTenure>>,
 }
 
 impl Evictor {
@@ -164,7 +169,7 @@ impl Evictor {
             let is_old = has_ages && aged.elapsed() >= AGE_INTERVAL.min(keep);
             let pause = FRUITLESS_PAUSE.min(keep / 2);
             let may_find = fruitless.is_none_or(|since| since.elapsed() >= pause);
-            if !self.may_evict || !(is_old || may_find && self.is_exceeded(lacking_bytes)) {
+            if !self.may_evict_now() || !(is_old || may_find && self.is_exceeded(lacking_bytes)) {
                 continue;
             }
             aged = Instant::now();
@@ -174,6 +179,11 @@ impl Evictor {
             };
             self.retention.room.look();
         }
+    }
+
+    fn may_evict_now(&self) -> bool {
+        let tenure = self.tenure.as_ref();
+        self.may_evict && tenure.is_none_or(|tenure| is_surely_ours(*tenure.borrow()))
     }
 
     /// Whether anything is over a limit, the ages aside.
@@ -237,6 +247,9 @@ impl Evictor {
     async fn evict_all(&self, evictions: &[&Eviction]) -> Result<(), StoreError> {
         let mut result = Ok(());
         for portion in evictions.chunks(PORTION) {
+            if !self.may_evict_now() {
+                break;
+            }
             let evicting = portion.iter().map(|eviction| self.evict_one(eviction));
             let evicting: Vec<_> = evicting.collect();
             let mut ended = stream::iter(evicting).buffer_unordered(CONCURRENT_DELETIONS);

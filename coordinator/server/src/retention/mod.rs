@@ -56,6 +56,15 @@ pub(crate) const USE_LOG: &str = "uses.log";
 /// How many tenants' uses are told apart; those of others are nobody's in particular.
 const MAX_TENANTS: u16 = 10_000;
 
+/// How much the log of uses is worth that a coordinator finds at its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UseLogFrom {
+    /// Nobody has used the storage since.
+    TheLastTerm,
+    /// Another coordinator may have: what is known may be gone, what is there unknown, and all of it used.
+    AnEarlierTerm,
+}
+
 /// Who used what, and what follows from it.
 pub(crate) struct Retention {
     index: UseIndex,
@@ -94,15 +103,21 @@ impl Retention {
         state: &Path,
         directory: Option<PathBuf>,
         settings: CacheSettings,
+        log: UseLogFrom,
     ) -> io::Result<(Arc<Self>, bool)> {
-        Self::open_at(state, directory, settings, steady_clock(&system_time))
+        Self::open_at(
+            state,
+            directory,
+            settings,
+            (log, steady_clock(&system_time)),
+        )
     }
 
     fn open_at(
         state: &Path,
         directory: Option<PathBuf>,
         settings: CacheSettings,
-        clock: Clock,
+        (log, clock): (UseLogFrom, Clock),
     ) -> io::Result<(Arc<Self>, bool)> {
         let (mut file, recalled) = UseLog::open(&state.join(USE_LOG))?;
         // It is complete no longer: what is stored from now on may be lost with this process.
@@ -121,12 +136,12 @@ impl Retention {
             wake: Notify::new(),
             is_listed: AtomicBool::new(false),
         };
-        let is_complete = recalled.is_complete;
-        retention.take_up(recalled);
+        let is_complete = recalled.is_complete && log == UseLogFrom::TheLastTerm;
+        retention.take_up(recalled, log);
         Ok((Arc::new(retention), is_complete))
     }
 
-    fn take_up(&self, recalled: Recalled) {
+    fn take_up(&self, recalled: Recalled, log: UseLogFrom) {
         let mut tenants = self.tenants();
         for record in recalled.tenants {
             if let Record::Tenant { claimant, tenant } = record {
@@ -138,6 +153,10 @@ impl Retention {
             for claim in &mut entry.claims {
                 ahead += u64::from(claim.used > now);
                 claim.used = claim.used.min(now);
+                // Others may have used it since. What verdicts keep has its time from when they were given.
+                if log == UseLogFrom::AnEarlierTerm && !claim.claimant.is_for_verdicts() {
+                    claim.used = now;
+                }
             }
             self.index.restore(&entry);
         }

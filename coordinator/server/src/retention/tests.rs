@@ -152,8 +152,9 @@ impl Node {
     ) -> Self {
         let clock = Arc::clone(clock);
         let clock = Box::new(move || clock.load(Ordering::Relaxed));
-        let (retention, was_complete) =
-            Retention::open_at(state, None, settings.clone(), clock).unwrap();
+        let opened = (UseLogFrom::TheLastTerm, clock as Clock);
+        let opened = Retention::open_at(state, None, settings.clone(), opened);
+        let (retention, was_complete) = opened.unwrap();
         let place = |(kind, objects): (&Kind, &Arc<ObjectStoreBlobStore>)| {
             let store = DawdlingStore {
                 store: Arc::clone(objects) as _,
@@ -184,6 +185,7 @@ impl Node {
             },
             may_evict: true,
             was_complete,
+            tenure: None,
         };
         Self {
             evictor: Arc::new(evictor),
@@ -551,9 +553,9 @@ async fn a_log_is_complete_only_if_a_coordinator_ended_it() {
     let world = World::new(13, settings());
     let tenant = world.tenant(0);
     let open = || {
-        Retention::open(world.state.path(), None, settings())
-            .unwrap()
-            .1
+        let log = UseLogFrom::TheLastTerm;
+        let opened = Retention::open(world.state.path(), None, settings(), log);
+        opened.unwrap().1
     };
     upload(&world, &world.node, &tenant, &[1]).await;
     assert!(!open(), "nobody ended it");
@@ -562,6 +564,32 @@ async fn a_log_is_complete_only_if_a_coordinator_ended_it() {
     world.node.retention().close(true);
     assert!(open());
     assert!(!open(), "whoever opened it last did not end it");
+}
+
+#[tokio::test]
+async fn what_an_earlier_terms_log_knows_counts_as_used_now_and_is_not_all() {
+    let world = World::new(14, settings());
+    let tenant = world.tenant(0);
+    upload(&world, &world.node, &tenant, &[1]).await;
+    world.node.retention().close(true);
+    let later = world.clock.load(Ordering::Relaxed) + 7 * KEEP;
+    for (log, is_complete, used_later) in [
+        (UseLogFrom::AnEarlierTerm, false, true),
+        (UseLogFrom::TheLastTerm, true, false),
+    ] {
+        // Whoever opens it writes into it.
+        let state = tempfile::tempdir().unwrap();
+        let log_of = |directory: &Path| directory.join(USE_LOG);
+        std::fs::copy(log_of(world.state.path()), log_of(state.path())).unwrap();
+        let clock: Clock = Box::new(move || later);
+        let opened = Retention::open_at(state.path(), None, settings(), (log, clock));
+        let (retention, was_complete) = opened.unwrap();
+        assert_eq!(was_complete, is_complete, "{log:?}");
+        let entries = retention.index.entries();
+        assert!(!entries.is_empty());
+        let all_later = entries.iter().all(|entry| entry.last_used() == later);
+        assert_eq!(all_later, used_later, "{log:?}");
+    }
 }
 
 #[tokio::test]

@@ -36,17 +36,20 @@ pub(super) async fn pass_on(
         let Some(Ok(mut client)) = accepted.next().await else {
             return;
         };
-        let active = active.clone();
+        let mut active = active.clone();
         passing.spawn(async move {
-            let now = active.borrow().clone();
-            match connect(&now, CONNECT_LIMIT).await {
-                Ok(mut server) => {
-                    let copied = copy_bidirectional(&mut client, &mut server).await;
-                    if let Err(error) = copied {
-                        tracing::debug!(%error, "a connection that was passed on has ended");
-                    }
-                }
-                Err(why) => serve_briefly(client, refusal(why)).await,
+            let now = active.borrow_and_update().clone();
+            let mut server = match connect(&now, CONNECT_LIMIT).await {
+                Ok(server) => server,
+                Err(why) => return serve_briefly(client, refusal(why)).await,
+            };
+            // Nobody may be left who would end it at the other side.
+            let replaced = active.wait_for(|active| *active != now);
+            tokio::select! {
+                copied = copy_bidirectional(&mut client, &mut server) => if let Err(error) = copied {
+                    tracing::debug!(%error, "a connection that was passed on has ended");
+                },
+                _ = replaced => {}
             }
         });
     }
