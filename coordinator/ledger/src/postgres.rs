@@ -51,6 +51,7 @@ pub struct PostgresLedger {
     writes: mpsc::Sender<Request>,
     readers: Readers,
     tenure: watch::Receiver<LedgerTenure>,
+    term: i64,
 }
 
 impl PostgresLedger {
@@ -96,7 +97,14 @@ impl PostgresLedger {
             writes,
             readers,
             tenure,
+            term,
         })
+    }
+
+    /// For the how manyeth time the database was taken, by whichever coordinator.
+    #[must_use]
+    pub const fn term(&self) -> i64 {
+        self.term
     }
 
     /// Whether the database is still this coordinator's.

@@ -135,8 +135,8 @@ impl Coordinator {
             state,
             verdict_key,
         } = prepared;
-        let OpenedLedger { ledger, tenure } = ledger;
-        let opened = OpenedStorage::open(&config, &state, tenure.clone())?;
+        let opened = OpenedStorage::open(&config, &state, &ledger)?;
+        let OpenedLedger { ledger, tenure, .. } = ledger;
         let storage = opened.storage;
         let dispatch = dispatch_config(&config, &verdict_key);
         let dispatcher = Dispatcher::start(dispatch, Arc::clone(&ledger)).await?;

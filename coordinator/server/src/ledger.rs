@@ -34,6 +34,8 @@ pub(crate) struct OpenedLedger {
     pub(crate) ledger: Arc<dyn Ledger>,
     /// Nothing if nobody else can have it.
     pub(crate) tenure: Option<watch::Receiver<LedgerTenure>>,
+    /// For the how manyeth time somebody has it, if others can.
+    pub(crate) term: Option<i64>,
 }
 
 /// Opens the ledger at an address, or else the one in the state directory.
@@ -44,12 +46,15 @@ pub(crate) async fn open(
 ) -> Result<OpenedLedger, LedgerOpeningError> {
     let Some(address) = address else {
         let ledger = SqliteLedger::open(&state.join(FILE))?;
-        return Ok(opened(ledger, None));
+        return Ok(OpenedLedger {
+            ledger: Arc::new(MeasuringLedger::new(Arc::new(ledger))),
+            tenure: None,
+            term: None,
+        });
     };
     let ledger = PostgresLedger::open(address.clone(), whose).await?;
     tracing::info!(%address, "the ledger is open");
-    let tenure = ledger.tenure();
-    Ok(opened(ledger, Some(tenure)))
+    Ok(opened(ledger))
 }
 
 /// Opens the ledger at an address for a coordinator that stands by.
@@ -61,13 +66,15 @@ pub(crate) async fn take_over(
     whose: &CoordinatorIdentity,
 ) -> Result<OpenedLedger, OpenPostgresError> {
     let ledger = PostgresLedger::take_over(address.clone(), whose).await?;
-    let tenure = ledger.tenure();
-    Ok(opened(ledger, Some(tenure)))
+    Ok(opened(ledger))
 }
 
-fn opened(ledger: impl Ledger, tenure: Option<watch::Receiver<LedgerTenure>>) -> OpenedLedger {
-    let ledger = Arc::new(MeasuringLedger::new(Arc::new(ledger)));
-    OpenedLedger { ledger, tenure }
+fn opened(ledger: PostgresLedger) -> OpenedLedger {
+    OpenedLedger {
+        tenure: Some(ledger.tenure()),
+        term: Some(ledger.term()),
+        ledger: Arc::new(MeasuringLedger::new(Arc::new(ledger))),
+    }
 }
 
 /// How recently a ledger must have answered for its coordinator to let go of what is stored. Whoever stands by waits

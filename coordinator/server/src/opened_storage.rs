@@ -1,12 +1,12 @@
 //! A coordinator's storage, with what counts its uses and what lets go of what is unused.
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
-use regatta_ledger::LedgerTenure;
-use tokio::sync::watch;
-
 use crate::config::CoordinatorConfig;
-use crate::retention::{Evictor, Retention, UseLogFrom};
+use crate::ledger::OpenedLedger;
+use crate::retention::{Evictor, Places, Retention, UseLogFrom};
 use crate::start_error::StartError;
 use crate::state_directory::StateDirectory;
 use crate::storage::{Storage, Writers, directory_of, url_of};
@@ -26,7 +26,7 @@ impl OpenedStorage {
     pub(crate) fn open(
         config: &CoordinatorConfig,
         state: &StateDirectory,
-        tenure: Option<watch::Receiver<LedgerTenure>>,
+        ledger: &OpenedLedger,
     ) -> Result<Self, StartError> {
         // Nobody else writes to the state directory, which is taken; any other store may have many writers.
         let (url, writers) = match &config.storage {
@@ -36,9 +36,9 @@ impl OpenedStorage {
             None => (url_of(state.path()), Writers::This),
         };
         // Another one may have used the storage since the log was written.
-        let log = match config.standby {
-            true => UseLogFrom::AnEarlierTerm,
-            false => UseLogFrom::TheLastTerm,
+        let log = match (&config.storage, ledger.term) {
+            (Some(_), Some(term)) => since_term(state.path(), term).map_err(StartError::UseLog)?,
+            _ => UseLogFrom::TheLastTerm,
         };
         let opened = Retention::open(state.path(), directory_of(&url), config.cache.clone(), log);
         let (retention, was_complete) = opened.map_err(StartError::UseLog)?;
@@ -51,10 +51,12 @@ impl OpenedStorage {
         retention.announce();
         let evictor = Evictor {
             retention: Arc::clone(&retention),
-            places: storage.places.clone(),
+            places: Places {
+                tenure: ledger.tenure.clone(),
+                ..storage.places.clone()
+            },
             may_evict: writers == Writers::This,
             was_complete,
-            tenure: tenure.filter(|_| config.standby),
         };
         Ok(Self {
             url,
@@ -62,5 +64,47 @@ impl OpenedStorage {
             retention,
             evictor,
         })
+    }
+}
+
+/// The file in the state directory that says which of the ledger's terms was this coordinator's last.
+const LAST_TERM: &str = "ledger-term";
+
+/// Whether another coordinator has had the ledger since the log of uses was written, now that a term has begun.
+fn since_term(state: &Path, term: i64) -> io::Result<UseLogFrom> {
+    let path = state.join(LAST_TERM);
+    let last = match std::fs::read_to_string(&path) {
+        Ok(text) => text.trim().parse::<i64>().ok(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    // One that is cut off is no number, or not the one before: then nothing is believed.
+    std::fs::write(&path, format!("{term}\n"))?;
+    Ok(match last {
+        Some(last) if last.checked_add(1) == Some(term) => UseLogFrom::TheLastTerm,
+        _ => UseLogFrom::AnEarlierTerm,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_is_believed_if_the_last_term_was_this_coordinators() {
+        let state = tempfile::tempdir().expect("a directory");
+        for (term, expected) in [
+            (1, UseLogFrom::AnEarlierTerm),
+            (2, UseLogFrom::TheLastTerm),
+            (3, UseLogFrom::TheLastTerm),
+            (5, UseLogFrom::AnEarlierTerm),
+            (6, UseLogFrom::TheLastTerm),
+        ] {
+            let found = since_term(state.path(), term).expect("can be read");
+            assert_eq!(found, expected, "{term}");
+        }
+        std::fs::write(state.path().join(LAST_TERM), "").expect("is written");
+        let found = since_term(state.path(), 7).expect("can be read");
+        assert_eq!(found, UseLogFrom::AnEarlierTerm);
     }
 }

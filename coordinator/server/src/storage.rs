@@ -116,6 +116,7 @@ impl Storage {
             places: Places {
                 of_kind,
                 memory: Arc::clone(&stacks.memory),
+                tenure: None,
             },
             for_verdicts: views(&retention, move |claimant| {
                 stacks.chunked_of(claimant.for_verdicts()) as _

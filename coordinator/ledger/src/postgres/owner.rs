@@ -122,21 +122,21 @@ impl Owner {
     /// Uses the session, so that those who stand by see that somebody is there.
     async fn show_life(&mut self) {
         if let Hold::Held(holder) = &self.hold {
+            let asked = Instant::now();
             match show_life(holder).await {
-                Ok(()) => self.answered(),
+                Ok(()) => self.answered(asked),
                 Err(error) => self.lose(error.into_ledger_error()),
             }
         }
     }
 
-    /// Tells, now and then, that the database has answered.
-    fn answered(&self) {
+    /// Tells, now and then, that the database has answered what it was asked at a time: the server cannot have taken the
+    /// session for silent before that.
+    fn answered(&self, asked: Instant) {
         self.told.send_if_modified(|told| match told {
-            LedgerTenure::Ours { answered } if answered.elapsed() < TELLING_INTERVAL => false,
+            LedgerTenure::Ours { answered } if asked - *answered < TELLING_INTERVAL => false,
             told => {
-                *told = LedgerTenure::Ours {
-                    answered: Instant::now(),
-                };
+                *told = LedgerTenure::Ours { answered: asked };
                 true
             }
         });
@@ -195,9 +195,10 @@ impl Owner {
         for _ in 0..MAX_ATTEMPTS {
             let holder = self.hold().await;
             let holder = holder.map_err(|error| CallError::Lost(doubtful(error, in_doubt)))?;
+            let asked = Instant::now();
             match write_once(holder, writes, in_doubt).await {
                 Ok(()) => {
-                    self.answered();
+                    self.answered(asked);
                     return Ok(());
                 }
                 Err(Failed::Refused(error)) => {
@@ -251,11 +252,12 @@ impl Owner {
         let Hold::Lost(loss) = &mut self.hold else {
             return;
         };
+        let asked = Instant::now();
         match retake(&self.address, self.term).await {
             Ok(Some(holder)) => {
                 tracing::info!(place = %self.address, "the ledger's database is held again");
                 self.hold = Hold::Held(holder);
-                self.answered();
+                self.answered(asked);
             }
             Ok(None) => {
                 let error = LedgerError::Superseded;

@@ -60,7 +60,7 @@ pub(super) enum Succession {
 pub enum LedgerTenure {
     /// It had when the database answered last. It is told about once a second while it answers.
     Ours {
-        /// When that was.
+        /// When it was asked what it answered.
         answered: Instant,
     },
     /// Another coordinator has it, or has had it.

@@ -52,6 +52,8 @@ pub(crate) struct Places {
     pub(crate) of_kind: HashMap<Kind, Place>,
     /// Has blobs in memory.
     pub(crate) memory: Arc<MemoryTier>,
+    /// Whether the ledger still is this coordinator's, if another one may take its place: it uses the store, too.
+    pub(crate) tenure: Option<watch::Receiver<LedgerTenure>>,
 }
 
 impl Places {
@@ -104,7 +106,19 @@ impl Places {
         self.of(kind)?.objects.find_missing(digests).await
     }
 
+    /// Whether nobody else can have the store for their own by now.
+    fn may_delete(&self) -> bool {
+        let tenure = self.tenure.as_ref();
+        tenure.is_none_or(|tenure| is_surely_ours(*tenure.borrow()))
+    }
+
     pub(super) async fn delete(&self, key: &Key) -> Result<(), StoreError> {
+        if !self.may_delete() {
+            return Err(StoreError::Unavailable {
+                detail: "the ledger does not answer, and another coordinator may have it by now: nothing is let go"
+                    .to_owned(),
+            });
+        }
         self.of(key.kind)?.store.delete(&key.digest).await?;
         self.memory.forget(&key.digest);
         Ok(())
@@ -120,8 +134,6 @@ pub(crate) struct Evictor {
     pub(crate) may_evict: bool,
     /// The log named everything that is stored when the coordinator started.
     pub(crate) was_complete: bool,
-    /// Whether the ledger still is this coordinator's, if another one may take its place: it uses the store, too.
-    pub(crate) tenure: Option<watch::Receiver<LedgerTenure>>,
 }
 
 impl Evictor {
@@ -142,7 +154,7 @@ impl Evictor {
     }
 
     fn is_complete(&self) -> bool {
-        self.was_complete || self.retention.is_listed()
+        self.retention.is_complete(self.was_complete)
     }
 
     async fn evict(&self) {
@@ -169,7 +181,8 @@ impl Evictor {
             let is_old = has_ages && aged.elapsed() >= AGE_INTERVAL.min(keep);
             let pause = FRUITLESS_PAUSE.min(keep / 2);
             let may_find = fruitless.is_none_or(|since| since.elapsed() >= pause);
-            if !self.may_evict_now() || !(is_old || may_find && self.is_exceeded(lacking_bytes)) {
+            let may_evict = self.may_evict && self.places.may_delete();
+            if !may_evict || !(is_old || may_find && self.is_exceeded(lacking_bytes)) {
                 continue;
             }
             aged = Instant::now();
@@ -179,11 +192,6 @@ impl Evictor {
             };
             self.retention.room.look();
         }
-    }
-
-    fn may_evict_now(&self) -> bool {
-        let tenure = self.tenure.as_ref();
-        self.may_evict && tenure.is_none_or(|tenure| is_surely_ours(*tenure.borrow()))
     }
 
     /// Whether anything is over a limit, the ages aside.
@@ -205,6 +213,13 @@ impl Evictor {
 
     /// Lets go what has to go now; false if there was nothing that could.
     pub(super) async fn pass(&self, lacking_bytes: u64) -> bool {
+        self.retention.set_letting_go(true);
+        let has_let_go = self.let_go(lacking_bytes).await;
+        self.retention.set_letting_go(false);
+        has_let_go
+    }
+
+    async fn let_go(&self, lacking_bytes: u64) -> bool {
         let retention = Arc::clone(&self.retention);
         let limits = retention.limits(lacking_bytes);
         let planned = tokio::task::spawn_blocking(move || {
@@ -237,6 +252,7 @@ impl Evictor {
                 evictions.iter().filter(|it| it.key.kind == kind).collect();
             // What names others must be gone before they go.
             if let Err(error) = self.evict_all(&of_kind).await {
+                self.retention.set_in_doubt();
                 tracing::warn!(%error, "not everything could be let go that has to; trying again");
                 return false;
             }
@@ -247,9 +263,6 @@ impl Evictor {
     async fn evict_all(&self, evictions: &[&Eviction]) -> Result<(), StoreError> {
         let mut result = Ok(());
         for portion in evictions.chunks(PORTION) {
-            if !self.may_evict_now() {
-                break;
-            }
             let evicting = portion.iter().map(|eviction| self.evict_one(eviction));
             let evicting: Vec<_> = evicting.collect();
             let mut ended = stream::iter(evicting).buffer_unordered(CONCURRENT_DELETIONS);

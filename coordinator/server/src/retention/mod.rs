@@ -44,6 +44,7 @@ pub use self::settings::{CacheSettings, TenantCacheLimits};
 pub use self::usage::{CacheUsage, TenantUsage};
 pub(crate) use self::usage::{note_gone, usage_of};
 
+use self::entry::{Claim, Entry};
 use self::index::UseIndex;
 use self::plan::{ClaimantLimits, PlanLimits, VERDICTS_DIVISOR};
 use self::record::Record;
@@ -77,6 +78,10 @@ pub(crate) struct Retention {
     wake: Notify,
     /// Everything that is stored has been listed.
     is_listed: AtomicBool,
+    /// Things are being let go: what becomes of them is not known before it ends.
+    is_letting_go: AtomicBool,
+    /// Something was not let go, or was, though the store did not say so; until everything is listed again.
+    is_in_doubt: AtomicBool,
 }
 
 /// Tells the time.
@@ -135,6 +140,8 @@ impl Retention {
             clock,
             wake: Notify::new(),
             is_listed: AtomicBool::new(false),
+            is_letting_go: AtomicBool::new(false),
+            is_in_doubt: AtomicBool::new(false),
         };
         let is_complete = recalled.is_complete && log == UseLogFrom::TheLastTerm;
         retention.take_up(recalled, log);
@@ -153,12 +160,15 @@ impl Retention {
             for claim in &mut entry.claims {
                 ahead += u64::from(claim.used > now);
                 claim.used = claim.used.min(now);
-                // Others may have used it since. What verdicts keep has its time from when they were given.
-                if log == UseLogFrom::AnEarlierTerm && !claim.claimant.is_for_verdicts() {
-                    claim.used = now;
-                }
+            }
+            if log == UseLogFrom::AnEarlierTerm {
+                use_now(&mut entry, now);
             }
             self.index.restore(&entry);
+        }
+        if log == UseLogFrom::AnEarlierTerm {
+            let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+            log.is_broken = true;
         }
         if ahead > 0 {
             tracing::warn!(
@@ -299,12 +309,24 @@ impl Retention {
         least.map(|limit| limit / VERDICTS_DIVISOR)
     }
 
-    fn is_listed(&self) -> bool {
-        self.is_listed.load(Ordering::Relaxed)
+    /// Whether all that is known to be stored is, if `was_complete` says that it was at the start.
+    fn is_complete(&self, was_complete: bool) -> bool {
+        (was_complete || self.is_listed.load(Ordering::Relaxed))
+            && !self.is_letting_go.load(Ordering::Relaxed)
+            && !self.is_in_doubt.load(Ordering::Relaxed)
     }
 
     fn set_listed(&self) {
         self.is_listed.store(true, Ordering::Relaxed);
+        self.is_in_doubt.store(false, Ordering::Relaxed);
+    }
+
+    fn set_letting_go(&self, is_letting_go: bool) {
+        self.is_letting_go.store(is_letting_go, Ordering::Relaxed);
+    }
+
+    fn set_in_doubt(&self) {
+        self.is_in_doubt.store(true, Ordering::Relaxed);
     }
 
     fn now(&self) -> Seconds {
@@ -336,6 +358,23 @@ impl Retention {
             known_bytes = self.index.all().bytes,
             "what is stored is kept within these limits, by last use"
         );
+    }
+}
+
+/// Counts something as used by whoever has used it. What verdicts keep has its time from when they were given; others may
+/// have used it since all the same.
+fn use_now(entry: &mut Entry, now: Seconds) {
+    let others = |claim: &&mut Claim| !claim.claimant.is_for_verdicts();
+    let mut is_used = false;
+    for claim in entry.claims.iter_mut().filter(others) {
+        (claim.used, is_used) = (now, true);
+    }
+    if !is_used {
+        let claimant = Claimant::NOBODY;
+        entry.claims.push(Claim {
+            claimant,
+            used: now,
+        });
     }
 }
 

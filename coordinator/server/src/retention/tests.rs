@@ -182,10 +182,10 @@ impl Node {
             places: Places {
                 of_kind,
                 memory: Arc::new(memory),
+                tenure: None,
             },
             may_evict: true,
             was_complete,
-            tenure: None,
         };
         Self {
             evictor: Arc::new(evictor),
@@ -571,7 +571,20 @@ async fn what_an_earlier_terms_log_knows_counts_as_used_now_and_is_not_all() {
     let world = World::new(14, settings());
     let tenant = world.tenant(0);
     upload(&world, &world.node, &tenant, &[1]).await;
-    world.node.retention().close(true);
+    // One thing is claimed by verdicts alone.
+    let retention = world.node.retention();
+    let entry = retention
+        .index
+        .entries()
+        .into_iter()
+        .find(|it| it.key.kind == Kind::Blob);
+    let entry = entry.unwrap();
+    let (key, [claim]) = (entry.key, entry.claims[..].try_into().unwrap());
+    retention
+        .index
+        .touch(key, Claimant::NOBODY.for_verdicts(), claim.used);
+    retention.index.release(key, claim);
+    retention.close(true);
     let later = world.clock.load(Ordering::Relaxed) + 7 * KEEP;
     for (log, is_complete, used_later) in [
         (UseLogFrom::AnEarlierTerm, false, true),
