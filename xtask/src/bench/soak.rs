@@ -106,6 +106,9 @@ impl Soak {
             agent: pid(WATCHED_AGENT)?,
             state: state.join(COORDINATOR),
             agent_state: state.join(WATCHED_AGENT),
+            agents: (0..agents)
+                .map(|number| state.join(format!("{AGENT}-{number}")))
+                .collect(),
             pages: fleet.pages().to_owned(),
         };
         Ok(Self {

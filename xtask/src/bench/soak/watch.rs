@@ -28,6 +28,8 @@ pub(super) struct Watch {
     /// Their state directories.
     pub(super) state: PathBuf,
     pub(super) agent_state: PathBuf,
+    /// Those of all agents.
+    pub(super) agents: Vec<PathBuf>,
     /// The URL of the coordinator's pages.
     pub(super) pages: String,
 }
@@ -116,6 +118,11 @@ impl Watch {
         if free < slots as f64 {
             left.push(format!("{free} free slots of {slots}"));
         }
+        let containers = self.agents.iter().map(|agent| containers_of(agent));
+        let containers: usize = containers.sum();
+        if containers > slots {
+            left.push(format!("{containers} containers for {slots} slots"));
+        }
         Ok(left)
     }
 }
@@ -174,6 +181,16 @@ fn files_in(directory: &Path) -> Result<Vec<(String, f64)>> {
     Ok(entries.filter_map(file).collect())
 }
 
+/// How many directories of containers an agent has, each of which is called by a number.
+fn containers_of(agent: &Path) -> usize {
+    let entries = |directory: PathBuf| fs::read_dir(directory).into_iter().flatten().flatten();
+    let instances = entries(agent.join("run"));
+    let all = instances.flat_map(|instance| entries(instance.path()));
+    let is_number = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
+    let containers = all.filter(|entry| entry.file_name().to_str().is_some_and(is_number));
+    containers.count()
+}
+
 /// The bytes of all that is below a directory. What comes and goes meanwhile may count or not.
 fn size_of(directory: &Path) -> f64 {
     let mut size = 0.0;
@@ -190,6 +207,16 @@ fn size_of(directory: &Path) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn containers_are_what_is_called_by_a_number() {
+        let agent = tempfile::tempdir().unwrap();
+        assert_eq!(containers_of(agent.path()), 0);
+        for directory in ["run/5f-1-0/12/views", "run/5f-1-0/7", "run/5f-1-0/init"] {
+            fs::create_dir_all(agent.path().join(directory)).unwrap();
+        }
+        assert_eq!(containers_of(agent.path()), 2);
+    }
 
     #[test]
     fn metrics_are_found_by_name_and_labels() {
