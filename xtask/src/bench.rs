@@ -3,9 +3,10 @@
 mod bazel;
 mod bazel_workspace;
 mod processes;
+mod soak;
 mod table;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,9 @@ pub(crate) struct Arguments {
     /// Measure this alone, without Docker, and print it as JSON.
     #[arg(long, value_enum)]
     only: Option<Part>,
+    /// How long the soak takes; what grows is judged from forty minutes on.
+    #[arg(long, value_name = "COUNT", default_value_t = 60)]
+    minutes: u64,
 }
 
 /// A part that can be measured alone.
@@ -41,6 +45,8 @@ enum Part {
     Load,
     /// What a build asks of a bucket.
     Requests,
+    /// What grows in an hour of work of all kinds, with as large a fleet; not part of the one run.
+    Soak,
 }
 
 impl Part {
@@ -48,7 +54,7 @@ impl Part {
     const fn agents(self) -> usize {
         match self {
             Self::Calls | Self::Blobs | Self::Requests => 0,
-            Self::Load => 200,
+            Self::Load | Self::Soak => 200,
         }
     }
 
@@ -59,6 +65,7 @@ impl Part {
             Self::Blobs => "blobs",
             Self::Load => "load",
             Self::Requests => "requests",
+            Self::Soak => "soak",
         }
     }
 }
@@ -89,6 +96,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             println!("{requests:#}");
             return Ok(());
         }
+        Some(Part::Soak) => return soak::run(Part::Soak, arguments.minutes),
         Some(part) => return measure_only(part),
         None => {}
     }
@@ -116,7 +124,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 /// Measures a part with a fleet that nobody else uses, and prints that.
 fn measure_only(part: Part) -> Result<()> {
-    let program = workspace::release(&["--bin", "regatta", "--example", "measure"])?;
+    let program = measured_program()?;
     let state = Scratch::new(SCRATCH)?;
     let mut fleet = Fleet::start(&program, state.path(), None)?;
     for number in 0..part.agents() {
@@ -132,6 +140,11 @@ fn measure_only(part: Part) -> Result<()> {
     figures["coordinator_rest_mib"] = processes::resident_mib(pid)?.into();
     println!("{figures:#}");
     Ok(())
+}
+
+/// The program, with the example that measures a fleet, as their users have them.
+fn measured_program() -> Result<PathBuf> {
+    workspace::release(&["--bin", "regatta", "--example", "measure"])
 }
 
 /// The example that measures a fleet.

@@ -21,16 +21,24 @@ pub(crate) struct Fleet {
     program: PathBuf,
     state: PathBuf,
     coordinator: String,
+    pages: String,
 }
 
 impl Fleet {
     /// Starts a coordinator, and waits until it listens. Its state and logs go below `state`.
     pub(crate) fn start(program: &Path, state: &Path, image: Option<&str>) -> Result<Self> {
+        let options: Vec<&str> = image.iter().flat_map(|image| ["--image", image]).collect();
+        Self::start_with(program, state, &options)
+    }
+
+    /// The same with more options of `regatta coordinator`.
+    pub(crate) fn start_with(program: &Path, state: &Path, options: &[&str]) -> Result<Self> {
         let mut fleet = Self {
             processes: Vec::new(),
             program: program.to_owned(),
             state: state.to_owned(),
             coordinator: String::new(),
+            pages: String::new(),
         };
         let announcement = state.join("coordinator.addresses");
         let mut command = fleet.command("coordinator", "coordinator")?;
@@ -42,12 +50,10 @@ impl Fleet {
                 "127.0.0.1:0",
                 "--announce",
             ])
-            .arg(&announcement);
-        if let Some(image) = image {
-            command.args(["--image", image]);
-        }
+            .arg(&announcement)
+            .args(options);
         fleet.spawn("coordinator", command)?;
-        fleet.coordinator = fleet.await_announcement(&announcement)?;
+        (fleet.coordinator, fleet.pages) = fleet.await_announcement(&announcement)?;
         Ok(fleet)
     }
 
@@ -56,12 +62,38 @@ impl Fleet {
         &self.coordinator
     }
 
+    /// Where the coordinator's pages for people and machines are, as a URL.
+    pub(crate) fn pages(&self) -> &str {
+        &self.pages
+    }
+
     /// Starts one more agent.
     pub(crate) fn add_agent(&mut self, name: &str, slots: usize, runtime: &str) -> Result<()> {
+        self.add_agent_with(name, slots, runtime, &[])
+    }
+
+    /// The same with more options of `regatta agent`. One that was killed comes back with what it had.
+    pub(crate) fn add_agent_with(
+        &mut self,
+        name: &str,
+        slots: usize,
+        runtime: &str,
+        options: &[&str],
+    ) -> Result<()> {
         let mut command = self.command(name, "agent")?;
         command.args(["--coordinator", &self.coordinator, "--runtime", runtime]);
-        command.args(["--slots", &slots.to_string()]);
+        command.args(["--slots", &slots.to_string()]).args(options);
         self.spawn(name, command)
+    }
+
+    /// Kills a member, which can do nothing about it.
+    pub(crate) fn kill(&mut self, name: &str) {
+        let Some(at) = self.processes.iter().position(|(it, _)| it == name) else {
+            return;
+        };
+        let (_, mut child) = self.processes.remove(at);
+        signal(&child, Signal::KILL);
+        ended_within(&mut child, PATIENCE);
     }
 
     /// The process id of a member.
@@ -87,7 +119,9 @@ impl Fleet {
     fn command(&self, name: &str, subcommand: &str) -> Result<Command> {
         let home = self.state.join(name);
         std::fs::create_dir_all(&home)?;
-        let log = std::fs::File::create(self.state.join(format!("{name}.log")))?;
+        let mut log = std::fs::OpenOptions::new();
+        let log = log.append(true).create(true);
+        let log = log.open(self.state.join(format!("{name}.log")))?;
         let mut command = Command::new(&self.program);
         command
             .args([subcommand, EXIT_WITH_STDIN, "--state-dir"])
@@ -109,12 +143,12 @@ impl Fleet {
         Ok(())
     }
 
-    fn await_announcement(&mut self, file: &Path) -> Result<String> {
+    fn await_announcement(&mut self, file: &Path) -> Result<(String, String)> {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             interrupt::check()?;
             if let Ok(text) = std::fs::read_to_string(file) {
-                return announced_url(&text);
+                return announced_urls(&text);
             }
             if let Some((name, status)) = self.first_ended()? {
                 let log = std::fs::read_to_string(self.state.join(format!("{name}.log")));
@@ -144,13 +178,15 @@ impl Drop for Fleet {
     }
 }
 
-fn announced_url(text: &str) -> Result<String> {
+/// Where gRPC and the pages are.
+fn announced_urls(text: &str) -> Result<(String, String)> {
     let announced: serde_json::Value =
         serde_json::from_str(text).context("reading the announcement")?;
-    let url = announced["grpc"]
-        .as_str()
-        .context("the announcement names no gRPC address")?;
-    Ok(url.to_owned())
+    let url = |what: &str| {
+        let url = announced[what].as_str().map(str::to_owned);
+        url.with_context(|| format!("the announcement names no {what} address"))
+    };
+    Ok((url("grpc")?, url("http")?))
 }
 
 /// Sends a signal to a child that has not been waited for.

@@ -70,33 +70,38 @@ mod plain {
     regatta_runtime::conformance_suite!(super::without_namespaces);
 }
 
+async fn runtime(namespaces: bool, options: ProcessOptions) -> ProcessRuntime {
+    let started = match namespaces {
+        true => ProcessRuntime::new(options).await,
+        false => ProcessRuntime::without_namespaces(options).await,
+    };
+    started.expect("a runtime")
+}
+
+fn shape() -> ContainerShape {
+    ContainerShape {
+        image: None,
+        work_path: "/work".into(),
+        root: RootDirectory::Image,
+        resources: Resources {
+            cpu_milli: 0,
+            memory_bytes: 0,
+        },
+        network: NetworkAccess::On,
+    }
+}
+
 #[tokio::test]
 async fn nothing_is_left_in_the_run_directory() {
     for wanted in [true, false] {
         let directory = tempfile::tempdir().expect("a directory");
         let options = options(directory.path());
         let run = options.run_directory.clone();
-        let runtime = if wanted {
-            ProcessRuntime::new(options).await.expect("a runtime")
-        } else {
-            ProcessRuntime::without_namespaces(options)
-                .await
-                .expect("a runtime")
-        };
+        let runtime = runtime(wanted, options).await;
         let lower = directory.path().join("lower");
         std::fs::create_dir(&lower).expect("new");
         std::fs::write(lower.join("file"), "x").expect("written");
-        let shape = ContainerShape {
-            image: None,
-            work_path: "/work".into(),
-            root: RootDirectory::Image,
-            resources: Resources {
-                cpu_milli: 0,
-                memory_bytes: 0,
-            },
-            network: NetworkAccess::On,
-        };
-        let mut container = runtime.start(&shape).await.expect("a container");
+        let mut container = runtime.start(&shape()).await.expect("a container");
         let view = container.mount(&lower).await.expect("a view");
         drop(view);
         // Without a stop: everything must still go, soon.
@@ -113,5 +118,35 @@ async fn nothing_is_left_in_the_run_directory() {
         }
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("a table");
         assert!(!mounts.contains(&*run.to_string_lossy()), "{mounts}");
+    }
+}
+
+#[tokio::test]
+async fn a_view_that_nobody_waits_for_any_more_is_in_nobodys_way() {
+    for wanted in [true, false] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let runtime = runtime(wanted, options(directory.path())).await;
+        let lower = directory.path().join("lower");
+        std::fs::create_dir(&lower).expect("new");
+        for number in 0..100 {
+            std::fs::write(lower.join(number.to_string()), "x").expect("written");
+        }
+        for _ in 0..20 {
+            let mut container = runtime.start(&shape()).await.expect("a container");
+            // Begun, and given up at once, unless its thread was faster.
+            tokio::select! {
+                biased;
+                view = container.mount(&lower) => drop(view.expect("a view")),
+                () = std::future::ready(()) => {}
+            }
+            container.stop().await.expect("it stops");
+        }
+        let mut instances = std::fs::read_dir(directory.path().join("run")).expect("is there");
+        let instance = instances.next().expect("its own").expect("an entry").path();
+        let left = std::fs::read_dir(instance).expect("is there");
+        let left: Vec<_> = left
+            .map(|entry| entry.expect("an entry").file_name())
+            .collect();
+        assert_eq!(left, ["init"], "nothing is left of the containers");
     }
 }

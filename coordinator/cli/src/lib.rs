@@ -40,6 +40,7 @@ mod rerun;
 mod runner_helper;
 pub mod session;
 pub mod terminal;
+mod threads;
 pub mod tree;
 pub mod watch;
 mod why;
@@ -49,13 +50,7 @@ use std::io::Write;
 use clap::Parser;
 
 use exit_code::{ExitCode, Failure, OrExit};
-use options::{Command, MessageFormat, Options};
-
-/// Threads for everything that waits; what computes or blocks has threads of its own.
-const WORKER_THREADS: usize = 2;
-/// An agent shares its machine with its jobs: on two processors, a second thread to hand work to costs it
-/// a tenth more of their time for each action, and gains nothing (`cargo xtask bench`).
-const WORKER_THREADS_OF_AGENT: usize = 1;
+use options::{MessageFormat, Options};
 
 /// Does what this process's command line says.
 #[must_use]
@@ -68,13 +63,7 @@ pub fn main() -> ExitCode {
         // Whoever does not read this will not read what follows, either.
         let _unheard = watch::json::hello(std::io::stdout());
     }
-    let workers = match options.command {
-        Command::Agent(_) => WORKER_THREADS_OF_AGENT,
-        _ => WORKER_THREADS,
-    };
-    let executed = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(workers)
-        .enable_all()
+    let executed = threads::builder(&options.command)
         .build()
         .or_exit(ExitCode::Local)
         .and_then(|runtime| {

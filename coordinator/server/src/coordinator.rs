@@ -162,6 +162,7 @@ impl Coordinator {
             blobs: Arc::clone(storage.blobs.shared()),
             dispatcher,
             runs: Arc::clone(&runs),
+            operations: Arc::clone(&execution.operations),
             state_directory: state.path().to_owned(),
         };
         let assets = asset_store(&storage, &execution);

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::dispatch::Dispatcher;
 use crate::metrics_recorder::recorder;
+use crate::operations::Operations;
 use crate::retention::Retention;
 use crate::runs::RunRegistry;
 
@@ -33,6 +34,8 @@ pub(crate) struct HttpParts {
     pub(crate) dispatcher: Arc<Dispatcher>,
     /// The runs, whose events must find room.
     pub(crate) runs: Arc<RunRegistry>,
+    /// The operations, which are counted.
+    pub(crate) operations: Arc<Operations>,
     /// Where the ledger and uploads are, which need room.
     pub(crate) state_directory: PathBuf,
 }
@@ -95,7 +98,7 @@ fn lack_of_room(directory: &Path) -> Option<String> {
 }
 
 async fn render_metrics(State(parts): State<HttpParts>) -> Response {
-    set_gauges(&parts.dispatcher);
+    set_gauges(&parts);
     metrics_page()
 }
 
@@ -109,8 +112,8 @@ pub(crate) fn metrics_page() -> Response {
     ([(header::CONTENT_TYPE, METRICS_TYPE)], recorder.render()).into_response()
 }
 
-fn set_gauges(dispatcher: &Dispatcher) {
-    let snapshot = dispatcher.snapshot();
+fn set_gauges(parts: &HttpParts) {
+    let snapshot = parts.dispatcher.snapshot();
     let connected = || snapshot.agents.iter().filter(|agent| agent.connected);
     let slots: u32 = connected().map(|agent| agent.slots).sum();
     let free: u32 = connected().map(|agent| agent.free_slots).sum();
@@ -118,8 +121,13 @@ fn set_gauges(dispatcher: &Dispatcher) {
     metrics::gauge!("regatta_slots", "state" => "busy").set(f64::from(slots.saturating_sub(free)));
     metrics::gauge!("regatta_queued_units").set(count(snapshot.queued_units));
     metrics::gauge!("regatta_leased_units").set(count(snapshot.leased_units));
+    let operations = parts.operations.counts();
+    metrics::gauge!("regatta_operations", "state" => "active").set(count(operations.active));
+    metrics::gauge!("regatta_operations", "state" => "ended").set(count(operations.ended));
+    metrics::gauge!("regatta_operation_watchers").set(count(operations.watchers));
+    metrics::gauge!("regatta_active_runs").set(count(parts.runs.active()));
 }
 
-fn count(units: usize) -> f64 {
-    u32::try_from(units).map_or(f64::from(u32::MAX), f64::from)
+fn count(things: usize) -> f64 {
+    u32::try_from(things).map_or(f64::from(u32::MAX), f64::from)
 }

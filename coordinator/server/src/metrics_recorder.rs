@@ -127,6 +127,15 @@ const GAUGES: &[(&str, &str)] = &[
     ("regatta_queued_units", "units of work that wait"),
     ("regatta_leased_units", "units of work that are leased"),
     (
+        "regatta_operations",
+        "executions that can be asked for, by whether they are under way",
+    ),
+    (
+        "regatta_operation_watchers",
+        "calls that wait for executions under way",
+    ),
+    ("regatta_active_runs", "runs that are under way"),
+    (
         "regatta_stored_bytes",
         "the bytes of all blobs, action results and assets",
     ),

@@ -34,6 +34,11 @@ impl<Key: Clone + Ord, Value> RecentlyUsed<Key, Value> {
         }
     }
 
+    /// How many entries there are.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// The value of a key, which counts as used now.
     pub(crate) fn get<Query>(&mut self, key: &Query) -> Option<&Value>
     where

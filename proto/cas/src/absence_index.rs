@@ -19,6 +19,9 @@ use crate::{BlobRange, BlobStore, BlobStream, SpooledBlob, StoreError};
 /// read to its end, and if that is longer than the capacity, it asks about all of them. A listing that fails
 /// is begun again after a while, as often as need be.
 ///
+/// What was deleted is remembered, too, until a renewal: whoever knows what the store has begins one when
+/// [`AbsenceIndex::wants_renewal`].
+///
 /// It is right only if nothing else writes to the store: never put it above a bucket or directory that
 /// several coordinators share.
 pub struct AbsenceIndex {
@@ -77,6 +80,13 @@ impl AbsenceIndex {
     /// Notes that a blob is there which was not put through the index.
     pub fn note(&self, digest: &Digest) {
         lock(&self.seen).note(digest);
+    }
+
+    /// Whether so many of the blobs that it remembers are gone that it is time for a renewal. The store has
+    /// `present` blobs at most.
+    #[must_use]
+    pub fn wants_renewal(&self, present: usize) -> bool {
+        lock(&self.seen).wants_renewal(present)
     }
 
     /// Begins to forget the blobs that the store had and has no more: those that are noted or put from now on
@@ -179,6 +189,20 @@ impl Seen {
 
     fn has(&self, digest: &Digest) -> bool {
         self.fingerprints.contains(&fingerprint(digest))
+    }
+
+    fn wants_renewal(&self, present: usize) -> bool {
+        let remembered = self.fingerprints.len();
+        let (gone, few) = (remembered.saturating_sub(present), self.capacity / 16);
+        match self.extent {
+            Extent::Some => false,
+            Extent::All => {
+                let is_nearly_full = remembered > self.capacity - few;
+                gone > present.max(few) || is_nearly_full && gone > few
+            }
+            // There were too many, or the listing failed.
+            Extent::Unknown => present <= self.capacity - 2 * few,
+        }
     }
 
     fn give_up(&mut self) {

@@ -16,18 +16,43 @@ pub(super) fn resident_mib(pid: u32) -> Result<f64> {
     memory_mib(pid, "VmRSS:")
 }
 
+/// How many threads a process has.
+pub(super) fn threads(pid: u32) -> Result<f64> {
+    status_field(pid, "Threads:")
+}
+
+/// How many files, sockets among them, a process has open.
+pub(super) fn open_files(pid: u32) -> Result<f64> {
+    Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count() as f64)
+}
+
+/// Seconds of processor time that a process has used, without its children.
+pub(super) fn processor_seconds(pid: u32) -> Result<f64> {
+    Ok(Stat::read(pid)?.seconds)
+}
+
+/// The same with those of its children that have ended.
+pub(super) fn processor_seconds_with_children(pid: u32) -> Result<f64> {
+    let stat = Stat::read(pid)?;
+    Ok(stat.seconds + stat.children_seconds)
+}
+
 /// The most resident memory that a process has had.
 pub(super) fn peak_mib(pid: u32) -> Result<f64> {
     memory_mib(pid, "VmHWM:")
 }
 
 fn memory_mib(pid: u32, kind: &str) -> Result<f64> {
+    Ok(status_field(pid, kind)? / 1024.0)
+}
+
+fn status_field(pid: u32, kind: &str) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix(kind));
-    let kib = line
+    let number = line
         .and_then(|line| line.split_whitespace().next())
         .with_context(|| format!("no {kind} in the status of process {pid}"))?;
-    Ok(kib.parse::<f64>()? / 1024.0)
+    Ok(number.parse()?)
 }
 
 /// Adds up what the members of a fleet, and Docker, use from now on.
@@ -82,6 +107,8 @@ struct Stat {
     name: String,
     /// The processor time of all its threads, but not of its children.
     seconds: f64,
+    /// That of its children that it has waited for.
+    children_seconds: f64,
 }
 
 impl Stat {
@@ -92,7 +119,7 @@ impl Stat {
 
     fn parse(text: &str) -> Result<Self> {
         // The second field is the name in parentheses, which may hold anything; user and system time
-        // are fields 14 and 15 (proc_pid_stat(5)).
+        // are fields 14 and 15, those of children 16 and 17 (proc_pid_stat(5)).
         let (before, after) = text.rsplit_once(')').context("no name")?;
         let (_, name) = before.split_once('(').context("no name")?;
         let fields: Vec<_> = after.split_whitespace().collect();
@@ -101,6 +128,7 @@ impl Stat {
         Ok(Self {
             name: name.to_owned(),
             seconds: (ticks(11)? + ticks(12)?) / TICKS_PER_SECOND,
+            children_seconds: (ticks(13)? + ticks(14)?) / TICKS_PER_SECOND,
         })
     }
 }
@@ -115,6 +143,7 @@ mod tests {
         let expected = Stat {
             name: "a) (b".to_owned(),
             seconds: 1.75,
+            children_seconds: 17.0,
         };
         assert_eq!(Stat::parse(text).unwrap(), expected);
         assert!(Stat::parse("7 (a) S 1").is_err());

@@ -25,6 +25,8 @@ pub(crate) struct ViewSlot {
     place: Place,
     serial: u64,
     mounted: bool,
+    /// Ends when the thread has ended that makes the view: it goes on though nobody waits for it any more.
+    mounting: Option<oneshot::Receiver<()>>,
     removal: Option<oneshot::Receiver<()>>,
 }
 
@@ -84,6 +86,7 @@ impl ViewSlot {
             place,
             serial: 0,
             mounted: false,
+            mounting: None,
             removal: None,
         }
     }
@@ -94,16 +97,23 @@ impl ViewSlot {
         self.serial += 1;
         self.mounted = true;
         let (place, serial, lower) = (self.place.clone(), self.serial, lower.to_path_buf());
-        on_thread(move || place.mount(serial, &lower))
-            .await
-            .map(Arc::new)
+        let (done, mounting) = oneshot::channel();
+        self.mounting = Some(mounting);
+        let mount = move || {
+            let view = place.mount(serial, &lower);
+            done.send(()).ok();
+            view
+        };
+        on_thread(mount).await.map(Arc::new)
     }
 
-    /// Waits until the files of earlier views are removed: at most one view's are ever pending.
+    /// Waits until nobody makes a view any more, and the files of earlier ones are removed: at most one view's are
+    /// ever pending.
     pub(crate) async fn settle(&mut self) {
-        if let Some(removal) = self.removal.take() {
+        let pending = [self.mounting.take(), self.removal.take()];
+        for thread in pending.into_iter().flatten() {
             // An error means that the thread is gone, which is as good.
-            removal.await.ok();
+            thread.await.ok();
         }
     }
 

@@ -3,14 +3,14 @@
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, TryFutureExt, TryStreamExt, stream};
 use prost::Message;
 use regatta_model::Digest;
 use regatta_wire::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
 use regatta_wire::reapi::execution_client::ExecutionClient;
 use regatta_wire::reapi::{
-    Action, BatchUpdateBlobsRequest, Command, Directory, ExecuteRequest, ExecuteResponse, Platform,
-    RequestMetadata, batch_update_blobs_request, command, platform,
+    Action, ActionResult, BatchUpdateBlobsRequest, Command, Directory, ExecuteRequest,
+    ExecuteResponse, Platform, RequestMetadata, batch_update_blobs_request, command, platform,
 };
 use tonic::Request;
 use tonic::metadata::MetadataValue;
@@ -52,7 +52,7 @@ impl Invocation {
 
 /// Whether an action's result is to come from the cache.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum From {
+pub(super) enum From {
     Agent,
     Cache,
 }
@@ -126,7 +126,7 @@ impl Actions<'_> {
         let started = Instant::now();
         stream::iter(actions.iter().map(Ok))
             .try_for_each_concurrent(JOBS, |action| {
-                execute(self.channel, *action, invocation, From::Agent)
+                execute(self.channel, *action, invocation, From::Agent).map_ok(drop)
             })
             .await?;
         let seconds = started.elapsed().as_secs_f64();
@@ -152,12 +152,25 @@ pub(super) fn new_action(image: Option<&str>, number: usize) -> (Digest, [Vec<u8
     });
     let command = Command {
         arguments: vec!["/bin/true".to_owned()],
-        environment_variables: vec![command::EnvironmentVariable {
-            name: "NUMBER".to_owned(),
-            value: format!("{number} {}", uuid::Uuid::new_v4()),
-        }],
+        environment_variables: vec![never_seen(number)],
         ..Command::default()
     };
+    action_of(&command, image)
+}
+
+/// A variable that makes a command new to the cache.
+pub(super) fn never_seen(number: usize) -> command::EnvironmentVariable {
+    command::EnvironmentVariable {
+        name: "NUMBER".to_owned(),
+        value: format!("{number} {}", uuid::Uuid::new_v4()),
+    }
+}
+
+/// The action of a command without inputs, and what has to be uploaded for it.
+pub(super) fn action_of(
+    command: &Command,
+    image: Option<platform::Property>,
+) -> (Digest, [Vec<u8>; 3]) {
     let (command, root) = (
         command.encode_to_vec(),
         Directory::default().encode_to_vec(),
@@ -191,12 +204,13 @@ pub(super) async fn upload(channel: &Channel, blobs: Vec<Vec<u8>>) -> Result<()>
     Ok(())
 }
 
-async fn execute(
+/// Executes an action, which must succeed, and says what came of it.
+pub(super) async fn execute(
     channel: &Channel,
     action: Digest,
     invocation: &Invocation,
     from: From,
-) -> Result<()> {
+) -> Result<ActionResult> {
     let request = invocation.request(ExecuteRequest {
         action_digest: Some(action.into()),
         ..Default::default()
@@ -217,7 +231,7 @@ async fn execute(
             exit_code == Some(0) && response.cached_result == (from == From::Cache),
             "expected success from the {from:?}: {response:?}"
         );
-        return Ok(());
+        return Ok(response.result.unwrap_or_default());
     }
     anyhow::bail!("the stream ended without a result")
 }

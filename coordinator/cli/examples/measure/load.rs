@@ -80,7 +80,8 @@ pub(super) async fn measure(
     }))
 }
 
-async fn await_agents(channel: &Channel) -> Result<()> {
+/// Waits until the whole fleet is connected.
+pub(super) async fn await_agents(channel: &Channel) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let mut fleet = FleetClient::new(channel.clone());

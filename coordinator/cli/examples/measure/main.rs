@@ -10,7 +10,10 @@ mod blobs;
 mod calls;
 mod load;
 mod processor;
+mod soak;
 mod times;
+
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser as _;
@@ -29,6 +32,9 @@ struct Arguments {
     /// The image of the actions that are measured.
     #[arg(long)]
     image: Option<String>,
+    /// How long the soak takes.
+    #[arg(long, default_value_t = 60)]
+    minutes: u64,
     /// Where the coordinator listens.
     url: String,
     /// Processes whose processor time is measured, as NAME=PID.
@@ -44,6 +50,8 @@ enum Part {
     Blobs,
     /// A full queue.
     Load,
+    /// Work of all kinds, for long.
+    Soak,
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
@@ -71,6 +79,11 @@ async fn measure(
         Some(Part::Load) => {
             let load = load::measure(endpoint, channel, &fleet).await?;
             return Ok(serde_json::json!({ "load": load }));
+        }
+        Some(Part::Soak) => {
+            let length = Duration::from_secs(arguments.minutes * 60);
+            let soak = soak::measure(endpoint, channel, length).await?;
+            return Ok(serde_json::json!({ "soak": soak }));
         }
         None => {}
     }

@@ -53,6 +53,17 @@ fn name_prefix(tenant: &TenantId) -> String {
     }
 }
 
+/// How many operations there are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct OperationCounts {
+    /// Those under way.
+    pub(crate) active: usize,
+    /// Those that ended and can still be asked for, or could until a while ago.
+    pub(crate) ended: usize,
+    /// Who watches those under way.
+    pub(crate) watchers: usize,
+}
+
 /// Some of a tenant's operations.
 #[derive(Debug)]
 pub(crate) struct OperationPage {
@@ -134,6 +145,17 @@ impl Operations {
     /// Forgets an operation that has ended; whether there was one.
     pub(crate) fn forget(&self, name: &str) -> bool {
         self.lock().completed.remove(name).is_some()
+    }
+
+    /// How many there are.
+    pub(crate) fn counts(&self) -> OperationCounts {
+        let registry = self.lock();
+        let active = registry.active.values();
+        OperationCounts {
+            active: registry.active.len(),
+            ended: registry.completed.len(),
+            watchers: active.map(|it| it.states.receiver_count()).sum(),
+        }
     }
 
     /// The operations of a tenant by name, from the one that comes after `after` on: at most `limit`, and
@@ -438,6 +460,24 @@ mod tests {
         active.complete(reapi::ExecuteResponse::default());
         assert!(operations.resume(&name).is_none());
         assert!(operations.get(&name).unwrap().done);
+    }
+
+    #[tokio::test]
+    async fn operations_and_their_watchers_are_counted() {
+        let operations = operations();
+        let counts = |active, ended, watchers| OperationCounts {
+            active,
+            ended,
+            watchers,
+        };
+        let (first, watch) = begin(&operations);
+        let (second, _) = begin(&operations);
+        let again = operations.watch(first.name());
+        assert_eq!(operations.counts(), counts(2, 0, 2));
+        drop((watch, again));
+        assert_eq!(operations.counts(), counts(2, 0, 0));
+        second.complete(reapi::ExecuteResponse::default());
+        assert_eq!(operations.counts(), counts(1, 1, 0));
     }
 
     #[tokio::test]

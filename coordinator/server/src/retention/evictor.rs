@@ -89,6 +89,13 @@ impl Places {
         }
     }
 
+    /// Whether much of what is remembered there is gone, if there are so many things at most.
+    fn wants_renewal(&self, kind: Kind, present: usize) -> bool {
+        let place = self.of_kind.get(&kind);
+        let absence = place.and_then(|place| place.absence.as_ref());
+        absence.is_some_and(|absence| absence.wants_renewal(present))
+    }
+
     pub(super) fn note_present(&self, kind: Kind, digest: &Digest) {
         if let Ok(place) = self.of(kind)
             && let Some(absence) = &place.absence
@@ -177,6 +184,7 @@ impl Evictor {
                 tracing::error!(%error, "the log of uses could not be written");
             }
             self.measure();
+            self.renew_absence();
             let lacking_bytes = self.retention.room.look();
             let is_old = has_ages && aged.elapsed() >= AGE_INTERVAL.min(keep);
             let pause = FRUITLESS_PAUSE.min(keep / 2);
@@ -291,6 +299,21 @@ impl Evictor {
         Ok(())
     }
 
+    /// Has what knows what is absent forget what went, without a listing.
+    pub(super) fn renew_absence(&self) {
+        if !self.is_complete() {
+            return;
+        }
+        let present = usize::try_from(self.retention.index.all().count).unwrap_or(usize::MAX);
+        for kind in Kind::ALL {
+            if self.places.wants_renewal(kind, present) {
+                self.places.begin_renewal(kind);
+                let possible = self.retention.index.possible(kind);
+                self.places.end_renewal(kind, &possible);
+            }
+        }
+    }
+
     fn measure(&self) {
         let all = self.retention.index.all();
         metrics::gauge!("regatta_stored_bytes").set(float(all.bytes));
@@ -338,7 +361,8 @@ impl Evictor {
         for kind in Kind::ALL {
             self.places.begin_renewal(kind);
             let corrected = listing::correct(&self.retention, &self.places, kind, listing).await?;
-            self.places.end_renewal(kind, &self.retention.digests(kind));
+            let possible = self.retention.index.possible(kind);
+            self.places.end_renewal(kind, &possible);
             if corrected != listing::Corrected::default() {
                 tracing::info!(
                     place = kind.place(),

@@ -292,6 +292,19 @@ impl UseIndex {
         digests
     }
 
+    /// The digests of all of a kind that may be in the store by now: what is being written and what is going, too.
+    pub(super) fn possible(&self, kind: Kind) -> Vec<Digest> {
+        let mut digests = Vec::new();
+        for shard in &self.shards {
+            let shard = lock(shard);
+            let keys = shard.slots.keys().chain(&shard.going);
+            let keys = keys.chain(shard.writing.keys());
+            let of_kind = keys.filter(|key| key.kind == kind);
+            digests.extend(of_kind.map(|key| key.digest));
+        }
+        digests
+    }
+
     /// What the log has not been told yet, in its order for each thing.
     pub(super) fn news(&self) -> Vec<Record> {
         let mut news = Vec::new();

@@ -8,14 +8,17 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _};
 use regatta_cas::{
-    BlobRange, BlobStream, ChunkMapping, ChunkedBlobStore, ExistenceIndex, MemoryTier,
-    ObjectStoreBlobStore, SpooledBlob, StoreError, VerifyingBlobStore, conformance, put_bytes,
-    read_all, stream_of,
+    AbsenceIndex, BlobRange, BlobStream, ChunkMapping, ChunkedBlobStore, ExistenceIndex,
+    MemoryTier, ObjectStoreBlobStore, SpooledBlob, StoreError, VerifyingBlobStore, conformance,
+    put_bytes, read_all, stream_of,
 };
 use regatta_wire::reapi::chunking_function::Value as ChunkingFunction;
 
-use super::entry::Entry;
+use super::entry::{Entry, Key};
 use super::*;
+
+/// How many blobs may be there before their absence is not known without asking.
+const ABSENCE_CAPACITY: usize = 320;
 
 /// How long everything is kept, in seconds.
 const KEEP: Seconds = 60;
@@ -160,18 +163,26 @@ impl Node {
                 store: Arc::clone(objects) as _,
                 dice: Arc::clone(dice),
             };
-            let store: Arc<dyn BlobStore> = match kind {
-                Kind::Blob => Arc::new(ExistenceIndex::new(
-                    Arc::new(VerifyingBlobStore::new(Arc::new(store))),
-                    1000,
-                    Duration::from_secs(3600),
-                )),
-                Kind::Result | Kind::Asset | Kind::Mapping => Arc::new(store),
+            let (store, absence): (Arc<dyn BlobStore>, _) = match kind {
+                Kind::Blob => {
+                    let verified = Arc::new(VerifyingBlobStore::new(Arc::new(store)));
+                    let listed = Arc::clone(objects);
+                    let list = move || listed.list();
+                    let absence = AbsenceIndex::new(verified, list, ABSENCE_CAPACITY);
+                    let absence = Arc::new(absence);
+                    let store = ExistenceIndex::new(
+                        Arc::clone(&absence) as _,
+                        1000,
+                        Duration::from_secs(3600),
+                    );
+                    (Arc::new(store), Some(absence))
+                }
+                Kind::Result | Kind::Asset | Kind::Mapping => (Arc::new(store), None),
             };
             let place = Place {
                 objects: Arc::clone(objects) as _,
                 store,
-                absence: None,
+                absence,
             };
             (*kind, place)
         };
@@ -347,6 +358,7 @@ async fn upkeep(world: &World, round: u8) {
     for _ in 0..3 {
         world.dice.dawdle().await;
         world.node.evictor.pass(0).await;
+        world.node.evictor.renew_absence();
         if world.dice.roll(2) == 0 {
             world.node.retention().flush();
         }
@@ -546,6 +558,54 @@ async fn of_what_is_used_in_one_moment_what_was_used_first_goes_first() {
         let served = serve_result(&world.node, &tenant, action, &digests).await;
         assert!(served.is_some(), "{action}");
     }
+}
+
+#[tokio::test]
+async fn what_went_is_not_remembered_for_long() {
+    let world = World::new(17, settings());
+    let (tenant, evictor) = (world.tenant(0), &world.node.evictor);
+    evictor.correct_once(1).await.unwrap();
+    let absence = &evictor.places.of_kind[&Kind::Blob].absence;
+    let absence = absence.as_ref().unwrap();
+    let mut renewals = 0;
+    // Several times as many as are remembered at most.
+    for number in 0..ABSENCE_CAPACITY as u64 * 3 {
+        let promises = upload(&world, &world.node, &tenant, &[number]).await;
+        let digest = promises[0].0;
+        world.pass(KEEP / 2);
+        // The dice may not let it.
+        evictor.pass(0).await;
+        let present = usize::try_from(world.node.retention().index.all().count).unwrap();
+        renewals += usize::from(absence.wants_renewal(present));
+        evictor.renew_absence();
+        assert!(!absence.wants_renewal(present), "{absence:?}");
+        let missing = absence.find_missing(&[digest]).await.unwrap();
+        assert_eq!(missing, [], "what is there is not said to be absent");
+    }
+    assert!((10..ABSENCE_CAPACITY).contains(&renewals), "{renewals}");
+}
+
+#[tokio::test]
+async fn what_is_being_written_or_going_may_be_there() {
+    let index = UseIndex::new(1);
+    let key = |text: &str| Key {
+        kind: Kind::Blob,
+        digest: Digest::of(text.as_bytes()),
+    };
+    let (written, gone) = (key("written"), key("gone"));
+    index.found(gone, 4, Claimant::NOBODY, 1);
+    let writing = index.write(written).await;
+    let going = index.take(gone, 1).unwrap();
+    assert_eq!(index.digests(Kind::Blob), []);
+    let mut possible = index.possible(Kind::Blob);
+    possible.sort();
+    let mut expected = [written.digest, gone.digest];
+    expected.sort();
+    assert_eq!(possible, expected);
+    assert_eq!(index.possible(Kind::Result), []);
+    drop(writing);
+    going.gone();
+    assert_eq!(index.possible(Kind::Blob), []);
 }
 
 #[tokio::test]

@@ -314,6 +314,11 @@ impl RunRegistry {
         self.lock().values().find_map(|active| active.log.trouble())
     }
 
+    /// How many runs are under way.
+    pub(crate) fn active(&self) -> usize {
+        self.lock().len()
+    }
+
     pub(super) fn blobs(&self) -> Arc<dyn BlobStore> {
         Arc::clone(&self.services.blobs)
     }

@@ -202,3 +202,33 @@ async fn a_renewal_forgets_what_is_gone_and_nothing_that_came_meanwhile() {
     index.end_renewal(&[]);
     assert_eq!(index.find_missing(&[kept]).await.unwrap(), []);
 }
+
+#[track_caller]
+fn check_wants_renewal(extent: Extent, remembered: u64, present: usize, wanted: bool) {
+    let seen = Seen {
+        fingerprints: (0..remembered).collect(),
+        renewed: None,
+        capacity: 1600,
+        extent,
+    };
+    let wants = seen.wants_renewal(present);
+    assert_eq!(wants, wanted, "{extent:?}: {present} of {remembered}");
+}
+
+#[test]
+fn a_renewal_is_wanted_once_much_is_gone() {
+    check_wants_renewal(Extent::All, 0, 0, false);
+    check_wants_renewal(Extent::All, 100, 0, false);
+    check_wants_renewal(Extent::All, 101, 0, true);
+    check_wants_renewal(Extent::All, 1000, 500, false);
+    check_wants_renewal(Extent::All, 1001, 500, true);
+    // Long before there are too many, if there is anything to be had by it.
+    check_wants_renewal(Extent::All, 1500, 1000, false);
+    check_wants_renewal(Extent::All, 1501, 1000, true);
+    check_wants_renewal(Extent::All, 1501, 1450, false);
+    // More than are remembered may be there, of other kinds.
+    check_wants_renewal(Extent::All, 10, 1000, false);
+    check_wants_renewal(Extent::Unknown, 0, 1400, true);
+    check_wants_renewal(Extent::Unknown, 0, 1401, false);
+    check_wants_renewal(Extent::Some, 1600, 0, false);
+}
