@@ -301,7 +301,7 @@ impl Evictor {
 
     /// Has what knows what is absent forget what went, without a listing.
     pub(super) fn renew_absence(&self) {
-        if !self.is_complete() {
+        if !self.retention.knows_all(self.was_complete) {
             return;
         }
         let present = usize::try_from(self.retention.index.all().count).unwrap_or(usize::MAX);

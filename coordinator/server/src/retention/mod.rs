@@ -309,9 +309,14 @@ impl Retention {
         least.map(|limit| limit / VERDICTS_DIVISOR)
     }
 
-    /// Whether all that is known to be stored is, if `was_complete` says that it was at the start.
+    /// Whether all that is stored is known, though some of that may be gone; `was_complete` if it was at the start.
+    fn knows_all(&self, was_complete: bool) -> bool {
+        was_complete || self.is_listed.load(Ordering::Relaxed)
+    }
+
+    /// Whether all that is known to be stored is, too.
     fn is_complete(&self, was_complete: bool) -> bool {
-        (was_complete || self.is_listed.load(Ordering::Relaxed))
+        self.knows_all(was_complete)
             && !self.is_letting_go.load(Ordering::Relaxed)
             && !self.is_in_doubt.load(Ordering::Relaxed)
     }

@@ -824,9 +824,14 @@ async fn who_is_given_many_verdicts_keeps_what_fits_the_latest() {
     );
     assert_eq!(usage.verdicts.bytes, of_one.bytes + of_two.bytes);
     let left = world.node.retention().digests(Kind::Blob);
-    let is_left = |number| left.contains(&Digest::of(&content(number)));
-    let first = (0..40).find(|number| is_left(*number)).unwrap();
-    assert!(first > 0 && (first..40).all(is_left), "the latest are left");
+    let is_left = |number: u64| left.contains(&Digest::of(&content(number)));
+    let last_gone = (0..40).rfind(|number| !is_left(*number)).unwrap();
+    let earlier = (0..last_gone).filter(|number| is_left(*number)).count();
+    // The dice may not have let some of them go, and when there was little enough, nobody asked again.
+    assert!(
+        last_gone < 39 && earlier < 4,
+        "the latest are left: {earlier}"
+    );
 }
 
 #[test]
