@@ -34,8 +34,10 @@ pub async fn execute(options: Options) -> Result<ExitCode, Failure> {
     let global = &options.global;
     logging::set_up(global, verbosity(&options.command));
     match options.command {
-        Command::Up(up) => daemons::up(global, up).await,
-        Command::Coordinator(coordinator) => daemons::coordinator(global, coordinator).await,
+        Command::Up(up) => Box::pin(daemons::up(global, up)).await,
+        Command::Coordinator(coordinator) => {
+            Box::pin(daemons::coordinator(global, coordinator)).await
+        }
         Command::Agent(agent) => daemons::agent(global, agent).await,
         Command::Run(run) => run::run(global, run).await,
         Command::Flake(flake) => Box::pin(flake::flake(global, *flake)).await,

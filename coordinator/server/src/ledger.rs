@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_coordinator_ends_when_its_ledger_is_anothers_or_may_be() {
+    async fn a_coordinator_ends_when_another_has_its_ledger_or_may_have_it() {
         let tenure = watch::Sender::new(answered_now());
         assert_eq!(ends_after(&tenure, None).await, None, "nobody stands by");
         tenure.send_replace(answered_now());
