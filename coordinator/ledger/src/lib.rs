@@ -32,6 +32,6 @@ pub use port::{
 };
 pub use postgres::{
     CoordinatorIdentity, LedgerTenure, OpenPostgresError, ParseAddressError, PostgresAddress,
-    PostgresLedger, ReadPasswordFileError,
+    PostgresLedger, ReadPasswordFileError, SILENCE_LIMIT,
 };
 pub use sqlite::{OpenLedgerError, SqliteLedger};

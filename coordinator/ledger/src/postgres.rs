@@ -25,7 +25,7 @@ use tokio::time::Instant;
 pub use address::{ParseAddressError, PostgresAddress};
 pub use password_file::ReadPasswordFileError;
 pub use schema::OpenPostgresError;
-pub use tenure::{CoordinatorIdentity, LedgerTenure};
+pub use tenure::{CoordinatorIdentity, LedgerTenure, SILENCE_LIMIT};
 
 use crate::rows::{self, Columns, bounded};
 use crate::statements::{

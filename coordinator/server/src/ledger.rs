@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use regatta_ledger::{
     CoordinatorIdentity, Ledger, LedgerTenure, OpenLedgerError, OpenPostgresError, PostgresAddress,
-    PostgresLedger, SqliteLedger,
+    PostgresLedger, SILENCE_LIMIT, SqliteLedger,
 };
 use tokio::sync::watch;
 use tokio::time::sleep_until;
@@ -80,6 +80,7 @@ fn opened(ledger: PostgresLedger) -> OpenedLedger {
 /// How recently a ledger must have answered for its coordinator to let go of what is stored. Whoever stands by waits
 /// longer before it takes the place of one that is silent.
 const SURE_FOR: Duration = Duration::from_secs(5);
+const _: () = assert!(SURE_FOR.as_secs() < SILENCE_LIMIT.as_secs());
 
 /// Whether nobody else can have the ledger yet.
 pub(crate) fn is_surely_ours(tenure: LedgerTenure) -> bool {

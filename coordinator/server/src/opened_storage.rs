@@ -37,11 +37,15 @@ impl OpenedStorage {
         };
         // Another one may have used the storage since the log was written.
         let log = match (&config.storage, ledger.term) {
-            (Some(_), Some(term)) => since_term(state.path(), term).map_err(StartError::UseLog)?,
+            (Some(_), Some(term)) => log_before(state.path(), term).map_err(StartError::UseLog)?,
             _ => UseLogFrom::TheLastTerm,
         };
         let opened = Retention::open(state.path(), directory_of(&url), config.cache.clone(), log);
         let (retention, was_complete) = opened.map_err(StartError::UseLog)?;
+        if let Some(term) = ledger.term {
+            // Only now that the log says what holds in this term: whoever is killed before asks again.
+            remember_term(state.path(), term).map_err(StartError::UseLog)?;
+        }
         let small_blobs = match config.pack_small_blobs {
             true => SmallBlobs::below(&url),
             false => SmallBlobs::Apart,
@@ -71,19 +75,21 @@ impl OpenedStorage {
 const LAST_TERM: &str = "ledger-term";
 
 /// Whether another coordinator has had the ledger since the log of uses was written, now that a term has begun.
-fn since_term(state: &Path, term: i64) -> io::Result<UseLogFrom> {
-    let path = state.join(LAST_TERM);
-    let last = match std::fs::read_to_string(&path) {
+fn log_before(state: &Path, term: i64) -> io::Result<UseLogFrom> {
+    // One that is cut off is no number, or not the one before: then nothing is believed.
+    let last = match std::fs::read_to_string(state.join(LAST_TERM)) {
         Ok(text) => text.trim().parse::<i64>().ok(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(error),
     };
-    // One that is cut off is no number, or not the one before: then nothing is believed.
-    std::fs::write(&path, format!("{term}\n"))?;
     Ok(match last {
         Some(last) if last.checked_add(1) == Some(term) => UseLogFrom::TheLastTerm,
         _ => UseLogFrom::AnEarlierTerm,
     })
+}
+
+fn remember_term(state: &Path, term: i64) -> io::Result<()> {
+    std::fs::write(state.join(LAST_TERM), format!("{term}\n"))
 }
 
 #[cfg(test)]
@@ -100,11 +106,12 @@ mod tests {
             (5, UseLogFrom::AnEarlierTerm),
             (6, UseLogFrom::TheLastTerm),
         ] {
-            let found = since_term(state.path(), term).expect("can be read");
+            let found = log_before(state.path(), term).expect("can be read");
             assert_eq!(found, expected, "{term}");
+            remember_term(state.path(), term).expect("is written");
         }
         std::fs::write(state.path().join(LAST_TERM), "").expect("is written");
-        let found = since_term(state.path(), 7).expect("can be read");
+        let found = log_before(state.path(), 7).expect("can be read");
         assert_eq!(found, UseLogFrom::AnEarlierTerm);
     }
 }

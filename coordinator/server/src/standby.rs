@@ -54,10 +54,7 @@ impl Active {
             Found::Active(active) => active,
             // While the database is away, whoever had it may go on for a while.
             Found::Nothing(why) => match self {
-                Self::At(_) => {
-                    tracing::warn!(why, "the ledger is away");
-                    return false;
-                }
+                Self::At(_) => return false,
                 Self::Unknown(_) => Self::Unknown(why),
             },
         };
@@ -141,11 +138,21 @@ impl Standby {
     /// Waits until the ledger is this coordinator's, and tells whose it is meanwhile.
     async fn wait(&self, tell: &watch::Sender<Active>) -> Result<OpenedLedger, StartError> {
         let ours = self.prepared.identity();
+        let mut is_away = false;
         loop {
             match ledger::take_over(&self.address, &ours).await {
                 Ok(taken) => return Ok(taken),
                 Err(error) => {
                     let found = active_of(error, &ours)?;
+                    let was_away = is_away;
+                    is_away = match &found {
+                        Found::Nothing(why) if !was_away => {
+                            tracing::warn!(why, "the ledger cannot be asked; asking again");
+                            true
+                        }
+                        Found::Nothing(_) => true,
+                        Found::Active(_) => false,
+                    };
                     tell.send_if_modified(|known| known.learn(found));
                 }
             }

@@ -22,7 +22,7 @@ pub(super) const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 /// How long the server may take to answer that.
 pub(super) const HEARTBEAT_LIMIT: Duration = Duration::from_secs(4);
 /// How long it may be silent before a coordinator that stands by ends it.
-const SILENCE_LIMIT: Duration = Duration::from_secs(6);
+pub const SILENCE_LIMIT: Duration = Duration::from_secs(6);
 
 /// The rest of a statement about the session that holds the lock, which is `activity`. Those of other users show
 /// nothing of themselves.

@@ -145,6 +145,12 @@ impl Retention {
         };
         let is_complete = recalled.is_complete && log == UseLogFrom::TheLastTerm;
         retention.take_up(recalled, log);
+        if log == UseLogFrom::AnEarlierTerm {
+            // Before anybody believes that the log is of this term.
+            let mut log = retention.log.lock().unwrap_or_else(PoisonError::into_inner);
+            log.file.replace(&retention.everything())?;
+            log.is_broken = false;
+        }
         Ok((Arc::new(retention), is_complete))
     }
 
@@ -165,10 +171,6 @@ impl Retention {
                 use_now(&mut entry, now);
             }
             self.index.restore(&entry);
-        }
-        if log == UseLogFrom::AnEarlierTerm {
-            let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-            log.is_broken = true;
         }
         if ahead > 0 {
             tracing::warn!(
