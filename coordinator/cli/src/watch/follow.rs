@@ -2,6 +2,7 @@
 
 use regatta_wire::v1::runs_client::RunsClient;
 use regatta_wire::v1::{self, run_event::Event};
+use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 
 use super::{EventSink, RunEvents, Tally, WatchError};
@@ -78,16 +79,22 @@ async fn follow_events(
     interrupts: &mut Interrupts,
 ) -> Result<Ended, WatchError> {
     let mut events = RunEvents::new(client.clone(), run_id.to_owned());
-    let mut cancelling = false;
+    let mut cancelling: Option<JoinHandle<()>> = None;
     loop {
         let event = tokio::select! {
             event = events.next() => event?,
             () = interrupts.next() => {
-                if std::mem::replace(&mut cancelling, true) {
+                if let Some(cancelling) = cancelling {
+                    if !cancelling.is_finished() {
+                        tracing::warn!(
+                            "the coordinator has not said that the run is cancelled, it may go on; \
+                             `regatta cancel {run_id}` stops it"
+                        );
+                    }
                     return Ok(Ended::Left);
                 }
                 tracing::warn!(run = run_id, "cancelling; interrupt again to leave at once");
-                cancel_in_background(client.clone(), run_id);
+                cancelling = Some(cancel_in_background(client.clone(), run_id));
                 continue;
             }
         };
@@ -104,7 +111,7 @@ async fn follow_events(
 }
 
 /// Cancels without waiting, so that events and a second interrupt are still seen.
-fn cancel_in_background(mut client: RunsClient<Channel>, run_id: &str) {
+fn cancel_in_background(mut client: RunsClient<Channel>, run_id: &str) -> JoinHandle<()> {
     let request = v1::CancelRunRequest {
         run_id: run_id.to_owned(),
     };
@@ -112,7 +119,7 @@ fn cancel_in_background(mut client: RunsClient<Channel>, run_id: &str) {
         if let Err(status) = client.cancel_run(request).await {
             tracing::error!("the run could not be cancelled: {}", status.message());
         }
-    });
+    })
 }
 
 #[cfg(test)]

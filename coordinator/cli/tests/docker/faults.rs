@@ -177,19 +177,24 @@ fn a_run_goes_on_whenever_its_coordinator_is_killed() {
 
 #[test]
 fn a_second_ctrl_c_leaves_though_the_coordinator_has_stopped() {
-    let fleet = Fleet::of(1);
+    let fleet = Fleet::of(2);
     let project = project();
-    // When the first batch is reported, the rest takes seconds yet.
-    let slower = SUITE.replace("sleep 0.2", "sleep 0.4");
-    write(project.path(), &[("suite.sh", &slower)]);
+    // A job that is not over when all tests of the other have been reported.
+    let endless = format!("{PIPELINE}[jobs.endless]\nrun = \"sleep 600\"\n");
+    write(project.path(), &[("regatta.toml", &endless)]);
     let mut begun = begun(&fleet, &project);
     fleet.signal_coordinator(Signal::STOP);
     begun.send(Signal::INT);
     begun.expect_words("interrupt again");
     begun.send(Signal::INT);
-    begun.end().expect_code(130);
+    let ended = begun.end();
+    ended.expect_code(130);
+    let run = ended.lines("run-submitted")[0]["run_id"].clone();
+    let run = run.as_str().expect("an id");
+    ended.expect_complaint(&["may go on", &format!("regatta cancel {run}")]);
     assert!(junit(&project).contains("<testcase "));
     fleet.signal_coordinator(Signal::CONT);
+    Ended::of(fleet.command().args(["cancel", run])).expect_code(0);
     fleet.stop();
 }
 
