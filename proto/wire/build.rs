@@ -28,6 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .bytes(".")
         // Ordered, so that equal messages have equal encodings.
         .btree_map(".")
+        .codec_path("crate::codec::WireCodec")
         .include_file("packages.rs")
         .compile_fds_with_config(descriptors.clone(), config)?;
 

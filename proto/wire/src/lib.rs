@@ -11,6 +11,7 @@
 //! - No input makes a conversion panic; what is wrong comes back as an error that says so.
 //! - Nothing here does I/O, and no gRPC status code is chosen here.
 
+mod codec;
 pub mod convert;
 mod generated;
 pub mod resource_name;

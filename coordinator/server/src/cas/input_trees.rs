@@ -87,8 +87,8 @@ impl InputTrees {
     pub(crate) async fn keep(&self, root: Digest) {
         loop {
             tokio::time::sleep(self.renewal_interval).await;
-            // Whoever needs the tree finds out what is missing of it.
-            if let Err(error) = self.missing(root).await {
+            // Whoever needs the tree finds out what is missing of it. Apart, so that the many who sleep are small.
+            if let Err(error) = Box::pin(self.missing(root)).await {
                 tracing::warn!(%error, "it is not known whether an input root is still there");
             }
         }

@@ -66,7 +66,12 @@ pub(super) async fn keep_commits(dispatcher: Weak<Dispatcher>) {
             match strong.ledger.reserve_tokens(token.0).await {
                 Ok(()) => {
                     failing_since = None;
-                    strong.commits.send_replace(Commits::default());
+                    // Every waiting action would wake up to hear what it knows.
+                    strong.commits.send_if_modified(|commits| {
+                        let was_in_trouble = commits.trouble.is_some();
+                        *commits = Commits::default();
+                        was_in_trouble
+                    });
                     let now = strong.now();
                     strong.lock().committed(now);
                 }

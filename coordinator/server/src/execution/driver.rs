@@ -50,7 +50,8 @@ impl Execution {
             }
         };
         let response = match outcome {
-            Ok(answer) => self.publish(answer).await,
+            // Apart, so that the many that wait for an answer are small.
+            Ok(answer) => Box::pin(self.publish(answer)).await,
             Err(failure) => {
                 tracing::info!(
                     action = %self.action,

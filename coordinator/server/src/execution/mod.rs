@@ -2,6 +2,7 @@
 
 mod conclusion;
 mod driver;
+mod fair_gate;
 mod load;
 mod publications;
 mod service;

@@ -15,6 +15,7 @@ use tracing::Instrument as _;
 
 use super::ExecutionParts;
 use super::driver::Execution;
+use super::fair_gate::FairGate;
 use super::load::load_action;
 use super::publications::{Announced, AwaitedPublication, Submission};
 use crate::action_cache::{InlineRequest, inline_outputs, tenant_of};
@@ -29,33 +30,33 @@ const REQUEST_METADATA: &str = "build.bazel.remote.execution.v2.requestmetadata-
 /// How often a call waits for somebody else's result before it has its action run in any case.
 const MAX_WAITS: u32 = 3;
 
+/// How many actions are looked up and read at once. It hides what storage takes; what a call holds meanwhile
+/// is several times what one holds that waits, and clients begin tens of thousands of calls together.
+const MAX_PREPARED_AT_ONCE: usize = 256;
+
 /// Executes actions.
 #[derive(Debug, Clone)]
 pub(crate) struct ExecutionService {
     parts: Arc<ExecutionParts>,
+    /// Whoever prepares an action is inside; the runs take turns.
+    preparing: Arc<FairGate<(TenantId, RunId)>>,
 }
 
 impl ExecutionService {
     /// Executes actions with the given parts.
-    pub(crate) const fn new(parts: Arc<ExecutionParts>) -> Self {
-        Self { parts }
+    pub(crate) fn new(parts: Arc<ExecutionParts>) -> Self {
+        Self {
+            parts,
+            preparing: FairGate::new(MAX_PREPARED_AT_ONCE),
+        }
     }
 
     async fn start(&self, call: Call) -> Result<OperationWatch, Failure> {
         let mut waits = 0;
         loop {
-            if !call.skip_cache_lookup
-                && let Some(watch) = self.cached(&call).await?
-            {
-                return Ok(watch);
-            }
-            let planned = match self.plan(&call).await {
-                Ok(planned) => planned,
-                // What does not fit into a trailer goes into the response of an operation.
-                Err(failure) if failure.outgrows_trailer() => {
-                    return Ok(self.failed(&call, failure));
-                }
-                Err(failure) => return Err(failure),
+            let planned = match self.prepare(&call).await? {
+                Prepared::Planned(planned) => *planned,
+                Prepared::Ended(watch) => return Ok(watch),
             };
             let may_wait = !call.skip_cache_lookup && waits < MAX_WAITS;
             match self.submit(&call, planned, may_wait)? {
@@ -63,6 +64,30 @@ impl ExecutionService {
                 Started::Awaited(publication) => publication.ended().await,
             }
             waits += 1;
+        }
+    }
+
+    /// Looks an action up, or finds out how to run it.
+    async fn prepare(&self, call: &Call) -> Result<Prepared, Failure> {
+        let party = (call.tenant.clone(), call.run.clone());
+        let _pass = self.preparing.enter(party).await;
+        // Apart, so that those who wait for their turn are small.
+        Box::pin(self.prepare_at_once(call)).await
+    }
+
+    async fn prepare_at_once(&self, call: &Call) -> Result<Prepared, Failure> {
+        if !call.skip_cache_lookup
+            && let Some(watch) = self.cached(call).await?
+        {
+            return Ok(Prepared::Ended(watch));
+        }
+        match self.plan(call).await {
+            Ok(planned) => Ok(Prepared::Planned(Box::new(planned))),
+            // What does not fit into a trailer goes into the response of an operation.
+            Err(failure) if failure.outgrows_trailer() => {
+                Ok(Prepared::Ended(self.failed(call, failure)))
+            }
+            Err(failure) => Err(failure),
         }
     }
 
@@ -177,6 +202,14 @@ impl ExecutionService {
             input_root: loaded.input_root,
         })
     }
+}
+
+/// What is known of an action before it runs.
+enum Prepared {
+    /// How to run it.
+    Planned(Box<Planned>),
+    /// There is no more to it.
+    Ended(OperationWatch),
 }
 
 /// What became of an action that can run.
