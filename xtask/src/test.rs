@@ -56,6 +56,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         // They cut agents off in networks of their own.
         tools::debian("ip", "iproute2")?;
         tools::debian("nft", "nftables")?;
+        // It makes certificates for PostgreSQL.
+        tools::debian("openssl", "openssl")?;
         test.args(["--features", MACHINE_FEATURES]);
     } else {
         let what = "every test that mounts file systems, makes namespaces or starts PostgreSQL";

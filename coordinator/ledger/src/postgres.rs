@@ -11,6 +11,7 @@ mod owner;
 mod password_file;
 mod readers;
 mod schema;
+mod security;
 mod session;
 mod tenure;
 mod text;

@@ -186,7 +186,8 @@ fn active_of(error: OpenPostgresError, ours: &CoordinatorIdentity) -> Result<Fou
         OpenPostgresError::Unreachable { .. } | OpenPostgresError::Failed { .. } => {
             Ok(Found::Nothing(with_sources(&error)))
         }
-        OpenPostgresError::Refused { .. }
+        OpenPostgresError::Untrusted { .. }
+        | OpenPostgresError::Refused { .. }
         | OpenPostgresError::TooNew { .. }
         | OpenPostgresError::Encoding { .. } => Err(LedgerOpeningError::from(error).into()),
     }

@@ -1,14 +1,17 @@
 //! Where a PostgreSQL database is, and as whom to go there.
 
+use std::borrow::Cow;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use percent_encoding::percent_decode_str;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
 use super::password_file::{self, ReadPasswordFileError};
+use super::security::Security;
 
 /// How long a connection may take to be made, unless the address says so itself.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -23,9 +26,14 @@ const DEFAULT_PORT: u16 = 5432;
 
 /// The address of a database: `postgres://USER@HOST:PORT/DATABASE?PARAMETERS`, as libpq has it; a directory
 /// as `host` is a Unix socket's. It holds the password, and shows it to nobody.
+///
+/// With `sslmode=require` or `verify-full` connections are encrypted, and the server has to show a certificate for
+/// the host's name from an authority in the file `sslrootcert`, or from one that this machine trusts. libpq asks for
+/// less with `require`. Other connections are not encrypted, nor is a Unix socket's.
 #[derive(Clone)]
 pub struct PostgresAddress {
     config: Config,
+    security: Option<Security>,
     place: String,
 }
 
@@ -41,12 +49,11 @@ pub enum ParseAddressError {
         /// Which part, and why; never the password.
         detail: String,
     },
-    /// It demands an encrypted connection.
+    /// It names authorities and does not demand that anybody show a certificate.
     #[error(
-        "the address asks for sslmode=require, and the ledger speaks no TLS yet: use a Unix socket or a \
-         network that you trust, with sslmode=prefer or disable"
+        "the address of PostgreSQL names an sslrootcert, which counts with sslmode=verify-full"
     )]
-    NeedsTls,
+    UnusedAuthorities,
 }
 
 impl FromStr for PostgresAddress {
@@ -59,14 +66,10 @@ impl FromStr for PostgresAddress {
         {
             return Err(ParseAddressError::Scheme);
         }
+        let (text, authorities) = without_authorities(text);
         let mut config: Config = text
             .parse()
             .map_err(|error: tokio_postgres::Error| invalid(&super::failure::chain(&error)))?;
-        match config.get_ssl_mode() {
-            SslMode::Disable | SslMode::Prefer => {}
-            // The enumeration may grow by other ways to demand it.
-            _ => return Err(ParseAddressError::NeedsTls),
-        }
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err(invalid(
                 "it names no host: write postgres://USER@HOST/DATABASE, or ?host=/DIRECTORY of a socket",
@@ -78,9 +81,45 @@ impl FromStr for PostgresAddress {
             return Err(invalid("an `@` in a name or a password is written %40"));
         }
         settle(&mut config);
+        let security = match config.get_ssl_mode() {
+            SslMode::Disable | SslMode::Prefer if authorities.is_some() => {
+                return Err(ParseAddressError::UnusedAuthorities);
+            }
+            SslMode::Disable | SslMode::Prefer => None,
+            // The enumeration may grow by other ways to demand it.
+            _ => Some(Security::new(authorities)),
+        };
         let place = place(&config);
-        Ok(Self { config, place })
+        Ok(Self {
+            config,
+            security,
+            place,
+        })
     }
+}
+
+/// An address without the parameters that [`Config`] does not know, and the file that one of them names.
+/// `sslmode=verify-full` is `require`, which asks for no less here.
+fn without_authorities(address: &str) -> (Cow<'_, str>, Option<PathBuf>) {
+    // What comes before is a name and a password, which may have a question mark.
+    let credentials = address.find('@').unwrap_or_default();
+    let Some(parameters) = address[credentials..].find('?') else {
+        return (address.into(), None);
+    };
+    let (base, parameters) = address.split_at(credentials + parameters + 1);
+    let (mut kept, mut authorities) = (Vec::new(), None);
+    for parameter in parameters.split('&') {
+        match parameter.split_once('=') {
+            Some(("sslrootcert", file)) => {
+                let file = percent_decode_str(file).decode_utf8_lossy();
+                authorities = Some(PathBuf::from(file.as_ref()));
+            }
+            Some(("sslmode", "verify-full")) => kept.push("sslmode=require"),
+            _ => kept.push(parameter),
+        }
+    }
+    let address = format!("{base}{}", kept.join("&"));
+    (address.trim_end_matches('?').to_owned().into(), authorities)
 }
 
 fn invalid(detail: &str) -> ParseAddressError {
@@ -102,6 +141,11 @@ fn settle(config: &mut Config) {
     }
     if config.get_tcp_user_timeout().is_none() {
         config.tcp_user_timeout(TCP_USER_TIMEOUT);
+    }
+    // libpq's rule: nobody listens to a Unix socket.
+    let is_socket = |host: &Host| matches!(host, Host::Unix(_));
+    if !config.get_hosts().is_empty() && config.get_hosts().iter().all(is_socket) {
+        config.ssl_mode(SslMode::Disable);
     }
     let (idle, interval, retries) = KEEPALIVE;
     config.keepalives_idle(idle).keepalives_interval(interval);
@@ -178,6 +222,10 @@ impl PostgresAddress {
         &self.config
     }
 
+    pub(super) const fn security(&self) -> Option<&Security> {
+        self.security.as_ref()
+    }
+
     pub(super) fn place(&self) -> &str {
         &self.place
     }
@@ -226,7 +274,11 @@ mod tests {
     fn what_is_no_address_is_refused_with_what_to_do() {
         for (text, words) in [
             ("mysql://a", "begins with `postgres://`"),
-            ("postgres://u@h/d?sslmode=require", "no TLS yet"),
+            (
+                "postgres://u@h/d?sslrootcert=/ca.pem",
+                "sslmode=verify-full",
+            ),
+            ("postgres://u@h/d?sslmode=verify-ca", "sslmode"),
             ("postgres://u:s3cret@h/d?nonsense=1", "nonsense"),
             ("postgres://u:s3cret@h:port/d", "port"),
             ("postgres:///d", "names no host"),
@@ -236,6 +288,37 @@ mod tests {
             assert!(error.contains(words), "{text}: {error}");
             assert!(!error.contains("s3cret"), "{error}");
         }
+    }
+
+    #[test]
+    fn encryption_is_demanded_as_libpq_is_told_to() {
+        let security = |text: &str| {
+            let address: PostgresAddress = text.parse().expect(text);
+            (
+                address.config().get_ssl_mode(),
+                address.security().map(|it| format!("{it:?}")),
+            )
+        };
+        let of = |file: Option<&str>| Some(format!("{:?}", Security::new(file.map(PathBuf::from))));
+        let h = "postgres://u:p?w@h/d";
+        assert_eq!(security(h), (SslMode::Prefer, None));
+        for (parameters, file) in [
+            ("sslmode=require", None),
+            ("sslmode=verify-full", None),
+            (
+                "sslrootcert=%2Fa%20b.pem&sslmode=verify-full",
+                Some("/a b.pem"),
+            ),
+            (
+                "connect_timeout=7&sslmode=require&sslrootcert=ca.pem",
+                Some("ca.pem"),
+            ),
+        ] {
+            let found = security(&format!("{h}?{parameters}"));
+            assert_eq!(found, (SslMode::Require, of(file)), "{parameters}");
+        }
+        let socket = "postgres://u@/d?host=/run/postgresql&sslmode=verify-full";
+        assert_eq!(security(socket), (SslMode::Disable, None));
     }
 
     #[test]

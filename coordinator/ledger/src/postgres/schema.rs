@@ -6,8 +6,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::address::PostgresAddress;
 use super::dialect;
-use super::failure::{CallError, chain};
-use super::session::{OPEN_TIMEOUT, SCHEMA, Session, number};
+use super::failure::CallError;
+use super::security::is_distrust;
+use super::session::{ConnectError, OPEN_TIMEOUT, SCHEMA, Session, number};
 use super::tenure::{
     CoordinatorIdentity, LOCK, LOCK_HOLDER, Succession, end_if_silent, is_held, last_incumbent,
 };
@@ -40,6 +41,17 @@ pub enum OpenPostgresError {
         /// Which database.
         place: String,
         /// What came back.
+        detail: String,
+    },
+    /// It is not known to be the server that the address means.
+    #[error(
+        "{place} is not trusted: {detail}; check the host's name, and the file of the authority that signed the \
+         server's certificate (sslrootcert)"
+    )]
+    Untrusted {
+        /// Which database.
+        place: String,
+        /// What is wrong with the certificate, or with the authorities.
         detail: String,
     },
     /// The server does not let this user do what a ledger needs.
@@ -156,11 +168,19 @@ async fn connect(address: &PostgresAddress) -> Result<Session, OpenPostgresError
         detail: format!("no answer in {OPEN_TIMEOUT:?}"),
     })?;
     let session = opened.map_err(|error| {
-        let (place, detail) = (place(), chain(&error));
-        let said = error.as_db_error().map(|said| said.code().code());
-        match said.is_some_and(is_refusal) {
-            true => OpenPostgresError::Refused { place, detail },
-            false => OpenPostgresError::Unreachable { place, detail },
+        let (place, detail) = (place(), error.to_string());
+        match &error {
+            ConnectError::Authorities(_) => OpenPostgresError::Untrusted { place, detail },
+            ConnectError::Server(error) if is_distrust(error) => {
+                OpenPostgresError::Untrusted { place, detail }
+            }
+            ConnectError::Server(error) => {
+                let said = error.as_db_error().map(|said| said.code().code());
+                match said.is_some_and(is_refusal) {
+                    true => OpenPostgresError::Refused { place, detail },
+                    false => OpenPostgresError::Unreachable { place, detail },
+                }
+            }
         }
     })?;
     let settled = session.settle().await;

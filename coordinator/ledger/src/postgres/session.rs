@@ -4,11 +4,13 @@ use std::future::Future;
 use std::time::Duration;
 
 use tokio::time::timeout;
-use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, Socket};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::address::{KEEPALIVE, PostgresAddress, TCP_USER_TIMEOUT};
-use super::failure::{CallError, explain, unavailable};
+use super::failure::{CallError, chain, explain, unavailable};
+use super::security::ReadAuthoritiesError;
 use super::value::Value;
 use crate::LedgerError;
 use crate::rows::{Columns, corrupt};
@@ -27,6 +29,46 @@ pub(super) const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often the server looks, while it works, whether there is still somebody to answer.
 const CLIENT_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    /// Nobody's certificate would be believed.
+    #[error(transparent)]
+    Authorities(#[from] ReadAuthoritiesError),
+    /// The server cannot be reached, is not believed, or does not let anybody in.
+    #[error("{}", chain(.0))]
+    Server(#[from] tokio_postgres::Error),
+}
+
+impl ConnectError {
+    fn explain(&self, place: &str) -> CallError {
+        match self {
+            Self::Authorities(error) => {
+                CallError::Lost(unavailable(place, &error.to_string(), "then start again"))
+            }
+            Self::Server(error) => explain(place, error),
+        }
+    }
+}
+
+async fn connect<Tls>(
+    config: &Config,
+    tls: Tls,
+) -> Result<(Client, AbortOnDropHandle<()>), tokio_postgres::Error>
+where
+    Tls: MakeTlsConnect<Socket, Stream: Send, TlsConnect: Send> + Send,
+    <Tls::TlsConnect as TlsConnect<Socket>>::Future: Send,
+    Tls::Stream: 'static,
+{
+    let (client, connection) = config.connect(tls).await?;
+    let driver = tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a connection to PostgreSQL has ended");
+        }
+    });
+    Ok((client, AbortOnDropHandle::new(driver)))
+}
+
 /// A connection to the database. Dropping it closes it, whatever is under way.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -37,20 +79,15 @@ pub(super) struct Session {
 
 impl Session {
     /// Connects.
-    ///
-    /// This is where transport security will be chosen: by the address's sslmode, a connector of rustls
-    /// in place of [`NoTls`].
-    pub(super) async fn open(address: &PostgresAddress) -> Result<Self, tokio_postgres::Error> {
-        let (client, connection) = address.config().connect(NoTls).await?;
-        let driver = tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection to PostgreSQL has ended");
-            }
-        });
+    pub(super) async fn open(address: &PostgresAddress) -> Result<Self, ConnectError> {
+        let (client, driver) = match address.security() {
+            None => connect(address.config(), NoTls).await?,
+            Some(security) => connect(address.config(), security.connector().await?).await?,
+        };
         Ok(Self {
             client,
             place: address.place().to_owned(),
-            driver: AbortOnDropHandle::new(driver),
+            driver,
         })
     }
 
@@ -59,7 +96,7 @@ impl Session {
         let opened = timeout(OPEN_TIMEOUT, Self::open(address)).await;
         let session = opened
             .map_err(|_| CallError::Lost(silent(address.place(), OPEN_TIMEOUT)))?
-            .map_err(|error| explain(address.place(), &error))?;
+            .map_err(|error| error.explain(address.place()))?;
         session.settle().await?;
         Ok(session)
     }

@@ -6,7 +6,7 @@ mod opening;
 mod operations;
 mod outages;
 mod proxy;
-#[expect(dead_code, reason = "these tests need a part of it")]
+mod security;
 mod server;
 mod small_disk;
 mod standing_by;

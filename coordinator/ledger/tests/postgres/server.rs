@@ -47,10 +47,15 @@ impl PostgresServer {
 
     /// One that listens on loopback as well, where it wants a password.
     pub(crate) fn on_tcp(password: &str) -> Self {
+        Self::on_tcp_with(password, &[])
+    }
+
+    /// The same with settings of its own, as `NAME=VALUE`.
+    pub(crate) fn on_tcp_with(password: &str, settings: &[&str]) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("an address").port();
         drop(listener);
-        let server = Self::begun(port, &["listen_addresses=127.0.0.1"]);
+        let server = Self::begun(port, &[settings, &["listen_addresses=127.0.0.1"]].concat());
         server.sql(&format!("ALTER ROLE {USER} PASSWORD '{password}'"));
         server
     }
@@ -154,6 +159,11 @@ impl PostgresServer {
 
     fn log(&self) -> PathBuf {
         self.directory.path().join("log")
+    }
+
+    /// What it has written to its log.
+    pub(crate) fn said(&self) -> String {
+        std::fs::read_to_string(self.log()).expect("a log")
     }
 
     /// The address of a database.
@@ -261,6 +271,6 @@ fn find(program: &str) -> PathBuf {
 }
 
 #[track_caller]
-fn expect_success(output: &Output) {
+pub(crate) fn expect_success(output: &Output) {
     assert!(output.status.success(), "{output:#?}");
 }
