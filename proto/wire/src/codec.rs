@@ -7,9 +7,10 @@ use prost::Message;
 use tonic::codec::{BufferSettings, Codec};
 use tonic_prost::ProstCodec;
 
-/// What a call's buffer begins with, in bytes: most messages fit, and larger ones make it grow. It is kept for
-/// as long as the call is open, and tens of thousands of calls wait for their actions.
-const BUFFER_SIZE_BYTES: usize = 512;
+/// What a call's buffer begins with, in bytes: most messages fit, and larger ones make it grow. An answer's is kept
+/// for as long as the call is open, and tens of thousands of calls wait for their actions. `bytes` remembers the
+/// size of a buffer from 1 KiB on, and makes the next one as large.
+const BUFFER_SIZE_BYTES: usize = 1024;
 /// How much is sent at once if there is as much, in bytes. It is tonic's own.
 const YIELD_THRESHOLD_BYTES: usize = 32 << 10;
 

@@ -79,13 +79,14 @@ async fn follow_events(
     interrupts: &mut Interrupts,
 ) -> Result<Ended, WatchError> {
     let mut events = RunEvents::new(client.clone(), run_id.to_owned());
-    let mut cancelling: Option<JoinHandle<()>> = None;
+    let mut cancelling: Option<JoinHandle<bool>> = None;
     loop {
         let event = tokio::select! {
             event = events.next() => event?,
             () = interrupts.next() => {
                 if let Some(cancelling) = cancelling {
-                    if !cancelling.is_finished() {
+                    let is_told = cancelling.is_finished() && cancelling.await.unwrap_or(false);
+                    if !is_told {
                         tracing::warn!(
                             "the coordinator has not said that the run is cancelled, it may go on; \
                              `regatta cancel {run_id}` stops it"
@@ -110,15 +111,17 @@ async fn follow_events(
     }
 }
 
-/// Cancels without waiting, so that events and a second interrupt are still seen.
-fn cancel_in_background(mut client: RunsClient<Channel>, run_id: &str) -> JoinHandle<()> {
+/// Cancels without waiting, so that events and a second interrupt are still seen; whether it did.
+fn cancel_in_background(mut client: RunsClient<Channel>, run_id: &str) -> JoinHandle<bool> {
     let request = v1::CancelRunRequest {
         run_id: run_id.to_owned(),
     };
     tokio::spawn(async move {
-        if let Err(status) = client.cancel_run(request).await {
+        let cancelled = client.cancel_run(request).await;
+        if let Err(status) = &cancelled {
             tracing::error!("the run could not be cancelled: {}", status.message());
         }
+        cancelled.is_ok()
     })
 }
 

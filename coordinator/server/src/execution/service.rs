@@ -38,8 +38,8 @@ const MAX_PREPARED_AT_ONCE: usize = 256;
 #[derive(Debug, Clone)]
 pub(crate) struct ExecutionService {
     parts: Arc<ExecutionParts>,
-    /// Whoever prepares an action is inside; the runs take turns.
-    preparing: Arc<FairGate<(TenantId, RunId)>>,
+    /// Whoever prepares an action is inside.
+    preparing: Arc<FairGate<TenantId, RunId>>,
 }
 
 impl ExecutionService {
@@ -69,8 +69,10 @@ impl ExecutionService {
 
     /// Looks an action up, or finds out how to run it.
     async fn prepare(&self, call: &Call) -> Result<Prepared, Failure> {
-        let party = (call.tenant.clone(), call.run.clone());
-        let _pass = self.preparing.enter(party).await;
+        let _pass = self
+            .preparing
+            .enter(call.tenant.clone(), call.run.clone())
+            .await;
         // Apart, so that those who wait for their turn are small.
         Box::pin(self.prepare_at_once(call)).await
     }

@@ -101,7 +101,12 @@ impl UseIndex {
 
     /// The number of the next use, greater than that of any that was counted before.
     fn next(&self) -> u64 {
-        self.uses.fetch_add(1, Ordering::Relaxed) + 1
+        self.uses.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// How many uses were counted so far; see [`Self::absent`].
+    pub(super) fn counted(&self) -> u64 {
+        self.uses.load(Ordering::Acquire)
     }
 
     fn rounded(&self, at: Seconds) -> Seconds {
@@ -145,7 +150,9 @@ impl UseIndex {
             used: self.rounded(at),
         };
         let mut shard = self.shard(&writing.key);
-        shard.insert(writing.key, size_bytes, claim, (0, self.next()));
+        shard.written = self.next();
+        let order = shard.written;
+        shard.insert(writing.key, size_bytes, claim, (0, order));
     }
 
     /// Takes in what the log knows; moments are as they are there.
@@ -205,9 +212,16 @@ impl UseIndex {
 
     /// Notes that something is not there, unless it is being written.
     pub(super) fn forget(&self, key: &Key) {
+        self.shard(key).forget(key);
+    }
+
+    /// Notes that something was not there when so many uses were [counted](Self::counted). It may have been written
+    /// since: then the answer is as old as that.
+    pub(super) fn absent(&self, key: &Key, counted: u64) {
+        // A write of anything else near it counts, too: what is wrongly taken to be there is found out later.
         let mut shard = self.shard(key);
-        if !shard.writing.contains_key(key) {
-            shard.remove(key);
+        if shard.written <= counted {
+            shard.forget(key);
         }
     }
 
@@ -358,4 +372,26 @@ impl UseIndex {
 
 fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_is_older_than_a_write_makes_nothing_unknown() {
+        let index = UseIndex::new(1);
+        let key = Key {
+            kind: Kind::Blob,
+            digest: Digest::of(b"late"),
+        };
+        let asked = index.counted();
+        let writing = index.write(key).await;
+        index.written(&writing, 4, Claimant::FIRST_TENANT, 1);
+        drop(writing);
+        index.absent(&key, asked);
+        assert_eq!(index.all().count, 1);
+        index.absent(&key, index.counted());
+        assert_eq!(index.all().count, 0);
+    }
 }

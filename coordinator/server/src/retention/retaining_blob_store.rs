@@ -68,7 +68,7 @@ pub(super) const fn found_bytes(kind: Kind, digest: &Digest) -> u64 {
 #[async_trait]
 impl BlobStore for RetainingBlobStore {
     async fn get(&self, digest: &Digest, range: BlobRange) -> Result<BlobStream, StoreError> {
-        let at = self.at();
+        let (at, counted) = (self.at(), self.retention.index.counted());
         // Before it is read: it does not go while it is.
         self.retention
             .index
@@ -77,7 +77,7 @@ impl BlobStore for RetainingBlobStore {
         match &got {
             Ok(_) => self.found(digest, at),
             Err(StoreError::NotFound { .. } | StoreError::Corrupt { .. }) => {
-                self.retention.index.forget(&self.key(digest));
+                self.retention.index.absent(&self.key(digest), counted);
             }
             Err(
                 StoreError::OutOfRange { .. }
@@ -115,6 +115,7 @@ impl BlobStore for RetainingBlobStore {
 
     async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
         let (at, index) = (self.at(), &self.retention.index);
+        let counted = index.counted();
         // Before the store is asked: what it says is there does not go.
         let stays = |digest: &&Digest| index.touch(self.key(digest), self.claimant, at);
         let asked: Vec<Digest> = digests.iter().filter(stays).copied().collect();
@@ -128,7 +129,7 @@ impl BlobStore for RetainingBlobStore {
                 continue;
             }
             if was_asked {
-                index.forget(&self.key(digest));
+                index.absent(&self.key(digest), counted);
             }
             absent.push(*digest);
         }

@@ -12,6 +12,8 @@ pub(super) struct Shard {
     pub(super) going: HashSet<Key>,
     /// How many writers each has that is being written.
     pub(super) writing: HashMap<Key, u32>,
+    /// Which of all uses was the last that wrote something.
+    pub(super) written: u64,
     pub(super) totals: HashMap<Claimant, Totals>,
     pub(super) all: Totals,
     /// What the log has not been told.
@@ -216,6 +218,13 @@ impl Shard {
         }
         count(&mut self.totals, slot);
         self.news.push(Record::Released { key, claimant });
+    }
+
+    /// Removes what is not there, unless it is being written.
+    pub(super) fn forget(&mut self, key: &Key) {
+        if !self.writing.contains_key(key) {
+            self.remove(key);
+        }
     }
 
     pub(super) fn remove(&mut self, key: &Key) -> Option<Slot> {
