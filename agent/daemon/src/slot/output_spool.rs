@@ -1,5 +1,5 @@
 //! The output of a command, kept as it comes: in memory while it is small, then in a file without a
-//! name, and no more of it than is allowed.
+//! name, and no more of it than is allowed, but always its end: that is where runners say how tests ended.
 
 use std::fs::File;
 use std::io;
@@ -17,6 +17,8 @@ use crate::live_output::LiveSender;
 
 /// How much of a stream stays in memory.
 const MEMORY_BYTES: usize = 64 << 10;
+/// How much of the end is kept of a stream that is too long, in addition.
+const END_BYTES: usize = 64 << 10;
 /// How much is read at once.
 const READ_BYTES: usize = 16 << 10;
 
@@ -25,7 +27,7 @@ const READ_BYTES: usize = 16 << 10;
 pub(crate) struct SpoolSettings {
     /// A directory for the file.
     pub(crate) scratch: PathBuf,
-    /// How much of the stream is kept, in bytes.
+    /// How much of the stream is kept from its beginning on, in bytes.
     pub(crate) max_bytes: u64,
 }
 
@@ -116,6 +118,8 @@ struct Spool<'a> {
     hasher: DigestHasher,
     head: BytesMut,
     file: Option<tokio::fs::File>,
+    /// The last of what there is no room for.
+    end: BytesMut,
     total_bytes: u64,
 }
 
@@ -126,6 +130,7 @@ impl<'a> Spool<'a> {
             hasher: DigestHasher::new(),
             head: BytesMut::new(),
             file: None,
+            end: BytesMut::new(),
             total_bytes: 0,
         }
     }
@@ -140,8 +145,20 @@ impl<'a> Spool<'a> {
             .settings
             .max_bytes
             .saturating_sub(self.hasher.size_bytes());
-        piece.truncate(usize::try_from(room).unwrap_or(usize::MAX));
-        self.keep(&piece).await
+        let kept = piece.split_to(piece.len().min(usize::try_from(room).unwrap_or(usize::MAX)));
+        if !piece.is_empty() {
+            self.end.extend_from_slice(&piece);
+            // Now and then: each time would move all of it.
+            if self.end.len() > 2 * END_BYTES {
+                self.trim_end();
+            }
+        }
+        self.keep(&kept).await
+    }
+
+    fn trim_end(&mut self) {
+        let too_much = self.end.len().saturating_sub(END_BYTES);
+        self.end = BytesMut::from(&self.end[too_much..]);
     }
 
     async fn keep(&mut self, piece: &[u8]) -> io::Result<()> {
@@ -165,11 +182,15 @@ impl<'a> Spool<'a> {
     async fn finish(mut self) -> io::Result<Captured> {
         let kept = self.hasher.size_bytes();
         if kept < self.total_bytes {
+            self.trim_end();
+            let end = std::mem::take(&mut self.end);
             let notice = format!(
-                "\n[regatta: output truncated: the first {kept} of {} bytes are kept]\n",
+                "\n[regatta: output truncated: the first {kept} and the last {} of {} bytes are kept]\n",
+                end.len(),
                 self.total_bytes
             );
             self.keep(notice.as_bytes()).await?;
+            self.keep(&end).await?;
         }
         let body = match self.file {
             Some(mut file) => {
@@ -277,14 +298,20 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_too_much_is_cut_off_and_says_so() {
-        let (digest, bytes) = captured(vec![b'x'; 1 << 20], 100).await;
-        let text = String::from_utf8(bytes).unwrap();
-        assert!(text.starts_with(&"x".repeat(100)));
-        assert!(
-            text.contains("the first 100 of 1048576 bytes are kept"),
-            "{text}"
-        );
-        assert_eq!(digest, Digest::of(text.as_bytes()));
+        let written: String = (0..200_000).map(|line| format!("{line}\n")).collect();
+        for max_bytes in [0, 100, written.len() as u64 - 7] {
+            let (digest, bytes) = captured(written.clone().into_bytes(), max_bytes).await;
+            let text = String::from_utf8(bytes).unwrap();
+            let kept = usize::try_from(max_bytes).unwrap();
+            let end = END_BYTES.min(written.len() - kept);
+            let notice = format!(
+                "\n[regatta: output truncated: the first {kept} and the last {end} of {} bytes are kept]\n",
+                written.len()
+            );
+            let (first, last) = (&written[..kept], &written[written.len() - end..]);
+            assert!(text == format!("{first}{notice}{last}"), "{max_bytes}");
+            assert_eq!(digest, Digest::of(text.as_bytes()));
+        }
     }
 
     #[tokio::test]

@@ -63,6 +63,8 @@ pub struct BuildTally {
 struct SuiteTally {
     planned: u64,
     done: u64,
+    /// Something is wrong that is no test's fault.
+    has_complaints: bool,
 }
 
 /// Whether a build passed after it had failed.
@@ -84,6 +86,10 @@ impl Tally {
                     self.test_finished(result);
                 }
             }
+            Some(Event::SuiteComplained(complained)) => {
+                let suite = self.suites.entry(complained.job.clone()).or_default();
+                suite.has_complaints = true;
+            }
             Some(Event::HitsAudited(audited)) => self.audited += u64::from(audited.agreed),
             Some(Event::JobFinished(finished)) => self.job_finished(finished),
             Some(Event::RunFinished(finished)) => self.finished = Some(finished.clone()),
@@ -94,7 +100,6 @@ impl Tally {
                 | Event::InfrastructureRetry(_)
                 | Event::RunResumed(_)
                 | Event::CancelRequested(_)
-                | Event::SuiteComplained(_)
                 | Event::Warning(_)
                 | Event::TestSlow(_),
             )
@@ -112,7 +117,9 @@ impl Tally {
     #[must_use]
     pub fn is_told_by_tests(&self, finished: &v1::JobFinished) -> bool {
         let failed = finished.counts.is_some_and(|counts| counts.failed > 0);
-        failed || finished.message.is_empty()
+        let suite = self.suites.get(&finished.job);
+        let has_complaints = suite.is_some_and(|suite| suite.has_complaints);
+        (failed && !has_complaints) || finished.message.is_empty()
     }
 
     fn run_started(&mut self, started: &v1::RunStarted) {
@@ -186,5 +193,33 @@ impl Tally {
     pub fn duration(&self) -> Duration {
         let finished = self.finished.as_ref();
         shown_duration(finished.and_then(|finished| finished.duration.as_ref()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failed_tests_do_not_tell_of_a_complaint() {
+        let finished = v1::JobFinished {
+            job: "unit".to_owned(),
+            message: "1 of 2 tests failed; the runner reported `ghost`".to_owned(),
+            counts: Some(v1::Counts {
+                failed: 1,
+                ..v1::Counts::default()
+            }),
+            ..v1::JobFinished::default()
+        };
+        let mut tally = Tally::default();
+        assert!(tally.is_told_by_tests(&finished));
+        tally.event(&v1::RunEvent {
+            event: Some(Event::SuiteComplained(v1::SuiteComplained {
+                job: "unit".to_owned(),
+                ..v1::SuiteComplained::default()
+            })),
+            ..v1::RunEvent::default()
+        });
+        assert!(!tally.is_told_by_tests(&finished));
     }
 }

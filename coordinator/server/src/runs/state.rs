@@ -316,8 +316,11 @@ impl RunState {
             }
         }
         let suites = self.jobs.iter().any(|(job, _)| job.is_suite);
-        if suites && reasons.is_empty() && counts.planned == 0 {
-            reasons.push("no test was selected".to_owned());
+        if suites && reasons.is_empty() && counts.planned == counts.skipped {
+            reasons.push(match counts.planned {
+                0 => "no test was selected".to_owned(),
+                _ => "every test was skipped".to_owned(),
+            });
         }
         let cancelled = self.stop == Some(Stop::Cancelled);
         if cancelled {

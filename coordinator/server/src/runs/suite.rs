@@ -189,10 +189,10 @@ async fn count_known(
 
 fn conclude(job: &JobContext, tally: &Tally, complaints: &[String]) -> JobEnd {
     let counts = tally.counts();
-    let lost = tally.failed_for(|class| class == FailureClass::Infra);
-    let failed = usize::try_from(counts.failed).unwrap_or(usize::MAX) - lost;
-    let (status, class, message) = if failed > 0 {
-        let text = format!("{failed} of {} tests failed", counts.planned);
+    let (status, class, message) = if counts.failed > 0 {
+        let text = format!("{} of {} tests failed", counts.failed, counts.planned);
+        let text = std::iter::once(&text).chain(complaints);
+        let text = text.map(String::as_str).collect::<Vec<_>>().join("; ");
         (JobStatus::Failed, Some(FailureClass::Test), text)
     } else if !complaints.is_empty() {
         (
@@ -203,8 +203,11 @@ fn conclude(job: &JobContext, tally: &Tally, complaints: &[String]) -> JobEnd {
     } else if job.cancel.is_cancelled() && counts.not_run > 0 {
         let end = cancelled();
         (end.status, end.class, end.message)
-    } else if lost > 0 || counts.not_run > 0 {
-        let text = format!("{} of {} tests have no answer", lost, counts.planned);
+    } else if counts.not_run > 0 {
+        let text = format!(
+            "{} of {} tests have no answer",
+            counts.not_run, counts.planned
+        );
         (JobStatus::Unknown, Some(FailureClass::Infra), text)
     } else if counts.planned == 0 {
         (JobStatus::Passed, None, "it has no tests".to_owned())

@@ -69,13 +69,6 @@ impl Tally {
     pub(crate) fn endings(&self) -> impl Iterator<Item = &Option<Ending>> + Clone {
         self.endings.iter()
     }
-
-    /// How many failed for this reason.
-    pub(crate) fn failed_for(&self, wanted: impl Fn(FailureClass) -> bool) -> usize {
-        let failed =
-            |it: &&Option<Ending>| matches!(it, Some(Ending::Failed(class)) if wanted(*class));
-        self.endings.iter().filter(failed).count()
-    }
 }
 
 /// Whether every planned test is accounted for.
@@ -115,9 +108,10 @@ fn count_of(counts: &mut RunCounts, ending: Ending) -> &mut u32 {
         Ending::Flaky => &mut counts.flaky,
         Ending::Cached => &mut counts.cached,
         Ending::Skipped => &mut counts.skipped,
+        // A machine that is lost says nothing of a test.
+        Ending::NotRun | Ending::Failed(FailureClass::Infra) => &mut counts.not_run,
         Ending::Failed(_) => &mut counts.failed,
         Ending::Quarantined(_) => &mut counts.quarantined,
-        Ending::NotRun => &mut counts.not_run,
     }
 }
 

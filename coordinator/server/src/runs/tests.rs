@@ -155,6 +155,8 @@ async fn infrastructure_that_fails_too_often_is_unknown_and_never_red() {
     let story = fixture.run(spec(vec![libtest("unit")])).await;
     assert_eq!(story.end().verdict(), v1::Verdict::Unknown);
     assert_eq!(story.job("unit").status(), v1::JobStatus::Unknown);
+    let counts = story.counts();
+    assert_eq!((counts.passed, counts.failed, counts.not_run), (1, 0, 1));
     let result = &story.tests()["test_0001"];
     assert_eq!(result.failure_class(), v1::FailureClass::Infra);
     assert!(
@@ -218,6 +220,20 @@ async fn a_pass_after_a_failure_is_flaky() {
     let known = known.expect("is known");
     assert_eq!(known.tests.len(), 3);
     assert!(known.batch_overhead.is_some(), "{known:?}");
+    // Such a pass is not remembered: the next run finds out whether it is flaky yet.
+    let again = fixture.run(spec(vec![libtest("unit")])).await;
+    assert_eq!((again.counts().cached, again.counts().passed), (0, 3));
+}
+
+#[tokio::test]
+async fn a_suite_whose_every_test_is_skipped_proves_nothing() {
+    let fixture = Fixture::start().await;
+    let ignored = ["ignored_a", "ignored_b"].map(str::to_owned);
+    let _agent = fixture.agent("a", runner(ignored, |_| None));
+    let story = fixture.run(spec(vec![libtest("unit")])).await;
+    assert_eq!((story.counts().planned, story.counts().skipped), (2, 2));
+    assert_eq!(story.end().verdict(), v1::Verdict::Unknown);
+    assert_eq!(story.end().reasons, ["every test was skipped"]);
 }
 
 #[tokio::test]

@@ -67,6 +67,11 @@ pub(super) async fn run(
         }
     });
     let (commit, own) = commit.await??;
+    if options.archive.is_some() && !commit.id.is_empty() {
+        tracing::warn!(
+            "nobody knows which commit an archive was built from: this is no commit's verdict"
+        );
+    }
     let uploaded = staging.upload(&client.blobs()).await?;
     tracing::info!(
         blobs = uploaded.uploaded_blobs,
@@ -80,7 +85,8 @@ pub(super) async fn run(
         committed_at: commit.committed_at_to_wire(),
         commit: commit.id,
         branch: commit.branch,
-        dirty: commit.dirty,
+        // Nobody knows which commit an archive was built from.
+        dirty: commit.dirty || options.archive.is_some(),
         jobs,
         max_failures: options.stop.max_failures_or(1),
         skip_cache_lookup: options.report.no_cache,

@@ -150,10 +150,10 @@ fn line(text: &str) -> Option<Line<'_>> {
     let (rest, seconds) = rest.strip_suffix(" sec")?.rsplit_once(' ')?;
     seconds.parse::<f64>().ok()?;
     // A name may have dots and stars itself: the last of them are ctest's.
-    let (name, status) = match (rest.rfind("***"), rest.rfind(".   Passed")) {
-        (Some(place), _) => rest.split_at(place),
-        (None, Some(place)) => rest.split_at(place + 1),
-        (None, None) => return None,
+    let passed = rest.trim_end().strip_suffix("   Passed");
+    let (name, status) = match passed.filter(|name| name.ends_with('.')) {
+        Some(name) => rest.split_at(name.len()),
+        None => rest.split_at(rest.rfind("***")?),
     };
     Some(Line {
         number,
@@ -317,6 +317,12 @@ mod tests {
             "1/2 Test #1: setup ...***Failed  0.01 sec\n2/2 Test #2: a ...***Not Run   0.00 sec\n";
         let (_, text) = why_failed("a", output).expect("it is said");
         assert_eq!(text, "`setup`, which runs with it for a fixture: Failed");
+    }
+
+    #[test]
+    fn stars_in_a_name_are_no_failure() {
+        let read = line("1/1 Test #7: ***! ..   Passed    0.00 sec").expect("it is one");
+        assert_eq!((read.name, read.status), ("***!", "Passed"));
     }
 
     proptest! {

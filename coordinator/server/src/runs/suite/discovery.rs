@@ -32,7 +32,7 @@ pub(super) async fn discover(job: &JobContext, suite: &PlannedSuite) -> Result<L
         Adapter::Harness(harness) => {
             let all = harness.list(suite);
             let ignored = harness.list_ignored(suite);
-            match ignored.filter(|_| !suite.include_ignored) {
+            let (ids, ignored) = match ignored.filter(|_| !suite.include_ignored) {
                 Some(ignored) => {
                     let (ids, ignored) = tokio::try_join!(list(job, all), list(job, ignored))?;
                     (ids, ignored.into_iter().collect())
@@ -45,7 +45,11 @@ pub(super) async fn discover(job: &JobContext, suite: &PlannedSuite) -> Result<L
                     };
                     (ids, ignored)
                 }
+            };
+            if ids.is_empty() && !harness.may_have_no_test() {
+                return Err(without_tests());
             }
+            (ids, ignored)
         }
         Adapter::Sharding { shards } => (sharding::ids(*shards), BTreeSet::new()),
         Adapter::Contract { .. } => {
@@ -55,8 +59,7 @@ pub(super) async fn discover(job: &JobContext, suite: &PlannedSuite) -> Result<L
             };
             let ids = list(job, command).await?;
             if ids.is_empty() {
-                let text = "discovery exited with code 0 and listed no test".to_owned();
-                return Err(failed(FailureClass::Test, text));
+                return Err(without_tests());
             }
             (ids, BTreeSet::new())
         }
@@ -75,6 +78,12 @@ pub(super) async fn discover(job: &JobContext, suite: &PlannedSuite) -> Result<L
     };
     let ids: Vec<String> = ids.into_iter().filter(selected).collect();
     Ok(Listing { ids, ignored })
+}
+
+/// A suite that has no test proves nothing.
+fn without_tests() -> JobEnd {
+    let text = "discovery exited with code 0 and listed no test".to_owned();
+    failed(FailureClass::Test, text)
 }
 
 async fn list(job: &JobContext, command: ListCommand) -> Result<Vec<String>, JobEnd> {

@@ -331,8 +331,11 @@ impl<'a> Execution<'a> {
             Purpose::Answer => self.outbox.tell(result),
             Purpose::Audit => self.tell_disagreement(test, ending, result),
         }
-        // One of many runs may pass by chance.
-        let may_cache = self.purpose == Purpose::Answer && known.repetition.is_none();
+        // One of many runs may pass by chance, and so may a test that has just failed: a pass that is remembered
+        // would hide the next time that it is flaky.
+        let may_cache = self.purpose == Purpose::Answer
+            && known.repetition.is_none()
+            && ending != Ending::Flaky;
         if let Some(pass) = judged.cacheable.filter(|_| may_cache) {
             self.outbox.cache(known.key, pass);
         }

@@ -46,6 +46,15 @@ impl Harness {
         }
     }
 
+    /// Whether it is usual that there is no test: crates and packages have some or none. A build for CTest, or a
+    /// program of GoogleTest's, without any has lost them.
+    pub(super) const fn may_have_no_test(self) -> bool {
+        match self {
+            Self::Libtest | Self::Go => true,
+            Self::GoogleTest | Self::Ctest => false,
+        }
+    }
+
     /// Lists every test.
     pub(super) fn list(self, suite: &PlannedSuite) -> ListCommand {
         match self {

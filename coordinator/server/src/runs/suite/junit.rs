@@ -5,6 +5,21 @@ use std::time::Duration;
 use quick_xml::events::{BytesStart, Event};
 use quick_xml::{Reader, XmlVersion};
 
+/// What a test case's status or result is if it was run and nothing inside says that it failed.
+const DID_RUN: [&str; 12] = [
+    "",
+    "run",
+    "executed",
+    "completed",
+    "complete",
+    "passed",
+    "pass",
+    "success",
+    "successful",
+    "succeeded",
+    "ok",
+    "true",
+];
 /// What a test case's status or result is if it was not run.
 const DID_NOT_RUN: [&str; 6] = [
     "notrun",
@@ -185,16 +200,20 @@ impl Parser {
 }
 
 /// What a test case's attributes say. GoogleTest writes tests that it did not run as `notrun`, without
-/// any element in them.
+/// any element in them. What is neither known as that nor as a pass is none.
 fn status_of(element: &BytesStart<'_>) -> Result<CaseStatus, JunitError> {
+    let mut status = CaseStatus::Passed;
     for name in ["status", "result"] {
         let value = attribute(element, name)?.unwrap_or_default();
         let value = value.to_ascii_lowercase();
         if DID_NOT_RUN.contains(&value.as_str()) {
             return Ok(CaseStatus::Skipped(String::new()));
         }
+        if !DID_RUN.contains(&value.as_str()) {
+            status = CaseStatus::Failed(format!("its {name} is `{value}`"));
+        }
     }
-    Ok(CaseStatus::Passed)
+    Ok(status)
 }
 
 fn attribute(element: &BytesStart<'_>, name: &str) -> Result<Option<String>, JunitError> {
@@ -238,6 +257,22 @@ mod tests {
         let xml = format!("<testcase name='a' {attributes}>{inside}</testcase>");
         let report = parse(&xml).expect("is a report");
         assert_eq!(&report.cases[0].status, expected, "{xml}");
+    }
+
+    #[test]
+    fn what_is_not_known_as_a_pass_is_none() {
+        for word in ["failed", "error", "Timeout", "broken", "something"] {
+            for name in ["status", "result"] {
+                let said = format!("its {name} is `{}`", word.to_lowercase());
+                let attributes = format!("{name}='{word}'");
+                check_status(&attributes, "", &CaseStatus::Failed(said));
+            }
+        }
+        for word in ["Passed", "success", "OK", ""] {
+            check_status(&format!("status='{word}'"), "", &CaseStatus::Passed);
+        }
+        let own = CaseStatus::Failed("why".to_owned());
+        check_status("status='fail'", "<failure message='why'/>", &own);
     }
 
     #[test]
