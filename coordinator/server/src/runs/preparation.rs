@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use regatta_model::Digest;
-use regatta_wire::reapi;
+use regatta_model::{Digest, Platform};
+use regatta_wire::{reapi, v1};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -58,10 +58,12 @@ async fn surroundings_of(
     index: usize,
     cancel: &CancellationToken,
 ) -> Surroundings {
-    let image = run.plan.jobs[index].settings.image.as_ref();
+    let settings = &run.plan.jobs[index].settings;
+    let image = settings.image.as_ref();
     let asked = Instant::now();
     let found = loop {
-        let agents = run.dispatcher.list_agents();
+        let mut agents = run.dispatcher.list_agents();
+        agents.retain(|agent| offers(agent, &settings.requirements));
         let found = Surroundings::of(image, &agents);
         let may_change = image.is_some() && !found.are_known() && !have_told_images(&agents);
         if !may_change || asked.elapsed() >= OFFERS_PATIENCE || cancel.is_cancelled() {
@@ -76,6 +78,15 @@ async fn surroundings_of(
         ));
     }
     found
+}
+
+/// Whether an agent offers what a job asks for.
+fn offers(agent: &v1::AgentStatus, requirements: &Platform) -> bool {
+    agent.offer.as_ref().is_some_and(|offer| {
+        let properties = offer.properties.clone();
+        let offered = Platform::from(&reapi::Platform { properties });
+        requirements.unmet_by(&offered).is_empty()
+    })
 }
 
 /// A job's input root with the outputs of other jobs in it.

@@ -7,6 +7,10 @@ use regatta_wire::v1;
 
 use crate::dispatch::IMAGE_RUNTIME;
 
+/// How agents call it that they run commands as plain processes.
+const PROCESS_RUNTIME: &str = "process";
+/// The property by which agents offer their architecture, by each of its names.
+const ARCHITECTURE: &str = "ISA";
 /// What a content id or a digest begins with.
 const DIGEST_PREFIX: &str = "sha256:";
 /// How many hexadecimal digits follow.
@@ -40,11 +44,32 @@ pub(super) enum UnknownReason {
     /// Name an image.
     #[error("the job names no image, and the connected agents run it in one of their own choice")]
     AgentsChoice,
+    /// Ask for one of them.
+    #[error(
+        "connected agents differ in their architecture ({}): ask for one, with `platform = {{ ISA = \"…\" }}`", .names.join(", ")
+    )]
+    Architectures { names: Vec<String> },
 }
 
 impl Surroundings {
-    /// Finds out what an image means to the agents that are connected.
+    /// Finds out what an image means to the agents that are connected and may be given the job.
     pub(super) fn of(image: Option<&ImageReference>, agents: &[v1::AgentStatus]) -> Self {
+        let found = Self::on_any_architecture(image, agents);
+        let (is_alike, runtime) = match &found {
+            // An engine's content id is of one architecture.
+            Self::Image { .. } | Self::Unknown(_) => (true, IMAGE_RUNTIME),
+            // What a manifest of several names is another image on each.
+            Self::Pinned(_) => (false, IMAGE_RUNTIME),
+            Self::Processes => (false, PROCESS_RUNTIME),
+        };
+        let names = architectures(agents, runtime);
+        match is_alike || names.len() < 2 {
+            true => found,
+            false => Self::Unknown(UnknownReason::Architectures { names }),
+        }
+    }
+
+    fn on_any_architecture(image: Option<&ImageReference>, agents: &[v1::AgentStatus]) -> Self {
         let connected = agents.iter().filter(|agent| agent.connected);
         let mut offers = connected
             .filter_map(|agent| agent.offer.as_ref())
@@ -103,7 +128,10 @@ impl Surroundings {
             | Self::Unknown(UnknownReason::Absent { image } | UnknownReason::Ambiguous { image }) => {
                 Some(image.to_string())
             }
-            Self::Processes | Self::Unknown(UnknownReason::AgentsChoice) => None,
+            Self::Processes
+            | Self::Unknown(UnknownReason::AgentsChoice | UnknownReason::Architectures { .. }) => {
+                None
+            }
         }
     }
 
@@ -111,9 +139,24 @@ impl Surroundings {
     pub(super) const fn runtime_in_keys(&self) -> &'static str {
         match self {
             Self::Image { .. } | Self::Pinned(_) | Self::Unknown(_) => IMAGE_RUNTIME,
-            Self::Processes => "process",
+            Self::Processes => PROCESS_RUNTIME,
         }
     }
+}
+
+/// The architectures of the connected agents of a runtime, each by its first name.
+fn architectures(agents: &[v1::AgentStatus], runtime: &str) -> Vec<String> {
+    let connected = agents.iter().filter(|agent| agent.connected);
+    let offers = connected.filter_map(|agent| agent.offer.as_ref());
+    let names = offers
+        .filter(|offer| offer.runtime == runtime)
+        .filter_map(|offer| {
+            let properties = offer.properties.iter();
+            let names = properties.filter(|property| property.name == ARCHITECTURE);
+            names.map(|property| property.value.clone()).min()
+        });
+    let names: BTreeSet<String> = names.collect();
+    names.into_iter().collect()
 }
 
 /// Whether there are agents, and all that run images have said which they have. They ask their engines
@@ -148,6 +191,8 @@ fn full_name(reference: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use regatta_wire::reapi;
+
     use super::*;
 
     fn agent(runtime: &str, images: &[(&str, &str)]) -> v1::AgentStatus {
@@ -236,6 +281,38 @@ mod tests {
         let pinned = format!("img@{digest}");
         check(&pinned, &[], Some(&pinned));
         check("sha256:0a", &[], None);
+    }
+
+    #[test]
+    fn another_architecture_is_another_place() {
+        let of = |runtime: &str, names: &[&str]| {
+            let mut agent = agent(runtime, &[("img:1", "sha256:a")]);
+            let property = |name: &&str| reapi::platform::Property {
+                name: ARCHITECTURE.to_owned(),
+                value: (*name).to_owned(),
+            };
+            if let Some(offer) = &mut agent.offer {
+                offer.properties = names.iter().map(property).collect();
+            }
+            agent
+        };
+        let pinned = format!("img@{DIGEST_PREFIX}{}", "0a".repeat(32));
+        let (intel, arm) = (["x86_64", "amd64"], ["aarch64", "arm64"]);
+        for (runtime, image, known) in [
+            ("docker", pinned.as_str(), pinned.as_str()),
+            ("process", "", "process"),
+        ] {
+            let alike = [of(runtime, &intel), of(runtime, &["amd64", "x86_64"])];
+            check(image, &alike, Some(known));
+            check(image, &[of(runtime, &intel), of(runtime, &arm)], None);
+            check(
+                image,
+                &[of(runtime, &intel), gone(of(runtime, &arm))],
+                Some(known),
+            );
+        }
+        let both = [of("docker", &intel), of("docker", &arm)];
+        check("img:1", &both, Some("img:1@sha256:a"));
     }
 
     #[test]

@@ -211,8 +211,22 @@ async fn a_report_without_an_id_or_with_a_strange_one_is_caught() {
     let story = fixture.run(spec(vec![contract("acceptance")])).await;
     check_lie(&story, "y", "the runner did not report `y`");
     assert_eq!(story.counts().passed, 1);
+    let message = &story.job("acceptance").message;
+    assert!(message.contains("reported `ghost`"), "{message}");
     let again = fixture.run(spec(vec![contract("acceptance")])).await;
     assert_eq!(again.counts().cached, 0, "a liar is not believed later");
+}
+
+#[tokio::test]
+async fn an_invented_test_fails_a_suite_whose_tests_all_pass() {
+    let fixture = Fixture::start().await;
+    let report = |ids: &[String]| junit(ids.iter().map(String::as_str).chain(["ghost"]));
+    let _agent = fixture.agent("a", contract_runner(&fixture, "x\ny\n", report));
+    let story = fixture.run(spec(vec![contract("acceptance")])).await;
+    assert_eq!((story.counts().passed, story.counts().failed), (2, 0));
+    assert_eq!(story.end().verdict(), v1::Verdict::NotReleasable);
+    let message = &story.job("acceptance").message;
+    assert!(message.contains("reported `ghost`"), "{message}");
 }
 
 #[tokio::test]
