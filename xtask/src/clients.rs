@@ -35,6 +35,7 @@ const BOOKWORM: DebianImage<'static> = DebianImage {
         "libgtest-dev",
         "python3",
         "python3-pytest",
+        "python3-pytest-rerunfailures",
     ],
     options: OPTIONS,
 };

@@ -50,17 +50,24 @@ function verdict(result) {
   const failed = result.testResults.filter((test) => test.status === "failed");
   if (failed.length > 0) {
     const first = `${failed.length} of ${result.testResults.length} tests failed: ${failed[0].fullName}`;
-    return failure(failed.length > 1 ? `${first}, ...` : first, result.failureMessage);
+    return failure("failure", failed.length > 1 ? `${first}, ...` : first, result.failureMessage);
   }
   if (result.testExecError || result.failureMessage) {
-    return failure("the file's tests cannot be run", result.failureMessage || String(result.testExecError));
+    return failure("failure", "the file's tests cannot be run", result.failureMessage || String(result.testExecError));
+  }
+  // jest.retryTimes() ran them until they passed.
+  const again = result.testResults.filter((test) => test.status === "passed" && test.invocations > 1);
+  if (again.length > 0) {
+    const reasons = again.flatMap((test) => test.retryReasons || []).join("\n");
+    return failure("flakyFailure", `failed before: ${again[0].fullName}`, reasons);
   }
   const ran = result.testResults.some((test) => test.status === "passed");
   return ran ? "" : '<skipped message="each of its tests is skipped"/>';
 }
 
-function failure(message, details) {
-  return `<failure message=${attribute(message)}>${text((details || "").slice(0, FAILURE_CHARACTERS))}</failure>`;
+function failure(element, message, details) {
+  const inside = text((details || "").slice(0, FAILURE_CHARACTERS));
+  return `<${element} message=${attribute(message)}>${inside}</${element}>`;
 }
 
 function output(result) {

@@ -87,7 +87,11 @@ class Runner:
         self.files = list(dict.fromkeys(test.split("::", 1)[0] for test in wanted))
         self.report = report
         self.seconds = seconds
+        self.test = None
         self.phases = []
+        # Of pytest-rerunfailures: failures after which the test runs again. It may begin and finish each time.
+        self.reruns = []
+        self.is_rerun = False
         self.any_module_skipped = False
         # pytest has a test's error output captured; this is where nobody captures anything.
         self.errors = os.fdopen(os.dup(2), "w")
@@ -112,7 +116,9 @@ class Runner:
             config.hook.pytest_deselected(items=others)
 
     def pytest_runtest_logstart(self, nodeid):
-        self.phases = []
+        if nodeid != self.test:
+            self.test = nodeid
+            self.reruns = []
         why = "the runner ended while this test ran"
         if self.seconds:
             why += f", because of it or because {self.seconds:g} s were over"
@@ -120,22 +126,28 @@ class Runner:
         self.report.put(f"<testcase name={attribute(nodeid)}><error message={attribute(why)}/></testcase>\n", False)
 
     def pytest_runtest_logreport(self, report):
-        if report.outcome == "rerun":
-            # Of pytest-rerunfailures: only the last time counts.
+        if report.when == "setup":
             self.phases = []
+            self.is_rerun = False
+        if report.outcome == "rerun":
+            self.is_rerun = True
+            self.reruns.append(report)
         else:
             self.phases.append(report)
 
     def pytest_runtest_logfinish(self, nodeid):
         if self.seconds:
             faulthandler.cancel_dump_traceback_later()
-        self.report.put(case(nodeid, self.phases))
+        if not self.is_rerun:
+            self.report.put(case(nodeid, self.phases, self.reruns))
 
 
-def case(nodeid, phases):
+def case(nodeid, phases, reruns):
     time = sum(phase.duration for phase in phases)
     failed = [phase for phase in phases if phase.failed]
-    inside = failure(failed) if failed else "".join(map(skip, phases))
+    inside = failure("failure", failed) if failed else "".join(map(skip, phases))
+    if reruns:
+        inside = failure("flakyFailure", reruns) + inside
     # Those of the last phase are those of all of them.
     for name, text in [("out", phases[-1].capstdout), ("err", phases[-1].capstderr)] if phases else []:
         if text:
@@ -143,7 +155,7 @@ def case(nodeid, phases):
     return f'<testcase name={attribute(nodeid)} time="{time:.6f}">{inside}</testcase>\n'
 
 
-def failure(phases):
+def failure(element, phases):
     first = phases[0]
     crash = getattr(first.longrepr, "reprcrash", None)
     message = crash.message if crash else first.longreprtext.strip().rpartition("\n")[2]
@@ -151,7 +163,7 @@ def failure(phases):
     if first.when != "call":
         message = f"{first.when}: {message}"
     text = "\n".join(phase.longreprtext[-FAILURE_CHARACTERS:] for phase in phases)
-    return f"<failure message={attribute(message)}>{escape(printable(text))}</failure>"
+    return f"<{element} message={attribute(message)}>{escape(printable(text))}</{element}>"
 
 
 def skip(phase):

@@ -59,6 +59,12 @@ timeout = "20s"
 [jobs.bad.suite]
 adapter = "pytest"
 run = ["pytest", "bad"]
+
+[jobs.again]
+inputs = ["again/**"]
+[jobs.again.suite]
+adapter = "pytest"
+run = ["pytest", "--reruns", "1", "again"]
 "#;
 const GOOD: &str = r#"
 import pytest, unittest
@@ -79,6 +85,15 @@ const SKIPPED_MODULE: &str = r#"
 import pytest
 pytest.skip("not this file", allow_module_level=True)
 def test_never_known(): pass
+"#;
+/// pytest-rerunfailures runs what failed again.
+const AGAIN: &str = r#"
+times = []
+def test_flaky():
+    times.append(1)
+    assert len(times) > 1, "not yet"
+def test_fails(): assert not "ever"
+def test_passes(): pass
 "#;
 const BAD: &str = r#"
 import multiprocessing, os, time, pytest
@@ -118,6 +133,7 @@ fn pytest_suites_run_as_pytest_would() {
         ("good/sub/test_more.py", "def test_one(): pass\n"),
         ("good/test_module.py", SKIPPED_MODULE),
         ("bad/test_bad.py", BAD),
+        ("again/test_again.py", AGAIN),
         ("data/ü", "here"),
     ];
     write(project.path(), &files);
@@ -155,6 +171,18 @@ fn pytest_suites_run_as_pytest_would() {
     check(&again, "good", &good("cached"));
     assert_eq!(again.finished()["leases"], 0, "{again:#?}");
     bad_tests_of_pytest_fail_alone(&fleet, &project);
+    let again = run(&fleet, &project, &["again"]);
+    again.expect_code(100);
+    let flaky = "its runner ran it again";
+    check(
+        &again,
+        "again",
+        &[
+            ("again/test_again.py::test_flaky", "flaky", flaky),
+            ("again/test_again.py::test_fails", "failed", "ever"),
+            ("again/test_again.py::test_passes", "passed", ""),
+        ],
+    );
     fleet.stop();
 }
 

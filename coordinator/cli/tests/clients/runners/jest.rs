@@ -21,6 +21,10 @@ suite = { adapter = "jest", run = ["jest", "--verbose"] }
 inputs = ["**"]
 suite = { adapter = "jest", run = ["jest", "--testPathPattern", "first"], filters = ["good"] }
 
+[jobs.again]
+inputs = ["package.json", "again/**"]
+suite = { adapter = "jest" }
+
 [jobs.absent]
 suite = { adapter = "jest", run = ["node_modules/.bin/jest"] }
 "#;
@@ -35,6 +39,12 @@ test("doubles", () => { console.log("what it printed"); expect(double(2)).toBe(4
 test.skip("later", () => {});
 "#;
 
+/// Passes at its second time.
+const AGAIN: &str = r#"
+jest.retryTimes(1);
+let times = 0;
+test("a", () => { times += 1; expect(times).toBe(2); });
+"#;
 const FAILS: &str =
     "test('a <b>', () => { expect('\\u0001').toBe('the reason'); });\ntest('c', () => {});\n";
 const FILES: [(&str, &str); 7] = [
@@ -106,6 +116,11 @@ fn jest_suites_run_as_jest_would() {
     let again = run(&fleet, &project, &["good"]);
     check(&again, "good", &good("cached"));
     assert_eq!(again.finished()["leases"], 0, "{again:#?}");
+    write(project.path(), &[("again/again.test.js", AGAIN)]);
+    let flaky = run(&fleet, &project, &["again"]);
+    flaky.expect_code(0);
+    let why = "its runner ran it again";
+    check(&flaky, "again", &[("again/again.test.js", "flaky", why)]);
     let absent = run(&fleet, &project, &["absent"]);
     let complaint = ["tests could not be listed", "use an image that has Jest"];
     absent.expect_code(100).expect_complaint(&complaint);

@@ -20,7 +20,7 @@ use crate::runs::output::tail_to_show;
 use crate::runs::overlay::{Layer, lay, remove, resolve};
 
 /// Changes whenever tests are run or judged in another way.
-pub(super) const VERSION: &str = "contract 3";
+pub(super) const VERSION: &str = "contract 4";
 /// What starting a batch costs: the runner itself starts, and finds its tests.
 pub(super) const BATCH_OVERHEAD: Duration = Duration::from_millis(500);
 /// How long a test is expected to take of which nothing is known: most of a runner's own are quick, and each
@@ -284,6 +284,7 @@ impl BatchReport {
         }
         let verdict = match &case.status {
             CaseStatus::Passed => Ok(Ended::Passed),
+            CaseStatus::PassedAgain => Ok(Ended::PassedAgain),
             CaseStatus::Failed(message) => Err((FailureClass::Test, message.clone())),
             CaseStatus::Skipped(reason) => Ok(Ended::Skipped(reason.clone())),
         };
@@ -307,7 +308,7 @@ impl BatchReport {
                 ..Default::default()
             }),
             Ok(Ended::Skipped(reason)) => Some(cached_skip(reason)),
-            Err(_) => None,
+            Ok(Ended::PassedAgain) | Err(_) => None,
         };
         Judged {
             cacheable,

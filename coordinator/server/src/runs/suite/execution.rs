@@ -286,8 +286,8 @@ impl<'a> Execution<'a> {
         let attempts = self.attempts[test];
         judged.refuse_late_skip(attempts);
         let ending = match &judged.verdict {
-            Ok(Ended::Passed) if attempts > 1 => Ending::Flaky,
-            Ok(Ended::Passed) => Ending::Passed,
+            Ok(Ended::Passed) if attempts == 1 => Ending::Passed,
+            Ok(Ended::Passed | Ended::PassedAgain) => Ending::Flaky,
             Ok(Ended::Skipped(_)) => Ending::Skipped,
             Err((class, _)) => Ending::Failed(*class),
         };

@@ -193,6 +193,7 @@ pub(super) async fn judged(
         cacheable: match &verdict {
             Ok(Ended::Passed) => Some(result.clone()),
             Ok(Ended::Skipped(reason)) => Some(cached_skip(reason)),
+            Ok(Ended::PassedAgain) => None,
             Err(_) if PlantedBug::FailureCached.is_planted() => Some(result.clone()),
             Err(_) => None,
         },

@@ -14,6 +14,8 @@ const SKIPPED_CODE: i32 = 77;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Ended {
     Passed,
+    /// It failed, and the runner itself ran it again.
+    PassedAgain,
     /// The runner itself says that it does not run here, and maybe why.
     Skipped(String),
 }
@@ -61,6 +63,7 @@ impl Judged {
     pub(super) fn result(&self, test: v1::TestResult) -> v1::TestResult {
         let message = match &self.verdict {
             Ok(Ended::Passed) => String::new(),
+            Ok(Ended::PassedAgain) => "it failed, and its runner ran it again".to_owned(),
             Ok(Ended::Skipped(text)) | Err((_, text)) => text.clone(),
         };
         v1::TestResult {

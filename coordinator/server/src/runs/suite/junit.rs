@@ -53,6 +53,8 @@ pub(super) struct Case {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum CaseStatus {
     Passed,
+    /// It failed before (Surefire's `flakyFailure` and the like).
+    PassedAgain,
     /// With the reason, if the report has one.
     Skipped(String),
     /// With what the report says about it.
@@ -146,9 +148,16 @@ impl Parser {
                 }
                 self.text = Some(String::new());
             }
+            b"flakyFailure" | b"flakyError" | b"rerunFailure" | b"rerunError" => {
+                if let Some(case) = &mut self.case
+                    && case.status == CaseStatus::Passed
+                {
+                    case.status = CaseStatus::PassedAgain;
+                }
+            }
             b"skipped" | b"disabled" => {
                 if let Some(case) = &mut self.case
-                    && matches!(case.status, CaseStatus::Passed | CaseStatus::Skipped(_))
+                    && !matches!(case.status, CaseStatus::Failed(_))
                 {
                     let reason = attribute(element, "message")?.unwrap_or_default();
                     case.status = CaseStatus::Skipped(reason);
@@ -168,7 +177,9 @@ impl Parser {
                 let message = match &mut self.case {
                     Some(case) => match &mut case.status {
                         CaseStatus::Failed(message) => Some(message),
-                        CaseStatus::Passed | CaseStatus::Skipped(_) => None,
+                        CaseStatus::Passed | CaseStatus::PassedAgain | CaseStatus::Skipped(_) => {
+                            None
+                        }
                     },
                     None => self.report.errors.last_mut(),
                 };
@@ -273,6 +284,26 @@ mod tests {
         }
         let own = CaseStatus::Failed("why".to_owned());
         check_status("status='fail'", "<failure message='why'/>", &own);
+    }
+
+    #[test]
+    fn a_pass_after_a_failure_is_told_apart() {
+        let again = CaseStatus::PassedAgain;
+        check_status("", "<flakyFailure message='no'>why</flakyFailure>", &again);
+        check_status(
+            "status='run'",
+            "<rerunError/><system-out>x</system-out>",
+            &again,
+        );
+        let failed = CaseStatus::Failed("no".to_owned());
+        check_status(
+            "",
+            "<failure message='no'/><rerunFailure>why</rerunFailure>",
+            &failed,
+        );
+        check_status("", "<flakyError/><failure message='no'/>", &failed);
+        let skipped = CaseStatus::Skipped("late".to_owned());
+        check_status("", "<flakyFailure/><skipped message='late'/>", &skipped);
     }
 
     #[test]

@@ -218,6 +218,27 @@ async fn a_report_without_an_id_or_with_a_strange_one_is_caught() {
 }
 
 #[tokio::test]
+async fn a_pass_after_the_runners_own_retry_is_flaky_and_not_remembered() {
+    let fixture = Fixture::start().await;
+    let report = |ids: &[String]| {
+        let cases = ids.iter().map(|id| {
+            let inside = if id == "x" {
+                "<flakyFailure message='no'/>"
+            } else {
+                ""
+            };
+            format!("<testcase name='{id}'>{inside}</testcase>")
+        });
+        format!("<testsuite>{}</testsuite>", cases.collect::<String>())
+    };
+    let _agent = fixture.agent("a", contract_runner(&fixture, "x\ny\n", report));
+    let story = fixture.run(spec(vec![contract("acceptance")])).await;
+    assert_eq!((story.counts().passed, story.counts().flaky), (1, 1));
+    let again = fixture.run(spec(vec![contract("acceptance")])).await;
+    assert_eq!((again.counts().cached, again.counts().flaky), (1, 1));
+}
+
+#[tokio::test]
 async fn an_invented_test_fails_a_suite_whose_tests_all_pass() {
     let fixture = Fixture::start().await;
     let report = |ids: &[String]| junit(ids.iter().map(String::as_str).chain(["ghost"]));
