@@ -13,8 +13,9 @@
 //! | 101 | the build failed: cargo's here, or a build job of `regatta run` while no suite failed |
 //! | 130 | cancelled |
 //!
-//! `regatta verdict` ends with 0, 1 or 2 if the commit is RELEASABLE, NOT_RELEASABLE or of an UNKNOWN state, and
-//! `regatta verify` with 1 if the file cannot be believed; the codes 96 to 99 mean the above.
+//! `regatta verdict` ends with 0, 1 or 2 if the commit is RELEASABLE, NOT_RELEASABLE or of an UNKNOWN state, and with 96
+//! if its command line makes no sense; `regatta verify` ends with 1 if the file cannot be believed. The other codes from
+//! 96 to 99 mean the above.
 //!
 //! `regatta cas verify` ends with 1 if something that is stored is wrong and was not repaired; the codes 96 to 99
 //! mean the above.
@@ -35,6 +36,8 @@ pub enum ExitCode {
     NotReleasable,
     /// Nobody knows whether the commit that was asked for is releasable.
     Unknown,
+    /// The command line makes no sense.
+    Misunderstood,
     /// Nothing matched what was asked for.
     NothingSelected,
     /// The configuration cannot be used.
@@ -67,7 +70,7 @@ impl ExitCode {
         match self {
             Self::Good => 0,
             Self::NotReleasable => 1,
-            Self::Unknown => 2,
+            Self::Unknown | Self::Misunderstood => 2,
             Self::NothingSelected => 4,
             Self::BadConfiguration => 96,
             Self::CoordinatorUnreachable => 97,

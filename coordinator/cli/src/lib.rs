@@ -56,7 +56,10 @@ use options::{MessageFormat, Options};
 #[must_use]
 pub fn main() -> ExitCode {
     memory::share();
-    let options = Options::parse();
+    let options = match Options::try_parse() {
+        Ok(options) => options,
+        Err(error) => return misunderstood(&error),
+    };
     let json = options.global.message_format == MessageFormat::Json;
     let tells = json && options.command.tells_of_a_run();
     if tells {
@@ -73,6 +76,18 @@ pub fn main() -> ExitCode {
             executed
         });
     executed.unwrap_or_else(|failure| report(&failure, tells))
+}
+
+/// Says what is wrong with the command line, or what was asked about it.
+fn misunderstood(error: &clap::Error) -> ExitCode {
+    // There is nobody left to tell if this cannot be written.
+    let _unheard = error.print();
+    let is_about_verdicts = || std::env::args_os().any(|argument| argument == "verdict");
+    match error.use_stderr() {
+        false => ExitCode::Good,
+        true if is_about_verdicts() => ExitCode::BadConfiguration,
+        true => ExitCode::Misunderstood,
+    }
 }
 
 fn report(failure: &Failure, json: bool) -> ExitCode {

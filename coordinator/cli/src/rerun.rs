@@ -18,6 +18,10 @@ pub(crate) struct Story {
     tests: BTreeMap<String, BTreeMap<String, v1::TestStatus>>,
     /// How many tests each job has.
     planned: BTreeMap<String, u32>,
+    /// Suites of which something is wrong that is no test's fault.
+    complained: BTreeSet<String>,
+    /// Why the run as a whole is not good.
+    reasons: Vec<String>,
 }
 
 impl Story {
@@ -41,8 +45,23 @@ impl Story {
                     tests.insert(result.test_id, status);
                 }
             }
+            Some(Event::SuiteComplained(complained)) => {
+                // Its cached passes did not hold, though the job had passed.
+                if complained.is_audit {
+                    self.passed_jobs.remove(&complained.job);
+                }
+                self.complained.insert(complained.job);
+            }
+            Some(Event::RunFinished(finished)) if finished.verdict() != v1::Verdict::Releasable => {
+                self.reasons = finished.reasons;
+            }
             _ => {}
         }
+    }
+
+    /// Why the run as a whole is not good; empty if it is.
+    pub(crate) fn reasons(&self) -> &[String] {
+        &self.reasons
     }
 
     /// All of the run; `None` if its events do not say what it was.
@@ -87,7 +106,10 @@ impl Story {
             return job;
         };
         // Runs of one test have names that no suite knows.
-        if self.passed_jobs.contains(&job.name) || suite.repetition.is_some() {
+        if self.passed_jobs.contains(&job.name)
+            || self.complained.contains(&job.name)
+            || suite.repetition.is_some()
+        {
             return job;
         }
         let tests = self.tests.get(&job.name);
@@ -215,6 +237,24 @@ mod tests {
         assert!(again(story_of(3, &[], &tests)).contains(&whole));
         let one = ("unit".to_owned(), vec!["a".to_owned()]);
         assert!(again(story_of(1, &[], &tests)).contains(&one));
+    }
+
+    #[test]
+    fn a_suite_that_something_is_wrong_with_is_done_again_whole() {
+        let tests = [("unit", "a", v1::TestStatus::Failed)];
+        for (passed, is_audit) in [(&[][..], false), (&["unit"][..], true)] {
+            let mut story = story_of(1, passed, &tests);
+            let complained = v1::SuiteComplained {
+                job: "unit".to_owned(),
+                is_audit,
+                ..v1::SuiteComplained::default()
+            };
+            story.take(v1::RunEvent {
+                event: Some(Event::SuiteComplained(complained)),
+                ..v1::RunEvent::default()
+            });
+            assert!(again(story).contains(&("unit".to_owned(), Vec::new())));
+        }
     }
 
     #[test]

@@ -148,7 +148,10 @@ fn how_known(job: &v1::JobPlan) -> String {
             "are taken to last as long as their neighbours",
         ),
         (job.from_suite, "as long as the suite's others"),
-        (job.unknown, "are unknown, and taken to last 100 ms"),
+        (
+            job.unknown,
+            "are unknown, and taken to last as long as is usual",
+        ),
     ];
     let parts = parts.iter().filter(|(count, _)| *count > 0);
     let parts: Vec<_> = parts
@@ -234,7 +237,7 @@ mod tests {
              unit   10     6       1        3       2.5 s  2.0 s    4      2.0 s     2.0 s\n\n\
              build: a build that would run\n\
              unit: the longest is a::b?; of its tests 2 have run before, 1 are unknown, and taken to last \
-             100 ms\n\
+             as long as is usual\n\
              unit: 2 batches, each 20 ms to start, the first: 2.0 s for a::b\n\
              2.0 s on 4 slots; at least 2.0 s (the longest test, or all work divided by the slots)\n\
              nothing was run but what lists tests, where that was not cached\n"

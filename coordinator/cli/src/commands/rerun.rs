@@ -23,6 +23,7 @@ pub(super) async fn rerun(
     let run = run_id::complete(&client, options.run).await?;
     refuse_active(&client, &run).await?;
     let story = read(&client, &run).await?;
+    let reasons = story.reasons().join("; ");
     let (spec, command) = match options.failed {
         true => (story.failed(), "regatta rerun --failed"),
         false => (story.all(), "regatta rerun"),
@@ -32,7 +33,13 @@ pub(super) async fn rerun(
         Failure::new(ExitCode::Infrastructure, message)
     })?;
     if spec.jobs.is_empty() {
-        let message = format!("nothing to run: nothing of run {run} failed");
+        let message = match reasons.as_str() {
+            "" => format!("nothing to run: nothing of run {run} failed"),
+            reasons => format!(
+                "nothing to run: no job or test of run {run} failed by itself, but {reasons}; \
+                 `regatta rerun {run}` runs all of it again"
+            ),
+        };
         return Err(Failure::new(ExitCode::NothingSelected, message));
     }
     let spec = v1::RunSpec {
