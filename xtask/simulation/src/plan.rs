@@ -79,6 +79,8 @@ pub(crate) enum FaultKind {
     Crashes(Crash),
     StorageSlow(Duration),
     StorageFails(Duration),
+    /// The ledger takes nothing for longer than runs wait for it.
+    LedgerFull(Duration),
     StorageLies(Duration),
     /// The coordinator's clock is set to another time when it starts next: so many seconds ahead of, or behind,
     /// where it is.
@@ -166,6 +168,7 @@ impl Faults {
             | FaultKind::Crashes(_)
             | FaultKind::StorageSlow(_)
             | FaultKind::StorageFails(_)
+            | FaultKind::LedgerFull(_)
             | FaultKind::StorageLies(_)
             | FaultKind::ClockSet(_) => false,
         };
@@ -283,6 +286,7 @@ fn fault(random: &mut Random, machines: usize) -> Fault {
             after: random.chance(500),
         }),
         12 => FaultKind::StorageSlow(random.millis(1000, 20_000)),
+        13 if random.chance(400) => FaultKind::LedgerFull(random.millis(12_000, 40_000)),
         13 => FaultKind::StorageFails(random.millis(1000, 20_000)),
         _ if random.chance(500) => FaultKind::StorageLies(random.millis(1000, 30_000)),
         _ => FaultKind::ClockSet(i32::try_from(random.below(7200)).unwrap_or(0) - 3600),

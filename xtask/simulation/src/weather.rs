@@ -9,9 +9,6 @@ use crate::random::Random;
 use crate::said::{Said, SaidQueue};
 use crate::trace::Trace;
 
-/// How often in a row the ledger fails at most: it is done without if it fails for longer, and then what was told
-/// may be forgotten.
-const MAX_FAILURES_IN_A_ROW: u32 = 4;
 /// How long an operation takes in good weather, in milliseconds.
 const USUAL_MILLIS: (u64, u64) = (0, 3);
 /// How long it takes in bad weather.
@@ -25,11 +22,12 @@ pub(crate) struct Weather(Arc<Mutex<State>>);
 struct State {
     random: Random,
     slow: bool,
+    /// No write to the ledger is done.
+    full: bool,
     /// Of a thousand operations, how many fail, half of them after they were done.
     failing: u64,
     /// Of a thousand reads, how many return something else.
     lying: u64,
-    failed_in_a_row: u32,
     crash: Option<Crash>,
     crashed: bool,
     clock: Option<(Instant, Duration)>,
@@ -65,9 +63,9 @@ impl Weather {
         Self(Arc::new(Mutex::new(State {
             random: Random::new(seed, 2),
             slow: false,
+            full: false,
             failing: 0,
             lying: 0,
-            failed_in_a_row: 0,
             crash: None,
             crashed: false,
             clock: None,
@@ -88,6 +86,10 @@ impl Weather {
         self.lock().failing = permille;
     }
 
+    pub(crate) fn set_full(&self, full: bool) {
+        self.lock().full = full;
+    }
+
     pub(crate) fn set_lying(&self, permille: u64) {
         self.lock().lying = permille;
     }
@@ -100,7 +102,6 @@ impl Weather {
     pub(crate) fn begin(&self, instant: Instant, now: Duration) {
         let mut state = self.lock();
         state.crashed = false;
-        state.failed_in_a_row = 0;
         state.clock = Some((instant, now));
     }
 
@@ -134,9 +135,12 @@ impl Weather {
                 return Fate::Crashed { done };
             }
         }
+        if state.full {
+            state.tell(&format!("ledger: {what} finds no room"));
+            return Fate::Failed;
+        }
         let failing = state.failing;
-        if state.failed_in_a_row < MAX_FAILURES_IN_A_ROW && state.random.chance(failing) {
-            state.failed_in_a_row += 1;
+        if state.random.chance(failing) {
             let done = state.random.chance(500);
             state.tell(&format!(
                 "ledger: {what} fails{}",
@@ -148,7 +152,6 @@ impl Weather {
                 Fate::Failed
             };
         }
-        state.failed_in_a_row = 0;
         Fate::Done
     }
 

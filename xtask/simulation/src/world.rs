@@ -378,6 +378,7 @@ const fn permille(mood: Mood) -> u64 {
     match mood {
         Mood::Slow => 1000,
         Mood::Failing => 300,
+        Mood::Full => 1000,
         Mood::Lying => 200,
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
-/// For how long a coordinator that does not answer is asked again.
+/// For how long a coordinator that shows nothing is asked again.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
 /// How long to wait before the first new attempt; it doubles with every further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -18,8 +18,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Why there are no more events though the run has not ended.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
-    /// The coordinator has not answered for long. The run may go on: watch it again later.
-    #[error("the coordinator has not answered for {} s: {detail}", GIVE_UP_AFTER.as_secs())]
+    /// The coordinator has not answered for long, or cannot store what it is to show. The run may go on: watch it
+    /// again later.
+    #[error(
+        "nothing of the run could be had from the coordinator for {} s: {detail}", GIVE_UP_AFTER.as_secs()
+    )]
     Unreachable {
         /// The last error.
         detail: String,
@@ -138,7 +141,7 @@ impl RunEvents {
             tracing::warn!(
                 run = self.run_id,
                 detail,
-                "the coordinator is away; the run is followed again once it is back"
+                "the coordinator is away or cannot go on; the run is followed again once it can"
             );
         }
         self.trouble = Some((since, (pause * 2).min(LONGEST_PAUSE)));
@@ -157,4 +160,31 @@ fn is_transient(code: Code) -> bool {
             | Code::Cancelled
             | Code::ResourceExhausted
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::transport::Endpoint;
+
+    use super::*;
+    use crate::exit_code::ExitCode;
+    use crate::session::watch_failure;
+
+    #[tokio::test]
+    async fn a_coordinator_that_shows_nothing_for_long_is_left_with_what_it_said() {
+        let nowhere = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+        let mut events = RunEvents::new(RunsClient::new(nowhere), "r".to_owned());
+        let why = Status::unavailable("the disk is full");
+        let waited = events.wait_after(&why).await;
+        assert!(waited.is_ok(), "it may recover: {waited:?}");
+        let (since, pause) = events.trouble.expect("it remembers since when");
+        let long_ago = since
+            .checked_sub(GIVE_UP_AFTER)
+            .expect("it runs for longer");
+        events.trouble = Some((long_ago, pause));
+        let error = events.wait_after(&why).await.expect_err("it is enough");
+        assert!(error.to_string().contains("the disk is full"), "{error}");
+        let failure = watch_failure("r", error);
+        assert_eq!(failure.code, ExitCode::CoordinatorUnreachable);
+    }
 }

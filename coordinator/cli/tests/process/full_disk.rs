@@ -8,6 +8,13 @@ use super::small_disk::SmallDisk;
 const TALKER: &str =
     "[jobs.talk]\nrun = 'while :; do echo and so on and so on; sleep 0.01; done'\n";
 
+/// Talks for as long as it takes until the ledger has failed for too long.
+const BRIEF_TALKER: &str = "[jobs.talk]\n\
+    run = 'end=$(($(date +%s) + 25)); while test $(date +%s) -lt $end; do echo and so on; sleep 0.01; done'\n";
+
+/// What whoever watches a run is told while the ledger has no room.
+const NOT_DURABLE: &str = "nothing more of the run can be stored";
+
 #[test]
 fn a_coordinator_without_room_ends_its_runs_says_so_and_recovers() {
     let mut disk = None;
@@ -24,21 +31,54 @@ fn a_coordinator_without_room_ends_its_runs_says_so_and_recovers() {
     let mut running = Running::begin(&mut run);
     running.expect_words(r#""type":"output""#);
     disk.fill();
+    running.expect_words(NOT_DURABLE);
+    let (status, page) = fleet.page("/readyz");
+    assert_eq!(status, 503, "{page}");
+    assert!(fleet.log_of("coordinator").contains("could not be stored"));
+    Ended::of(fleet.command().args(["exec", "--", "true"])).expect_code(98);
+    disk.make_room();
     let ended = running.end();
     let last = ended.expect_code(98).finished();
     assert_eq!(last["verdict"], "UNKNOWN", "{last}");
     assert_eq!(last["cancelled"], false, "{last}");
     let reason = last["reasons"][0].as_str().expect("a reason");
     assert!(reason.contains("full"), "{last}");
-    let (status, page) = fleet.page("/readyz");
-    assert_eq!(status, 503, "{page}");
-    assert!(fleet.log_of("coordinator").contains("could not be stored"));
-    Ended::of(fleet.command().args(["exec", "--", "true"])).expect_code(98);
-    disk.make_room();
+    ended.expect_complaint(&["disk is full"]);
     wait_until("it is ready again", || fleet.page("/readyz").0 == 200);
     Ended::of(fleet.command().args(["exec", "--", "true"])).expect_code(0);
     let listed = Ended::of(fleet.command().args(["ps", "--all", "--format", "json"]));
     assert!(listed.stdout.contains("UNKNOWN"), "{listed:#?}");
+    drop(disk);
+    fleet.kill_coordinator();
+    fleet.stop();
+}
+
+#[test]
+fn a_coordinator_without_room_that_is_killed_has_shown_no_end_and_goes_on() {
+    let mut disk = None;
+    let mut fleet = Fleet::prepared(|state| {
+        disk = Some(SmallDisk::mount(&state.join("coordinator")));
+    });
+    let disk = disk.expect("it was mounted");
+    let address = fleet.url().trim_start_matches("grpc://").to_owned();
+    fleet.add_agent(&[]);
+    let project = tempfile::tempdir().expect("a directory");
+    write(project.path(), &[("regatta.toml", BRIEF_TALKER)]);
+    let mut run = fleet.command();
+    run.args(["--message-format", "json", "run"])
+        .current_dir(project.path());
+    let mut running = Running::begin(&mut run);
+    running.expect_words(r#""type":"output""#);
+    disk.fill();
+    running.expect_words(NOT_DURABLE);
+    fleet.kill_coordinator();
+    disk.make_room();
+    fleet.start_coordinator(&address);
+    running.expect_words(r#""type":"run-resumed""#);
+    let ended = running.end();
+    let last = ended.expect_code(0).finished();
+    assert_eq!(last["verdict"], "RELEASABLE", "{last}");
+    assert_eq!(ended.lines("run-finished").len(), 1, "{ended:#?}");
     drop(disk);
     fleet.kill_coordinator();
     fleet.stop();

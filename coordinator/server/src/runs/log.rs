@@ -5,9 +5,10 @@
 //! the numbers of what follows would be taken. In memory stay those that are not durable yet and a tail of
 //! bounded size; whoever is further behind reads from the ledger.
 //!
-//! A ledger that cannot store for [`STORE_PATIENCE`] fails the log. Its run then ends, and its events are
-//! seen though they are not durable, since nobody may be left waiting. They go on to be offered to the
-//! ledger, so that the run is complete there once the ledger has recovered.
+//! A ledger that cannot store for [`STORE_PATIENCE`] fails the log. Its run then ends, which nobody sees
+//! before it is durable either: until the ledger has recovered, whoever reads on is told why there is nothing.
+//! The events go on to be offered to the ledger. If the process ends first, its successor goes on with what
+//! is durable, which is all that was seen.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,6 +23,8 @@ use regatta_wire::v1::run_event::Event;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::registry::FindRunError;
+
 /// Events that are kept in memory once they are durable.
 const MAX_RECENT_EVENTS: usize = 1024;
 /// And how many bytes of them.
@@ -34,11 +37,8 @@ const MAX_UNSTORED_BYTES: usize = 16 << 20;
 const MAX_STORED_TOGETHER: usize = 512;
 /// How long to wait before a ledger that failed is tried again.
 const STORE_RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// How long a ledger is tried before the run does without.
+/// How long a ledger is tried before its run ends and whoever watches it is told why.
 const STORE_PATIENCE: Duration = Duration::from_secs(10);
-/// How long the events of a run that did without are kept for the ledger, which then never has them: a
-/// restart closes the run.
-const STORE_RETENTION: Duration = Duration::from_secs(60 * 60);
 /// Events that are read together.
 pub(super) const MAX_READ_TOGETHER: usize = 256;
 
@@ -58,6 +58,8 @@ struct State {
     end: Option<RunEnd>,
     /// Why the ledger did not store what it was last given; `None` if it did.
     trouble: Option<LedgerError>,
+    /// Why it did not when it had first failed for too long.
+    failure: Option<LedgerError>,
 }
 
 /// How far a log is.
@@ -69,15 +71,17 @@ struct Progress {
     stored: u64,
     /// No event follows `last`.
     ended: bool,
-    /// The ledger has failed for too long.
+    /// The ledger has failed for too long at some time, and the run ends.
     failed: bool,
+    /// It has, and goes on to fail.
+    stalled: bool,
     unstored_bytes: usize,
 }
 
 impl Progress {
     /// The last event that may be seen.
     fn visible(&self) -> u64 {
-        if self.failed || PlantedBug::SeenBeforeDurable.is_planted() {
+        if PlantedBug::SeenBeforeDurable.is_planted() {
             self.last
         } else {
             self.stored
@@ -85,7 +89,7 @@ impl Progress {
     }
 
     const fn has_room(&self) -> bool {
-        // A run that does without the ledger is about to end, and must not wait for it.
+        // Such a run is about to end, and must not wait for the ledger to do so.
         self.failed
             || (self.last - self.stored < MAX_UNSTORED_EVENTS as u64
                 && self.unstored_bytes < MAX_UNSTORED_BYTES)
@@ -134,16 +138,17 @@ impl RunLog {
         self.add(event, None);
     }
 
-    /// Adds an event at once. What is returned waits until it is durable or the ledger has failed for too long.
-    pub(super) fn append_durably(&self, event: Event) -> impl Future<Output = ()> + Send + use<> {
+    /// Adds an event at once. What is returned waits until it is durable.
+    ///
+    /// # Errors
+    /// [`FindRunError::NotDurable`]: the ledger has failed for too long. It may become durable yet.
+    pub(super) fn append_durably(
+        self: &Arc<Self>,
+        event: Event,
+    ) -> impl Future<Output = Result<(), FindRunError>> + Send + use<> {
         let sequence = self.add(event, None);
-        let mut progress = self.progress.subscribe();
-        async move {
-            let is_seen =
-                |progress: &Progress| progress.visible() >= sequence || progress.is_over();
-            // It fails if nobody has the log any more: then there is nothing to wait for.
-            drop(progress.wait_for(is_seen).await);
-        }
+        let log = Arc::clone(self);
+        async move { log.visible_after(sequence - 1).await.map(drop) }
     }
 
     /// Adds the last event. Whatever follows is dropped.
@@ -177,8 +182,7 @@ impl RunLog {
         drop(self.progress.subscribe().wait_for(Progress::has_room).await);
     }
 
-    /// Makes events durable as they come, until the last one is or the ledger has failed for
-    /// [`STORE_RETENTION`].
+    /// Makes events durable as they come, until the last one is.
     pub(super) async fn store(&self) {
         let mut progress = self.progress.subscribe();
         let mut failing_since = None;
@@ -194,20 +198,19 @@ impl RunLog {
             let size: usize = batch.iter().map(|event| event.bytes.len()).sum();
             if let Err(error) = self.ledger.append_events(&self.run, batch, end).await {
                 let since = *failing_since.get_or_insert_with(Instant::now);
-                if !self.bear_with(error, since.elapsed()) {
-                    return;
-                }
+                self.bear_with(error, since.elapsed());
                 tokio::time::sleep(STORE_RETRY_PAUSE).await;
                 continue;
             }
             if failing_since.take().is_some() {
                 tracing::info!(run = %self.run, "events can be stored again");
             }
-            self.lock().trouble = None;
             self.progress.send_modify(|progress| {
                 progress.stored = last;
+                progress.stalled = false;
                 progress.unstored_bytes -= size;
             });
+            self.lock().trouble = None;
             self.forget();
             if end.is_some() {
                 return;
@@ -215,19 +218,25 @@ impl RunLog {
         }
     }
 
-    /// Takes in that the ledger has failed for so long; whether to try it again.
-    fn bear_with(&self, error: LedgerError, failing: Duration) -> bool {
-        tracing::error!(run = %self.run, %error, ?failing, "events could not be stored");
-        self.lock().trouble = Some(error);
+    /// Takes in that the ledger has failed for so long.
+    fn bear_with(&self, error: LedgerError, failing: Duration) {
+        let mut state = self.lock();
+        // It is tried every second, maybe for hours.
+        if state.trouble.as_ref() != Some(&error) {
+            tracing::error!(run = %self.run, %error, ?failing, "events could not be stored");
+        }
         if failing >= STORE_PATIENCE {
-            self.progress
-                .send_if_modified(|progress| !std::mem::replace(&mut progress.failed, true));
+            state.failure.get_or_insert_with(|| error.clone());
         }
-        let keep = failing < STORE_RETENTION;
-        if !keep {
-            tracing::error!(run = %self.run, "the run's events are given up");
+        state.trouble = Some(error);
+        drop(state);
+        if failing >= STORE_PATIENCE {
+            self.progress.send_if_modified(|progress| {
+                let is_news = !progress.stalled;
+                (progress.failed, progress.stalled) = (true, true);
+                is_news
+            });
         }
-        keep
     }
 
     /// Waits until the ledger has failed for too long, and tells why.
@@ -235,7 +244,8 @@ impl RunLog {
         let mut progress = self.progress.subscribe();
         // The sender lives in `self`, so this cannot fail.
         drop(progress.wait_for(|progress| progress.failed).await);
-        self.trouble().unwrap_or(LedgerError::Closed)
+        let failure = self.lock().failure.clone();
+        failure.unwrap_or(LedgerError::Closed)
     }
 
     /// Why the ledger did not store what it was last given, if it did not.
@@ -265,24 +275,39 @@ impl RunLog {
         }
     }
 
-    /// The events after `after`, some of them at least, once there are any; none once the run is over
+    /// The durable events after `after`, some of them at least, once there are any; none once the run is over
     /// and all were read.
-    pub(super) async fn read(&self, after: u64) -> Result<Vec<v1::RunEvent>, LedgerError> {
-        let mut progress = self.progress.subscribe();
-        let ready = |progress: &Progress| progress.visible() > after || progress.is_over();
-        let Ok(visible) = progress
-            .wait_for(ready)
-            .await
-            .map(|progress| progress.visible())
-        else {
+    ///
+    /// # Errors
+    /// They cannot be read, or there are none and the ledger has failed for too long.
+    pub(super) async fn read(&self, after: u64) -> Result<Vec<v1::RunEvent>, FindRunError> {
+        let Some(visible) = self.visible_after(after).await? else {
             return Ok(Vec::new());
         };
-        if visible <= after {
-            return Ok(Vec::new());
-        }
-        match self.recent(after, visible) {
-            Some(events) => decode_all(&events),
-            None => read_stored(self.ledger.as_ref(), &self.run, after).await,
+        Ok(match self.recent(after, visible) {
+            Some(events) => decode_all(&events)?,
+            None => read_stored(self.ledger.as_ref(), &self.run, after).await?,
+        })
+    }
+
+    /// The last event that may be seen, once it comes after `after`; `None` if no such event ever comes.
+    async fn visible_after(&self, after: u64) -> Result<Option<u64>, FindRunError> {
+        let mut progress = self.progress.subscribe();
+        loop {
+            let ready = |progress: &Progress| {
+                progress.visible() > after || progress.is_over() || progress.stalled
+            };
+            // The sender lives in `self`, so this cannot fail.
+            let Ok(now) = progress.wait_for(ready).await.map(|progress| *progress) else {
+                return Ok(None);
+            };
+            if now.visible() > after || now.is_over() {
+                return Ok(Some(now.visible()).filter(|visible| *visible > after));
+            }
+            // There is none if the ledger has just recovered.
+            if let Some(error) = self.trouble() {
+                return Err(FindRunError::NotDurable(error));
+            }
         }
     }
 
@@ -426,7 +451,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_ledger_that_fails_for_long_is_done_without_until_it_recovers() {
+    async fn while_a_ledger_fails_nothing_is_seen_but_why() {
         let ledger = Arc::new(FullLedger::default());
         let log = RunLog::new("r".parse().expect("valid"), Arc::clone(&ledger) as _);
         let storing = tokio::spawn({
@@ -435,16 +460,31 @@ mod tests {
         });
         let begun = Instant::now();
         log.append(started("a"));
+        let reading = tokio::spawn({
+            let log = Arc::clone(&log);
+            async move { log.read(0).await }
+        });
         let error = log.failed().await;
         assert!(error.to_string().contains("full"), "{error}");
         assert!(begun.elapsed() >= STORE_PATIENCE);
-        log.finish(started("b"), end());
-        assert_eq!(read_all(&log, 0).await, [1, 2], "nobody is left waiting");
+        let read = reading.await.expect("it ends");
+        assert!(matches!(read, Err(FindRunError::NotDurable(_))), "{read:?}");
+        let asked = log.append_durably(started("b")).await;
+        let said = asked.expect_err("it is not durable").to_string();
+        assert!(said.contains("full"), "{said}");
+        log.finish(started("c"), end());
+        assert!(!log.has_after(0));
+        let read = log.read(0).await;
+        assert!(matches!(read, Err(FindRunError::NotDurable(_))), "{read:?}");
+        // However long it takes.
+        tokio::time::sleep(Duration::from_secs(6 * 60 * 60)).await;
         ledger.make_room();
         storing.await.expect("it stores and ends");
+        assert_eq!(read_all(&log, 0).await, [1, 2, 3]);
         let run = "r".parse().expect("valid");
         let stored = ledger.memory.read_events(&run, 0, 10).await.expect("reads");
-        assert_eq!(stored.len(), 2);
+        assert_eq!(stored.len(), 3);
         assert_eq!(log.trouble(), None);
+        assert_eq!(log.failed().await, error, "why it ended is not forgotten");
     }
 }

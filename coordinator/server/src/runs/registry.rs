@@ -212,7 +212,8 @@ impl RunRegistry {
     /// is.
     ///
     /// # Errors
-    /// There is no such run, or the ledger failed.
+    /// There is no such run, or the ledger failed: then the run is stopped, and goes on after a restart unless its
+    /// end is stored before.
     pub async fn cancel(&self, run: &str) -> Result<(), FindRunError> {
         let id = parse(run)?;
         let active = self.lock().get(&id).cloned();
@@ -223,8 +224,7 @@ impl RunRegistry {
                 let stored = active.log.append_durably(asked);
                 // Its jobs let go of their tasks, which cancels those.
                 active.cancel.cancel();
-                stored.await;
-                Ok(())
+                stored.await
             }
             None => self.find(&id).await.map(drop),
         }
@@ -233,12 +233,13 @@ impl RunRegistry {
     /// The events of a run after `after`, until it has ended.
     ///
     /// # Errors
-    /// There is no such run, or the ledger failed; the latter may end the stream, too.
+    /// There is no such run, or the ledger failed; the latter may end the stream, too. It does while what follows
+    /// cannot be made durable ([`FindRunError::NotDurable`]).
     pub async fn watch(
         self: &Arc<Self>,
         run: &str,
         after: u64,
-    ) -> Result<impl Stream<Item = Result<v1::RunEvent, LedgerError>> + Send + use<>, FindRunError>
+    ) -> Result<impl Stream<Item = Result<v1::RunEvent, FindRunError>> + Send + use<>, FindRunError>
     {
         let id = parse(run)?;
         let log = self.lock().get(&id).map(|active| Arc::clone(&active.log));
@@ -254,7 +255,7 @@ impl RunRegistry {
                     None => read_stored(ledger.as_ref(), &id, after).await?,
                 };
                 let next = events.last().map(|event| event.sequence);
-                Ok(next.map(|next| (events, next)))
+                Ok::<_, FindRunError>(next.map(|next| (events, next)))
             }
         });
         Ok(batches.flat_map(|batch| match batch {

@@ -55,6 +55,9 @@ fn of_submit(error: &SubmitRunError) -> Failure {
 fn of_find(error: &FindRunError) -> Failure {
     match error {
         FindRunError::Unknown { .. } => status::not_found(error.to_string()),
+        FindRunError::NotDurable(_) => {
+            status::unavailable(error.to_string(), status::DEFAULT_RETRY_DELAY)
+        }
         FindRunError::Ledger(error) => of_ledger(error),
     }
 }
@@ -125,7 +128,7 @@ impl Runs for RunsService {
             .watch(&run_id, after_sequence)
             .await
             .map_err(|error| Status::from(of_find(&error)))?;
-        let events = events.map_err(|error| Status::from(of_ledger(&error)));
+        let events = events.map_err(|error| Status::from(of_find(&error)));
         Ok(Response::new(events.boxed()))
     }
 

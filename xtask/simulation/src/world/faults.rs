@@ -45,6 +45,7 @@ impl World {
             FaultKind::Crashes(crash) => self.weather.plan_crash(Some(crash)),
             FaultKind::StorageSlow(length) => self.disturb(Mood::Slow, length),
             FaultKind::StorageFails(length) => self.disturb(Mood::Failing, length),
+            FaultKind::LedgerFull(length) => self.disturb(Mood::Full, length),
             FaultKind::StorageLies(length) => self.disturb(Mood::Lying, length),
             FaultKind::ClockSet(seconds) => self.wall_clock_off = i64::from(seconds),
         }
@@ -71,6 +72,7 @@ impl World {
         match mood {
             Mood::Slow => self.weather.set_slow(permille > 0),
             Mood::Failing => self.weather.set_failing(permille),
+            Mood::Full => self.weather.set_full(permille > 0),
             Mood::Lying => self.weather.set_lying(permille),
         }
     }
@@ -83,7 +85,7 @@ impl World {
     /// Nothing is broken from now on: what is away comes back.
     pub(super) fn mend(&mut self) {
         self.tell("everything is mended");
-        for mood in [Mood::Slow, Mood::Failing, Mood::Lying] {
+        for mood in [Mood::Slow, Mood::Failing, Mood::Full, Mood::Lying] {
             self.set_mood(mood, 0);
         }
         self.weather.plan_crash(None);

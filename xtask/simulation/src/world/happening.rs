@@ -58,5 +58,7 @@ pub(crate) struct Slot {
 pub(crate) enum Mood {
     Slow,
     Failing,
+    /// The ledger takes nothing.
+    Full,
     Lying,
 }

@@ -46,6 +46,13 @@ pub enum FindRunError {
         /// What was asked for.
         run: String,
     },
+    /// What was to be told, or was asked for, cannot be made durable for now. Make room for the ledger, or mend
+    /// its database, and come back.
+    #[error(
+        "nothing more of the run can be stored, or shown before it is: {0}; make room for the ledger or mend its \
+         database, and the run ends with this reason by itself"
+    )]
+    NotDurable(LedgerError),
     /// The ledger failed. Come back later.
     #[error(transparent)]
     Ledger(#[from] LedgerError),

@@ -51,6 +51,10 @@ impl FullLedger {
         self.has_room.store(true, Ordering::SeqCst);
     }
 
+    pub(crate) fn fill(&self) {
+        self.has_room.store(false, Ordering::SeqCst);
+    }
+
     async fn write(
         &self,
         writing: impl Future<Output = Result<(), LedgerError>> + Send,

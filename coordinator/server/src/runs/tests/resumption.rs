@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
+use futures::StreamExt as _;
 use prost::Message as _;
 use regatta_ledger::{Ledger, MemoryLedger, RunQuery, RunRecord, StoredEvent};
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 
-use super::super::registry::MAX_ABANDONED_RUNS;
+use super::super::registry::{FindRunError, MAX_ABANDONED_RUNS};
 use super::contract::{ending_runner, junit};
 use super::fake_agent::{Script, completed};
 use super::fixture::{Fixture, Story, build, contract, libtest, spec};
@@ -210,6 +211,49 @@ async fn a_run_that_was_cancelled_stays_cancelled() {
     let successor = fixture.successor(ledger).await;
     let story = successor.finish(&run).await;
     assert!(story.end().cancelled, "{:?}", story.end());
+}
+
+#[tokio::test]
+async fn an_end_that_is_not_durable_is_not_shown_and_the_run_goes_on_after_a_restart() {
+    let ledger = Arc::new(FullLedger::default());
+    ledger.make_room();
+    let fixture = Fixture::with_ledger(Arc::clone(&ledger) as _).await;
+    let registry = fixture.restarted().await;
+    let (run, _) = registry.submit(pipeline()).await.expect("is accepted");
+    let run = run.to_string();
+    let events = registry.watch(&run, 0).await.expect("is known");
+    let mut events = std::pin::pin!(events);
+    let mut seen = vec![events.next().await.expect("an event").expect("is read")];
+    ledger.fill();
+    tokio::time::pause();
+    // It is written down in vain.
+    let cancelled = registry.cancel(&run).await;
+    assert!(
+        matches!(cancelled, Err(FindRunError::NotDurable(_))),
+        "{cancelled:?}"
+    );
+    let why = loop {
+        match events.next().await.expect("it says why it ends") {
+            Ok(event) => seen.push(event),
+            Err(why) => break why.to_string(),
+        }
+    };
+    assert!(why.contains("disk is full"), "{why}");
+    tokio::time::resume();
+    let (record, stored) = stored(&fixture).await;
+    let durable: Vec<_> = stored
+        .iter()
+        .map(|event| v1::RunEvent::decode(event.bytes.clone()).expect("is an event"))
+        .collect();
+    assert_eq!(seen, durable);
+    let (ledger, tries) = cut(&record, &stored, stored.len()).await;
+    let successor = fixture.successor(ledger).await;
+    let _agent = successor.agent("a", script(&successor, &tries, &TESTS));
+    let story = successor.watch(&run, seen.len() as u64).await;
+    assert!(matches!(story.events[0], Event::RunResumed(_)), "{story:?}");
+    let ends = story.events.iter();
+    let ends = ends.filter(|event| matches!(event, Event::RunFinished(_)));
+    assert_eq!(ends.count(), 1);
 }
 
 /// How many runs the ledger has that have not ended.
