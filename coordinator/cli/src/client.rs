@@ -238,7 +238,7 @@ fn innermost(error: &dyn std::error::Error) -> String {
 
 /// Whether a status tells of the connection rather than of what a coordinator answered: only what was
 /// made here has a cause.
-fn is_unreachable(status: &tonic::Status) -> bool {
+pub(crate) fn is_unreachable(status: &tonic::Status) -> bool {
     std::error::Error::source(status).is_some()
 }
 

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use regatta_wire::v1;
 
-use crate::client::{Client, refused};
+use crate::client::Client;
 use crate::exit_code::{ExitCode, Failure, OrExit};
 use crate::interrupts::Interrupts;
 use crate::options::{GlobalOptions, MessageFormat, ReportArguments};
+use crate::submission::submit;
 use crate::watch::{
     Ended, EventSink, GithubReport, HumanReport, JsonReport, JunitReport, PlainScreen,
     ReportOptions, Screen, Tally, TtyScreen, WatchError, follow,
@@ -99,35 +100,6 @@ impl Session<'_> {
     }
 }
 
-/// Submits a run; warnings go to the log.
-///
-/// # Errors
-/// The coordinator refuses it or does not answer, or an interrupt comes before its answer.
-pub async fn submit(
-    client: &Client,
-    spec: v1::RunSpec,
-    interrupts: &mut Interrupts,
-) -> Result<v1::SubmitRunResponse, Failure> {
-    let request = v1::SubmitRunRequest { spec: Some(spec) };
-    let mut runs = client.runs();
-    let submitted = interrupts.unless(runs.submit_run(request)).await;
-    let submitted = submitted
-        .ok_or_else(interrupted)?
-        .map_err(|status| refused("submit the run", &status))?
-        .into_inner();
-    for warning in &submitted.warnings {
-        tracing::warn!("{warning}");
-    }
-    tracing::info!(run = submitted.run_id, "submitted");
-    Ok(submitted)
-}
-
-fn interrupted() -> Failure {
-    let message = "interrupted before the coordinator had answered; if it accepted the run after all, \
-                   `regatta ps` shows it and `regatta cancel` stops it";
-    Failure::new(ExitCode::Cancelled, message)
-}
-
 /// What the end of watching means for the process.
 #[must_use]
 pub fn watch_failure(run_id: &str, error: WatchError) -> Failure {
@@ -139,24 +111,5 @@ pub fn watch_failure(run_id: &str, error: WatchError) -> Failure {
     Failure {
         code,
         error: anyhow::Error::new(error).context(format!("run {run_id} was left alone")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn an_interrupt_ends_waiting_for_a_coordinator_that_does_not_answer() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("it is bound");
-        let client = Client::connect(&format!("grpc://{address}"), "").await;
-        let client = client.expect("somebody listens, who will never say anything");
-        let (interrupt, mut interrupts) = Interrupts::channel();
-        interrupt.send(()).await.expect("somebody listens");
-        let refused = submit(&client, v1::RunSpec::default(), &mut interrupts).await;
-        let failure = refused.expect_err("nobody answers");
-        assert_eq!(failure.code, ExitCode::Cancelled);
-        assert!(failure.to_string().contains("regatta ps"), "{failure}");
     }
 }

@@ -175,7 +175,7 @@ impl Coordinator {
     pub(crate) fn submit(&self, run: usize, spec: v1::RunSpec) {
         let said = self.said.clone();
         self.spawn(async move |services| {
-            let answer = services.registry.submit(spec).await;
+            let answer = services.registry.submit(None, spec).await;
             let answer = answer.map(|(id, _)| id.to_string());
             let answer = answer.map_err(|error| error.to_string());
             said.say(Said::Submitted { run, answer });

@@ -1,19 +1,11 @@
 //! The events of a run, across broken connections.
 
-use std::time::Duration;
-
 use regatta_wire::v1::runs_client::RunsClient;
 use regatta_wire::v1::{self, run_event::Event};
-use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
-/// For how long a coordinator that shows nothing is asked again.
-const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
-/// How long to wait before the first new attempt; it doubles with every further one.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// How long to wait at most.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+use crate::patience::{GIVE_UP_AFTER, Patience};
 
 /// Why there are no more events though the run has not ended.
 #[derive(Debug, thiserror::Error)]
@@ -54,8 +46,8 @@ pub struct RunEvents {
     seen: u64,
     ended: bool,
     stream: Option<Streaming<v1::RunEvent>>,
-    /// Since when nothing has come, and how long to wait next.
-    trouble: Option<(Instant, Duration)>,
+    /// With a coordinator from which nothing comes.
+    patience: Patience,
 }
 
 impl RunEvents {
@@ -68,7 +60,7 @@ impl RunEvents {
             seen: 0,
             ended: false,
             stream: None,
-            trouble: None,
+            patience: Patience::default(),
         }
     }
 
@@ -122,7 +114,7 @@ impl RunEvents {
             });
         }
         self.seen = event.sequence;
-        self.trouble = None;
+        self.patience = Patience::default();
         self.ended = matches!(event.event, Some(Event::RunFinished(_)));
         Ok(Some(event))
     }
@@ -133,19 +125,17 @@ impl RunEvents {
         if !is_transient(status.code()) {
             return Err(WatchError::Refused { detail });
         }
-        let (since, pause) = self.trouble.unwrap_or((Instant::now(), FIRST_PAUSE));
-        if since.elapsed() >= GIVE_UP_AFTER {
+        if self.patience.is_over() {
             return Err(WatchError::Unreachable { detail });
         }
-        if self.trouble.is_none() {
+        if self.patience.is_whole() {
             tracing::warn!(
                 run = self.run_id,
                 detail,
                 "the coordinator is away or cannot go on; the run is followed again once it can"
             );
         }
-        self.trouble = Some((since, (pause * 2).min(LONGEST_PAUSE)));
-        tokio::time::sleep(pause).await;
+        self.patience.pause().await;
         Ok(())
     }
 }

@@ -155,7 +155,7 @@ pub(super) fn mixed_run() -> Vec<v1::RunEvent> {
             duration: milliseconds(70_000),
             leases: 5,
             cancelled: false,
-            times: None,
+            ..Default::default()
         }),
     ])
 }
@@ -229,7 +229,7 @@ pub(super) fn build_run() -> Vec<v1::RunEvent> {
             duration: milliseconds(3_000),
             leases: 1,
             cancelled: false,
-            times: None,
+            ..Default::default()
         }),
     ])
 }

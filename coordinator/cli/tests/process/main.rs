@@ -36,6 +36,7 @@ mod full_disk;
 #[cfg(feature = "garage-tests")]
 #[path = "../../../../proto/cas/src/object_store_blob_store/tests/bucket/garage.rs"]
 mod garage;
+mod lost_answer;
 mod network;
 #[path = "../docker/observability.rs"]
 mod observability;

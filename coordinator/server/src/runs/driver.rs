@@ -264,6 +264,7 @@ impl RunDriver {
             leases: context.leases.load(Ordering::Relaxed),
             cancelled: conclusion.cancelled,
             times: end.times.map(event::times),
+            never_began: false,
         });
         context.log.finish(event, end);
     }

@@ -360,12 +360,21 @@ pub(super) async fn read_stored(
     decode_all(&ledger.read_events(run, after, MAX_READ_TOGETHER).await?)
 }
 
+/// The first events of a run, so many at most.
+pub(super) async fn read_first(
+    ledger: &dyn Ledger,
+    run: &RunId,
+    limit: usize,
+) -> Result<Vec<v1::RunEvent>, LedgerError> {
+    decode_all(&ledger.read_events(run, 0, limit).await?)
+}
+
 /// What a run was asked to do, which its first event says; none if that is not stored.
 pub(super) async fn read_spec(
     ledger: &dyn Ledger,
     run: &RunId,
 ) -> Result<Option<v1::RunSpec>, LedgerError> {
-    let first = decode_all(&ledger.read_events(run, 0, 1).await?)?;
+    let first = read_first(ledger, run, 1).await?;
     Ok(first.into_iter().find_map(|event| match event.event {
         Some(Event::RunStarted(started)) => started.spec,
         _ => None,

@@ -1,7 +1,9 @@
 //! The runs there are: those under way in memory, all of them in the ledger.
 
+mod claims;
 mod error;
 mod resumption;
+mod submission;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
+use self::claims::Claims;
 pub use self::error::{FindRunError, StartRunsError, SubmitRunError};
 pub(super) use self::resumption::MAX_ABANDONED_RUNS;
 use super::audit::AuditShare;
@@ -64,6 +67,8 @@ pub struct RunServices {
 pub struct RunRegistry {
     services: RunServices,
     active: Mutex<HashMap<RunId, Active>>,
+    /// The ids of those whose submission has not come to its end.
+    claims: Arc<Claims>,
     /// Has a permit for each run that was not accepted and may be tried to be ended at once.
     abandoned: Arc<Semaphore>,
     /// Has a permit for each run that may be planned at once.
@@ -92,6 +97,7 @@ impl RunRegistry {
         let registry = Arc::new(Self {
             services,
             active: Mutex::default(),
+            claims: Arc::default(),
             abandoned: Arc::new(Semaphore::new(MAX_ABANDONED_RUNS)),
             plans: Semaphore::new(MAX_PLANS),
         });
@@ -102,46 +108,6 @@ impl RunRegistry {
             }
         }
         Ok(registry)
-    }
-
-    /// Accepts a run and starts it; the warnings are for whoever submitted it.
-    ///
-    /// # Errors
-    /// [`SubmitRunError`]: nothing was started.
-    pub async fn submit(
-        self: &Arc<Self>,
-        spec: v1::RunSpec,
-    ) -> Result<(RunId, Vec<String>), SubmitRunError> {
-        let plan = Plan::new(spec, &self.services.defaults)?;
-        plan.check_dates(now())?;
-        self.check_inputs(&plan).await?;
-        let run = new_id()?;
-        let log = RunLog::new(run.clone(), Arc::clone(&self.services.ledger));
-        let cancel = CancellationToken::new();
-        let active = Active {
-            log: Arc::clone(&log),
-            cancel: cancel.clone(),
-        };
-        if !self.admit(&run, active) {
-            return Err(SubmitRunError::TooMany {
-                limit: MAX_ACTIVE_RUNS,
-            });
-        }
-        let warnings = plan.warnings.clone();
-        // A task of its own: whoever submits may go away in the middle.
-        let registry = Arc::clone(self);
-        let begun = tokio::spawn(async move {
-            if let Err(error) = registry.begin(&run, &plan, &log).await {
-                registry.lock().remove(&run);
-                registry.abandon(run).await;
-                return Err(error);
-            }
-            tracing::info!(%run, jobs = plan.jobs.len(), "a run has been submitted");
-            registry.spawn(run.clone(), plan, Recorded::default(), log, cancel);
-            Ok(run)
-        });
-        let run = begun.await.map_err(|_| LedgerError::Closed)??;
-        Ok((run, warnings))
     }
 
     /// Takes a run into those under way; false if there are as many as may be.

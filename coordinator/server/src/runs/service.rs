@@ -48,7 +48,11 @@ fn of_submit(error: &SubmitRunError) -> Failure {
         SubmitRunError::TooMany { .. } => {
             status::resource_exhausted(text, status::DEFAULT_RETRY_DELAY)
         }
-        SubmitRunError::Ledger(_) => status::unavailable(text, status::DEFAULT_RETRY_DELAY),
+        SubmitRunError::Taken { .. } => status::already_exists(text),
+        SubmitRunError::NeverBegan { .. } => status::aborted(text),
+        SubmitRunError::Undecided { .. } | SubmitRunError::Ledger(_) => {
+            status::unavailable(text, status::DEFAULT_RETRY_DELAY)
+        }
     }
 }
 
@@ -87,13 +91,16 @@ impl Runs for RunsService {
         &self,
         request: Request<v1::SubmitRunRequest>,
     ) -> Result<Response<v1::SubmitRunResponse>, Status> {
-        let spec = request
-            .into_inner()
-            .spec
-            .ok_or_else(|| Status::from(status::invalid_argument("spec", "is not set")))?;
+        let v1::SubmitRunRequest { spec, run_id } = request.into_inner();
+        let spec =
+            spec.ok_or_else(|| Status::from(status::invalid_argument("spec", "is not set")))?;
+        let chosen = (!run_id.is_empty()).then(|| run_id.parse());
+        let chosen = chosen
+            .transpose()
+            .map_err(|error| Status::from(status::invalid_argument("run_id", error)))?;
         let (run, warnings) = self
             .registry
-            .submit(spec)
+            .submit(chosen, spec)
             .await
             .map_err(|error| Status::from(of_submit(&error)))?;
         Ok(Response::new(v1::SubmitRunResponse {

@@ -9,6 +9,7 @@ mod planning;
 mod quarantine;
 mod resumption;
 mod selection;
+mod submission;
 mod verdict;
 
 use std::collections::BTreeMap;
@@ -426,7 +427,10 @@ async fn a_ledger_that_lets_nothing_be_leased_ends_the_run_with_its_reason() {
 
 async fn check_refused(spec: v1::RunSpec, code: Code, message: &str) {
     let fixture = Fixture::start().await;
-    let request = v1::SubmitRunRequest { spec: Some(spec) };
+    let request = v1::SubmitRunRequest {
+        spec: Some(spec),
+        ..Default::default()
+    };
     let status = fixture
         .runs()
         .submit_run(request)

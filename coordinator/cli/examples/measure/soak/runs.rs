@@ -125,7 +125,10 @@ async fn cancel(client: &Channel, spec: v1::RunSpec) -> Result<()> {
 }
 
 async fn submit(client: &Channel, spec: v1::RunSpec) -> Result<String> {
-    let request = v1::SubmitRunRequest { spec: Some(spec) };
+    let request = v1::SubmitRunRequest {
+        spec: Some(spec),
+        ..Default::default()
+    };
     let submitted = RunsClient::new(client.clone()).submit_run(request).await?;
     Ok(submitted.into_inner().run_id)
 }

@@ -1,7 +1,7 @@
 //! What can go wrong with runs before they are under way.
 
 use regatta_ledger::LedgerError;
-use regatta_model::Digest;
+use regatta_model::{Digest, RunId};
 
 use crate::cas::InputTreeError;
 use crate::runs::plan::PlanError;
@@ -31,6 +31,30 @@ pub enum SubmitRunError {
     TooMany {
         /// How many may be.
         limit: usize,
+    },
+    /// The id is another run's. Take another one.
+    #[error(
+        "run `{run}` is known, and has another specification or tenant; submit this one under another id"
+    )]
+    Taken {
+        /// The id.
+        run: RunId,
+    },
+    /// An earlier submission of the run has not come to its end. Come back later.
+    #[error(
+        "an earlier submission of run `{run}` has not come to its end; submit it again in a moment"
+    )]
+    Undecided {
+        /// The id.
+        run: RunId,
+    },
+    /// An earlier submission was refused, and left something under this id. Take another one.
+    #[error(
+        "run `{run}` could not be begun when it was submitted first; submit it under another id"
+    )]
+    NeverBegan {
+        /// The id.
+        run: RunId,
     },
     /// The ledger failed. Come back later.
     #[error(transparent)]

@@ -10,6 +10,7 @@ use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 use tokio_util::sync::CancellationToken;
 
+use super::claims::Claim;
 use super::{Active, MAX_ACTIVE_RUNS, RunRegistry, SubmitRunError};
 use crate::runs::event;
 use crate::runs::log::{RunLog, encode, now, read_stored};
@@ -89,8 +90,11 @@ impl RunRegistry {
     /// Ends a run that may have become durable though whoever submitted it was told that it has not. A ledger that
     /// fails is tried again in the background; if it goes on to fail, or there are too many such runs, the run ends
     /// after a restart.
-    pub(super) async fn abandon(self: &Arc<Self>, run: RunId) {
-        if self.abandon_once(&run).await {
+    ///
+    /// Nobody can submit it meanwhile: what begins anew must not be given the end of what did not.
+    pub(super) async fn abandon(self: &Arc<Self>, claim: Claim) {
+        let run = claim.run();
+        if self.abandon_once(run).await {
             return;
         }
         let Ok(turn) = Arc::clone(&self.abandoned).try_acquire_owned() else {
@@ -106,7 +110,7 @@ impl RunRegistry {
             let _turn = turn;
             for _ in 1..ABANDON_ATTEMPTS {
                 tokio::time::sleep(ABANDON_PAUSE).await;
-                if registry.abandon_once(&run).await {
+                if registry.abandon_once(claim.run()).await {
                     return;
                 }
             }
@@ -129,7 +133,7 @@ impl RunRegistry {
         // Its first event may be durable or not, and the last follows what is.
         let recorded = read(ledger, run).await?;
         if !recorded.has_ended() {
-            close(ledger, run, &recorded, reason.to_owned()).await?;
+            close(ledger, run, &recorded, true, reason.to_owned()).await?;
         }
         // What was still on its way may have got ahead of the end.
         Ok(recorded.has_ended() || read(ledger, run).await?.has_ended())
@@ -198,7 +202,8 @@ async fn give_up(
         "the coordinator was restarted during the run, which cannot go on: {why}; submit it again: what \
          passed is known"
     );
-    close(ledger, run, recorded, reason).await
+    let never_began = recorded.spec().is_none();
+    close(ledger, run, recorded, never_began, reason).await
 }
 
 /// Ends a run without an answer.
@@ -206,6 +211,7 @@ async fn close(
     ledger: &dyn Ledger,
     run: &RunId,
     recorded: &Recorded,
+    never_began: bool,
     reason: String,
 ) -> Result<(), LedgerError> {
     let counts = recorded.counts();
@@ -214,6 +220,7 @@ async fn close(
         reasons: vec![reason],
         counts: Some(event::counts(&counts)),
         cancelled: recorded.is_cancelled(),
+        never_began,
         ..Default::default()
     });
     let sequence = recorded.last_sequence() + 1;

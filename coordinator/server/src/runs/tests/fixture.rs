@@ -176,9 +176,26 @@ impl Fixture {
     }
 
     pub(crate) async fn submit(&self, spec: v1::RunSpec) -> String {
-        let request = v1::SubmitRunRequest { spec: Some(spec) };
+        let request = v1::SubmitRunRequest {
+            spec: Some(spec),
+            ..Default::default()
+        };
         let response = self.runs().submit_run(request).await.expect("is accepted");
         response.into_inner().run_id
+    }
+
+    /// Submits a run under an id of the submitter's.
+    pub(crate) async fn submit_as(
+        &self,
+        run_id: &str,
+        spec: v1::RunSpec,
+    ) -> Result<v1::SubmitRunResponse, tonic::Status> {
+        let request = v1::SubmitRunRequest {
+            spec: Some(spec),
+            run_id: run_id.to_owned(),
+        };
+        let submitted = self.runs().submit_run(request).await;
+        submitted.map(tonic::Response::into_inner)
     }
 
     /// Watches a run to its end.

@@ -285,7 +285,7 @@ async fn check_abandoned(answers: &[Answer]) {
     let fixture = Fixture::with_ledger(Arc::clone(&ledger) as _).await;
     let registry = fixture.restarted().await;
     tokio::time::pause();
-    let refused = registry.submit(pipeline()).await;
+    let refused = registry.submit(None, pipeline()).await;
     assert!(refused.is_err(), "{answers:?}");
     assert!(has_at_most(&ledger, 0).await, "{answers:?}: it goes on");
     let (_, events) = stored(&fixture).await;
@@ -322,7 +322,7 @@ async fn only_so_many_runs_that_were_not_accepted_are_tried_to_be_ended() {
     let registry = fixture.restarted().await;
     tokio::time::pause();
     for _ in 0..runs {
-        assert!(registry.submit(pipeline()).await.is_err());
+        assert!(registry.submit(None, pipeline()).await.is_err());
     }
     assert_eq!(open_runs(&ledger).await, runs);
     assert!(has_at_most(&ledger, TOO_MANY).await, "they go on");

@@ -1,0 +1,55 @@
+//! For how long a coordinator that does not answer is asked again.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// For how long it is asked again.
+pub(crate) const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
+/// How long to wait before the first new attempt; it doubles with every further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// How long to wait at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// What is left of the time in which something is asked again.
+#[derive(Debug)]
+pub(crate) struct Patience {
+    /// How long that is in all.
+    limit: Duration,
+    /// Since when nothing has come, and how long to wait next.
+    trouble: Option<(Instant, Duration)>,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self::of(GIVE_UP_AFTER)
+    }
+}
+
+impl Patience {
+    /// For so long.
+    pub(crate) const fn of(limit: Duration) -> Self {
+        Self {
+            limit,
+            trouble: None,
+        }
+    }
+
+    /// Whether nothing has been waited for yet.
+    pub(crate) const fn is_whole(&self) -> bool {
+        self.trouble.is_none()
+    }
+
+    /// Whether there is to be no further attempt.
+    pub(crate) fn is_over(&self) -> bool {
+        self.trouble
+            .is_some_and(|(since, _)| since.elapsed() >= self.limit)
+    }
+
+    /// Waits until it is time for the next attempt. Dropping the future loses nothing.
+    pub(crate) async fn pause(&mut self) {
+        let (since, pause) = self.trouble.unwrap_or((Instant::now(), FIRST_PAUSE));
+        self.trouble = Some((since, (pause * 2).min(LONGEST_PAUSE)));
+        tokio::time::sleep(pause).await;
+    }
+}
