@@ -154,6 +154,8 @@ fn is_transient(code: Code) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tonic::transport::Endpoint;
 
     use super::*;
@@ -164,14 +166,10 @@ mod tests {
     async fn a_coordinator_that_shows_nothing_for_long_is_left_with_what_it_said() {
         let nowhere = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
         let mut events = RunEvents::new(RunsClient::new(nowhere), "r".to_owned());
+        events.patience = Patience::of(Duration::ZERO);
         let why = Status::unavailable("the disk is full");
         let waited = events.wait_after(&why).await;
         assert!(waited.is_ok(), "it may recover: {waited:?}");
-        let (since, pause) = events.trouble.expect("it remembers since when");
-        let long_ago = since
-            .checked_sub(GIVE_UP_AFTER)
-            .expect("it runs for longer");
-        events.trouble = Some((long_ago, pause));
         let error = events.wait_after(&why).await.expect_err("it is enough");
         assert!(error.to_string().contains("the disk is full"), "{error}");
         let failure = watch_failure("r", error);

@@ -219,7 +219,10 @@ async fn an_end_that_is_not_durable_is_not_shown_and_the_run_goes_on_after_a_res
     ledger.make_room();
     let fixture = Fixture::with_ledger(Arc::clone(&ledger) as _).await;
     let registry = fixture.restarted().await;
-    let (run, _) = registry.submit(pipeline()).await.expect("is accepted");
+    let (run, _) = registry
+        .submit(None, pipeline())
+        .await
+        .expect("is accepted");
     let run = run.to_string();
     let events = registry.watch(&run, 0).await.expect("is known");
     let mut events = std::pin::pin!(events);
