@@ -1,5 +1,6 @@
 //! What every [`Ledger`] must do, as one check that adapters run against a fresh, empty ledger.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +23,7 @@ pub async fn check(ledger: &dyn Ledger) {
     tests_are_learnt(ledger).await;
     times_are_kept_apart(ledger).await;
     places_that_are_gone_are_forgotten(ledger).await;
+    what_events_teach_is_learnt_once(ledger).await;
 }
 
 fn run_id(text: &str) -> RunId {
@@ -49,6 +51,7 @@ fn event(sequence: u64, text: &'static str) -> StoredEvent {
     StoredEvent {
         sequence,
         bytes: Bytes::from_static(text.as_bytes()),
+        teaches: None,
     }
 }
 
@@ -299,6 +302,43 @@ async fn tests_are_learnt(ledger: &dyn Ledger) {
         ledger.read_history(&tenant("b"), None).await.as_deref(),
         Ok(&[][..])
     );
+}
+
+/// An event that teaches something of a test of the suite `taught`.
+fn lesson(sequence: u64, test: &str) -> StoredEvent {
+    let seen = SuiteObservation {
+        tenant: tenant("a"),
+        suite: "taught".to_owned(),
+        place: place("i", "main"),
+        tests: vec![seen(test, 100, 1)],
+        batch_overhead: None,
+    };
+    StoredEvent {
+        teaches: Some(Arc::new(seen)),
+        ..event(sequence, "taught")
+    }
+}
+
+async fn what_events_teach_is_learnt_once(ledger: &dyn Ledger) {
+    let run = run_id("teaches");
+    let appended = [
+        vec![event(1, "e"), lesson(2, "x")],
+        // Nobody knows whether the last call did it.
+        vec![lesson(2, "x"), lesson(3, "y")],
+        vec![lesson(1, "z"), lesson(3, "y"), lesson(3, "y")],
+        vec![lesson(4, "x"), lesson(4, "x")],
+    ];
+    for events in appended {
+        let appended = ledger.append_events(&run, events, None).await;
+        appended.expect("appends");
+    }
+    let history = ledger.read_history(&tenant("a"), Some("taught")).await;
+    let history = history.expect("reads").into_iter();
+    let runs: Vec<_> = history.map(|it| (it.test, it.runs)).collect();
+    assert_eq!(runs, [("x".to_owned(), 2), ("y".to_owned(), 1)]);
+    let read = ledger.read_events(&run, 0, 10).await.expect("reads");
+    assert_eq!(read.len(), 4);
+    assert!(read.iter().all(|event| event.teaches.is_none()));
 }
 
 /// How long a test of the suite `places` takes somewhere, in milliseconds.

@@ -1,6 +1,7 @@
 //! A ledger that forgets when it is dropped.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -33,6 +34,40 @@ struct State {
 type TestKey = (TenantId, String, String);
 
 impl State {
+    /// Adds an event, and learns what it teaches, unless the run has it.
+    fn append(&mut self, run: &RunId, event: StoredEvent) {
+        let known = self.events.entry(run.clone()).or_default();
+        if let Entry::Vacant(place) = known.entry(event.sequence) {
+            let StoredEvent {
+                sequence,
+                bytes,
+                teaches,
+            } = event;
+            place.insert(StoredEvent {
+                sequence,
+                bytes,
+                teaches: None,
+            });
+            if let Some(seen) = teaches {
+                self.observe_suite(&seen);
+            }
+        }
+    }
+
+    fn observe_suite(&mut self, seen: &SuiteObservation) {
+        for test in &seen.tests {
+            let key = (seen.tenant.clone(), seen.suite.clone(), test.test.clone());
+            self.observe(key, &seen.place, test);
+        }
+        if let Some(overhead) = seen.batch_overhead {
+            let key = (seen.tenant.clone(), seen.suite.clone());
+            let known = self.overheads.entry(key);
+            known
+                .and_modify(|mean| *mean = moved(*mean, overhead))
+                .or_insert(overhead);
+        }
+    }
+
     fn observe(&mut self, key: TestKey, place: &Place, seen: &TestObservation) {
         let timings = self.timings.entry(key.clone()).or_default();
         learn_timing(timings, place.of_any_branch(), seen);
@@ -114,9 +149,8 @@ impl Ledger for MemoryLedger {
         end: Option<RunEnd>,
     ) -> Result<(), LedgerError> {
         let mut state = self.lock();
-        let known = state.events.entry(run.clone()).or_default();
         for event in events {
-            known.entry(event.sequence).or_insert(event);
+            state.append(run, event);
         }
         let ended = state.runs.iter().filter_map(|record| record.ended).max();
         let record = state.runs.iter_mut().find(|record| record.new.run == *run);
@@ -156,24 +190,7 @@ impl Ledger for MemoryLedger {
     }
 
     async fn observe_suite(&self, seen: SuiteObservation) -> Result<(), LedgerError> {
-        let mut state = self.lock();
-        let SuiteObservation {
-            tenant,
-            suite,
-            place,
-            tests,
-            batch_overhead,
-        } = seen;
-        for test in &tests {
-            let key = (tenant.clone(), suite.clone(), test.test.clone());
-            state.observe(key, &place, test);
-        }
-        if let Some(overhead) = batch_overhead {
-            let known = state.overheads.entry((tenant, suite));
-            known
-                .and_modify(|mean| *mean = moved(*mean, overhead))
-                .or_insert(overhead);
-        }
+        self.lock().observe_suite(&seen);
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! The port.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,8 +19,9 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
     /// [`LedgerError`]: nothing was remembered.
     async fn start_run(&self, run: NewRun) -> Result<(), LedgerError>;
 
-    /// Adds events to a run, and its end if `end` says that there will be no more. An event whose
-    /// sequence number the run has already is left out, so that a call may be repeated.
+    /// Adds events to a run, and its end if `end` says that there will be no more; learns what they teach as
+    /// [`observe_suite`](Self::observe_suite) does, all or nothing. An event whose sequence number the run has
+    /// already is left out, and teaches nothing, so that a call may be repeated.
     ///
     /// # Errors
     /// [`LedgerError`]: nothing was remembered.
@@ -187,6 +189,8 @@ pub struct StoredEvent {
     pub sequence: u64,
     /// Its encoding.
     pub bytes: Bytes,
+    /// What is to be learnt with it when it is added; nothing once it is read.
+    pub teaches: Option<Arc<SuiteObservation>>,
 }
 
 /// Which runs to find.

@@ -24,6 +24,7 @@ pub(crate) fn event(row: &dyn Columns) -> Result<StoredEvent, LedgerError> {
     Ok(StoredEvent {
         sequence: unsigned(row.number(0)?),
         bytes: row.bytes(1)?,
+        teaches: None,
     })
 }
 

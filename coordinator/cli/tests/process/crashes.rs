@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::fleet::Fleet;
-use super::program::{Running, write};
+use super::program::{Ended, Running, write};
 
 const TESTS: usize = 2000;
 const KILLS: u64 = 50;
@@ -22,7 +22,7 @@ adapter = "libtest"
 run = ["sh", "suite.sh"]
 "#;
 
-/// Two thousand tests, of which one fails however often it is tried.
+/// Two thousand tests that take longer than all the kills, of which one fails however often it is tried.
 const SUITE: &str = r#"
 for last; do :; done
 case "$*" in
@@ -33,6 +33,7 @@ case "$last" in
 test-7) verdict=FAILED; passed=0; failed=1; code=101 ;;
 *) verdict=ok; passed=1; failed=0; code=0 ;;
 esac
+sleep 0.1
 echo; echo "running 1 test"; echo
 echo "test result: $verdict. $passed passed; $failed failed; 0 ignored"
 exit $code
@@ -76,8 +77,12 @@ fn fifty_times_killed_a_coordinator_loses_nothing_and_counts_nothing_twice() {
         fleet.start_coordinator(&address);
         assert!(started.elapsed() < LIMIT, "it takes too long");
     }
+    // It was going on whenever the coordinator was killed: each successor has taken it up.
+    let kills = usize::try_from(KILLS).expect("few");
+    begun.expect_words_times(r#""type":"run-resumed""#, kills);
     let ended = begun.end();
     ended.expect_code(100);
+    assert_eq!(ended.lines("run-resumed").len(), kills);
     let mut told = BTreeMap::new();
     for line in ended.lines("test") {
         *told.entry(line["test"].to_string()).or_insert(0) += 1;
@@ -95,5 +100,24 @@ fn fifty_times_killed_a_coordinator_loses_nothing_and_counts_nothing_twice() {
     assert_eq!(passed, TESTS as u64 - 1, "{counts}");
     let report = std::fs::read_to_string(project.path().join("report.xml")).expect("JUnit");
     assert_eq!(report.matches("<testcase ").count(), TESTS);
+    check_history(&fleet);
     fleet.stop();
+}
+
+/// The ledger has learnt from each test once, and from the one that failed that it has.
+fn check_history(fleet: &Fleet) {
+    let mut history = fleet.command();
+    let history = Ended::of(history.args(["history", "--suite", "many", "--format", "csv"]));
+    history.expect_code(0);
+    let mut tests = 0;
+    for line in history.stdout.lines().skip(1) {
+        let columns: Vec<&str> = line.split(',').collect();
+        let [_, test, _, runs, failures, ..] = columns[..] else {
+            panic!("{line}");
+        };
+        let has_failed = if test == "test-7" { "1" } else { "0" };
+        assert_eq!((runs, failures), ("1", has_failed), "{line}");
+        tests += 1;
+    }
+    assert_eq!(tests, TESTS, "{history:#?}");
 }

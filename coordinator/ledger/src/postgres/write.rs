@@ -1,5 +1,7 @@
 //! What changes the database: as a value, so that it can be carried out again if the database had gone.
 
+use std::collections::BTreeSet;
+
 use regatta_model::RunId;
 
 use super::failure::CallError;
@@ -7,7 +9,7 @@ use super::learning;
 use super::schema::read_reserved;
 use super::session::Session;
 use super::value::Value;
-use crate::rows::{nanos, signed};
+use crate::rows::{Columns, nanos, signed, unsigned};
 use crate::statements::{END_RUN, RESERVED_TOKENS, START_RUN, WRITE_NUMBER};
 use crate::{NewRun, RunEnd, StoredEvent, SuiteObservation};
 
@@ -62,7 +64,7 @@ async fn append_events(
     let insert = "INSERT INTO events (run, sequence, bytes)
          SELECT $1, event.sequence, event.bytes
          FROM UNNEST($2::BIGINT[], $3::BYTEA[]) AS event (sequence, bytes)
-         ON CONFLICT (run, sequence) DO NOTHING";
+         ON CONFLICT (run, sequence) DO NOTHING RETURNING sequence";
     if events.is_empty() {
         return Ok(());
     }
@@ -71,7 +73,15 @@ async fn append_events(
         Value::numbers(events.iter().map(|event| signed(event.sequence))),
         Value::Blobs(events.iter().map(|event| &event.bytes[..]).collect()),
     ];
-    session.execute(insert, &values).await
+    let sequence = |row: &dyn Columns| Ok(unsigned(row.number(0)?));
+    let added = session.read_all(insert, &values, sequence).await?;
+    let mut added: BTreeSet<u64> = added.into_iter().collect();
+    // Only what the run did not have yet, the first of those that are the same.
+    let new = events.iter().filter(|event| added.remove(&event.sequence));
+    for seen in new.filter_map(|event| event.teaches.as_ref()) {
+        learning::observe_suite(session, seen).await?;
+    }
+    Ok(())
 }
 
 async fn end_run(session: &Session, run: &RunId, end: &RunEnd) -> Result<(), CallError> {

@@ -5,6 +5,7 @@ use regatta_model::{RunId, TenantId};
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, Params, Row, params};
 
+use super::history::observe_suite;
 use super::thread::unavailable;
 use crate::rows::{self, Columns, bounded, nanos, signed, unsigned};
 use crate::statements::{self, RESERVED_TOKENS};
@@ -34,6 +35,11 @@ pub(super) fn append_events(
     for event in events {
         let values = params![run.as_str(), signed(event.sequence), &event.bytes[..]];
         execute(connection, insert, values)?;
+        // None if the run had it.
+        let is_new = connection.changes() > 0;
+        if let Some(seen) = event.teaches.as_ref().filter(|_| is_new) {
+            observe_suite(connection, seen)?;
+        }
     }
     end.map_or(Ok(()), |end| end_run(connection, run, &end))
 }

@@ -52,6 +52,7 @@ async fn many_writers_share_transactions_and_lose_nothing() {
             let event = StoredEvent {
                 sequence,
                 bytes: sequence.to_string().into(),
+                teaches: None,
             };
             ledger.append_events(&run, vec![event], None).await
         }

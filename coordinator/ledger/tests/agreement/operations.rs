@@ -1,6 +1,7 @@
 //! Anything that can be asked of a ledger, at random, and its answer in a form that can be compared.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::collection::vec;
@@ -84,8 +85,10 @@ async fn compare_all(ledgers: &[&dyn Ledger], operations: &[Operation]) {
     let mut tenants = BTreeSet::new();
     for operation in operations {
         match operation {
-            Operation::Append(run, _, _) => {
+            Operation::Append(run, events, _) => {
                 questions.push(Operation::ReadEvents(run.clone(), 0, 1000));
+                let taught = events.iter().filter_map(|event| event.teaches.as_ref());
+                tenants.extend(taught.map(|seen| seen.tenant.clone()));
             }
             Operation::Observe(seen) => {
                 let place = seen.place.clone();
@@ -168,9 +171,11 @@ fn new_run() -> impl Strategy<Value = NewRun> {
 }
 
 fn event() -> impl Strategy<Value = StoredEvent> {
-    (1..8_u64, vec(any::<u8>(), 0..4)).prop_map(|(sequence, bytes)| StoredEvent {
+    let seen = option::of(observation().prop_map(Arc::new));
+    (1..8_u64, vec(any::<u8>(), 0..4), seen).prop_map(|(sequence, bytes, teaches)| StoredEvent {
         sequence,
         bytes: bytes.into(),
+        teaches,
     })
 }
 

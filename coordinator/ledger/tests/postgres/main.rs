@@ -51,6 +51,7 @@ async fn sixteen_writers_lose_nothing() {
                 let event = |sequence| StoredEvent {
                     sequence,
                     bytes: format!("{writer} {number}").into(),
+                    teaches: None,
                 };
                 let appended = ledger.append_events(&own, vec![event(number)], None).await;
                 appended.expect("appends");

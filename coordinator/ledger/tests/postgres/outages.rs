@@ -38,6 +38,7 @@ fn event(sequence: u64) -> StoredEvent {
     StoredEvent {
         sequence,
         bytes: vec![b'x'; 4096].into(),
+        teaches: None,
     }
 }
 

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use prost::Message as _;
-use regatta_ledger::{Ledger, LedgerError, RunEnd, StoredEvent};
+use regatta_ledger::{Ledger, LedgerError, RunEnd, StoredEvent, SuiteObservation};
 use regatta_model::{PlantedBug, RunId, Timestamp};
 use regatta_wire::convert::timestamp_to_wire;
 use regatta_wire::v1;
@@ -135,7 +135,12 @@ impl RunLog {
 
     /// Adds an event, without waiting.
     pub(super) fn append(&self, event: Event) {
-        self.add(event, None);
+        self.add(event, None, None);
+    }
+
+    /// Adds an event with what the ledger is to learn when it is durable, without waiting.
+    pub(super) fn append_teaching(&self, event: Event, seen: SuiteObservation) {
+        self.add(event, Some(seen), None);
     }
 
     /// Adds an event at once. What is returned waits until it is durable.
@@ -146,18 +151,18 @@ impl RunLog {
         self: &Arc<Self>,
         event: Event,
     ) -> impl Future<Output = Result<(), FindRunError>> + Send + use<> {
-        let sequence = self.add(event, None);
+        let sequence = self.add(event, None, None);
         let log = Arc::clone(self);
         async move { log.visible_after(sequence - 1).await.map(drop) }
     }
 
     /// Adds the last event. Whatever follows is dropped.
     pub(super) fn finish(&self, event: Event, end: RunEnd) {
-        self.add(event, Some(end));
+        self.add(event, None, Some(end));
     }
 
     /// Adds an event, unless the last one has been added. The sequence number of the event that is now last.
-    fn add(&self, event: Event, end: Option<RunEnd>) -> u64 {
+    fn add(&self, event: Event, seen: Option<SuiteObservation>, end: Option<RunEnd>) -> u64 {
         let mut state = self.lock();
         if state.end.is_some() {
             return self.progress.borrow().last;
@@ -167,7 +172,11 @@ impl RunLog {
         let bytes = encode(sequence, event);
         state.bytes += bytes.len();
         let size = bytes.len();
-        state.events.push_back(StoredEvent { sequence, bytes });
+        state.events.push_back(StoredEvent {
+            sequence,
+            bytes,
+            teaches: seen.map(Arc::new),
+        });
         self.progress.send_modify(|progress| {
             progress.last = sequence;
             progress.ended = end.is_some();
@@ -267,6 +276,10 @@ impl RunLog {
     fn forget(&self) {
         let mut state = self.lock();
         let stored = self.progress.borrow().stored;
+        let durable = |event: &&mut StoredEvent| event.sequence <= stored;
+        for event in state.events.iter_mut().take_while(durable) {
+            event.teaches = None;
+        }
         while state.events.len() > MAX_RECENT_EVENTS || state.bytes > MAX_RECENT_BYTES {
             let Some(first) = state.events.pop_front_if(|event| event.sequence <= stored) else {
                 break;

@@ -14,6 +14,7 @@ mod judged;
 mod junit;
 mod libtest;
 mod live;
+mod observed;
 mod outbox;
 mod overhead;
 mod precedence;
@@ -30,7 +31,6 @@ use std::time::Duration;
 
 use regatta_ledger::{Place, SuiteKnowledge};
 use regatta_model::{Digest, FailureClass};
-use regatta_wire::v1::run_event::Event;
 use regatta_wire::{reapi, v1};
 
 use super::context::{JobContext, JobOutcome, cancelled};
@@ -46,7 +46,8 @@ use estimate::{Estimate, Estimates};
 use execution::Execution;
 pub(super) use foresee::{Foreseen, foresee};
 use judged::reason_of_skip;
-use outbox::Purpose;
+use observed::untold;
+use outbox::{Purpose, Told, tell};
 use precedence::Suspicion;
 use resumption::{listed_before, replay, tell_plan};
 
@@ -176,11 +177,11 @@ async fn count_known(
     listing: &Listing,
     tests: &[Test],
     tally: &mut Tally,
-) -> Vec<v1::TestResult> {
+) -> Vec<Told> {
     let mut known = Vec::new();
     for (index, test) in tests.iter().enumerate() {
         if listing.ignored.contains(&test.id) && tally.record(index, Ending::Skipped) {
-            known.push(bare_result(job, test, Ending::Skipped));
+            known.push(bare_result(job, test, Ending::Skipped).into());
         }
     }
     known.extend(record_cached(job, tests, tally).await);
@@ -295,7 +296,7 @@ fn key_of(job: &JobContext, suite: &PlannedSuite, id: &str) -> Digest {
 }
 
 /// Records the tests whose passes and skips are known.
-async fn record_cached(job: &JobContext, tests: &[Test], tally: &mut Tally) -> Vec<v1::TestResult> {
+async fn record_cached(job: &JobContext, tests: &[Test], tally: &mut Tally) -> Vec<Told> {
     let is_repetition = tests.iter().any(|test| test.repetition.is_some());
     if is_repetition || job.run.plan.spec.skip_cache_lookup || !job.surroundings.are_known() {
         return Vec::new();
@@ -319,22 +320,25 @@ async fn record_cached(job: &JobContext, tests: &[Test], tally: &mut Tally) -> V
         let cached_from = origin_of(&found);
         if let Some(reason) = reason_of_skip(&found) {
             tally.record(index, Ending::Skipped);
-            results.push(v1::TestResult {
+            let skip = v1::TestResult {
                 message: reason,
                 cached_from,
                 ..bare_result(job, &tests[index], Ending::Skipped)
-            });
+            };
+            results.push(skip.into());
             continue;
         }
         tally.record(index, Ending::Cached);
         hits.push(&tests[index]);
-        results.push(v1::TestResult {
+        let seen = untold(job, &tests[index], &found, &cached_from);
+        let result = v1::TestResult {
             cached_from,
             exit_code: Some(found.exit_code),
             stdout_digest: found.stdout_digest.clone(),
             stderr_digest: found.stderr_digest.clone(),
             ..bare_result(job, &tests[index], Ending::Cached)
-        });
+        };
+        results.push(Told { result, seen });
     }
     job.run.audit.consider(job, hits.into_iter());
     results
@@ -350,15 +354,5 @@ fn bare_result(job: &JobContext, test: &Test, ending: Ending) -> v1::TestResult 
         failure_class: class.into(),
         key: Some(test.key.into()),
         ..Default::default()
-    }
-}
-
-/// Tells watchers results.
-async fn tell(job: &JobContext, results: Vec<v1::TestResult>) {
-    for results in results.chunks(MAX_RESULTS_PER_EVENT) {
-        job.run.log.room().await;
-        job.run.log.append(Event::TestsFinished(v1::TestsFinished {
-            results: results.to_vec(),
-        }));
     }
 }

@@ -227,6 +227,7 @@ async fn close(
     let stored = StoredEvent {
         sequence,
         bytes: encode(sequence, finished),
+        teaches: None,
     };
     let end = RunEnd {
         finished_at: now(),

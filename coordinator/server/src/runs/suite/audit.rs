@@ -5,13 +5,14 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use regatta_ledger::TestObservation;
 use regatta_model::{Digest, FailureClass};
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 use tokio_util::sync::CancellationToken;
 
 use super::execution::Execution;
-use super::outbox::Purpose;
+use super::outbox::{Purpose, Told};
 use super::quarantine::in_quarantine;
 use super::{PlannedTests, Test};
 use crate::runs::action::{distrust, forget, may_be_retried};
@@ -241,8 +242,10 @@ impl Execution<'_> {
         test: usize,
         ending: Ending,
         result: v1::TestResult,
+        seen: Option<TestObservation>,
     ) {
         let Some(result) = audited(ending, result) else {
+            seen.into_iter().for_each(|seen| self.outbox.remember(seen));
             return;
         };
         let disagreement = Disagreement {
@@ -251,7 +254,7 @@ impl Execution<'_> {
             ending,
         };
         lock(&self.job.run.audit.disagreements).push(disagreement);
-        self.outbox.tell(result);
+        self.outbox.tell(Told { result, seen });
     }
 
     /// A test of an audit has no answer. If it has failed before, it has failed: its cached pass does not hold,
@@ -265,7 +268,7 @@ impl Execution<'_> {
         let (ending, result) = in_quarantine(self.suite, &known.id, ending, result);
         if self.tally.record(test, ending) {
             self.outbox.distrust(known.key);
-            self.tell_disagreement(test, ending, result);
+            self.tell_disagreement(test, ending, result, None);
         }
     }
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use futures::stream::{BoxStream, SelectAll};
 use futures::{FutureExt as _, StreamExt as _};
-use regatta_ledger::TestObservation;
 use regatta_model::{AgentId, FailureClass, LeaseId, SlotIndex, UnitIndex};
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
@@ -14,7 +13,8 @@ use tokio::time::Instant;
 
 use super::judged::{Ended, Judged};
 use super::live::{MAX_STREAMED_BYTES, at};
-use super::outbox::{Outbox, Purpose};
+use super::observed::{observation, timed};
+use super::outbox::{Outbox, Purpose, Told};
 use super::overhead::Overheads;
 use super::quarantine::in_quarantine;
 use super::reports::Reports;
@@ -25,7 +25,6 @@ use crate::dispatch::TaskEvent;
 use crate::runs::action::may_be_retried;
 use crate::runs::context::JobContext;
 use crate::runs::event;
-use crate::runs::log::now;
 use crate::runs::plan::{Adapter, PlannedSuite};
 use crate::runs::tally::{Ending, Tally};
 
@@ -327,9 +326,10 @@ impl<'a> Execution<'a> {
             return;
         }
         let known = &self.tests[test];
+        let seen = observation(known, ending, judged.duration);
         match self.purpose {
-            Purpose::Answer => self.outbox.tell(result),
-            Purpose::Audit => self.tell_disagreement(test, ending, result),
+            Purpose::Answer => self.outbox.tell(Told { result, seen }),
+            Purpose::Audit => self.tell_disagreement(test, ending, result, seen),
         }
         // One of many runs may pass by chance, and so may a test that has just failed: a pass that is remembered
         // would hide the next time that it is flaky.
@@ -337,27 +337,11 @@ impl<'a> Execution<'a> {
             && known.repetition.is_none()
             && ending != Ending::Flaky;
         if let Some(pass) = judged.cacheable.filter(|_| may_cache) {
-            self.outbox.cache(known.key, pass);
+            self.outbox.cache(known.key, timed(pass, judged.duration));
         }
-        let failed = matches!(ending, Ending::Failed(_) | Ending::Quarantined(_));
         let counts = self.purpose == Purpose::Answer;
         if counts && matches!(ending, Ending::Failed(class) if class != FailureClass::Infra) {
             self.job.run.failures.add_one();
-        }
-        let is_measured = !matches!(
-            ending,
-            Ending::Skipped | Ending::Failed(FailureClass::Infra | FailureClass::Cancelled)
-        );
-        // Many runs of one test would drown what others teach of it.
-        if is_measured && known.repetition.is_none() {
-            self.outbox.remember(TestObservation {
-                test: known.id.clone(),
-                duration: judged.duration,
-                failed,
-                flaky: ending == Ending::Flaky,
-                finished_at: now(),
-                key: Some(known.key),
-            });
         }
     }
 }

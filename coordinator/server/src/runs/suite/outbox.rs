@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use regatta_ledger::{SuiteObservation, TestObservation};
 use regatta_model::Digest;
+use regatta_wire::v1::run_event::Event;
 use regatta_wire::{reapi, v1};
 
-use super::{MAX_RESULTS_PER_EVENT, place_of, tell};
+use super::{MAX_RESULTS_PER_EVENT, place_of};
 use crate::runs::action::{distrust, store};
 use crate::runs::context::JobContext;
 
@@ -19,10 +20,23 @@ pub(super) enum Purpose {
     Audit,
 }
 
+/// A result, and what the ledger is to learn from it, with which it becomes durable: so each test is learnt once.
+#[derive(Clone, Debug)]
+pub(super) struct Told {
+    pub(super) result: v1::TestResult,
+    pub(super) seen: Option<TestObservation>,
+}
+
+impl From<v1::TestResult> for Told {
+    fn from(result: v1::TestResult) -> Self {
+        Self { result, seen: None }
+    }
+}
+
 /// Gathers what comes of tests, so that it is passed on many at a time.
 pub(super) struct Outbox<'a> {
     job: &'a JobContext,
-    finished: Vec<v1::TestResult>,
+    finished: Vec<Told>,
     passes: Vec<(Digest, reapi::ActionResult)>,
     wrong: Vec<Digest>,
     observations: Vec<TestObservation>,
@@ -40,8 +54,8 @@ impl<'a> Outbox<'a> {
     }
 
     /// Tells watchers a result with the next flush.
-    pub(super) fn tell(&mut self, result: v1::TestResult) {
-        self.finished.push(result);
+    pub(super) fn tell(&mut self, told: impl Into<Told>) {
+        self.finished.push(told.into());
     }
 
     /// Caches a pass with the next flush, before anyone is told of it.
@@ -54,7 +68,7 @@ impl<'a> Outbox<'a> {
         self.wrong.push(key);
     }
 
-    /// Lets the ledger learn from a test once all of them have ended.
+    /// Lets the ledger learn from a test of which no result is told, once all have ended.
     pub(super) fn remember(&mut self, observation: TestObservation) {
         self.observations.push(observation);
     }
@@ -81,18 +95,47 @@ impl<'a> Outbox<'a> {
     /// Passes on all that is left, and what a batch was seen to cost besides its tests.
     pub(super) async fn close(&mut self, batch_overhead: Option<Duration>) {
         self.flush().await;
-        if self.observations.is_empty() {
+        if self.observations.is_empty() && batch_overhead.is_none() {
             return;
         }
+        let tests = std::mem::take(&mut self.observations);
         let seen = SuiteObservation {
-            tenant: self.job.run.plan.tenant.clone(),
-            suite: self.job.name(),
-            place: place_of(self.job),
-            tests: std::mem::take(&mut self.observations),
             batch_overhead,
+            ..observation(self.job, tests)
         };
         if let Err(error) = self.job.run.ledger.observe_suite(seen).await {
             tracing::warn!(run = %self.job.run.run, %error, "timings could not be stored");
         }
+    }
+}
+
+/// Tells watchers results, and has the ledger learn from them.
+pub(super) async fn tell(job: &JobContext, told: Vec<Told>) {
+    let mut told = told.into_iter().peekable();
+    while told.peek().is_some() {
+        let (mut results, mut tests) = (Vec::new(), Vec::new());
+        for Told { result, seen } in told.by_ref().take(MAX_RESULTS_PER_EVENT) {
+            results.push(result);
+            tests.extend(seen);
+        }
+        job.run.log.room().await;
+        let event = Event::TestsFinished(v1::TestsFinished { results });
+        match tests.is_empty() {
+            true => job.run.log.append(event),
+            false => {
+                let seen = observation(job, tests);
+                job.run.log.append_teaching(event, seen);
+            }
+        }
+    }
+}
+
+fn observation(job: &JobContext, tests: Vec<TestObservation>) -> SuiteObservation {
+    SuiteObservation {
+        tenant: job.run.plan.tenant.clone(),
+        suite: job.name(),
+        place: place_of(job),
+        tests,
+        batch_overhead: None,
     }
 }

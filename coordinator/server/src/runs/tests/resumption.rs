@@ -12,8 +12,8 @@ use regatta_wire::v1::run_event::Event;
 use super::super::registry::{FindRunError, MAX_ABANDONED_RUNS};
 use super::contract::{ending_runner, junit};
 use super::fake_agent::{Script, completed};
-use super::fixture::{Fixture, Story, build, contract, libtest, spec};
-use super::{Answer, FAILED, FullLedger, PASSED, runner};
+use super::fixture::{Fixture, PATIENCE, Story, build, contract, libtest, spec};
+use super::{Answer, FAILED, FullLedger, PASSED, all_pass, names, runner};
 
 /// A build that fails once, a suite with tests of every kind, and one whose runner complains.
 fn pipeline() -> v1::RunSpec {
@@ -211,6 +211,49 @@ async fn a_run_that_was_cancelled_stays_cancelled() {
     let successor = fixture.successor(ledger).await;
     let story = successor.finish(&run).await;
     assert!(story.end().cancelled, "{:?}", story.end());
+}
+
+/// How often the ledger has learnt from each test of `unit`, once it knows so many tests.
+async fn learnt(fixture: &Fixture, tests: usize) -> Vec<u64> {
+    let tenant = "".parse().expect("is a name");
+    let learning = async {
+        loop {
+            let history = fixture.ledger.read_history(&tenant, Some("unit")).await;
+            let history = history.expect("reads");
+            if history.len() >= tests {
+                return history.iter().map(|test| test.runs).collect();
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    };
+    let learnt = tokio::time::timeout(PATIENCE, learning).await;
+    learnt.expect("it learns in time")
+}
+
+#[tokio::test]
+async fn what_tests_teach_is_learnt_once_wherever_the_coordinator_ends() {
+    let whole = Fixture::start().await;
+    // One of them never ends, and neither does the suite.
+    let answer = |test: &str| (test != "test_0002").then(|| completed(0, PASSED));
+    let _agent = whole.agent("a", runner(names(3), answer));
+    let run = whole.submit(spec(vec![libtest("unit")])).await;
+    assert_eq!(learnt(&whole, 2).await, [1, 1]);
+    let (record, events) = stored(&whole).await;
+    let told = events.iter().position(|event| {
+        let event = v1::RunEvent::decode(event.bytes.clone()).expect("is an event");
+        matches!(event.event, Some(Event::TestsFinished(_)))
+    });
+    // What passed is cached by then, and nobody was told of it.
+    let (ledger, _) = cut(&record, &events, told.expect("was told")).await;
+    let heir = whole.heir(ledger).await;
+    let _agent = heir.agent("a", all_pass(3));
+    let story = heir.finish(&run).await;
+    assert_eq!((story.counts().cached, story.counts().passed), (2, 1));
+    assert_eq!(learnt(&heir, 3).await, [1, 1, 1]);
+    // Another run learns nothing of what is cached.
+    let again = heir.run(spec(vec![libtest("unit")])).await;
+    assert_eq!(again.counts().cached, 3);
+    assert_eq!(learnt(&heir, 3).await, [1, 1, 1]);
 }
 
 #[tokio::test]
