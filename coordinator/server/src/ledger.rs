@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use regatta_cas::Deletions;
 use regatta_ledger::{
     CoordinatorIdentity, Ledger, LedgerTenure, OpenLedgerError, OpenPostgresError, PostgresAddress,
     PostgresLedger, SILENCE_LIMIT, SqliteLedger,
@@ -82,8 +83,16 @@ fn opened(ledger: PostgresLedger) -> OpenedLedger {
 const SURE_FOR: Duration = Duration::from_secs(5);
 const _: () = assert!(SURE_FOR.as_secs() < SILENCE_LIMIT.as_secs());
 
+/// Deletions from the storage of whoever has this ledger: nobody else may have both.
+pub(crate) fn deletions_in(tenure: Option<&watch::Receiver<LedgerTenure>>) -> Deletions {
+    tenure.map_or_else(Deletions::default, |tenure| {
+        let tenure = tenure.clone();
+        Deletions::allowed_while(move || is_surely_ours(*tenure.borrow()))
+    })
+}
+
 /// Whether nobody else can have the ledger yet.
-pub(crate) fn is_surely_ours(tenure: LedgerTenure) -> bool {
+fn is_surely_ours(tenure: LedgerTenure) -> bool {
     matches!(tenure, LedgerTenure::Ours { answered } if answered.elapsed() < SURE_FOR)
 }
 

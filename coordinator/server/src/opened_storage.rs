@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::CoordinatorConfig;
-use crate::ledger::OpenedLedger;
-use crate::retention::{Evictor, Places, Retention, UseLogFrom};
+use crate::ledger::{OpenedLedger, deletions_in};
+use crate::retention::{Evictor, Retention, UseLogFrom};
 use crate::start_error::StartError;
 use crate::state_directory::StateDirectory;
 use crate::storage::{Storage, Writers, directory_of, url_of};
@@ -51,14 +51,17 @@ impl OpenedStorage {
             false => SmallBlobs::Apart,
         };
         let place = (url.as_str(), small_blobs);
-        let storage = Storage::open(place, writers, Arc::clone(&retention), was_complete)?;
+        let storage = Storage::open(
+            place,
+            writers,
+            Arc::clone(&retention),
+            was_complete,
+            deletions_in(ledger.tenure.as_ref()),
+        )?;
         retention.announce();
         let evictor = Evictor {
             retention: Arc::clone(&retention),
-            places: Places {
-                tenure: ledger.tenure.clone(),
-                ..storage.places.clone()
-            },
+            places: storage.places.clone(),
             may_evict: writers == Writers::This,
             was_complete,
         };

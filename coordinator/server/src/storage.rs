@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
 use regatta_cas::{
-    AbsenceIndex, BlobStore, ChunkedBlobStore, EmptyBlobStore, ExistenceIndex, ListedBlobStore,
-    MemoryTier, OpenStoreError,
+    AbsenceIndex, BlobStore, ChunkedBlobStore, Deletions, EmptyBlobStore, ExistenceIndex,
+    ListedBlobStore, MemoryTier, OpenStoreError,
 };
 use regatta_model::Digest;
 
@@ -57,14 +57,15 @@ pub(crate) struct Storage {
 
 impl Storage {
     /// Opens the stores below a URL, whose uses are counted by `retention`. `is_known` if that knows all that
-    /// is stored.
+    /// is stored; nothing goes while `deletions` are not allowed.
     pub(crate) fn open(
         (url, small_blobs): (&str, SmallBlobs),
         writers: Writers,
         retention: Arc<Retention>,
         is_known: bool,
+        deletions: Deletions,
     ) -> Result<Self, OpenStoreError> {
-        let objects = StoredObjects::open(url, small_blobs, Upkeep::Here)?;
+        let objects = StoredObjects::open(url, small_blobs, Upkeep::Here(deletions.clone()))?;
         let opening = Opening {
             retention: &retention,
             writers,
@@ -116,7 +117,7 @@ impl Storage {
             places: Places {
                 of_kind,
                 memory: Arc::clone(&stacks.memory),
-                tenure: None,
+                deletions,
             },
             for_verdicts: views(&retention, move |claimant| {
                 stacks.chunked_of(claimant.for_verdicts()) as _

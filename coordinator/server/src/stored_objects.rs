@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use regatta_cas::{
-    BlobFiles, BlobStore, ListedBlobStore, ObjectStoreBlobStore, OpenStoreError, PackingBlobStore,
-    VerifyingBlobStore,
+    BlobFiles, BlobStore, Deletions, ListedBlobStore, ObjectStoreBlobStore, OpenStoreError,
+    PackingBlobStore, VerifyingBlobStore,
 };
 
 use crate::retention::Kind;
@@ -22,10 +22,10 @@ pub(crate) enum SmallBlobs {
 }
 
 /// Who tidies up what small blobs are packed in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum Upkeep {
-    /// Whoever opens it, in the background.
-    Here,
+    /// Whoever opens it, in the background; small blobs are forgotten while that is allowed.
+    Here(Deletions),
     /// A coordinator: whoever opens it only looks.
     Elsewhere,
 }
@@ -78,7 +78,10 @@ impl StoredObjects {
         let blobs = PackingBlobStore::new(packs_of_blobs, blobs, PACKED_CAPACITY);
         let results = PackingBlobStore::keyed(packs_of_results, results, PACKED_CAPACITY);
         let (blobs, results) = match upkeep {
-            Upkeep::Here => (blobs, results),
+            Upkeep::Here(deletions) => (
+                blobs.with_deletions(deletions.clone()),
+                results.with_deletions(deletions),
+            ),
             Upkeep::Elsewhere => (blobs.without_upkeep(), results.without_upkeep()),
         };
         let blobs = Arc::new(blobs);
@@ -130,7 +133,12 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_packed_conforms() {
-        let objects = StoredObjects::open("memory://", SmallBlobs::Packed, Upkeep::Here).unwrap();
+        let objects = StoredObjects::open(
+            "memory://",
+            SmallBlobs::Packed,
+            Upkeep::Here(Deletions::default()),
+        )
+        .unwrap();
         conformance::check_content_addressed(Arc::clone(&objects.verified_blobs)).await;
         conformance::check_keyed(Arc::clone(objects.of(Kind::Result)) as _).await;
     }

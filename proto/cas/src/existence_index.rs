@@ -175,10 +175,24 @@ impl BlobStore for ExistenceIndex {
     }
 
     async fn delete(&self, digest: &Digest) -> Result<(), StoreError> {
-        let deleted = self.store.delete(digest).await;
-        // Also after an error: the blob may be gone nevertheless.
-        self.known().forget(digest);
-        deleted
+        // Also after an error, or if nobody waits for the end: the blob may be gone nevertheless.
+        let _forgetting = Forgetting {
+            index: self,
+            digest,
+        };
+        self.store.delete(digest).await
+    }
+}
+
+/// Forgets a blob when it is dropped.
+struct Forgetting<'a> {
+    index: &'a ExistenceIndex,
+    digest: &'a Digest,
+}
+
+impl Drop for Forgetting<'_> {
+    fn drop(&mut self) {
+        self.index.known().forget(self.digest);
     }
 }
 
@@ -233,6 +247,42 @@ mod tests {
             .unwrap();
         below.delete(&digest).await.unwrap();
         read_all(&index, &digest, 100).await.unwrap_err();
+        assert_eq!(index.find_missing(&[digest]).await.unwrap(), [digest]);
+    }
+
+    /// Deletes, and never says so.
+    #[derive(Debug)]
+    struct SilentStore(Arc<MemoryBlobStore>);
+
+    #[async_trait]
+    impl BlobStore for SilentStore {
+        async fn get(&self, digest: &Digest, range: BlobRange) -> Result<BlobStream, StoreError> {
+            self.0.get(digest, range).await
+        }
+
+        async fn put(&self, digest: &Digest, body: BlobStream) -> Result<(), StoreError> {
+            self.0.put(digest, body).await
+        }
+
+        async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
+            self.0.find_missing(digests).await
+        }
+
+        async fn delete(&self, digest: &Digest) -> Result<(), StoreError> {
+            self.0.delete(digest).await?;
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deletion_that_is_not_waited_for_corrects_it() {
+        let silent = SilentStore(Arc::new(MemoryBlobStore::new()));
+        let index = ExistenceIndex::new(Arc::new(silent), 100, EXPIRY);
+        let digest = put_bytes(&index, Bytes::from_static(b"blob"))
+            .await
+            .unwrap();
+        let deleting = tokio::time::timeout(EXPIRY / 2, index.delete(&digest));
+        assert!(deleting.await.is_err(), "nobody says that it is deleted");
         assert_eq!(index.find_missing(&[digest]).await.unwrap(), [digest]);
     }
 

@@ -20,6 +20,7 @@ mod blob_store;
 mod checked_body;
 mod chunked_blob_store;
 mod chunking;
+mod deletions;
 mod disk_tier;
 mod empty_blob_store;
 mod existence_index;
@@ -50,6 +51,7 @@ pub use blob_store::{BlobRange, BlobStore, BlobStream, ListedBlobStore, StoreErr
 pub use checked_body::checked_body;
 pub use chunked_blob_store::{ChunkMapping, ChunkedBlobStore};
 pub use chunking::{Chunker, ChunkingParams, MAX_CHUNKS, concatenated, put_chunks};
+pub use deletions::Deletions;
 pub use disk_tier::{
     BlobChunks, DiskCache, DiskCacheSettings, DiskCacheUsage, DiskTier, PinnedFile,
 };

@@ -24,8 +24,8 @@ use self::neighbours::Neighbours;
 use self::packs::{Freshness, Packs};
 use crate::whole_blob::{Collected, bounds_of, collect_up_to};
 use crate::{
-    AbsenceIndex, BlobRange, BlobStore, BlobStream, ListedBlobStore, SpooledBlob, StoreError,
-    stream_of,
+    AbsenceIndex, BlobRange, BlobStore, BlobStream, Deletions, ListedBlobStore, SpooledBlob,
+    StoreError, stream_of,
 };
 
 /// How often a value is looked for again that was moved while it was read.
@@ -109,6 +109,14 @@ impl PackingBlobStore {
     #[must_use]
     pub fn without_upkeep(self) -> Self {
         self.packs.leave_alone();
+        self
+    }
+
+    /// The same for whoever may delete nothing at times. A pack that says what is forgotten is given up then, and
+    /// what else is in it is written without that; packs that are empty stay.
+    #[must_use]
+    pub fn with_deletions(self, deletions: Deletions) -> Self {
+        self.packs.set_deletions(deletions);
         self
     }
 

@@ -6,17 +6,14 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
-use regatta_cas::{AbsenceIndex, BlobStore, ListedBlobStore, MemoryTier, StoreError};
-use regatta_ledger::LedgerTenure;
+use regatta_cas::{AbsenceIndex, BlobStore, Deletions, ListedBlobStore, MemoryTier, StoreError};
 use regatta_model::Digest;
-use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::entry::{Claimant, Key, Kind};
 use super::plan::{Eviction, Plan, kinds_of, plan};
 use super::{Retention, listing};
-use crate::ledger::is_surely_ours;
 
 /// How often the log is told and the limits are looked at.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -52,8 +49,8 @@ pub(crate) struct Places {
     pub(crate) of_kind: HashMap<Kind, Place>,
     /// Has blobs in memory.
     pub(crate) memory: Arc<MemoryTier>,
-    /// Whether the ledger still is this coordinator's, if another one may take its place: it uses the store, too.
-    pub(crate) tenure: Option<watch::Receiver<LedgerTenure>>,
+    /// Allowed while nobody else can have the ledger: another coordinator that has it uses the store, too.
+    pub(crate) deletions: Deletions,
 }
 
 impl Places {
@@ -113,20 +110,9 @@ impl Places {
         self.of(kind)?.objects.find_missing(digests).await
     }
 
-    /// Whether nobody else can have the store for their own by now.
-    fn may_delete(&self) -> bool {
-        let tenure = self.tenure.as_ref();
-        tenure.is_none_or(|tenure| is_surely_ours(*tenure.borrow()))
-    }
-
     pub(super) async fn delete(&self, key: &Key) -> Result<(), StoreError> {
-        if !self.may_delete() {
-            return Err(StoreError::Unavailable {
-                detail: "the ledger does not answer, and another coordinator may have it by now: nothing is let go"
-                    .to_owned(),
-            });
-        }
-        self.of(key.kind)?.store.delete(&key.digest).await?;
+        let deleting = self.of(key.kind)?.store.delete(&key.digest);
+        self.deletions.while_allowed(deleting).await?;
         self.memory.forget(&key.digest);
         Ok(())
     }
@@ -189,7 +175,7 @@ impl Evictor {
             let is_old = has_ages && aged.elapsed() >= AGE_INTERVAL.min(keep);
             let pause = FRUITLESS_PAUSE.min(keep / 2);
             let may_find = fruitless.is_none_or(|since| since.elapsed() >= pause);
-            let may_evict = self.may_evict && self.places.may_delete();
+            let may_evict = self.may_evict && self.places.deletions.are_allowed();
             if !may_evict || !(is_old || may_find && self.is_exceeded(lacking_bytes)) {
                 continue;
             }

@@ -2,6 +2,7 @@
 
 mod claims;
 mod log;
+mod tenure;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _};
 use regatta_cas::{
-    AbsenceIndex, BlobRange, BlobStream, ChunkMapping, ChunkedBlobStore, ExistenceIndex,
+    AbsenceIndex, BlobRange, BlobStream, ChunkMapping, ChunkedBlobStore, Deletions, ExistenceIndex,
     MemoryTier, ObjectStoreBlobStore, SpooledBlob, StoreError, VerifyingBlobStore, conformance,
     put_bytes, read_all, stream_of,
 };
@@ -196,7 +197,7 @@ impl Node {
             places: Places {
                 of_kind,
                 memory: Arc::new(memory),
-                tenure: None,
+                deletions: Deletions::default(),
             },
             may_evict: true,
             was_complete,

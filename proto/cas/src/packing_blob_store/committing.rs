@@ -13,7 +13,7 @@ use super::limits::Limits;
 use super::pack::PackDraft;
 use super::packs::{Freshness, Packs};
 use super::version::{Version, now_s};
-use crate::StoreError;
+use crate::{Deletions, StoreError};
 
 /// How many packs' worth of writes are in memory at a time: one that is being written, one that collects.
 const PACKS_IN_MEMORY: usize = 2;
@@ -46,6 +46,12 @@ struct Request {
     since: Instant,
     answer: oneshot::Sender<Result<(), StoreError>>,
     _room: OwnedSemaphorePermit,
+}
+
+impl Request {
+    const fn forgets(&self) -> bool {
+        matches!(self.wish, Wish::Forget)
+    }
 }
 
 /// Puts writes into packs, one pack after the other: what collects while one is written is the next.
@@ -156,12 +162,30 @@ impl Batch {
         // Whoever went away does not want it any more.
         let wanted = self.requests.into_iter();
         let wanted: Vec<Request> = wanted.filter(|it| !it.answer.is_closed()).collect();
-        let written = write(packs, &wanted, doubtful).await;
-        for request in wanted {
-            // An error means that it is not waited for any more.
-            drop(request.answer.send(written.clone()));
+        let written = match wanted.iter().any(Request::forgets) {
+            true => {
+                let writing = write(packs, &wanted, doubtful);
+                packs.deletions().unless_forbidden(writing).await
+            }
+            false => Some(write(packs, &wanted, doubtful).await),
+        };
+        if let Some(written) = written {
+            answer(wanted, &written);
+        } else {
+            let (forgetting, others): (Vec<_>, Vec<_>) =
+                wanted.into_iter().partition(Request::forgets);
+            answer(forgetting, &Err(Deletions::refusal()));
+            let written = write(packs, &others, doubtful).await;
+            answer(others, &written);
         }
         packs.keep_up_soon();
+    }
+}
+
+fn answer(requests: Vec<Request>, written: &Result<(), StoreError>) {
+    for request in requests {
+        // An error means that it is not waited for any more.
+        drop(request.answer.send(written.clone()));
     }
 }
 
@@ -180,12 +204,12 @@ async fn write(
     }
     let (pack, pieces) = draft.seal();
     let body = futures::stream::iter(pieces).map(Ok).boxed();
-    let written = packs.store.put(&pack.digest, body).await;
-    match written {
-        Ok(()) => packs.index().insert(pack),
-        Err(_) => *doubtful = Some(version),
-    }
-    written
+    // Until it is known, and if that is not waited for.
+    let earlier = doubtful.replace(version);
+    packs.store.put(&pack.digest, body).await?;
+    packs.index().insert(pack);
+    *doubtful = earlier;
+    Ok(())
 }
 
 /// The last wish for each key.

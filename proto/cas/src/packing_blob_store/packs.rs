@@ -14,7 +14,7 @@ use super::limits::Limits;
 use super::pack::{MAX_FOOTER_BYTES, Pack, PackError};
 use super::upkeep::Plan;
 use crate::whole_blob::{Collected, collect_up_to};
-use crate::{BlobRange, ListedBlobStore, StoreError};
+use crate::{BlobRange, Deletions, ListedBlobStore, StoreError};
 
 /// How many footers are read at a time.
 const LOAD_CONCURRENCY: usize = 32;
@@ -29,6 +29,8 @@ pub(super) struct Packs {
     pub(super) upkeep: tokio::sync::Mutex<()>,
     /// Whether nothing is tidied up here.
     is_left_alone: AtomicBool,
+    /// Whether anything may be forgotten.
+    deletions: Mutex<Deletions>,
     index: Mutex<PackIndex>,
     /// When the listing began that the index agrees with.
     listed_at: Mutex<Option<Instant>>,
@@ -62,10 +64,25 @@ impl Packs {
             limits,
             upkeep: tokio::sync::Mutex::default(),
             is_left_alone: AtomicBool::new(false),
+            deletions: Mutex::default(),
             index: Mutex::default(),
             listed_at: Mutex::default(),
             listing: tokio::sync::Mutex::default(),
         }
+    }
+
+    pub(super) fn set_deletions(&self, deletions: Deletions) {
+        *self.deletions_mut() = deletions;
+    }
+
+    pub(super) fn deletions(&self) -> Deletions {
+        self.deletions_mut().clone()
+    }
+
+    fn deletions_mut(&self) -> MutexGuard<'_, Deletions> {
+        self.deletions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn index(&self) -> MutexGuard<'_, PackIndex> {

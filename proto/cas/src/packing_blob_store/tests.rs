@@ -2,6 +2,7 @@ mod crashes;
 mod faulty_store;
 mod sharing;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -111,6 +112,43 @@ async fn ten_thousand_small_blobs_cost_a_few_writes_and_no_questions() {
     assert_eq!((asked.puts, asked.gets), (10, 0));
     assert!(asked.lists <= 2, "{asked:?}");
     assert_eq!(bucket.pack_count().await, 10);
+}
+
+/// A store in which things may be forgotten while this says so.
+fn forgetting_while(bucket: &Bucket, may: &Arc<AtomicBool>) -> PackingBlobStore {
+    let may = Arc::clone(may);
+    let deletions = Deletions::allowed_while(move || may.load(Ordering::Relaxed));
+    bucket.open(Keys::Sizes, SMALL).with_deletions(deletions)
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_forgotten_once_it_is_not_allowed_and_what_is_stored_meanwhile_is_there() {
+    let bucket = Bucket::new();
+    let may = Arc::new(AtomicBool::new(true));
+    let store = forgetting_while(&bucket, &may);
+    let stored = put_all(&store, &values(3)).await;
+    store.delete(&stored[0]).await.unwrap();
+    bucket.packs.fail_next_change(Fault::Hangs);
+    let forbidden = async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        may.store(false, Ordering::Relaxed);
+    };
+    let (deleted, new, ()) = tokio::join!(
+        store.delete(&stored[1]),
+        put_bytes(&store, Bytes::from_static(b"new")),
+        forbidden
+    );
+    assert!(deleted.is_err());
+    // It does not begin either.
+    assert!(store.delete(&stored[2]).await.is_err());
+    let known = [stored[0], stored[1], stored[2], new.unwrap()];
+    for store in [&store, &bucket.open(Keys::Sizes, SMALL)] {
+        assert_eq!(store.find_missing(&known).await.unwrap(), [stored[0]]);
+    }
+    may.store(true, Ordering::Relaxed);
+    store.delete(&stored[1]).await.unwrap();
+    let missing = store.find_missing(&known).await.unwrap();
+    assert_eq!(missing, stored[..2]);
 }
 
 #[tokio::test(start_paused = true)]

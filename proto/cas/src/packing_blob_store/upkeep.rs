@@ -139,9 +139,14 @@ impl Packs {
     }
 
     async fn delete_packs(&self, names: &[Digest]) -> Result<(), StoreError> {
-        let deletions = futures::stream::iter(names.to_vec());
-        let mut deletions = deletions
-            .map(|name| async move { self.store.delete(&name).await.map(|()| name) })
+        let allowed = self.deletions();
+        let allowed = &allowed;
+        let delete = |name| async move {
+            let deleted = allowed.while_allowed(self.store.delete(&name)).await;
+            deleted.map(|()| name)
+        };
+        let mut deletions = futures::stream::iter(names.to_vec())
+            .map(delete)
             .buffer_unordered(DELETE_CONCURRENCY);
         let mut deleted = Vec::new();
         let mut failed = Ok(());

@@ -11,6 +11,8 @@ pub(super) enum Fault {
     Lost,
     /// It happened, and nobody was told.
     AnswerLost,
+    /// It does not happen, and nobody is told.
+    Hangs,
 }
 
 /// How often a store was asked for something.
@@ -111,6 +113,7 @@ impl FaultyStore {
         match self.fault()? {
             None => change.await,
             Some(Fault::Lost) => Err(down()),
+            Some(Fault::Hangs) => future::pending().await,
             Some(Fault::AnswerLost) => {
                 change.await?;
                 Err(down())
