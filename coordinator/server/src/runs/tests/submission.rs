@@ -110,6 +110,7 @@ async fn store_beginning(ledger: &dyn Ledger, record: bool, first_event: bool) {
         let first = StoredEvent {
             sequence: 1,
             bytes: encode(1, Event::RunStarted(v1::RunStarted { spec })),
+            teaches: None,
         };
         let stored = ledger.append_events(&run, vec![first], None).await;
         stored.expect("stores");
