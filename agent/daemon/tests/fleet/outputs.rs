@@ -92,16 +92,17 @@ async fn output_is_cut_off_at_its_limit() {
     let fleet = Fleet::join(
         Coordinator::start().await,
         |config| config.max_stream_bytes = 1000,
-        |_| printing(&"x".repeat(500_000)),
+        |_| printing(&format!("{}the end", "x".repeat(500_000))),
     );
     let outcomes = fleet.run(fleet.spec(&[]).await).await;
     let result = outcomes[0].result.as_ref().unwrap();
     let stdout = fleet.stored(result.stdout_digest.as_ref()).await;
+    let stdout = String::from_utf8(stdout).unwrap();
     assert!(
-        String::from_utf8(stdout)
-            .unwrap()
-            .contains("the first 1000 of 500000 bytes")
+        stdout.contains("the first 1000 and the last 65536 of 500007 bytes"),
+        "{stdout}"
     );
+    assert!(stdout.ends_with("the end"), "{stdout}");
     fleet.end().await.unwrap();
 }
 

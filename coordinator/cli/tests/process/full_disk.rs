@@ -35,7 +35,8 @@ fn a_coordinator_without_room_ends_its_runs_says_so_and_recovers() {
     let (status, page) = fleet.page("/readyz");
     assert_eq!(status, 503, "{page}");
     assert!(fleet.log_of("coordinator").contains("could not be stored"));
-    Ended::of(fleet.command().args(["exec", "--", "true"])).expect_code(98);
+    let mut refused = Running::begin(fleet.command().args(["exec", "--", "true"]));
+    refused.expect_words("it is submitted again");
     disk.make_room();
     let ended = running.end();
     let last = ended.expect_code(98).finished();
@@ -45,7 +46,8 @@ fn a_coordinator_without_room_ends_its_runs_says_so_and_recovers() {
     assert!(reason.contains("full"), "{last}");
     ended.expect_complaint(&["disk is full"]);
     wait_until("it is ready again", || fleet.page("/readyz").0 == 200);
-    Ended::of(fleet.command().args(["exec", "--", "true"])).expect_code(0);
+    let accepted = refused.end();
+    accepted.expect_code(0).expect_complaint(&["full"]);
     let listed = Ended::of(fleet.command().args(["ps", "--all", "--format", "json"]));
     assert!(listed.stdout.contains("UNKNOWN"), "{listed:#?}");
     drop(disk);
