@@ -358,7 +358,12 @@ async fn commit(session: &Session, transaction: i64) -> Result<(), Failed> {
 
 /// What became of a transaction whose session was lost. That session has ended, for this one has its lock.
 async fn was_committed(session: &Session, transaction: i64) -> Result<bool, CallError> {
-    let ask = format!("SELECT txid_status({transaction})");
+    // A server that has crashed knows nothing of transactions of which nothing was durable: to it, their numbers are
+    // yet to come.
+    let ask = format!(
+        "SELECT CASE WHEN {transaction} >= txid_snapshot_xmax(txid_current_snapshot())
+             THEN 'aborted' ELSE txid_status({transaction}) END"
+    );
     match session.batch(&ask).await?.concat().as_str() {
         "committed" => Ok(true),
         "aborted" => Ok(false),

@@ -75,7 +75,13 @@ pub(crate) fn check_whole(plan: Option<&RunPlan>, story: &Story) -> Checked {
                     } else {
                         &mut results
                     };
-                    list.insert(name, result.status());
+                    // A machine that was lost says nothing of its test.
+                    let is_lost = result.failure_class() == v1::FailureClass::Infra;
+                    let status = match result.status() {
+                        v1::TestStatus::Failed if is_lost => v1::TestStatus::NotRun,
+                        status => status,
+                    };
+                    list.insert(name, status);
                 }
             }
             Some(Event::JobFinished(finished)) => {
