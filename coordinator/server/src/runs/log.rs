@@ -10,29 +10,28 @@
 //! The events go on to be offered to the ledger. If the process ends first, its successor goes on with what
 //! is durable, which is all that was seen.
 
+mod progress;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use prost::Message as _;
 use regatta_ledger::{Ledger, LedgerError, RunEnd, StoredEvent, SuiteObservation};
-use regatta_model::{PlantedBug, RunId, Timestamp};
+use regatta_model::{RunId, Timestamp};
 use regatta_wire::convert::timestamp_to_wire;
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use self::progress::Progress;
 use super::registry::FindRunError;
 
 /// Events that are kept in memory once they are durable.
 const MAX_RECENT_EVENTS: usize = 1024;
 /// And how many bytes of them.
 const MAX_RECENT_BYTES: usize = 2 << 20;
-/// Events that wait to become durable; a run that has more pauses.
-const MAX_UNSTORED_EVENTS: usize = 4096;
-/// And how many bytes of them.
-const MAX_UNSTORED_BYTES: usize = 16 << 20;
 /// Events that become durable together.
 const MAX_STORED_TOGETHER: usize = 512;
 /// How long to wait before a ledger that failed is tried again.
@@ -60,44 +59,6 @@ struct State {
     trouble: Option<LedgerError>,
     /// Why it did not when it had first failed for too long.
     failure: Option<LedgerError>,
-}
-
-/// How far a log is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-struct Progress {
-    /// The last event there is.
-    last: u64,
-    /// The last event that is durable.
-    stored: u64,
-    /// No event follows `last`.
-    ended: bool,
-    /// The ledger has failed for too long at some time, and the run ends.
-    failed: bool,
-    /// It has, and goes on to fail.
-    stalled: bool,
-    unstored_bytes: usize,
-}
-
-impl Progress {
-    /// The last event that may be seen.
-    fn visible(&self) -> u64 {
-        if PlantedBug::SeenBeforeDurable.is_planted() {
-            self.last
-        } else {
-            self.stored
-        }
-    }
-
-    const fn has_room(&self) -> bool {
-        // Such a run is about to end, and must not wait for the ledger to do so.
-        self.failed
-            || (self.last - self.stored < MAX_UNSTORED_EVENTS as u64
-                && self.unstored_bytes < MAX_UNSTORED_BYTES)
-    }
-
-    fn is_over(&self) -> bool {
-        self.ended && self.visible() == self.last
-    }
 }
 
 impl RunLog {
