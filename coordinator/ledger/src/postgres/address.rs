@@ -80,12 +80,14 @@ impl FromStr for PostgresAddress {
         if config.get_hosts().iter().any(strange) {
             return Err(invalid("an `@` in a name or a password is written %40"));
         }
+        let demanded = config.get_ssl_mode();
         settle(&mut config);
-        let security = match config.get_ssl_mode() {
+        let security = match demanded {
             SslMode::Disable | SslMode::Prefer if authorities.is_some() => {
                 return Err(ParseAddressError::UnusedAuthorities);
             }
             SslMode::Disable | SslMode::Prefer => None,
+            _ if config.get_ssl_mode() == SslMode::Disable => None,
             // The enumeration may grow by other ways to demand it.
             _ => Some(Security::new(authorities)),
         };
@@ -317,7 +319,7 @@ mod tests {
             let found = security(&format!("{h}?{parameters}"));
             assert_eq!(found, (SslMode::Require, of(file)), "{parameters}");
         }
-        let socket = "postgres://u@/d?host=/run/postgresql&sslmode=verify-full";
+        let socket = "postgres://u@/d?host=/run/postgresql&sslmode=verify-full&sslrootcert=/ca.pem";
         assert_eq!(security(socket), (SslMode::Disable, None));
     }
 
