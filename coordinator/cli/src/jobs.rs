@@ -120,6 +120,7 @@ pub fn program_job(
             quarantine: Vec::new(),
             repetition: None,
             no_duplicates: false,
+            byproducts_path: String::new(),
             shards: 0,
         })),
         ..v1::Job::default()
@@ -232,6 +233,7 @@ fn configured_suite(suite: &SuiteConfig, timeout: Option<Duration>) -> v1::Suite
         quarantine,
         repetition: None,
         no_duplicates,
+        byproducts_path: String::new(),
     }
 }
 

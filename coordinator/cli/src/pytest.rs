@@ -13,6 +13,8 @@ use crate::tree::Source;
 /// Where the helper is, from the input root.
 pub const HELPER_PATH: &str = ".regatta/regatta_pytest.py";
 const HELPER: &str = include_str!("pytest/regatta_pytest.py");
+/// Where the helper, when it lists tests, leaves the byte code of what it loaded: each batch loads some of it again.
+const BYTE_CODE_PATH: &str = ".regatta/bytecode";
 /// What runs it if nobody says otherwise.
 const PYTHON: &str = "python3";
 
@@ -59,12 +61,12 @@ impl Pytest {
     /// The suite, whose tests may take so long each.
     #[must_use]
     pub fn suite(&self, timeout: Option<Duration>, filters: Vec<String>) -> v1::Suite {
-        runner_helper::suite(
-            [&self.python, HELPER_PATH],
-            &self.arguments,
-            timeout,
-            filters,
-        )
+        let program = [self.python.as_str(), HELPER_PATH];
+        let suite = runner_helper::suite(program, &self.arguments, timeout, filters);
+        v1::Suite {
+            byproducts_path: BYTE_CODE_PATH.to_owned(),
+            ..suite
+        }
     }
 }
 

@@ -3,15 +3,17 @@
     regatta_pytest.py list [ARGUMENT ...]
     regatta_pytest.py run JUNIT SECONDS [ARGUMENT ...] @FILE
 
-The arguments are pytest's. FILE has a test's node id on each line. SECONDS is how long a test may take,
+The arguments are pytest's. Listing leaves the byte code of the project's modules below BYTE_CODE. FILE has a test's node id on each line. SECONDS is how long a test may take,
 0 for as long as it likes. The report is whole at any moment, so that a test which ends the process is
 reported as the one that ran, after those before it.
 """
 
 import faulthandler
+import glob
 import importlib.util
 import os
 import re
+import shutil
 import sys
 from xml.sax.saxutils import escape, quoteattr
 
@@ -29,6 +31,10 @@ OUTPUT_CHARACTERS = 16 * 1024
 FAILURE_CHARACTERS = 64 * 1024
 # What XML cannot express.
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# Where byte code is left, each file below its path from here.
+BYTE_CODE = ".regatta/bytecode"
+# More of it, in bytes, is not worth what it costs to keep.
+BYTE_CODE_BYTES = 256 * 1024 * 1024
 # pytest's exit code for a run without tests.
 NO_TESTS = 5
 
@@ -185,8 +191,25 @@ def serially(arguments):
     return [*arguments, "--maxfail=0", *(["-n0"] if is_parallel else [])]
 
 
+def keep_byte_code():
+    """Copies the byte code of this project's loaded modules, with that of pytest, which compiles tests its own way."""
+    here = os.path.join(os.getcwd(), "")
+    files = {getattr(module, "__file__", None) or "" for module in list(sys.modules.values())}
+    folders = {os.path.join(os.path.dirname(file), "__pycache__") for file in files if file.startswith(here)}
+    compiled = [file for folder in sorted(folders) for file in glob.glob(os.path.join(glob.escape(folder), "*.pyc"))]
+    os.makedirs(BYTE_CODE, exist_ok=True)
+    if sum(map(os.path.getsize, compiled)) > BYTE_CODE_BYTES:
+        return
+    for file in compiled:
+        copy = os.path.join(BYTE_CODE, os.path.relpath(file, here))
+        os.makedirs(os.path.dirname(copy), exist_ok=True)
+        shutil.copyfile(file, copy)
+
+
 def list_tests(arguments):
     listing = Listing()
+    # An image may say that it should stay small. Here nothing of it does.
+    sys.dont_write_bytecode = False
     # Only ids go to standard output, whatever modules print when they are loaded.
     ids = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -196,6 +219,7 @@ def list_tests(arguments):
     if any("\n" in test for test in listing.tests):
         print("a test's id has a newline in it; give its parameters other ids", file=sys.stderr)
         return 1
+    keep_byte_code()
     with ids:
         ids.writelines(f"{test}\n" for test in listing.tests)
     return 0

@@ -77,8 +77,16 @@ def test_expected(): assert 0
 def test_parametrised(x): pass
 def test_reads_a_file():
     with open("data/ü") as file: assert file.read() == "here"
+def test_is_compiled(found): assert found
 class TestUnit(unittest.TestCase):
     def test_method(self): self.assertEqual(1, 1)
+"#;
+/// Whether the tests that are about to be loaded are compiled already: listing them has done it.
+const CONFTEST: &str = r#"
+import glob, os, pytest
+compiled = glob.glob(os.path.join(os.path.dirname(__file__), "__pycache__", "test_good.*pytest*.pyc"))
+@pytest.fixture
+def found(): return compiled
 "#;
 /// One skipped test to pytest, which knows of none in it.
 const SKIPPED_MODULE: &str = r#"
@@ -129,6 +137,7 @@ fn pytest_suites_run_as_pytest_would() {
         ("regatta.toml", PYTEST),
         // What its own users want, and shards do not.
         ("pytest.ini", "[pytest]\naddopts = -x -v\n"),
+        ("good/conftest.py", CONFTEST),
         ("good/test_good.py", GOOD),
         ("good/sub/test_more.py", "def test_one(): pass\n"),
         ("good/test_module.py", SKIPPED_MODULE),
@@ -161,6 +170,7 @@ fn pytest_suites_run_as_pytest_would() {
             ("good/test_good.py::test_parametrised[\\x01]", status, ""),
             (long.as_str(), status, ""),
             ("good/test_good.py::test_reads_a_file", status, ""),
+            ("good/test_good.py::test_is_compiled", status, ""),
             ("good/test_good.py::TestUnit::test_method", status, ""),
             ("good/sub/test_more.py::test_one", status, ""),
             ("good/test_module.py", "skipped", "not this file"),

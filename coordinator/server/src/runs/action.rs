@@ -29,8 +29,8 @@ pub(super) struct ActionSpec {
     /// what the job runs in.
     pub(super) cache: Option<Lookup>,
     pub(super) stream_output: bool,
-    /// Whether the job's outputs are its outputs.
-    pub(super) has_outputs: bool,
+    /// What it is to make, relative to the working directory.
+    pub(super) output_paths: Vec<String>,
     /// Which attempt of its job it is, from 1.
     pub(super) attempt: u32,
 }
@@ -60,11 +60,11 @@ impl Answer {
 
 /// Carries an action out, unless its result is known.
 pub(super) async fn run_action(job: &JobContext, spec: ActionSpec) -> Result<Answer, JobEnd> {
-    let mut command = job.command(spec.arguments);
-    if !spec.has_outputs {
-        command.output_paths.clear();
-    }
-    let outputs = command.output_paths.clone();
+    let outputs = spec.output_paths;
+    let command = reapi::Command {
+        output_paths: outputs.clone(),
+        ..job.command(spec.arguments)
+    };
     let cache = spec.cache.filter(|_| job.surroundings.are_known());
     let key = action_key(job, &command, ACTION, cache.is_none());
     if cache == Some(Lookup::Allowed)

@@ -39,7 +39,7 @@ pub(super) async fn run_build(
             arguments: arguments.to_vec(),
             cache: (!do_not_cache).then_some(lookup),
             stream_output: true,
-            has_outputs: true,
+            output_paths: job.job().template.output_paths.clone(),
             attempt: attempts,
         };
         let outcome = match run_action(job, spec).await {

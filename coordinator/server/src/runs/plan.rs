@@ -346,7 +346,7 @@ fn plan_template(job: &v1::Job, kind: &JobKind) -> Result<reapi::Command, PlanEr
             match &suite.adapter {
                 Adapter::Harness(_) => Vec::new(),
                 Adapter::Sharding { .. } => sharding::output_paths(),
-                Adapter::Contract { junit_path } => vec![junit_path.clone()],
+                Adapter::Contract { junit_path, .. } => vec![junit_path.clone()],
             },
         ),
     };

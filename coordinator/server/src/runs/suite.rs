@@ -71,6 +71,8 @@ struct PlannedTests {
     tests: Vec<Test>,
     /// What starting a batch of them costs, as far as is known.
     batch_overhead: Duration,
+    /// What discovery left for the batches.
+    byproducts: Option<Digest>,
 }
 
 impl Test {
@@ -152,7 +154,7 @@ async fn run(job: &JobContext, suite: &PlannedSuite) -> Result<JobEnd, JobEnd> {
         Some(listing) => listing,
         None => discovery::discover(job, suite).await?,
     };
-    let planned = plan_tests(job, suite, &listing.ids).await;
+    let planned = plan_tests(job, suite, &listing).await;
     let mut tally = Tally::new(planned.tests.len());
     if let Some(recorded) = recorded {
         replay(job, recorded, &planned.tests, &mut tally)?;
@@ -224,7 +226,8 @@ fn conclude(job: &JobContext, tally: &Tally, complaints: &[String]) -> JobEnd {
 }
 
 /// The tests with their keys, and with what earlier runs teach about their duration.
-async fn plan_tests(job: &JobContext, suite: &PlannedSuite, ids: &[String]) -> PlannedTests {
+async fn plan_tests(job: &JobContext, suite: &PlannedSuite, listing: &Listing) -> PlannedTests {
+    let ids = &listing.ids[..];
     let known = knowledge(job).await;
     let wanted: BTreeSet<&str> = ids.iter().map(String::as_str).collect();
     let estimates = Estimates::new(&known.tests, suite.adapter.usual_duration(), |id| {
@@ -251,6 +254,7 @@ async fn plan_tests(job: &JobContext, suite: &PlannedSuite, ids: &[String]) -> P
         batch_overhead: known
             .batch_overhead
             .unwrap_or_else(|| suite.adapter.usual_overhead()),
+        byproducts: listing.byproducts,
     }
 }
 

@@ -7,6 +7,7 @@ use regatta_wire::convert::timestamp_from_wire;
 use regatta_wire::v1;
 
 use super::{PlanError, invalid};
+use crate::runs::overlay::is_plain_path;
 
 /// How often one test may be run in a row.
 const MAX_REPETITIONS: u32 = 10_000;
@@ -52,7 +53,11 @@ pub(crate) enum Adapter {
     /// Each test is a shard, which runs in a process of its own.
     Sharding { shards: u32 },
     /// The tests of a batch run together.
-    Contract { junit_path: String },
+    Contract {
+        junit_path: String,
+        /// What discovery leaves there is laid over the working directory of each batch.
+        byproducts_path: Option<String>,
+    },
 }
 
 /// What a test program is made with, or what runs one test.
@@ -142,6 +147,18 @@ impl PlannedSuite {
     }
 }
 
+fn plan_byproducts(
+    suite: &v1::Suite,
+    field: &dyn Fn(&str) -> String,
+) -> Result<Option<String>, PlanError> {
+    let path = &suite.byproducts_path;
+    if !path.is_empty() && !is_plain_path(path) {
+        let problem = format!("`{path}` is no path below the working directory");
+        return Err(invalid(field("suite.byproducts_path"), problem));
+    }
+    Ok((!path.is_empty()).then(|| path.clone()))
+}
+
 fn plan_adapter(suite: &v1::Suite, field: &dyn Fn(&str) -> String) -> Result<Adapter, PlanError> {
     match suite.adapter() {
         v1::SuiteAdapter::Libtest => Ok(Adapter::Harness(Harness::Libtest)),
@@ -166,6 +183,7 @@ fn plan_adapter(suite: &v1::Suite, field: &dyn Fn(&str) -> String) -> Result<Ada
         )),
         v1::SuiteAdapter::Contract => Ok(Adapter::Contract {
             junit_path: suite.junit_path.clone(),
+            byproducts_path: plan_byproducts(suite, field)?,
         }),
         v1::SuiteAdapter::Unspecified => Err(invalid(
             field("suite.adapter"),

@@ -177,6 +177,8 @@ async fn audit_suite(run: &Arc<RunContext>, cancel: &CancellationToken, hits: Ch
     let planned = PlannedTests {
         tests: hits.tests,
         batch_overhead: suite.adapter.usual_overhead(),
+        // Whoever looks into a pass relies on nothing that was made for it.
+        byproducts: None,
     };
     let mut execution = Execution::new(&job, suite, &planned, tally, Purpose::Audit);
     execution.run().await;

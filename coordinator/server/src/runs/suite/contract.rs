@@ -44,6 +44,8 @@ pub(super) struct IdsFile {
     pub(super) junit_path: String,
     /// By unit.
     pub(super) ids: Vec<String>,
+    /// What is laid over the working directory beside them.
+    pub(super) byproducts: Option<Digest>,
 }
 
 #[async_trait]
@@ -75,6 +77,7 @@ impl BatchPreparer for IdsFile {
         let report = resolve(directory, &self.junit_path).map_err(|error| fail(&error))?;
         let root = required_digest(spec.input_root.as_ref(), "input_root")
             .map_err(|error| fail(&error))?;
+        let root = self.with_byproducts(root, directory).await;
         // A report that the input root holds already would pass for this runner's.
         let root = remove(blobs, root, &report)
             .await
@@ -92,6 +95,24 @@ impl BatchPreparer for IdsFile {
         let each = each.map_err(|error| fail(&error))?;
         spec.timeout = each.map(|each| duration_to_wire(of_all(each, units.len())));
         Ok(spec)
+    }
+}
+
+impl IdsFile {
+    /// The root with what discovery left; without it if it cannot be laid: the batch takes longer then.
+    async fn with_byproducts(&self, root: Digest, directory: &str) -> Digest {
+        let Some(byproducts) = self.byproducts else {
+            return root;
+        };
+        let laid = async {
+            let place = resolve("", directory)?;
+            let layer = Layer::Directory(byproducts);
+            lay(self.blobs.as_ref(), root, &place, layer).await
+        };
+        laid.await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "what discovery left is not used");
+            root
+        })
     }
 }
 
@@ -488,6 +509,7 @@ mod tests {
             blobs: Arc::clone(blobs),
             junit_path: "out/junit.xml".to_owned(),
             ids: (0..units).map(|unit| unit.to_string()).collect(),
+            byproducts: None,
         };
         let spec = v1::LeaseSpec {
             command: Some(reapi::Command {
@@ -513,6 +535,38 @@ mod tests {
             Some(duration_to_wire(Duration::from_secs(21)))
         );
         assert_eq!(of_all(Duration::MAX, 2), Duration::MAX);
+    }
+
+    #[tokio::test]
+    async fn what_discovery_left_is_there_if_it_can_be() {
+        let blobs: Arc<dyn BlobStore> = Arc::new(MemoryBlobStore::new());
+        let file = put_bytes(blobs.as_ref(), "compiled".into()).await;
+        let layer = Layer::File {
+            digest: file.expect("stores"),
+            is_executable: false,
+        };
+        let laid = |root, at: &'static str| {
+            let (blobs, layer) = (Arc::clone(&blobs), layer.clone());
+            async move {
+                let place = resolve("", at).expect("is inside");
+                lay(blobs.as_ref(), root, &place, layer)
+                    .await
+                    .expect("lays")
+            }
+        };
+        let root = laid(Digest::EMPTY, "work/source").await;
+        let left = laid(Digest::EMPTY, "cache/source").await;
+        let with = |byproducts| {
+            let ids = IdsFile {
+                blobs: Arc::clone(&blobs),
+                junit_path: String::new(),
+                ids: Vec::new(),
+                byproducts: Some(byproducts),
+            };
+            async move { ids.with_byproducts(root, "work").await }
+        };
+        assert_eq!(with(left).await, laid(root, "work/cache/source").await);
+        assert_eq!(with(Digest::of(b"gone")).await, root);
     }
 
     #[tokio::test]

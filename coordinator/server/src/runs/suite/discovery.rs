@@ -3,14 +3,16 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use regatta_model::FailureClass;
+use regatta_model::{Digest, FailureClass};
+use regatta_wire::reapi;
 
 use super::harness::ListCommand;
 use super::sharding;
 use crate::runs::action::{ActionSpec, Lookup, judge, run_action};
 use crate::runs::context::{JobContext, failed, unknown};
 use crate::runs::output::{tail_to_show, whole};
-use crate::runs::plan::{Adapter, PlannedSuite};
+use crate::runs::overlay::root_of;
+use crate::runs::plan::{Adapter, Harness, PlannedSuite};
 use crate::runs::state::JobEnd;
 
 /// The longest list of tests that is read, in bytes.
@@ -24,46 +26,14 @@ pub(super) struct Listing {
     pub(super) ids: Vec<String>,
     /// Those of them that the suite itself says not to run.
     pub(super) ignored: BTreeSet<String>,
+    /// What discovery left for the batches: a directory that is laid over the working directory.
+    pub(super) byproducts: Option<Digest>,
 }
 
 /// Asks the suite for its tests.
 pub(super) async fn discover(job: &JobContext, suite: &PlannedSuite) -> Result<Listing, JobEnd> {
-    let (ids, ignored) = match &suite.adapter {
-        Adapter::Harness(harness) => {
-            let all = harness.list(suite);
-            let ignored = harness.list_ignored(suite);
-            let (ids, ignored) = match ignored.filter(|_| !suite.include_ignored) {
-                Some(ignored) => {
-                    let (ids, ignored) = tokio::try_join!(list(job, all), list(job, ignored))?;
-                    (ids, ignored.into_iter().collect())
-                }
-                None => {
-                    let ids = list(job, all).await?;
-                    let ignored = match suite.include_ignored {
-                        true => BTreeSet::new(),
-                        false => harness.ignored_by_name(&ids),
-                    };
-                    (ids, ignored)
-                }
-            };
-            if ids.is_empty() && !harness.may_have_no_test() {
-                return Err(without_tests());
-            }
-            (ids, ignored)
-        }
-        Adapter::Sharding { shards } => (sharding::ids(*shards), BTreeSet::new()),
-        Adapter::Contract { .. } => {
-            let command = ListCommand {
-                arguments: suite.discover_arguments.clone(),
-                parse: parse_lines,
-            };
-            let ids = list(job, command).await?;
-            if ids.is_empty() {
-                return Err(without_tests());
-            }
-            (ids, BTreeSet::new())
-        }
-    };
+    let listing = listing_of_all(job, suite).await?;
+    let ids = listing.ids;
     check_unique(&ids)?;
     check_there(&suite.only_tests, &ids)?;
     warn_of_strangers(job, suite, &ids);
@@ -77,7 +47,88 @@ pub(super) async fn discover(job: &JobContext, suite: &PlannedSuite) -> Result<L
             && (suite.only_tests.is_empty() || suite.only_tests.contains(id))
     };
     let ids: Vec<String> = ids.into_iter().filter(selected).collect();
-    Ok(Listing { ids, ignored })
+    Ok(Listing { ids, ..listing })
+}
+
+/// Every test, before filters.
+async fn listing_of_all(job: &JobContext, suite: &PlannedSuite) -> Result<Listing, JobEnd> {
+    match &suite.adapter {
+        Adapter::Harness(harness) => of_harness(job, suite, *harness).await,
+        Adapter::Sharding { shards } => Ok(Listing {
+            ids: sharding::ids(*shards),
+            ..Listing::default()
+        }),
+        Adapter::Contract {
+            byproducts_path, ..
+        } => of_contract(job, suite, byproducts_path.as_deref()).await,
+    }
+}
+
+async fn of_harness(
+    job: &JobContext,
+    suite: &PlannedSuite,
+    harness: Harness,
+) -> Result<Listing, JobEnd> {
+    let all = harness.list(suite);
+    let ignored = harness.list_ignored(suite);
+    let (ids, ignored) = match ignored.filter(|_| !suite.include_ignored) {
+        Some(ignored) => {
+            let (ids, ignored) = tokio::try_join!(list(job, all), list(job, ignored))?;
+            (ids, ignored.into_iter().collect())
+        }
+        None => {
+            let ids = list(job, all).await?;
+            let ignored = match suite.include_ignored {
+                true => BTreeSet::new(),
+                false => harness.ignored_by_name(&ids),
+            };
+            (ids, ignored)
+        }
+    };
+    if ids.is_empty() && !harness.may_have_no_test() {
+        return Err(without_tests());
+    }
+    Ok(Listing {
+        ids,
+        ignored,
+        byproducts: None,
+    })
+}
+
+async fn of_contract(
+    job: &JobContext,
+    suite: &PlannedSuite,
+    byproducts_path: Option<&str>,
+) -> Result<Listing, JobEnd> {
+    let command = ListCommand {
+        arguments: suite.discover_arguments.clone(),
+        parse: parse_lines,
+    };
+    let outputs = byproducts_path.map(str::to_owned).into_iter().collect();
+    let (ids, result) = list_and_make(job, command, outputs).await?;
+    if ids.is_empty() {
+        return Err(without_tests());
+    }
+    Ok(Listing {
+        ids,
+        byproducts: byproducts(job, &result).await,
+        ..Listing::default()
+    })
+}
+
+/// What discovery left for the batches, which can do without it.
+async fn byproducts(job: &JobContext, result: &reapi::ActionResult) -> Option<Digest> {
+    let made = result.output_directories.first()?;
+    match root_of(job.run.blobs.as_ref(), made).await {
+        Ok(root) => {
+            job.run.needed.add(result);
+            Some(root)
+        }
+        Err(error) => {
+            tracing::warn!(run = %job.run.run, %error, "what discovery left is not used");
+            None
+        }
+    }
 }
 
 /// A suite that has no test proves nothing.
@@ -87,6 +138,16 @@ fn without_tests() -> JobEnd {
 }
 
 async fn list(job: &JobContext, command: ListCommand) -> Result<Vec<String>, JobEnd> {
+    let (ids, _) = list_and_make(job, command, Vec::new()).await?;
+    Ok(ids)
+}
+
+/// The ids that a command prints, and what it came to.
+async fn list_and_make(
+    job: &JobContext,
+    command: ListCommand,
+    output_paths: Vec<String>,
+) -> Result<(Vec<String>, reapi::ActionResult), JobEnd> {
     let ListCommand { arguments, parse } = command;
     let skip = job.run.plan.spec.skip_cache_lookup;
     let spec = ActionSpec {
@@ -97,7 +158,7 @@ async fn list(job: &JobContext, command: ListCommand) -> Result<Vec<String>, Job
             Lookup::Allowed
         }),
         stream_output: false,
-        has_outputs: false,
+        output_paths,
         attempt: 1,
     };
     let answer = run_action(job, spec).await?;
@@ -135,13 +196,14 @@ async fn list(job: &JobContext, command: ListCommand) -> Result<Vec<String>, Job
             "the list of tests is not UTF-8".to_owned(),
         )
     })?;
-    parse(text).map_err(|problem| {
+    let ids = parse(text).map_err(|problem| {
         let shown = shown(&Bytes::new(), &output);
         failed(
             FailureClass::Test,
             format!("the list of tests cannot be read: {problem}{shown}"),
         )
-    })
+    })?;
+    Ok((ids, result))
 }
 
 /// The end of an output, for a message.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::stream::{BoxStream, SelectAll};
 use futures::{FutureExt as _, StreamExt as _};
-use regatta_model::{AgentId, FailureClass, LeaseId, SlotIndex, UnitIndex};
+use regatta_model::{AgentId, Digest, FailureClass, LeaseId, SlotIndex, UnitIndex};
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 use tokio::time::Instant;
@@ -34,6 +34,7 @@ pub(super) struct Execution<'a> {
     pub(super) suite: &'a PlannedSuite,
     pub(super) tests: &'a [Test],
     pub(super) batch_overhead: Duration,
+    pub(super) byproducts: Option<Digest>,
     pub(super) overheads: Overheads,
     pub(super) tally: Tally,
     /// How often each test has been answered.
@@ -75,6 +76,7 @@ impl<'a> Execution<'a> {
             suite,
             tests,
             batch_overhead: planned.batch_overhead,
+            byproducts: planned.byproducts,
             overheads: Overheads::default(),
             tally,
             attempts: vec![0; tests.len()],
@@ -270,7 +272,7 @@ impl<'a> Execution<'a> {
                 harness.judge(self.job, id, &outcome).await
             }
             Adapter::Sharding { shards } => judge_shard(self.job, *shards, &outcome).await,
-            Adapter::Contract { junit_path } => {
+            Adapter::Contract { junit_path, .. } => {
                 let path = junit_path.clone();
                 let report = self.report(submission, &path, &outcome, origin.lease).await;
                 if report.leaves(&self.tests[test].id) {

@@ -52,6 +52,8 @@ pub(super) async fn listed_before(
     Some(Listing {
         ids: plan.test_ids,
         ignored: plan.ignored_ids.into_iter().collect(),
+        // It is worth time alone.
+        byproducts: None,
     })
 }
 

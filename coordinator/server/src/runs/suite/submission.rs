@@ -25,12 +25,13 @@ impl Execution<'_> {
         let ids = || tests.iter().map(|test| self.tests[*test].id.clone());
         let shape = match &self.suite.adapter {
             Adapter::Harness(_) | Adapter::Sharding { .. } => BatchShape::ExecutionPerUnit,
-            Adapter::Contract { junit_path } => {
+            Adapter::Contract { junit_path, .. } => {
                 let blobs = Arc::clone(&self.job.run.blobs);
                 let ids = IdsFile {
                     blobs,
                     junit_path: junit_path.clone(),
                     ids: ids().collect(),
+                    byproducts: self.byproducts,
                 };
                 BatchShape::OneExecution(Arc::new(ids))
             }
