@@ -73,11 +73,17 @@ pub(crate) async fn serve(
     }
 }
 
-/// Ready means: it takes calls, its store answers, and what it must remember finds room.
+/// Ready means: it takes calls, its store answers, and what it must remember finds room. Runs of an earlier process may
+/// still be taken up then.
 async fn ready(State(parts): State<HttpParts>) -> Response {
-    match unready(&parts).await {
-        None => "ready\n".into_response(),
-        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+    match (unready(&parts).await, parts.runs.left_open()) {
+        (None, 0) => "ready\n".into_response(),
+        (None, runs) => {
+            format!("ready; {runs} runs of before the restart are being taken up\n").into_response()
+        }
+        (Some(reason), _) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response()
+        }
     }
 }
 
