@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use regatta_model::{Digest, TenantId, Timestamp};
 
+use crate::LedgerError;
+
 /// How much a new execution time counts against all earlier ones, in percent. A change of a test's
 /// speed is learnt after a handful of runs; one slow machine does not spoil the expectation.
 const NEWEST_PERCENT: u32 = 30;
@@ -142,6 +144,29 @@ pub(crate) fn moved(mean: Duration, value: Duration) -> Duration {
     old.saturating_add(value.saturating_mul(NEWEST_PERCENT)) / 100
 }
 
+/// Takes it for learnt, and warns, if what is stored of a test (or, without a name, of the suite) cannot be read:
+/// learning is no reason to refuse the event that teaches.
+///
+/// # Errors
+/// Whatever else failed.
+pub(crate) fn spare(
+    learnt: Result<(), LedgerError>,
+    suite: &SuiteObservation,
+    test: &str,
+) -> Result<(), LedgerError> {
+    match learnt {
+        Err(error @ LedgerError::Corrupt { .. }) => {
+            let (tenant, suite) = (suite.tenant.as_str(), &suite.suite);
+            tracing::warn!(
+                tenant, suite, test, %error,
+                "nothing is learnt of a test: what is stored of it cannot be read; delete or repair its rows"
+            );
+            Ok(())
+        }
+        learnt => learnt,
+    }
+}
+
 impl TestHistory {
     /// What is known after a first observation of a test of this suite.
     #[must_use]
@@ -162,9 +187,11 @@ impl TestHistory {
     /// Takes in one more observation.
     pub fn learn(&mut self, seen: &TestObservation) {
         self.timing.learn(seen.duration);
-        self.runs += 1;
-        self.failures += u64::from(seen.failed);
-        self.flakes += u64::from(seen.flaky);
+        // What is stored may be damaged, and any number.
+        let add = |count: u64, one: bool| count.saturating_add(u64::from(one));
+        self.runs = add(self.runs, true);
+        self.failures = add(self.failures, seen.failed);
+        self.flakes = add(self.flakes, seen.flaky);
         self.last_run = self.last_run.max(seen.finished_at);
         self.last_failure = self.last_failure.max(seen.failed_at());
         self.last_key = seen.key.or(self.last_key);

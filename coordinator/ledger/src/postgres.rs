@@ -15,6 +15,7 @@ mod security;
 mod session;
 mod tenure;
 mod text;
+mod transaction;
 mod value;
 mod write;
 

@@ -25,7 +25,7 @@ use crate::execution::ExecutionParts;
 use crate::grpc_server::serve_grpc;
 use crate::http::{self, HttpParts};
 use crate::ledger::{self, LedgerLostError, OpenedLedger};
-use crate::listeners::{Bound, Listeners};
+use crate::listeners::Listeners;
 use crate::metrics_recorder::recorder;
 use crate::opened_storage::OpenedStorage;
 use crate::operations::{OperationSettings, Operations};
@@ -49,6 +49,8 @@ const COMPLETED_RETENTION: Duration = Duration::from_secs(10 * 60);
 const COMPLETED_BYTES: usize = 8 << 20;
 /// How long calls under way may go on once the coordinator is told to stop. Streams last for ever.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
+/// How long it may take after that to tell all callers to come back.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// For how long a coordinator that shares its ledger goes on without it.
 const LOST_LEDGER_PATIENCE: Duration = Duration::from_secs(10);
 /// The file in the state directory with the key that signs verdicts.
@@ -65,6 +67,8 @@ pub struct Coordinator {
     routes: Routes,
     http_parts: HttpParts,
     serving: watch::Sender<bool>,
+    /// Ends calls, and tells their callers to come back.
+    ending: CancellationToken,
     uploads: Arc<UploadRegistry>,
     evictor: Evictor,
     /// Ends what goes on in the background when the coordinator goes.
@@ -146,6 +150,7 @@ impl Coordinator {
             idle_timeout: UPLOAD_IDLE_TIMEOUT,
         }));
         let serving = watch::Sender::new(true);
+        let ending = CancellationToken::new();
         let stopping = CancellationToken::new();
         let execution = Arc::new(execution_parts(
             &config,
@@ -176,6 +181,7 @@ impl Coordinator {
             runs,
             verdict_key: Arc::new(verdict_key),
             serving: serving.subscribe(),
+            ending: ending.clone(),
             clients_may_write: Arc::new(config.clients_may_write),
         });
         let address = listeners.grpc.address;
@@ -190,6 +196,7 @@ impl Coordinator {
             routes,
             http_parts,
             serving,
+            ending,
             uploads,
             stopping,
         })
@@ -220,14 +227,16 @@ impl Coordinator {
         let _upkeep = AbortOnDropHandle::new(tokio::spawn(keep_up(self.uploads)));
         let evicting = close.clone();
         let evicting = AbortOnDropHandle::new(tokio::spawn(self.evictor.run(evicting)));
-        let grpc = serve_grpc(
-            self.listeners.grpc.listener,
-            self.routes,
-            shutdown.clone(),
-            close.clone(),
-        );
+        let all_left = CancellationToken::new();
+        let grpc = async {
+            // Dropped when nobody is connected any more.
+            let _all_left = all_left.clone().drop_guard();
+            let listener = self.listeners.grpc.listener;
+            let served = serve_grpc(listener, self.routes, shutdown.clone(), close.clone());
+            served.await.map_err(ServeError::Grpc)
+        };
         let http = self.listeners.http;
-        let http = serve_http(http, http::routes(self.http_parts), close.clone());
+        let http = http::serve(http, http::routes(self.http_parts), close.clone());
         let lost = ledger::until_lost(self.tenure, self.lost_ledger_patience);
         let stop = async {
             tokio::select! {
@@ -236,12 +245,15 @@ impl Coordinator {
             }
             self.serving.send_replace(false);
             tokio::time::sleep(SHUTDOWN_GRACE).await;
+            self.ending.cancel();
+            // Whoever does not hang up then is hung up on.
+            drop(tokio::time::timeout(FAREWELL, all_left.cancelled()).await);
             close.cancel();
             Ok(())
         };
         // Only once no agent is connected: none shall be told to stop its work because we do.
         let _stopping = self.stopping;
-        let served = tokio::try_join!(grpc.map_err(ServeError::Grpc), http, stop);
+        let served = tokio::try_join!(grpc, http.map_err(ServeError::Http), stop);
         close.cancel();
         if let Err(error) = evicting.await {
             tracing::error!(%error, "the log of uses was not ended");
@@ -368,22 +380,6 @@ fn operations(config: &CoordinatorConfig) -> Arc<Operations> {
         completed_retention: COMPLETED_RETENTION,
         completed_bytes: COMPLETED_BYTES,
     })
-}
-
-pub(crate) async fn serve_http(
-    bound: Option<Bound>,
-    routes: axum::Router,
-    close: CancellationToken,
-) -> Result<(), ServeError> {
-    let Some(Bound { listener, .. }) = bound else {
-        return Ok(());
-    };
-    // Pages take no time, so that whatever is still under way then is a connection that only waits.
-    let serve = axum::serve(listener, routes).into_future();
-    tokio::select! {
-        served = serve => served.map_err(ServeError::Http),
-        () = close.cancelled() => Ok(()),
-    }
 }
 
 async fn keep_up(uploads: Arc<UploadRegistry>) {

@@ -1,5 +1,7 @@
 //! Health and metrics over HTTP.
 
+use std::future::IntoFuture as _;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,8 +13,10 @@ use axum::routing::get;
 use regatta_cas::{BlobStore, StoreError};
 use regatta_model::Digest;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::dispatch::Dispatcher;
+use crate::listeners::Bound;
 use crate::metrics_recorder::recorder;
 use crate::operations::Operations;
 use crate::retention::Retention;
@@ -52,11 +56,34 @@ pub(crate) fn routes(parts: HttpParts) -> Router {
         .with_state(parts)
 }
 
-/// Ready means: it takes calls, its store answers, and what it must remember finds room.
+/// Serves pages, if anywhere, until `close` is cancelled.
+pub(crate) async fn serve(
+    bound: Option<Bound>,
+    routes: Router,
+    close: CancellationToken,
+) -> io::Result<()> {
+    let Some(Bound { listener, .. }) = bound else {
+        return Ok(());
+    };
+    // Pages take no time, so that whatever is still under way then is a connection that only waits.
+    let serve = axum::serve(listener, routes).into_future();
+    tokio::select! {
+        served = serve => served,
+        () = close.cancelled() => Ok(()),
+    }
+}
+
+/// Ready means: it takes calls, its store answers, and what it must remember finds room. Runs of an earlier process may
+/// still be taken up then.
 async fn ready(State(parts): State<HttpParts>) -> Response {
-    match unready(&parts).await {
-        None => "ready\n".into_response(),
-        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+    match (unready(&parts).await, parts.runs.left_open()) {
+        (None, 0) => "ready\n".into_response(),
+        (None, runs) => {
+            format!("ready; {runs} runs of before the restart are being taken up\n").into_response()
+        }
+        (Some(reason), _) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response()
+        }
     }
 }
 

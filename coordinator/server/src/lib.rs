@@ -19,6 +19,7 @@ mod closing_stream;
 mod config;
 mod coordinator;
 pub mod dispatch;
+mod ending_calls;
 mod execution;
 pub mod fleet_service;
 mod grpc_server;

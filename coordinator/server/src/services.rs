@@ -19,6 +19,7 @@ use regatta_wire::v1::fleet_server::FleetServer;
 use regatta_wire::v1::runs_server::RunsServer;
 use regatta_wire::v1::suites_server::SuitesServer;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use crate::action_cache::ActionCacheService;
@@ -28,6 +29,7 @@ use crate::cas::{
     ByteStreamService, CompressedBlobs, ContentAddressableStorageService, TenantViews,
     UploadRegistry,
 };
+use crate::ending_calls::end_calls;
 use crate::execution::{ExecutionParts, ExecutionService};
 use crate::fleet_service::FleetService;
 use crate::health::HealthService;
@@ -57,6 +59,8 @@ pub(crate) struct ServiceParts {
     pub(crate) runs: Arc<RunRegistry>,
     pub(crate) verdict_key: Arc<SigningKey>,
     pub(crate) serving: watch::Receiver<bool>,
+    /// Ends the calls that are under way.
+    pub(crate) ending: CancellationToken,
     pub(crate) clients_may_write: Arc<BTreeSet<TenantId>>,
 }
 
@@ -72,6 +76,7 @@ pub(crate) fn routes(parts: ServiceParts) -> Routes {
         runs,
         verdict_key,
         serving,
+        ending,
         clients_may_write,
     } = parts;
     let blobs = Arc::clone(&execution.blobs);
@@ -115,6 +120,8 @@ pub(crate) fn routes(parts: ServiceParts) -> Routes {
         )
         .add_service(SuitesServer::new(SuitesService::new(ledger)))
         .add_service(HealthServer::new(HealthService::new(serving)));
+    let ended = axum::middleware::from_fn_with_state(ending, end_calls);
     let counted = axum::middleware::from_fn_with_state(RequestMetrics::new(), count_requests);
-    Routes::from(routes.routes().prepare().into_axum_router().layer(counted))
+    let router = routes.routes().prepare().into_axum_router();
+    Routes::from(router.layer(ended).layer(counted))
 }

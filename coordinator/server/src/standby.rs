@@ -20,8 +20,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::passing_on::pass_on;
 use crate::config::CoordinatorConfig;
-use crate::coordinator::{Coordinator, Prepared, serve_http};
-use crate::http::probe;
+use crate::coordinator::{Coordinator, Prepared};
+use crate::http::{self, probe};
 use crate::ledger::{self, LedgerOpeningError, OpenedLedger};
 use crate::retention::Kind;
 use crate::start_error::StartError;
@@ -121,7 +121,7 @@ impl Standby {
         let closing = close.clone().drop_guard();
         let passing = pass_on(listeners.grpc.listener, active.clone(), close.clone());
         let passing = AbortOnDropHandle::new(tokio::spawn(passing));
-        let page = serve_http(listeners.http, page::routes(active), close);
+        let page = http::serve(listeners.http, page::routes(active), close);
         let page = AbortOnDropHandle::new(tokio::spawn(page));
         let taken = tokio::select! {
             taken = self.wait(&tell) => taken?,

@@ -231,6 +231,11 @@ pub(crate) fn resource_exhausted(message: impl Into<String>, retry_after: Durati
     Failure::new(Code::ResourceExhausted, message).with_retry_after(retry_after)
 }
 
+/// The coordinator ends. What agents do goes on, and its successor knows of it.
+pub(crate) fn stopping() -> Failure {
+    unavailable("the coordinator is stopping", DEFAULT_RETRY_DELAY)
+}
+
 /// Something that is needed does not answer. Come back later.
 pub(crate) fn unavailable(message: impl Into<String>, retry_after: Duration) -> Failure {
     Failure::new(Code::Unavailable, message).with_retry_after(retry_after)

@@ -20,9 +20,9 @@ use super::failure::{CallError, unavailable};
 use super::schema::{Holder, read_term, take_lock};
 use super::session::{Session, number};
 use super::tenure::{HEARTBEAT_INTERVAL, HEARTBEAT_LIMIT, LedgerTenure};
-use super::write::Write;
+use super::transaction::{Failed, check_backend, write_once};
+use super::write::{Lessons, Write};
 use crate::LedgerError;
-use crate::rows::corrupt;
 
 /// Requests that share a transaction at most.
 const MAX_GROUP: usize = 256;
@@ -35,9 +35,6 @@ const TELLING_INTERVAL: Duration = Duration::from_secs(1);
 /// How long to wait before the first and between later attempts to connect again.
 pub(super) const RECONNECT_PAUSES: (Duration, Duration) =
     (Duration::from_millis(50), Duration::from_secs(1));
-
-/// Begins a transaction, and tells which it is and who carries it out.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT txid_current(), pg_backend_pid()";
 
 /// A write, and who waits for it.
 #[derive(Debug)]
@@ -69,22 +66,6 @@ struct Loss {
     retry_at: Instant,
     backoff: Backoff,
     trouble: LedgerError,
-}
-
-/// Why a group was not written.
-enum Failed {
-    Refused(LedgerError),
-    /// With the session. The transaction that may have been committed, if one may.
-    Lost(LedgerError, Option<i64>),
-}
-
-impl From<CallError> for Failed {
-    fn from(error: CallError) -> Self {
-        match error {
-            CallError::Lost(error) => Self::Lost(error, None),
-            CallError::Refused(error) => Self::Refused(error),
-        }
-    }
 }
 
 impl Owner {
@@ -175,28 +156,43 @@ impl Owner {
     }
 
     /// Writes a group; each alone if the database refuses them together, so that no request fails for
-    /// another's sake.
+    /// another's sake, nor for the sake of what it teaches.
     async fn carry_out(&mut self, writes: &[Write]) -> Vec<Result<(), LedgerError>> {
-        let written = self.write_together(writes).await;
-        if matches!(written, Err(CallError::Refused(_))) && writes.len() > 1 {
-            let mut results = Vec::with_capacity(writes.len());
-            for write in writes {
-                let written = self.write_together(std::slice::from_ref(write)).await;
-                results.push(written.map_err(CallError::into_ledger_error));
-            }
-            return results;
+        let together = self.write_together(writes, Lessons::All).await;
+        if !matches!(together, Err(CallError::Refused(_))) {
+            return vec![together.map_err(CallError::into_ledger_error); writes.len()];
         }
-        vec![written.map_err(CallError::into_ledger_error); writes.len()]
+        let mut results = Vec::with_capacity(writes.len());
+        for write in writes {
+            let one = std::slice::from_ref(write);
+            let mut written = match writes.len() {
+                1 => together.clone(),
+                _ => self.write_together(one, Lessons::All).await,
+            };
+            let is_damage = matches!(
+                written,
+                Err(CallError::Refused(LedgerError::Corrupt { .. }))
+            );
+            if is_damage && write.teaches() {
+                written = self.write_together(one, Lessons::Readable).await;
+            }
+            results.push(written.map_err(CallError::into_ledger_error));
+        }
+        results
     }
 
-    async fn write_together(&mut self, writes: &[Write]) -> Result<(), CallError> {
+    async fn write_together(
+        &mut self,
+        writes: &[Write],
+        lessons: Lessons,
+    ) -> Result<(), CallError> {
         let mut in_doubt = None;
         let mut trouble = LedgerError::Closed;
         for _ in 0..MAX_ATTEMPTS {
             let holder = self.hold().await;
             let holder = holder.map_err(|error| CallError::Lost(doubtful(error, in_doubt)))?;
             let asked = Instant::now();
-            match write_once(holder, writes, in_doubt).await {
+            match write_once(holder, writes, lessons, in_doubt).await {
                 Ok(()) => {
                     self.answered(asked);
                     return Ok(());
@@ -297,78 +293,6 @@ async fn show_life(holder: &Holder) -> Result<(), CallError> {
     let ask = "SELECT pg_backend_pid()";
     let answered = holder.session.batch_within(HEARTBEAT_LIMIT, ask).await?;
     check_backend(holder, number(&answered, 0)?)
-}
-
-/// Writes everything in one transaction, unless the one that was in doubt has already.
-async fn write_once(
-    holder: &Holder,
-    writes: &[Write],
-    in_doubt: Option<i64>,
-) -> Result<(), Failed> {
-    let session = &holder.session;
-    if let Some(transaction) = in_doubt {
-        let still_in_doubt = |error: CallError| {
-            let error = error.into_ledger_error();
-            Failed::Lost(error, in_doubt)
-        };
-        if was_committed(session, transaction)
-            .await
-            .map_err(still_in_doubt)?
-        {
-            return Ok(());
-        }
-    }
-    match prepare(holder, writes).await {
-        Ok(transaction) => commit(session, transaction).await,
-        Err(CallError::Refused(error)) => {
-            session.batch("ROLLBACK").await?;
-            Err(Failed::Refused(error))
-        }
-        Err(lost) => Err(lost.into()),
-    }
-}
-
-/// Does everything but commit it. Which transaction it is.
-async fn prepare(holder: &Holder, writes: &[Write]) -> Result<i64, CallError> {
-    let begun = holder.session.batch(BEGIN).await?;
-    check_backend(holder, number(&begun, 1)?)?;
-    for write in writes {
-        write.apply(&holder.session).await?;
-    }
-    number(&begun, 0)
-}
-
-/// Something between us and the server may pass a session's statements to any server process.
-fn check_backend(holder: &Holder, backend: i64) -> Result<(), CallError> {
-    if backend == holder.backend {
-        return Ok(());
-    }
-    let what = "statements do not reach the session that holds the ledger's lock".to_owned();
-    let detail = format!("{what}; connect without a pooler, or with one that pools sessions");
-    Err(CallError::Lost(LedgerError::Unavailable { detail }))
-}
-
-async fn commit(session: &Session, transaction: i64) -> Result<(), Failed> {
-    match session.batch("COMMIT").await {
-        Ok(_) => Ok(()),
-        Err(CallError::Refused(error)) => Err(Failed::Refused(error)),
-        Err(CallError::Lost(error)) => Err(Failed::Lost(error, Some(transaction))),
-    }
-}
-
-/// What became of a transaction whose session was lost. That session has ended, for this one has its lock.
-async fn was_committed(session: &Session, transaction: i64) -> Result<bool, CallError> {
-    // A server that has crashed knows nothing of transactions of which nothing was durable: to it, their numbers are
-    // yet to come.
-    let ask = format!(
-        "SELECT CASE WHEN {transaction} >= txid_snapshot_xmax(txid_current_snapshot())
-             THEN 'aborted' ELSE txid_status({transaction}) END"
-    );
-    match session.batch(&ask).await?.concat().as_str() {
-        "committed" => Ok(true),
-        "aborted" => Ok(false),
-        other => Err(corrupt(format!("transaction {transaction} is `{other}`")).into()),
-    }
 }
 
 fn ended(address: &PostgresAddress) -> LedgerError {

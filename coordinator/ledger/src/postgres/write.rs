@@ -25,13 +25,30 @@ pub(super) enum Write {
     ReserveTokens(u64),
 }
 
+/// Which of what events teach has to be learnt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Lessons {
+    /// All of it, or the write fails.
+    All,
+    /// Only that of tests of which what is stored can be read. This takes more round trips.
+    Readable,
+}
+
 impl Write {
+    /// Whether it has events that teach, which are to be stored even if nothing can be learnt from them.
+    pub(super) fn teaches(&self) -> bool {
+        match self {
+            Self::AppendEvents { events, .. } => events.iter().any(|event| event.teaches.is_some()),
+            Self::StartRun(_) | Self::ObserveSuite(_) | Self::ReserveTokens(_) => false,
+        }
+    }
+
     /// Carries it out in the session's transaction.
-    pub(super) async fn apply(&self, session: &Session) -> Result<(), CallError> {
+    pub(super) async fn apply(&self, session: &Session, lessons: Lessons) -> Result<(), CallError> {
         match self {
             Self::StartRun(run) => start_run(session, run).await,
             Self::AppendEvents { run, events, end } => {
-                append_events(session, run, events).await?;
+                append_events(session, run, events, lessons).await?;
                 match end {
                     Some(end) => end_run(session, run, end).await,
                     None => Ok(()),
@@ -60,6 +77,7 @@ async fn append_events(
     session: &Session,
     run: &RunId,
     events: &[StoredEvent],
+    lessons: Lessons,
 ) -> Result<(), CallError> {
     let insert = "INSERT INTO events (run, sequence, bytes)
          SELECT $1, event.sequence, event.bytes
@@ -79,7 +97,10 @@ async fn append_events(
     // Only what the run did not have yet, the first of those that are the same.
     let new = events.iter().filter(|event| added.remove(&event.sequence));
     for seen in new.filter_map(|event| event.teaches.as_ref()) {
-        learning::observe_suite(session, seen).await?;
+        match lessons {
+            Lessons::All => learning::observe_suite(session, seen).await?,
+            Lessons::Readable => learning::observe_what_can_be(session, seen).await?,
+        }
     }
     Ok(())
 }

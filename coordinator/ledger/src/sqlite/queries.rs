@@ -5,7 +5,7 @@ use regatta_model::{RunId, TenantId};
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, Params, Row, params};
 
-use super::history::observe_suite;
+use super::history::observe_what_can_be;
 use super::thread::unavailable;
 use crate::rows::{self, Columns, bounded, nanos, signed, unsigned};
 use crate::statements::{self, RESERVED_TOKENS};
@@ -38,7 +38,7 @@ pub(super) fn append_events(
         // None if the run had it.
         let is_new = connection.changes() > 0;
         if let Some(seen) = event.teaches.as_ref().filter(|_| is_new) {
-            observe_suite(connection, seen)?;
+            observe_what_can_be(connection, seen)?;
         }
     }
     end.map_or(Ok(()), |end| end_run(connection, run, &end))

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::{fmt, io, thread};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::LedgerError;
@@ -123,8 +123,26 @@ fn serve(connection: &Connection, mut requests: mpsc::Receiver<Request>) {
     }
 }
 
+/// What SQLite's error means to whoever called.
 pub(super) fn unavailable(error: rusqlite::Error) -> LedgerError {
-    LedgerError::Unavailable {
-        detail: error.to_string(),
+    let detail = error.to_string();
+    match is_damage(&error) {
+        true => LedgerError::Corrupt { detail },
+        false => LedgerError::Unavailable { detail },
+    }
+}
+
+/// Whether what is stored cannot be read, or is not what the schema says.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    match error {
+        rusqlite::Error::SqliteFailure(failure, _) => matches!(
+            failure.code,
+            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase
+        ),
+        rusqlite::Error::FromSqlConversionFailure(..)
+        | rusqlite::Error::InvalidColumnType(..)
+        | rusqlite::Error::IntegralValueOutOfRange(..) => true,
+        // The library's own, of which there may be more.
+        _ => false,
     }
 }

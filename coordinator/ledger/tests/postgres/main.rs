@@ -1,6 +1,8 @@
 //! The ledger in a real PostgreSQL. `cargo xtask test` turns these tests on (feature `postgres-tests`), and
 //! gets Debian's `postgresql` for them.
 
+#[path = "../agreement/damage.rs"]
+mod damage;
 mod opening;
 #[path = "../agreement/operations.rs"]
 mod operations;
@@ -139,4 +141,30 @@ fn memory_sqlite_and_postgres_agree() {
         let memory = MemoryLedger::new();
         runtime.block_on(operations::compare(&[&memory, &sqlite, &ledger], operations));
     });
+}
+
+/// What a statement of PostgreSQL's says of a damaged page, and what it says of one that is read all the same.
+#[tokio::test]
+async fn a_damaged_test_in_postgres_keeps_no_event_from_being_stored() {
+    let unreadable = (
+        "CREATE FUNCTION regatta.fail() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN RAISE 'invalid page in block 7' USING ERRCODE = 'XX001'; END $$;
+         CREATE TRIGGER fail BEFORE INSERT ON regatta.test_history FOR EACH ROW
+             WHEN (NEW.test = 'damaged') EXECUTE FUNCTION regatta.fail()",
+        "DROP TRIGGER fail ON regatta.test_history",
+    );
+    let empty = (
+        "ALTER TABLE regatta.test_history ALTER runs DROP NOT NULL;
+         UPDATE regatta.test_history SET runs = NULL WHERE test = 'damaged'",
+        "UPDATE regatta.test_history SET runs = 1 WHERE test = 'damaged'",
+    );
+    for (damaged, repaired) in [unreadable, empty] {
+        let server = PostgresServer::start();
+        let ledger = open(&server).await;
+        damage::learn(&ledger).await;
+        server.sql(damaged);
+        damage::append(&ledger).await;
+        server.sql(repaired);
+        damage::learn_again(&ledger).await;
+    }
 }

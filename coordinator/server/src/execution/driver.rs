@@ -38,12 +38,12 @@ impl Execution {
     pub(super) async fn drive(self, mut task: TaskHandle, operation: ActiveOperation) {
         let outcome = tokio::select! {
             outcome = self.follow(&mut task, &operation) => outcome,
-            () = self.parts.stopping.cancelled() => Err(stopping()),
+            () = self.parts.stopping.cancelled() => Err(status::stopping()),
             error = self.parts.dispatcher.stalled() => Err(status::unavailable(
                 format!("nothing can be leased: {error}"),
                 status::DEFAULT_RETRY_DELAY,
             )),
-            () = self.parts.inputs.keep(self.input_root) => Err(stopping()),
+            () = self.parts.inputs.keep(self.input_root) => Err(status::stopping()),
             () = operation.cancelled() => Err(status::cancelled("the operation was cancelled")),
             () = operation.abandoned() => {
                 Err(status::cancelled("nobody watched the operation any more"))
@@ -94,7 +94,7 @@ impl Execution {
                 TaskEvent::Finished => break,
             }
         }
-        Err(stopping())
+        Err(status::stopping())
     }
 
     fn metadata(&self, agent: &AgentId) -> reapi::ExecutedActionMetadata {
@@ -140,10 +140,6 @@ impl Execution {
             tracing::warn!(action = %self.action, error, "a result could not be remembered");
         }
     }
-}
-
-fn stopping() -> Failure {
-    status::unavailable("the coordinator is stopping", status::DEFAULT_RETRY_DELAY)
 }
 
 /// The one outcome that counts.

@@ -301,10 +301,8 @@ impl Drop for ActiveOperation {
         if self.operation.states.borrow().response.is_some() {
             return;
         }
-        let failure =
-            status::unavailable("the coordinator is stopping", status::DEFAULT_RETRY_DELAY);
         let response = reapi::ExecuteResponse {
-            status: Some(failure.into()),
+            status: Some(status::stopping().into()),
             ..Default::default()
         };
         self.operations.complete(&self.operation, response);

@@ -2,11 +2,13 @@
 
 mod claims;
 mod error;
+mod left_open;
 mod resumption;
 mod submission;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use futures::{Stream, StreamExt as _, stream};
 use regatta_cas::BlobStore;
@@ -15,13 +17,19 @@ use regatta_model::{Digest, PlantedBug, RunId, TenantId};
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
 use self::claims::Claims;
 pub use self::error::{FindRunError, StartRunsError, SubmitRunError};
+use self::left_open::LeftOpen;
 pub(super) use self::resumption::MAX_ABANDONED_RUNS;
+#[cfg(test)]
+pub(super) use self::resumption::MAX_RESUMPTIONS;
+use self::resumption::resume_all;
 use super::audit::AuditShare;
 use super::context::RunContext;
 use super::driver::drive;
@@ -37,6 +45,8 @@ use crate::dispatch::Dispatcher;
 const MAX_ACTIVE_RUNS: usize = 1000;
 /// How many may be planned at once, which has the fleet list their tests.
 pub(super) const MAX_PLANS: usize = 16;
+/// How long a call waits for its run to be taken up after a restart; then it is to come back later.
+const RESUMPTION_PATIENCE: Duration = Duration::from_secs(10);
 /// How many runs a list holds if its caller does not say, and at most.
 const DEFAULT_LIST: usize = 50;
 const MAX_LIST: usize = 1000;
@@ -67,6 +77,10 @@ pub struct RunServices {
 pub struct RunRegistry {
     services: RunServices,
     active: Mutex<HashMap<RunId, Active>>,
+    /// Those of an earlier process that are neither under way nor ended yet.
+    left_open: LeftOpen,
+    /// Takes them up.
+    resuming: OnceLock<AbortOnDropHandle<()>>,
     /// The ids of those whose submission has not come to its end.
     claims: Arc<Claims>,
     /// Has a permit for each run that was not accepted and may be tried to be ended at once.
@@ -82,8 +96,8 @@ struct Active {
 }
 
 impl RunRegistry {
-    /// Takes up the runs of an earlier process: those that had not ended go on, or get an end that says why
-    /// they cannot.
+    /// Knows the runs of an earlier process, and takes them up in the background: those that had not ended go on, or
+    /// get an end that says why they cannot. Calls about a run wait until it is taken up.
     ///
     /// # Errors
     /// The ledger failed.
@@ -93,27 +107,43 @@ impl RunRegistry {
             limit: usize::MAX,
             ..RunQuery::default()
         };
-        let left_open = services.ledger.find_runs(query).await?;
+        let mut left_open = services.ledger.find_runs(query).await?;
+        // Those that came first go on first.
+        left_open.reverse();
+        if PlantedBug::RunsForgotten.is_planted() {
+            left_open.clear();
+        }
         let registry = Arc::new(Self {
             services,
             active: Mutex::default(),
+            left_open: LeftOpen::new(left_open.iter().map(|record| record.new.run.clone())),
+            resuming: OnceLock::new(),
             claims: Arc::default(),
             abandoned: Arc::new(Semaphore::new(MAX_ABANDONED_RUNS)),
             plans: Semaphore::new(MAX_PLANS),
         });
-        // Those that came first go on first.
-        for record in left_open.iter().rev() {
-            if !PlantedBug::RunsForgotten.is_planted() {
-                registry.resume(record).await?;
-            }
-        }
+        let resuming = tokio::spawn(resume_all(Arc::downgrade(&registry), left_open));
+        let resuming = AbortOnDropHandle::new(resuming);
+        registry.resuming.get_or_init(|| resuming);
         Ok(registry)
     }
 
-    /// Takes a run into those under way; false if there are as many as may be.
-    fn admit(&self, run: &RunId, entry: Active) -> bool {
+    /// How many runs of an earlier process have not been taken up yet.
+    pub(crate) fn left_open(&self) -> usize {
+        self.left_open.len()
+    }
+
+    /// A run, if it is under way, once it is taken up.
+    async fn under_way(&self, run: &RunId) -> Result<Option<Active>, FindRunError> {
+        let taken_up = timeout(RESUMPTION_PATIENCE, self.left_open.wait_for(run)).await;
+        taken_up.map_err(|_| FindRunError::NotResumed { run: run.clone() })?;
+        Ok(self.lock().get(run).cloned())
+    }
+
+    /// Takes a run into those under way; false if there are as many as may be, of which so many are kept for others.
+    fn admit(&self, run: &RunId, entry: Active, kept: usize) -> bool {
         let mut active = self.lock();
-        let has_room = active.len() < MAX_ACTIVE_RUNS;
+        let has_room = active.len() + kept < MAX_ACTIVE_RUNS;
         if has_room {
             active.insert(run.clone(), entry);
         }
@@ -182,8 +212,7 @@ impl RunRegistry {
     /// end is stored before.
     pub async fn cancel(&self, run: &str) -> Result<(), FindRunError> {
         let id = parse(run)?;
-        let active = self.lock().get(&id).cloned();
-        match active {
+        match self.under_way(&id).await? {
             Some(active) => {
                 // Told ahead of what comes of it.
                 let asked = Event::CancelRequested(v1::CancelRequested {});
@@ -208,7 +237,7 @@ impl RunRegistry {
     ) -> Result<impl Stream<Item = Result<v1::RunEvent, FindRunError>> + Send + use<>, FindRunError>
     {
         let id = parse(run)?;
-        let log = self.lock().get(&id).map(|active| Arc::clone(&active.log));
+        let log = self.under_way(&id).await?.map(|active| active.log);
         if log.is_none() {
             self.find(&id).await?;
         }
@@ -241,7 +270,7 @@ impl RunRegistry {
         after: u64,
     ) -> Result<Vec<v1::RunEvent>, FindRunError> {
         let id = parse(run)?;
-        let log = self.lock().get(&id).map(|active| Arc::clone(&active.log));
+        let log = self.under_way(&id).await?.map(|active| active.log);
         match log {
             Some(log) if log.has_after(after) => Ok(log.read(after).await?),
             Some(_) => Ok(Vec::new()),

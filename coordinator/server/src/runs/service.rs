@@ -59,7 +59,7 @@ fn of_submit(error: &SubmitRunError) -> Failure {
 fn of_find(error: &FindRunError) -> Failure {
     match error {
         FindRunError::Unknown { .. } => status::not_found(error.to_string()),
-        FindRunError::NotDurable(_) => {
+        FindRunError::NotResumed { .. } | FindRunError::NotDurable(_) => {
             status::unavailable(error.to_string(), status::DEFAULT_RETRY_DELAY)
         }
         FindRunError::Ledger(error) => of_ledger(error),

@@ -8,7 +8,7 @@ use crate::runs::plan::PlanError;
 
 /// Why the runs cannot be taken up after a start.
 #[derive(Debug, thiserror::Error)]
-#[error("runs of an earlier process could not be closed")]
+#[error("the runs of an earlier process could not be looked for")]
 pub struct StartRunsError(#[from] LedgerError);
 
 /// Why a run was not accepted.
@@ -69,6 +69,12 @@ pub enum FindRunError {
     Unknown {
         /// What was asked for.
         run: String,
+    },
+    /// It was left open by an earlier process, and has not been taken up yet. Come back later.
+    #[error("run `{run}` has not been taken up yet after a restart; ask again in a moment")]
+    NotResumed {
+        /// Which one.
+        run: RunId,
     },
     /// What was to be told, or was asked for, cannot be made durable for now. Make room for the ledger, or mend
     /// its database, and come back.

@@ -1,9 +1,10 @@
 //! How runs outlive a process: what is durable of one before it begins, and those that an earlier process left
 //! open, which go on where they were or get an end that says why not.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures::{StreamExt as _, stream};
 use regatta_ledger::{Ledger, LedgerError, RunEnd, RunRecord, StoredEvent};
 use regatta_model::{RunId, Timestamp, Verdict};
 use regatta_wire::v1;
@@ -31,9 +32,48 @@ const ABANDON_PAUSE: Duration = Duration::from_secs(5);
 /// How many such runs are tried again at a time. A ledger that is away for long fails whatever is submitted.
 pub(in crate::runs) const MAX_ABANDONED_RUNS: usize = 100;
 
+/// How many runs are taken up at once. Each has its events read, and its inputs looked for.
+pub(in crate::runs) const MAX_RESUMPTIONS: usize = 8;
+/// How often it is tried to take a run up while the ledger fails, and how long after one try comes the next.
+const RESUMPTION_ATTEMPTS: u32 = 60;
+const RESUMPTION_PAUSE: Duration = Duration::from_secs(5);
+
+/// Takes runs up, those that come first first, until there is nobody who would have them.
+pub(super) async fn resume_all(registry: Weak<RunRegistry>, runs: Vec<RunRecord>) {
+    let registry = &registry;
+    let take_up = |record: RunRecord| async move {
+        for attempt in 1..=RESUMPTION_ATTEMPTS {
+            let Some(registry) = registry.upgrade() else {
+                return;
+            };
+            if registry.take_up(&record, attempt).await {
+                return;
+            }
+            drop(registry);
+            tokio::time::sleep(RESUMPTION_PAUSE).await;
+        }
+    };
+    let runs = stream::iter(runs);
+    runs.for_each_concurrent(MAX_RESUMPTIONS, take_up).await;
+}
+
 impl RunRegistry {
+    /// Tries to take a run up; false if it is to be tried again.
+    async fn take_up(self: &Arc<Self>, record: &RunRecord, attempt: u32) -> bool {
+        let run = &record.new.run;
+        if let Err(error) = self.resume(record).await {
+            if attempt < RESUMPTION_ATTEMPTS {
+                tracing::warn!(%run, %error, attempt, "a run could not be taken up yet");
+                return false;
+            }
+            tracing::error!(%run, %error, "a run is left as it is; it is taken up after a restart");
+        }
+        self.left_open.taken_up(run);
+        true
+    }
+
     /// Goes on with a run that has no end, or gives it one.
-    pub(super) async fn resume(self: &Arc<Self>, record: &RunRecord) -> Result<(), LedgerError> {
+    async fn resume(self: &Arc<Self>, record: &RunRecord) -> Result<(), LedgerError> {
         let (run, ledger) = (&record.new.run, &self.services.ledger);
         let mut recorded = match read(ledger.as_ref(), run).await {
             Ok(recorded) => recorded,
@@ -65,7 +105,7 @@ impl RunRegistry {
             log: Arc::clone(&log),
             cancel: cancel.clone(),
         };
-        if !self.admit(run, active) {
+        if !self.admit(run, active, 0) {
             let why = format!("{MAX_ACTIVE_RUNS} others go on already");
             return give_up(ledger.as_ref(), run, &recorded, &why).await;
         }

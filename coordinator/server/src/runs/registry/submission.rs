@@ -55,7 +55,8 @@ impl RunRegistry {
             log: Arc::clone(&log),
             cancel: cancel.clone(),
         };
-        if !self.admit(&run, active) {
+        // A run that was accepted once has its place.
+        if !self.admit(&run, active, self.left_open.len()) {
             return Err(SubmitRunError::TooMany {
                 limit: MAX_ACTIVE_RUNS,
             });
@@ -78,7 +79,10 @@ impl RunRegistry {
     /// Whether a run of this id goes on, or has ended, that is to do just this. Nobody else submits it meanwhile.
     async fn has_accepted(&self, run: &RunId, plan: &Plan) -> Result<bool, SubmitRunError> {
         // Ahead of the ledger: a run is no more under way once its end is stored.
-        let is_active = self.lock().contains_key(run);
+        let Ok(active) = self.under_way(run).await else {
+            return Err(SubmitRunError::Undecided { run: run.clone() });
+        };
+        let is_active = active.is_some();
         let ledger = self.services.ledger.as_ref();
         let query = RunQuery {
             run: Some(run.clone()),

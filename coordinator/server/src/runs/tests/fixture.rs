@@ -138,6 +138,15 @@ impl Fixture {
             .expect("starts")
     }
 
+    /// One more that starts with a ledger of its own.
+    pub(crate) async fn started_with(&self, ledger: Arc<dyn Ledger>) -> Arc<RunRegistry> {
+        let services = RunServices {
+            ledger,
+            ..self.services.clone()
+        };
+        RunRegistry::start(services).await.expect("starts")
+    }
+
     pub(crate) fn agent(&self, name: &str, script: Script) -> FakeAgent {
         FakeAgent::start(self.channel.clone(), first_report(name), script)
     }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use regatta_ledger::{
@@ -10,6 +10,7 @@ use regatta_ledger::{
     SuiteKnowledge, SuiteObservation, TestHistory,
 };
 use regatta_model::{RunId, TenantId};
+use tokio::sync::watch;
 
 /// Refuses reservations, and events unless it is told to take those, while there is no room. It begins
 /// without.
@@ -20,6 +21,9 @@ pub(crate) struct FullLedger {
     has_room: AtomicBool,
     /// What becomes of the next writes of runs and their events, if there is room for them.
     answers: Mutex<VecDeque<Answer>>,
+    /// Whether whoever reads events waits.
+    holds_reads: watch::Sender<bool>,
+    readers: AtomicUsize,
 }
 
 /// What becomes of a write.
@@ -53,6 +57,15 @@ impl FullLedger {
 
     pub(crate) fn fill(&self) {
         self.has_room.store(false, Ordering::SeqCst);
+    }
+
+    pub(crate) fn hold_reads(&self, hold: bool) {
+        self.holds_reads.send_replace(hold);
+    }
+
+    /// How many wait for events.
+    pub(crate) fn readers(&self) -> usize {
+        self.readers.load(Ordering::SeqCst)
     }
 
     async fn write(
@@ -108,6 +121,11 @@ impl Ledger for FullLedger {
         after: u64,
         limit: usize,
     ) -> Result<Vec<StoredEvent>, LedgerError> {
+        self.readers.fetch_add(1, Ordering::SeqCst);
+        let mut holds = self.holds_reads.subscribe();
+        let may_read = holds.wait_for(|holds| !holds).await.map(drop);
+        self.readers.fetch_sub(1, Ordering::SeqCst);
+        may_read.expect("the sender lives as long");
         self.memory.read_events(run, after, limit).await
     }
 

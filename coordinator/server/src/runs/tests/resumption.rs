@@ -90,7 +90,7 @@ fn gist(story: &Story) -> Gist {
 }
 
 /// The only run there is, and its events.
-async fn stored(fixture: &Fixture) -> (RunRecord, Vec<StoredEvent>) {
+pub(super) async fn stored(fixture: &Fixture) -> (RunRecord, Vec<StoredEvent>) {
     let query = RunQuery {
         limit: 1,
         ..RunQuery::default()
