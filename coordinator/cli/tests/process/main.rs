@@ -10,6 +10,7 @@
 )]
 
 mod adoption;
+mod another_slot;
 mod audit;
 #[path = "../docker/bad_input.rs"]
 mod bad_input;

@@ -99,6 +99,7 @@ async fn list(job: &JobContext, command: ListCommand) -> Result<Vec<String>, Job
         stream_output: false,
         has_outputs: false,
         attempt: 1,
+        failed_at: None,
     };
     let answer = run_action(job, spec).await?;
     let result = answer.result();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::stream::{BoxStream, SelectAll};
 use futures::{FutureExt as _, StreamExt as _};
 use regatta_model::{AgentId, FailureClass, LeaseId, SlotIndex, UnitIndex};
+use regatta_scheduler::FailedAt;
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 use tokio::time::Instant;
@@ -304,7 +305,9 @@ impl<'a> Execution<'a> {
             if self.purpose == Purpose::Audit && is_comparable {
                 self.failed_once.insert(test, (ending, result.clone()));
             }
-            if self.submit(vec![test]).await.is_ok() {
+            let (agent, slot) = (origin.agent, origin.slot);
+            let failed_at = Some(FailedAt { agent, slot });
+            if self.submit_besides(vec![test], failed_at).await.is_ok() {
                 return;
             }
         }
