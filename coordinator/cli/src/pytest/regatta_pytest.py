@@ -29,6 +29,8 @@ OUTPUT_CHARACTERS = 16 * 1024
 FAILURE_CHARACTERS = 64 * 1024
 # What XML cannot express.
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# What says that a test ended its runner.
+RUNNER_ENDED = "regatta.runner-ended"
 # pytest's exit code for a run without tests.
 NO_TESTS = 5
 
@@ -107,6 +109,9 @@ class Runner:
         if report.skipped and report.nodeid in self.wanted:
             self.any_module_skipped = True
             self.report.put(f'<testcase name={attribute(report.nodeid)} time="0">{skip(report)}</testcase>\n')
+        if report.failed:
+            # A file that cannot be loaded is no test's failure, whatever becomes of its tests another time.
+            self.report.put(failure("error", [report]) + "\n")
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config, items):
@@ -123,7 +128,8 @@ class Runner:
         if self.seconds:
             why += f", because of it or because {self.seconds:g} s were over"
             faulthandler.dump_traceback_later(self.seconds, exit=True, file=self.errors)
-        self.report.put(f"<testcase name={attribute(nodeid)}><error message={attribute(why)}/></testcase>\n", False)
+        error = f'<error type="{RUNNER_ENDED}" message={attribute(why)}/>'
+        self.report.put(f"<testcase name={attribute(nodeid)}>{error}</testcase>\n", False)
 
     def pytest_runtest_logreport(self, report):
         if report.when == "setup":

@@ -21,6 +21,7 @@ mod precedence;
 mod quarantine;
 mod reports;
 mod resumption;
+mod runner_exit;
 pub(super) mod sharding;
 mod slow;
 mod submission;

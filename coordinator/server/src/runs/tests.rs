@@ -8,6 +8,7 @@ mod full_ledger;
 mod planning;
 mod quarantine;
 mod resumption;
+mod runner_exit;
 mod selection;
 mod submission;
 mod verdict;
