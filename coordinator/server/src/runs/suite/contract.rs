@@ -321,6 +321,7 @@ impl BatchReport {
         Judged {
             cacheable,
             verdict,
+            note: String::new(),
             duration,
             exit_code: None,
             stdout_tail,

@@ -13,14 +13,14 @@ use regatta_wire::v1::run_event::Event;
 use tokio::time::Instant;
 
 use super::judged::{Ended, Judged};
-use super::live::{MAX_STREAMED_BYTES, at};
+use super::live::{MAX_STREAMED_BYTES, at, overtaken_text};
 use super::observed::{observation, timed};
 use super::outbox::{Outbox, Purpose, Told};
 use super::overhead::Overheads;
 use super::quarantine::in_quarantine;
 use super::reports::Reports;
 use super::sharding::judge_shard;
-use super::slow::SlowTests;
+use super::slow::{Granted, SlowTest, SlowTests};
 use super::{PlannedTests, Test, bare_result};
 use crate::dispatch::TaskEvent;
 use crate::runs::action::may_be_retried;
@@ -60,6 +60,8 @@ struct Origin {
     lease: LeaseId,
     agent: AgentId,
     slot: SlotIndex,
+    /// The late attempt that it overtakes.
+    overtaken: Option<SlowTest>,
 }
 
 impl<'a> Execution<'a> {
@@ -169,7 +171,7 @@ impl<'a> Execution<'a> {
                 ..
             } => {
                 self.tell_duplicate(duplicates, &agent);
-                self.granted(submission, lease, units, agent);
+                self.granted(submission, units, (lease, agent, duplicates));
             }
             TaskEvent::Answered {
                 unit,
@@ -179,8 +181,15 @@ impl<'a> Execution<'a> {
                 slot,
                 ..
             } => {
+                let overtaken = self.test_of(submission, unit);
+                let overtaken = overtaken.and_then(|test| self.overtaken_by(lease, test));
                 if let Some(test) = self.ended(submission, unit) {
-                    let origin = Origin { lease, agent, slot };
+                    let origin = Origin {
+                        lease,
+                        agent,
+                        slot,
+                        overtaken,
+                    };
                     self.answered(submission, test, outcome, origin).await;
                 }
             }
@@ -225,9 +234,8 @@ impl<'a> Execution<'a> {
     fn granted(
         &mut self,
         submission: usize,
-        lease: LeaseId,
         units: Vec<UnitIndex>,
-        agent: AgentId,
+        (lease, agent, duplicates): (LeaseId, AgentId, Option<LeaseId>),
     ) {
         if self.purpose == Purpose::Answer {
             self.job.run.count_lease();
@@ -238,7 +246,14 @@ impl<'a> Execution<'a> {
         let tests = tests.collect();
         let now = Instant::now();
         self.overheads.granted(lease, now);
-        self.slow.granted(lease, agent, tests, together, now);
+        let granted = Granted {
+            lease,
+            agent,
+            tests,
+            together,
+            duplicates,
+        };
+        self.slow.granted(granted, now);
         if together {
             self.leases.insert(lease, units);
         }
@@ -285,6 +300,9 @@ impl<'a> Execution<'a> {
         self.attempts[test] += 1;
         let attempts = self.attempts[test];
         judged.refuse_late_skip(attempts);
+        if let Some(overtaken) = &origin.overtaken {
+            judged.note_overtaken(overtaken_text(&self.tests[test].name(), overtaken));
+        }
         let ending = match &judged.verdict {
             Ok(Ended::Passed) if attempts == 1 => Ending::Passed,
             Ok(Ended::Passed | Ended::PassedAgain) => Ending::Flaky,

@@ -198,6 +198,7 @@ pub(super) async fn judged(
             Err(_) => None,
         },
         verdict,
+        note: String::new(),
         duration: duration_of(outcome),
         exit_code: outcome.result.as_ref().map(|result| result.exit_code),
         stdout_tail: tail_to_show(blobs, &result.stdout_raw, stdout, limit).await,
