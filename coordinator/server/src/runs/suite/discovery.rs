@@ -1,11 +1,11 @@
 //! Which tests a suite has.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use regatta_model::FailureClass;
 
-use super::harness::ListCommand;
+use super::harness::{Dependencies, ListCommand};
 use super::sharding;
 use crate::runs::action::{ActionSpec, Lookup, judge, run_action};
 use crate::runs::context::{JobContext, failed, unknown};
@@ -34,11 +34,12 @@ pub(super) async fn discover(job: &JobContext, suite: &PlannedSuite) -> Result<L
             let ignored = harness.list_ignored(suite);
             let (ids, ignored) = match ignored.filter(|_| !suite.include_ignored) {
                 Some(ignored) => {
-                    let (ids, ignored) = tokio::try_join!(list(job, all), list(job, ignored))?;
+                    let (ids, ignored) =
+                        tokio::try_join!(list_tests(job, all), list_tests(job, ignored))?;
                     (ids, ignored.into_iter().collect())
                 }
                 None => {
-                    let ids = list(job, all).await?;
+                    let ids = list_tests(job, all).await?;
                     let ignored = match suite.include_ignored {
                         true => BTreeSet::new(),
                         false => harness.ignored_by_name(&ids),
@@ -57,7 +58,7 @@ pub(super) async fn discover(job: &JobContext, suite: &PlannedSuite) -> Result<L
                 arguments: suite.discover_arguments.clone(),
                 parse: parse_lines,
             };
-            let ids = list(job, command).await?;
+            let ids = list_tests(job, command).await?;
             if ids.is_empty() {
                 return Err(without_tests());
             }
@@ -80,14 +81,40 @@ pub(super) async fn discover(job: &JobContext, suite: &PlannedSuite) -> Result<L
     Ok(Listing { ids, ignored })
 }
 
+/// For each test that depends on others, what these are.
+pub(super) async fn dependencies(
+    job: &JobContext,
+    suite: &PlannedSuite,
+) -> BTreeMap<String, Vec<String>> {
+    let command = match &suite.adapter {
+        Adapter::Harness(harness) => harness.list_dependencies(suite),
+        Adapter::Sharding { .. } | Adapter::Contract { .. } => None,
+    };
+    let Some(Dependencies { arguments, parse }) = command else {
+        return BTreeMap::new();
+    };
+    // It was read a moment ago, as the list of tests.
+    list(job, arguments, parse).await.unwrap_or_else(|end| {
+        tracing::warn!(run = %job.run.run, reason = end.message, "what tests depend on is not known");
+        BTreeMap::new()
+    })
+}
+
 /// A suite that has no test proves nothing.
 fn without_tests() -> JobEnd {
     let text = "discovery exited with code 0 and listed no test".to_owned();
     failed(FailureClass::Test, text)
 }
 
-async fn list(job: &JobContext, command: ListCommand) -> Result<Vec<String>, JobEnd> {
-    let ListCommand { arguments, parse } = command;
+async fn list_tests(job: &JobContext, command: ListCommand) -> Result<Vec<String>, JobEnd> {
+    list(job, command.arguments, command.parse).await
+}
+
+async fn list<Listed>(
+    job: &JobContext,
+    arguments: Vec<String>,
+    parse: fn(&str) -> Result<Listed, String>,
+) -> Result<Listed, JobEnd> {
     let skip = job.run.plan.spec.skip_cache_lookup;
     let spec = ActionSpec {
         arguments,

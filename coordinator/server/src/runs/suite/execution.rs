@@ -282,8 +282,9 @@ impl<'a> Execution<'a> {
             Adapter::Harness(harness) => {
                 let took = event::duration_of(&outcome);
                 self.overheads.answered(origin.lease, took, Instant::now());
-                let id = &self.tests[test].id;
-                harness.judge(self.job, id, &outcome).await
+                let test = &self.tests[test];
+                let named = (test.id.as_str(), test.companions.as_slice());
+                harness.judge(self.job, named, &outcome).await
             }
             Adapter::Sharding { shards } => judge_shard(self.job, *shards, &outcome).await,
             Adapter::Contract { junit_path } => {

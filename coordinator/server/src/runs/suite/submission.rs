@@ -52,9 +52,14 @@ impl Execution<'_> {
         let action = action_key(self.job, &command, ACTION, true);
         let unit = |(position, test): (usize, &usize)| {
             let known = &self.tests[*test];
-            let Test { id, estimate, .. } = known;
+            let Test {
+                id,
+                estimate,
+                companions,
+                ..
+            } = known;
             let attempt = self.attempts[*test].saturating_add(1);
-            let own = self.suite.own_part(id);
+            let own = self.suite.own_part(id, companions);
             UnitPlan {
                 expected: ExpectedUnit {
                     expected: estimate.timing.expected,
