@@ -1,7 +1,7 @@
 //! Tests that have been running for long, so that a test that hangs is seen before it ends. Pure: time is
 //! an argument.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use regatta_model::{AgentId, LeaseId};
@@ -14,13 +14,15 @@ const SLOW: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(super) struct SlowTests {
     leases: HashMap<LeaseId, Running>,
+    /// The leases that have a test: one, or two if one of them was late.
+    leases_of: HashMap<usize, Vec<LeaseId>>,
 }
 
 #[derive(Debug)]
 struct Running {
     agent: AgentId,
     /// In the order in which they run.
-    tests: Vec<usize>,
+    tests: VecDeque<usize>,
     /// Whether one execution runs all of them.
     together: bool,
     /// When the first of them began.
@@ -66,9 +68,13 @@ pub(super) struct SlowTest {
 impl SlowTests {
     /// Tests have been leased.
     pub(super) fn granted(&mut self, granted: Granted, now: Instant) {
+        for test in &granted.tests {
+            let leases = self.leases_of.entry(*test).or_default();
+            leases.push(granted.lease);
+        }
         let running = Running {
             agent: granted.agent,
-            tests: granted.tests,
+            tests: granted.tests.into(),
             together: granted.together,
             since: now,
             told: 0,
@@ -90,7 +96,7 @@ impl SlowTests {
         let running = self.leases.get_mut(&late)?;
         let is_at_it = match running.together {
             true => running.tests.contains(&test),
-            false => running.tests.first() == Some(&test),
+            false => running.tests.front() == Some(&test),
         };
         let attempt = running.slow(test, now);
         (is_at_it && attempt.running > late_after).then(|| Overtaken {
@@ -101,21 +107,29 @@ impl SlowTests {
 
     /// A test has been answered or lost.
     pub(super) fn ended(&mut self, test: usize, now: Instant) {
-        for running in self.leases.values_mut() {
-            let before = running.tests.len();
-            running.tests.retain(|it| *it != test);
+        for lease in self.leases_of.remove(&test).unwrap_or_default() {
+            let Some(running) = self.leases.get_mut(&lease) else {
+                continue;
+            };
+            // Most end in the order in which they run: it is the first.
+            let position = running.tests.iter().position(|it| *it == test);
+            if position.and_then(|it| running.tests.remove(it)).is_none() {
+                continue;
+            }
             // What runs together goes on as long as any of it has no answer.
-            if running.tests.len() < before && !running.together {
+            if !running.together {
                 (running.since, running.told) = (now, 0);
             }
+            if running.tests.is_empty() {
+                self.leases.remove(&lease);
+            }
         }
-        self.leases.retain(|_, running| !running.tests.is_empty());
     }
 
     /// What a lease is at.
     pub(super) fn running(&self, lease: LeaseId, now: Instant) -> Option<SlowTest> {
         let running = self.leases.get(&lease)?;
-        let first = running.tests.first()?;
+        let first = running.tests.front()?;
         Some(running.slow(*first, now))
     }
 
@@ -130,7 +144,7 @@ impl SlowTests {
         let mut slow = Vec::new();
         for running in self.leases.values_mut() {
             let since = now.duration_since(running.since);
-            let (Some(test), true) = (running.tests.first(), since >= SLOW * (running.told + 1))
+            let (Some(test), true) = (running.tests.front(), since >= SLOW * (running.told + 1))
             else {
                 continue;
             };
