@@ -195,7 +195,7 @@ impl<Spec: Clone, Outcome: Clone> AgentCore<Spec, Outcome> {
     /// First come, first served, as long as a slot is idle.
     fn start_waiting(&mut self, effects: &mut Vec<Effect<Spec, Outcome>>) {
         while let Some(next) = self.waiting.front() {
-            let Some(slot) = self.slots.best_for(&next.demand) else {
+            let Some(slot) = self.slots.best_for(&next.demand, next.avoid) else {
                 return;
             };
             let Some(next) = self.waiting.pop_front() else {

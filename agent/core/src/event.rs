@@ -93,6 +93,8 @@ pub struct DesiredLease<Spec> {
 pub struct Work<Spec> {
     /// What it asks of its container.
     pub demand: Demand,
+    /// The slot that it is put in only if no other is idle.
+    pub avoid: Option<SlotIndex>,
     /// The rest, for whoever runs it.
     pub spec: Spec,
 }

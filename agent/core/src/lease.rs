@@ -33,6 +33,7 @@ pub(crate) enum Place {
 pub(crate) struct Waiting<Spec> {
     pub(crate) key: LeaseKey,
     pub(crate) demand: Demand,
+    pub(crate) avoid: Option<SlotIndex>,
     pub(crate) spec: Spec,
 }
 

@@ -60,12 +60,20 @@ impl Slots {
     }
 
     /// The idle slot that a lease is best put in: one with a container for it, then one without a
-    /// container, then the one whose container has been idle for longest.
-    pub(crate) fn best_for(&mut self, demand: &Demand) -> Option<&mut Slot> {
+    /// container, then the one whose container has been idle for longest; but the one to avoid last.
+    pub(crate) fn best_for(
+        &mut self,
+        demand: &Demand,
+        avoid: Option<SlotIndex>,
+    ) -> Option<&mut Slot> {
         self.0
             .iter_mut()
             .filter(|slot| slot.occupant.is_none())
-            .min_by_key(|slot| (slot.held.cost_for(demand), slot.idle_since, slot.index))
+            .min_by_key(|slot| {
+                let is_avoided = Some(slot.index) == avoid;
+                let cost = slot.held.cost_for(demand);
+                (is_avoided, cost, slot.idle_since, slot.index)
+            })
     }
 }
 

@@ -392,6 +392,7 @@ impl World {
             acknowledged_outcomes: u32::try_from(granted.recorded.len()).unwrap(),
             work: (granted.told_on != Some(ConnectionId(self.connection))).then(|| Work {
                 demand: granted.demand.clone(),
+                avoid: None,
                 spec: *key,
             }),
         };

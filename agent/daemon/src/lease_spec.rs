@@ -9,7 +9,7 @@ use bytes::Bytes;
 use regatta_agent_core::{Demand, Shape, ShareKey, Work};
 use regatta_model::{
     Digest, ImageReference, InvalidIdError, Isolation, NetworkAccess, Resources, RootDirectory,
-    RunId, TaskId, TenantId, UnitIndex,
+    RunId, SlotIndex, TaskId, TenantId, UnitIndex,
 };
 use regatta_runtime::ContainerShape;
 use regatta_wire::convert::{
@@ -194,15 +194,18 @@ impl LeaseDefaults {
             .iter()
             .map(|execution| UnitIndex(execution.unit))
             .collect();
+        let avoid = spec.avoid_slot.map(SlotIndex);
         match self.try_read(spec) {
             Ok((demand, spec)) => Work {
                 demand,
+                avoid,
                 spec: Arc::new(Assignment::Valid(Box::new(spec))),
             },
             Err(error) => {
                 let message = format!("the lease is not valid: {error}");
                 Work {
                     demand: self.nothing_shared(),
+                    avoid,
                     spec: Arc::new(Assignment::Invalid { units, message }),
                 }
             }

@@ -11,8 +11,8 @@ use crate::interrupts::Interrupts;
 use crate::options::{GlobalOptions, MessageFormat, ReportArguments};
 use crate::submission::submit;
 use crate::watch::{
-    Ended, EventSink, GithubReport, HumanReport, JsonReport, JunitReport, PlainScreen,
-    ReportOptions, Screen, Tally, TtyScreen, WatchError, follow,
+    Ended, EventSink, GithubReport, GitlabReport, HumanReport, JsonReport, JunitReport,
+    PlainScreen, ReportOptions, Screen, Tally, TtyScreen, WatchError, follow,
 };
 
 /// A run that the coordinator has accepted, and where its results go.
@@ -46,10 +46,12 @@ impl Session<'_> {
         let mut json = self.json_report(&submitted).or_exit(ExitCode::Local)?;
         let mut junit = self.junit.clone().map(JunitReport::new);
         let mut github = GithubReport::of_this_step();
+        let mut gitlab = GitlabReport::of_this_job();
         let mut sinks: Vec<&mut dyn EventSink> = vec![&mut human];
         sinks.extend(json.as_mut().map(|sink| sink as &mut dyn EventSink));
         sinks.extend(junit.as_mut().map(|sink| sink as &mut dyn EventSink));
         sinks.extend(github.as_mut().map(|sink| sink as &mut dyn EventSink));
+        sinks.extend(gitlab.as_mut().map(|sink| sink as &mut dyn EventSink));
         let runs = self.client.runs();
         let ended = follow(runs, &submitted.run_id, &mut sinks, &mut interrupts)
             .await

@@ -122,6 +122,7 @@ impl Scheduler {
         self.arrivals += 1;
         let units = Task::units_of(&submission.units);
         let count = units.len();
+        let avoid = self.avoid_failed(submission, class);
         let key = self.tasks.insert(Task {
             submitters: vec![Submitter { task: id, run }],
             run,
@@ -139,8 +140,7 @@ impl Scheduler {
             place: None,
             leases: Vec::new(),
             expected_ends_nanos: 0,
-            avoid: None,
-            avoid_until: self.now,
+            avoid,
             lost_waiting: 0,
             passed_over: 0,
             ended: Vec::new(),

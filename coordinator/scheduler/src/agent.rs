@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use regatta_model::{AgentId, LeaseId, Platform, Resources, Timestamp};
+use regatta_model::{AgentId, LeaseId, Platform, Resources, SlotIndex, Timestamp};
 
 use crate::Offer;
 use crate::affinity::Warmth;
@@ -36,6 +36,8 @@ pub(crate) struct Agent {
     pub(crate) foreign: Vec<(LeaseId, u64)>,
     /// Since when one of those may be running, on capacity that nobody has accounted for.
     pub(crate) foreign_since: Option<Timestamp>,
+    /// The slots that it has said its leases are in that may still be running.
+    pub(crate) working: BTreeSet<SlotIndex>,
     /// What its leases use that may still be running.
     pub(crate) used_slots: u32,
     pub(crate) used_resources: Resources,
@@ -98,6 +100,7 @@ impl Agent {
             leases: BTreeSet::new(),
             foreign: Vec::new(),
             foreign_since: None,
+            working: BTreeSet::new(),
             used_slots: 0,
             used_resources: Resources::default(),
             stuck: Stuck::default(),
@@ -132,6 +135,11 @@ impl Agent {
 
     pub(crate) fn free_slots(&self) -> u32 {
         self.slots.saturating_sub(self.used_slots)
+    }
+
+    /// Whether it is sure to have a slot free other than this one, if it has any.
+    pub(crate) fn has_free_besides(&self, slot: SlotIndex) -> bool {
+        self.free_slots() > 1 || self.working.contains(&slot)
     }
 
     fn free_resources(&self) -> Resources {

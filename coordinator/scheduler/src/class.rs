@@ -1,9 +1,10 @@
 //! Requirements, each kept once however many tasks have them.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use regatta_model::{Resources, Timestamp};
+use regatta_model::{Resources, SlotIndex, Timestamp};
 
+use crate::avoidance::Group;
 use crate::fleet::{AgentKey, AskedKey};
 use crate::task::TaskKey;
 
@@ -33,8 +34,10 @@ pub(crate) struct Class {
     pub(crate) grace: Option<(Timestamp, Grace)>,
     /// When the first of them is given up.
     pub(crate) give_up_at: Option<Timestamp>,
-    /// When lost tasks may go back to the agent that lost them, if there are any.
+    /// When tasks may go back to where they were lost or have failed, if there are any.
     pub(crate) retry_anywhere_at: Option<Timestamp>,
+    /// Those of them that have failed, by where.
+    pub(crate) groups: BTreeMap<(AgentKey, SlotIndex), Group>,
     /// Since when tasks that were due later are granted what is too little for one of it.
     pub(crate) passed_over_since: Option<Timestamp>,
     /// Agents that take nothing else until there is enough.
@@ -76,6 +79,7 @@ impl Class {
             grace: None,
             give_up_at: None,
             retry_anywhere_at: None,
+            groups: BTreeMap::new(),
             passed_over_since: None,
             reserved: BTreeSet::new(),
             reserved_in_vain: None,

@@ -21,7 +21,7 @@ pub struct SchedulerConfig {
     /// How many leases a unit may have before its loss is final. Default: 3.
     pub max_attempts: u32,
     /// How long a lost unit waits for an agent other than the one that lost it, as long as another
-    /// could run it. Default: 30 s.
+    /// could run it, and how long what has failed waits for another agent or slot. Default: 30 s.
     pub retry_elsewhere: Duration,
     /// An agent that loses leases to its own infrastructure so many times in a row gets a pause. What it
     /// loses at once counts once. Default: 5.

@@ -2,6 +2,7 @@
 
 use regatta_model::{LeaseId, PlantedBug, UnitIndex};
 
+use crate::avoidance::{Avoided, Cause};
 use crate::fleet::{AgentKey, ClassKey};
 use crate::scheduler::Scheduler;
 use crate::task::{Answer, Ended, TaskKey};
@@ -63,32 +64,21 @@ impl Scheduler {
     }
 
     fn retry_unit(&mut self, key: TaskKey, unit: UnitIndex, agent: AgentKey) {
-        let pause_ends = self.after(self.config.retry_elsewhere);
+        let class = self.tasks[key].class;
+        let until = self.avoid_until(class);
         let task = &mut self.tasks[key];
         if task.waiting.is_empty() {
             task.waiting_since = self.now;
         }
         task.requeue(unit);
-        let class_key = task.class;
-        let class = &mut self.fleet.classes[class_key];
-        // One deadline serves the whole class, so that losses never cost a timer each.
-        let avoid_until = class.retry_anywhere_at.unwrap_or(pause_ends);
-        task.avoid = Some(agent);
-        task.avoid_until = avoid_until;
+        task.avoid = Some(Avoided {
+            agent,
+            until,
+            cause: Cause::Lost,
+        });
         task.lost_waiting += 1;
-        let timer = Timer::RetryAnywhere(class_key);
-        self.timers
-            .set(timer, &mut class.retry_anywhere_at, Some(avoid_until));
         self.begin_waiting(key, 1);
-        self.classes_to_place.insert(class_key);
-    }
-
-    /// Lets lost tasks go back to the agent that lost them, if no other took them.
-    pub(crate) fn retry_anywhere(&mut self, class_key: ClassKey) {
-        let class = &mut self.fleet.classes[class_key];
-        let timer = Timer::RetryAnywhere(class_key);
-        self.timers.set(timer, &mut class.retry_anywhere_at, None);
-        self.classes_to_place.insert(class_key);
+        self.classes_to_place.insert(class);
     }
 
     /// Files a task anew after its units have changed, or finishes it.
@@ -134,6 +124,7 @@ impl Scheduler {
         let class = &mut self.fleet.classes[key];
         class.unsatisfiable.clear();
         class.grace = None;
+        class.groups.clear();
         let (give_up, retry) = (Timer::Unsatisfiable(key), Timer::RetryAnywhere(key));
         self.timers.set(give_up, &mut class.give_up_at, None);
         self.timers.set(retry, &mut class.retry_anywhere_at, None);

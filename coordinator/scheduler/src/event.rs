@@ -52,6 +52,18 @@ pub struct Submission {
     pub batch_overhead: Duration,
     /// Tasks of one tenant with equal keys are one piece of work; `None` is never merged.
     pub merge_key: Option<Digest>,
+    /// Where the same has just failed, if it is tried again: another agent is preferred, and then another slot of the
+    /// same one. That one is waited for no longer than [`SchedulerConfig::retry_elsewhere`](crate::SchedulerConfig).
+    pub failed_at: Option<FailedAt>,
+}
+
+/// A slot of an agent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FailedAt {
+    /// Whose.
+    pub agent: AgentId,
+    /// Which of its slots.
+    pub slot: SlotIndex,
 }
 
 /// A unit, as its submitter expects it.
@@ -119,6 +131,8 @@ pub struct HeldLease {
     pub lease: LeaseId,
     /// The token it was granted with.
     pub token: FencingToken,
+    /// The slot that works on it or did; `None` while it waits for one.
+    pub slot: Option<SlotIndex>,
     /// Units with a new outcome since the last report that was acknowledged.
     pub outcomes: Vec<UnitOutcome>,
     /// Nothing of it runs any more.
@@ -282,6 +296,8 @@ pub struct Grant {
     pub duplicates: Option<LeaseId>,
     /// If an earlier scheduler granted it, what the agent calls each of `units`. It is running already.
     pub adopted: Option<Vec<UnitIndex>>,
+    /// The slot in which it has failed before, for the agent to leave out if another is free.
+    pub avoid_slot: Option<SlotIndex>,
 }
 
 /// The state an agent should reach.

@@ -96,6 +96,26 @@ impl Scheduler {
         self.lease_as(Identity::New, key, agent, batch)
     }
 
+    /// How a lease is known, how many of its outcomes are taken, and what its agent calls its units.
+    fn identify(
+        &mut self,
+        identity: Identity,
+    ) -> (LeaseId, FencingToken, u32, Option<Vec<UnitIndex>>) {
+        match identity {
+            Identity::New => {
+                let (id, token, reserved) = self.tokens.grant();
+                self.step.commit.extend(reserved);
+                (id, token, 0, None)
+            }
+            Identity::Adopted {
+                id,
+                token,
+                acknowledged,
+                own,
+            } => (id, token, acknowledged, Some(own)),
+        }
+    }
+
     /// Gives an agent a lease, or leaves it with one.
     pub(crate) fn lease_as(
         &mut self,
@@ -110,19 +130,9 @@ impl Scheduler {
         let attempts = batch.units.iter();
         let attempts = attempts.map(|unit| (*unit, task.begin_attempt(*unit)));
         let attempts: Vec<_> = attempts.collect();
-        let (id, token, acknowledged, own) = match identity {
-            Identity::New => {
-                let (id, token, reserved) = self.tokens.grant();
-                self.step.commit.extend(reserved);
-                (id, token, 0, None)
-            }
-            Identity::Adopted {
-                id,
-                token,
-                acknowledged,
-                own,
-            } => (id, token, acknowledged, Some(own)),
-        };
+        let avoid_slot = task.failed_slot(agent_key);
+        let (id, token, acknowledged, own) = self.identify(identity);
+        let task = &mut self.tasks[key];
         task.begin_lease(id, self.now, charged_nanos);
         let resources = self.fleet.classes[task.class].resources;
         self.queue.charge(batch.run, charged_nanos);
@@ -138,6 +148,7 @@ impl Scheduler {
             queued: batch.queued,
             duplicates: batch.duplicates,
             adopted: own.clone(),
+            avoid_slot,
         };
         let was_held = own.is_some();
         let reported = was_held.then_some(agent.sequence);
@@ -149,6 +160,7 @@ impl Scheduler {
             id,
             token,
             agent: agent_key,
+            slot: None,
             granted_for,
             task: Some(key),
             run: batch.run,

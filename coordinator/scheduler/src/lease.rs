@@ -1,7 +1,7 @@
 //! A batch of units at an agent.
 
 use regatta_model::{
-    AttemptNumber, FencingToken, LeaseId, Resources, TaskId, Timestamp, UnitIndex,
+    AttemptNumber, FencingToken, LeaseId, Resources, SlotIndex, TaskId, Timestamp, UnitIndex,
 };
 
 use crate::fleet::AgentKey;
@@ -14,6 +14,8 @@ pub(crate) struct Lease {
     pub(crate) id: LeaseId,
     pub(crate) token: FencingToken,
     pub(crate) agent: AgentKey,
+    /// The slot that its agent has put it in, as far as it has said so.
+    pub(crate) slot: Option<SlotIndex>,
     /// The task, as it was told to the driver.
     pub(crate) granted_for: TaskId,
     /// What it works for; nothing once nobody wants it any more. Only then it is not desired.

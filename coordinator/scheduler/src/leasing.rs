@@ -50,8 +50,12 @@ impl Scheduler {
         let taken_nanos = nanos(self.now.since(lease.granted_at));
         self.queue
             .settle(lease.run, lease.charged_nanos, taken_nanos);
+        let agent = &mut self.fleet.agents[lease.agent];
+        if let Some(slot) = lease.slot.take() {
+            agent.working.remove(&slot);
+        }
         if !PlantedBug::CapacityKept.is_planted() {
-            self.fleet.agents[lease.agent].vacate(&lease.resources);
+            agent.vacate(&lease.resources);
         }
         self.recover(id);
     }

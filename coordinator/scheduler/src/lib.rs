@@ -27,6 +27,7 @@ mod affinity;
 mod agent;
 mod agents;
 mod asked;
+mod avoidance;
 mod batch;
 mod cancel;
 mod class;
@@ -64,7 +65,8 @@ mod token;
 pub use config::SchedulerConfig;
 pub use event::{
     AdmissionError, AgentState, Claim, DesiredAgent, DesiredLease, Effect, Event, ExpectedUnit,
-    Grant, HeldLease, Offer, OutcomeKind, Record, Step, Submission, UnitError, UnitOutcome,
+    FailedAt, Grant, HeldLease, Offer, OutcomeKind, Record, Step, Submission, UnitError,
+    UnitOutcome,
 };
 pub use forecast::{BatchForecast, Forecast, TaskForecast};
 pub use scheduler::Scheduler;

@@ -1,5 +1,8 @@
 //! Bringing tasks and agents together.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
 use crate::fleet::{AgentKey, ClassKey};
 use crate::queue::{Lane, Queued, Turn};
 use crate::scheduler::Scheduler;
@@ -50,19 +53,24 @@ impl Scheduler {
     /// The first task of a class that has an agent, and that agent.
     ///
     /// Tasks of a class are alike but for the agents that they avoid, so that one which avoids none
-    /// speaks for all behind it.
+    /// speaks for all behind it, and so do two that avoid different ones.
     fn placement_in(&self, class: ClassKey) -> Option<(Turn, TaskKey, AgentKey)> {
         if !self.fleet.is_ready() {
             return None;
         }
-        for (turn, queued) in self.queue.due(class) {
+        let in_vain = RefCell::new(BTreeSet::new());
+        let mut only_free = None;
+        let skips = |group, _| in_vain.borrow().contains(&group);
+        for (turn, queued) in self.queue.due_but(class, &skips) {
             let task = &self.tasks[queued.task];
             if let Some(agent) = self.fleet.best_agent(task, self.now, None) {
                 return Some((turn, queued.task, agent));
             }
-            if !self.fleet.avoids_any(task, self.now) {
+            let avoided = self.fleet.avoided_by(task, self.now)?;
+            if *only_free.get_or_insert(avoided.agent) != avoided.agent {
                 return None;
             }
+            in_vain.borrow_mut().extend(avoided.group());
         }
         None
     }
@@ -94,20 +102,21 @@ impl Scheduler {
     }
 
     /// The first task of a class that need not avoid an agent.
-    ///
-    /// No more are passed over than the agent has lost of late, which is a few: for more it gets a pause.
     pub(crate) fn first_for(&self, class: ClassKey, agent: AgentKey) -> Option<(Turn, Queued)> {
-        self.queue.due(class).find(self.may_take(class, agent))
+        self.due_for(class, agent).next()
     }
 
-    fn may_take(&self, class: ClassKey, agent: AgentKey) -> impl Fn(&(Turn, Queued)) -> bool {
+    /// The tasks of a class that need not avoid an agent, in the order in which they are due.
+    ///
+    /// No more are passed over than the agent has lost of late, which is a few: for more it gets a pause. Those that
+    /// have failed in one of its slots count as one for each run.
+    fn due_for(&self, class: ClassKey, agent: AgentKey) -> impl Iterator<Item = (Turn, Queued)> {
         let any_to_avoid = self.fleet.classes[class].retry_anywhere_at.is_some();
-        move |(_, queued)| {
-            !any_to_avoid
-                || !self
-                    .fleet
-                    .must_avoid(&self.tasks[queued.task], agent, self.now)
-        }
+        let must_avoid = move |task: TaskKey| {
+            any_to_avoid && self.fleet.must_avoid(&self.tasks[task], agent, self.now)
+        };
+        let due = self.queue.due_but(class, move |_, first| must_avoid(first));
+        due.filter(move |(_, queued)| !must_avoid(queued.task))
     }
 
     /// The task for an agent whose turn has come: the first, unless one of the next few of the same run
@@ -119,8 +128,7 @@ impl Scheduler {
         if first_coldness == 0 || task.passed_over >= PASS_OVER_LIMIT {
             return first.task;
         }
-        let due = self.queue.due(task.class);
-        let due = due.filter(self.may_take(task.class, agent));
+        let due = self.due_for(task.class, agent);
         let near = due.take(TASK_LOOK_AHEAD).take_while(|(other, _)| {
             other.run == turn.run && other.place.priority == turn.place.priority
         });

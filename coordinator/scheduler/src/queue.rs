@@ -7,6 +7,7 @@
 //! Priority orders the work of one tenant, across its runs: what is more urgent goes first, and only
 //! among what is equally urgent do runs take turns. No tenant gains on another by it.
 
+mod due;
 mod place;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -332,30 +333,6 @@ impl FairQueue {
                 tenants.insert(new_tenant);
             }
         }
-    }
-
-    /// The tasks of a class that wait, in the order in which they are due.
-    pub(crate) fn due(&self, class: ClassKey) -> impl Iterator<Item = (Turn, Queued)> {
-        let tenants = self.queued.get(&class).into_iter().flatten();
-        let lanes = tenants.flat_map(move |tenant| {
-            let lanes = self.tenants[tenant.2].queued.range(Lane::all_of(class));
-            lanes.map(move |(lane, runs)| (*tenant, *lane, runs))
-        });
-        let runs =
-            lanes.flat_map(|(tenant, lane, runs)| runs.iter().map(move |run| (tenant, lane, *run)));
-        runs.flat_map(move |(tenant, lane, run)| {
-            let tasks = self.runs[run.2].queued.get(&lane);
-            let turn = move |place: &Place| Turn {
-                tenant,
-                urgency: lane.urgency,
-                run,
-                place: *place,
-            };
-            tasks
-                .into_iter()
-                .flatten()
-                .map(move |(place, task)| (turn(place), *task))
-        })
     }
 
     /// The first task of a lane that a run waits for.

@@ -93,6 +93,10 @@ impl Scheduler {
             return;
         };
         lease.was_held = true;
+        if let Some(slot) = held.slot.filter(|_| lease.slot.is_none() && !lease.vacated) {
+            lease.slot = Some(slot);
+            self.fleet.agents[key].working.insert(slot);
+        }
         let first_reported = *lease.first_reported.get_or_insert(sequence);
         let before = lease.acknowledged;
         for outcome in held.outcomes {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use regatta_model::{Digest, LeaseId, RunId, TaskId, TenantId, Timestamp};
 
 use crate::adoption::Adoptions;
+use crate::avoidance::Group;
 use crate::fleet::{AgentKey, ClassKey, Fleet};
 use crate::lease::Lease;
 use crate::lookup::Lookup;
@@ -26,6 +27,8 @@ pub struct Scheduler {
     /// Counts the events of all time.
     pub(crate) events: u64,
     pub(crate) arrivals: u64,
+    /// The last group of tasks that avoid one slot.
+    pub(crate) last_group: Group,
     pub(crate) queued_units: usize,
     pub(crate) leased_units: usize,
     /// How many submitters wait for what another one submitted.
@@ -64,6 +67,7 @@ impl Scheduler {
             now: Timestamp::EPOCH,
             events: 0,
             arrivals: 0,
+            last_group: Group::MIN,
             queued_units: 0,
             leased_units: 0,
             merged_submitters: 0,

@@ -9,6 +9,7 @@ use regatta_model::{
 };
 
 use crate::affinity::Wish;
+use crate::avoidance::{Avoided, Cause, Try};
 use crate::batch::{WaitingUnits, expected_nanos, nanos};
 use crate::fleet::{AgentKey, ClassKey};
 use crate::queue::{Place, RunKey};
@@ -44,9 +45,8 @@ pub(crate) struct Task {
     pub(crate) leases: Vec<LeaseId>,
     /// The sum of the times at which they are expected to end.
     pub(crate) expected_ends_nanos: u128,
-    /// Which agent lost a unit of it last, while another is preferred.
-    pub(crate) avoid: Option<AgentKey>,
-    pub(crate) avoid_until: Timestamp,
+    /// Where it was lost last or has failed, while another place is preferred.
+    pub(crate) avoid: Option<Avoided>,
     /// How many of the units that wait were lost before.
     pub(crate) lost_waiting: usize,
     /// How often a task behind it was taken for being warm.
@@ -134,8 +134,23 @@ impl Task {
         Place {
             priority: self.priority,
             window: self.window,
+            attempt: self.attempt(),
             next_unit: Reverse(self.waiting.next_rank()),
             arrival: self.arrival,
+        }
+    }
+
+    fn attempt(&self) -> Try {
+        let group = self.avoid.and_then(|avoided| avoided.group());
+        group.map_or(Try::First, Try::Again)
+    }
+
+    /// The slot of an agent in which it has failed.
+    pub(crate) fn failed_slot(&self, agent: AgentKey) -> Option<SlotIndex> {
+        let avoided = self.avoid.filter(|avoided| avoided.agent == agent)?;
+        match avoided.cause {
+            Cause::Lost => None,
+            Cause::Failed { slot, .. } => Some(slot),
         }
     }
 

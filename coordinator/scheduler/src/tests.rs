@@ -1,6 +1,7 @@
 //! The scheduler as a whole.
 
 mod adoption;
+mod avoidance;
 mod behaviour;
 mod bounds;
 mod duplicates;

@@ -8,7 +8,7 @@ use regatta_agent_core::{
     Shape, ShareKey, Step, Work,
 };
 use regatta_model::{
-    FencingToken, Isolation, LeaseId, NetworkAccess, Resources, RootDirectory, Timestamp,
+    FencingToken, Isolation, LeaseId, NetworkAccess, Resources, RootDirectory, SlotIndex, Timestamp,
 };
 use regatta_wire::convert::duration_from_wire;
 use regatta_wire::{PROTOCOL_VERSION, v1};
@@ -239,6 +239,7 @@ fn work(spec: v1::LeaseSpec) -> Option<Work<Spec>> {
             key,
             isolation: Isolation::Run,
         },
+        avoid: spec.avoid_slot.map(SlotIndex),
         spec: Arc::new(spec),
     })
 }

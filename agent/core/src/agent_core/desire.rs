@@ -93,9 +93,14 @@ impl<Spec: Clone, Outcome: Clone> AgentCore<Spec, Outcome> {
         let welcome = self.life == Life::Serving && self.unavailable_reason.is_none();
         match desired.work {
             Some(work) if welcome && !self.given_up.contains(&desired.key) => {
-                let (key, demand, spec) = (desired.key, work.demand, work.spec);
+                let (key, spec) = (desired.key, work.spec);
                 self.leases.insert(key, Lease::waiting(spec.clone()));
-                self.waiting.push_back(Waiting { key, demand, spec });
+                self.waiting.push_back(Waiting {
+                    key,
+                    demand: work.demand,
+                    avoid: work.avoid,
+                    spec,
+                });
             }
             Some(_) | None => {
                 self.given_up.insert(desired.key);

@@ -92,7 +92,7 @@ class Report {
 
   onTestFileStart(test) {
     const why = `the runner ended while this file ran, because of it or because ${process.env[SECONDS]} s were over`;
-    this.put(testcase(test.path, 0, `<error message=${attribute(why)}/>`), false);
+    this.put(testcase(test.path, 0, `<error type="regatta.runner-ended" message=${attribute(why)}/>`), false);
   }
 
   onTestFileResult(test, result) {

@@ -35,6 +35,8 @@ NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 BYTE_CODE = ".regatta/bytecode"
 # More of it, in bytes, is not worth what it costs to keep.
 BYTE_CODE_BYTES = 256 * 1024 * 1024
+# What says that a test ended its runner.
+RUNNER_ENDED = "regatta.runner-ended"
 # pytest's exit code for a run without tests.
 NO_TESTS = 5
 
@@ -113,6 +115,9 @@ class Runner:
         if report.skipped and report.nodeid in self.wanted:
             self.any_module_skipped = True
             self.report.put(f'<testcase name={attribute(report.nodeid)} time="0">{skip(report)}</testcase>\n')
+        if report.failed:
+            # A file that cannot be loaded is no test's failure, whatever becomes of its tests another time.
+            self.report.put(failure("error", [report]) + "\n")
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config, items):
@@ -129,7 +134,8 @@ class Runner:
         if self.seconds:
             why += f", because of it or because {self.seconds:g} s were over"
             faulthandler.dump_traceback_later(self.seconds, exit=True, file=self.errors)
-        self.report.put(f"<testcase name={attribute(nodeid)}><error message={attribute(why)}/></testcase>\n", False)
+        error = f'<error type="{RUNNER_ENDED}" message={attribute(why)}/>'
+        self.report.put(f"<testcase name={attribute(nodeid)}>{error}</testcase>\n", False)
 
     def pytest_runtest_logreport(self, report):
         if report.when == "setup":

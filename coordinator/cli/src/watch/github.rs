@@ -9,10 +9,10 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use regatta_wire::v1::{self, run_event::Event};
+use regatta_wire::v1;
 
-use super::tally::is_flaky;
-use super::{EventSink, Tally, class_name};
+use super::EventSink;
+use super::notes::{Kind, Note, Notes, shortened};
 
 /// How many errors, and how many warnings, GitHub shows of one step.
 const MOST_ANNOTATIONS: usize = 10;
@@ -26,36 +26,7 @@ const MOST_MESSAGE_BYTES: usize = 3 << 10;
 pub struct GithubReport<W> {
     annotations: W,
     summary: Option<PathBuf>,
-    tally: Tally,
-    notes: Vec<Note>,
-}
-
-/// Something worth an annotation.
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Note {
-    kind: Kind,
-    /// The same in a word or two.
-    what: &'static str,
-    title: String,
-    message: String,
-    place: Option<Place>,
-}
-
-/// In the order of importance.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Kind {
-    FailedBuild,
-    FailedSuite,
-    FailedTest,
-    NoAnswer,
-    Flaky,
-}
-
-/// Where in the source something failed.
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Place {
-    file: String,
-    line: u32,
+    notes: Notes,
 }
 
 impl GithubReport<io::Stderr> {
@@ -77,101 +48,35 @@ impl<W: Write> GithubReport<W> {
         Self {
             annotations,
             summary,
-            tally: Tally::default(),
-            notes: Vec::new(),
+            notes: Notes::default(),
         }
     }
+}
 
-    fn test_finished(&mut self, result: &v1::TestResult) {
-        let class = result.failure_class();
-        let (kind, what) = match (result.status(), class) {
-            (v1::TestStatus::Failed, v1::FailureClass::Infra | v1::FailureClass::Cancelled) => {
-                (Kind::NoAnswer, class_name(class))
-            }
-            (v1::TestStatus::Failed, _) => (Kind::FailedTest, class_name(class)),
-            (v1::TestStatus::Flaky, _) => (Kind::Flaky, "flaky"),
-            _ => return,
-        };
-        let outputs = [&result.stdout_tail, &result.stderr_tail];
-        let outputs = outputs.map(|bytes| String::from_utf8_lossy(bytes));
-        let message = match kind {
-            Kind::Flaky => format!("passed at attempt {}", result.attempts),
-            _ => {
-                let parts = [result.message.as_str(), &outputs[0], &outputs[1]];
-                let said = parts.map(str::trim);
-                let said = said.iter().filter(|part| !part.is_empty());
-                said.copied().collect::<Vec<_>>().join("\n")
-            }
-        };
-        self.notes.push(Note {
-            kind,
-            what,
-            title: format!("{} {}", result.job, result.test_id),
-            place: outputs.iter().find_map(|text| panic_place(text)),
-            message,
-        });
-    }
-
-    fn job_finished(&mut self, finished: &v1::JobFinished) {
-        let is_suite = self.tally.is_suite(&finished.job);
-        if is_suite && self.tally.is_told_by_tests(finished) {
-            return;
+fn annotate(annotations: &mut impl Write, notes: &[Note]) -> io::Result<()> {
+    let (warnings, errors): (Vec<_>, Vec<_>) =
+        notes.iter().partition(|note| note.kind == Kind::Flaky);
+    for (command, notes) in [("error", errors), ("warning", warnings)] {
+        for note in notes.iter().take(MOST_ANNOTATIONS) {
+            writeln!(annotations, "{}", annotation(command, note))?;
         }
-        let (kind, what) = match finished.status() {
-            v1::JobStatus::Failed if is_suite => (Kind::FailedSuite, "suite"),
-            v1::JobStatus::Failed => (Kind::FailedBuild, "build"),
-            v1::JobStatus::Unknown | v1::JobStatus::Unspecified => (Kind::NoAnswer, "no answer"),
-            v1::JobStatus::Passed if is_flaky(finished) => (Kind::Flaky, "flaky"),
-            v1::JobStatus::Passed | v1::JobStatus::Cancelled | v1::JobStatus::NotRun => return,
-        };
-        let message = match kind {
-            Kind::Flaky => format!("passed at attempt {}", finished.attempts),
-            _ => finished.message.trim_end().to_owned(),
-        };
-        self.notes.push(Note {
-            kind,
-            what,
-            title: finished.job.clone(),
-            message,
-            place: None,
-        });
     }
-
-    fn annotate(&mut self) -> io::Result<()> {
-        let (warnings, errors): (Vec<_>, Vec<_>) =
-            self.notes.iter().partition(|note| note.kind == Kind::Flaky);
-        for (command, notes) in [("error", errors), ("warning", warnings)] {
-            for note in notes.iter().take(MOST_ANNOTATIONS) {
-                writeln!(self.annotations, "{}", annotation(command, note))?;
-            }
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
 impl<W: Write> EventSink for GithubReport<W> {
     fn event(&mut self, event: &v1::RunEvent) -> io::Result<()> {
-        self.tally.event(event);
-        match &event.event {
-            Some(Event::TestsFinished(finished)) => {
-                for result in &finished.results {
-                    self.test_finished(result);
-                }
-            }
-            Some(Event::JobFinished(finished)) => self.job_finished(finished),
-            _ => {}
-        }
+        self.notes.event(event);
         Ok(())
     }
 
     fn finish(&mut self) -> io::Result<()> {
-        // What comes first stays first within its kind.
-        self.notes.sort_by_key(|note| note.kind);
-        self.annotate()?;
+        annotate(&mut self.annotations, self.notes.sorted())?;
         let Some(path) = &self.summary else {
             return Ok(());
         };
-        let text = markdown::summary(&self.tally, &self.notes);
+        let tally = self.notes.tally.clone();
+        let text = markdown::summary(&tally, self.notes.sorted());
         let file = File::options().create(true).append(true).open(path);
         let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
         written.map_err(|error| {
@@ -205,27 +110,11 @@ fn escaped_property(text: &str) -> String {
     escaped(text).replace(':', "%3A").replace(',', "%2C")
 }
 
-/// As much of a text as may be, in bytes.
-fn shortened(text: &str, most: usize) -> &str {
-    &text[..text.floor_char_boundary(most)]
-}
-
-/// Where a Rust test says that it panicked: `panicked at src/lib.rs:7:5:`.
-fn panic_place(output: &str) -> Option<Place> {
-    let (_, rest) = output.split_once("panicked at ")?;
-    let place = rest.lines().next()?.trim_end_matches(':');
-    let (file_and_line, _column) = place.rsplit_once(':')?;
-    let (file, line) = file_and_line.rsplit_once(':')?;
-    let is_source = !file.starts_with('/') && !file.contains(char::is_whitespace);
-    is_source.then_some(())?;
-    Some(Place {
-        file: file.to_owned(),
-        line: line.parse().ok()?,
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use regatta_wire::v1::run_event::Event;
+
+    use super::super::notes::panic_place;
     use super::super::recorded;
     use super::*;
 
@@ -259,12 +148,29 @@ mod tests {
 
     #[test]
     fn builds_come_before_tests_and_flakes_last() {
-        let (annotations, summary) = written(&recorded::build_run());
-        assert_eq!(
-            annotations,
-            "::error title=compile::exit code 2\n::warning title=fetch::passed at attempt 2\n"
-        );
-        assert!(summary.contains("| build | compile |"), "{summary}");
+        // The failed test and the flaky one are told before any build, and the flaky build before the failed one.
+        let [tests, builds] = [recorded::mixed_run(), recorded::build_run()];
+        let events: Vec<_> = tests.into_iter().chain(builds).collect();
+        let (annotations, summary) = written(&events);
+        let titles = |line: &str| {
+            let (command, rest) = line.split_once(" title=").expect("a title");
+            format!("{command} {}", rest.split("::").next().unwrap_or_default())
+        };
+        let titles: Vec<_> = annotations.lines().map(titles).collect();
+        let expected = [
+            "::error compile",
+            "::error alpha broken",
+            "::warning alpha shaky",
+            "::warning fetch",
+        ];
+        assert_eq!(titles, expected);
+        let places = [
+            "| build | compile |",
+            "| test | alpha broken |",
+            "| flaky | fetch |",
+        ];
+        let places = places.map(|row| summary.find(row).expect(row));
+        assert!(places.is_sorted(), "{summary}");
     }
 
     #[test]
@@ -287,15 +193,6 @@ mod tests {
             annotation("error", &note),
             "::error file=src/a%2Cb.rs,line=12,title=a%3Ab%2C c::100%25%0D%0A::error::no"
         );
-    }
-
-    #[test]
-    fn a_place_is_one_in_the_repository() {
-        let line = |output: &str| panic_place(output).map(|place| place.line);
-        assert_eq!(line("thread 'x' panicked at src/lib.rs:7:5:\nno"), Some(7));
-        assert_eq!(line("panicked at /rustc/x/library/core.rs:7:5:"), None);
-        assert_eq!(line("panicked at midnight"), None);
-        assert_eq!(line(""), None);
     }
 
     #[test]

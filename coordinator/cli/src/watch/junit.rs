@@ -19,8 +19,8 @@ const SUITE: &str = "suite";
 /// Collects a run's results and writes them to a file in the end: a suite for each job.
 ///
 /// A test or a build that failed and then passed has `flakyFailure` elements, one known from the cache has
-/// the property `regatta.cached`. What could not be told (class `infra`) is an `error`, everything else a `failure`
-/// whose `type` is its class.
+/// the property `regatta.cached`, and one that overtook an attempt which did not end says so as its output. What
+/// could not be told (class `infra`) is an `error`, everything else a `failure` whose `type` is its class.
 #[derive(Debug)]
 pub struct JunitReport {
     file: PathBuf,
@@ -67,6 +67,9 @@ impl JunitReport {
             if !result.stderr_tail.is_empty() {
                 case.set_system_err_lossy(&result.stderr_tail);
             }
+        }
+        if result.status() == v1::TestStatus::Passed && !result.message.is_empty() {
+            case.set_system_out(&result.message);
         }
         if result.is_audit {
             self.take_out(&result.job, &result.test_id);

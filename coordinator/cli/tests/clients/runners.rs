@@ -3,6 +3,7 @@
 mod ctest;
 mod gotest;
 mod jest;
+mod own_failures;
 mod sharding;
 
 use std::collections::BTreeMap;

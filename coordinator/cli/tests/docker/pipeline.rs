@@ -100,6 +100,16 @@ fn ci_systems_are_told_without_being_asked() {
     assert!(summary.contains("## Regatta: NOT_RELEASABLE"), "{summary}");
     let junit = std::fs::read_to_string(project.path().join("regatta-junit.xml"));
     assert!(junit.expect("JUnit").contains("<failure "));
+
+    let mut run = fleet.command();
+    run.current_dir(project.path()).env("GITLAB_CI", "true");
+    let ended = Ended::of(run.arg("run"));
+    let section = "[collapsed=true]\r\x1b[0Kmake\nexited with code 2\nthe reason\n";
+    ended
+        .expect_code(101)
+        .expect_complaint(&["Regatta: what went wrong", section]);
+    let findings = std::fs::read_to_string(project.path().join("gl-code-quality-report.json"));
+    assert_eq!(findings.expect("a report"), "[]", "a build is in no file");
     fleet.stop();
 }
 

@@ -10,6 +10,7 @@
 )]
 
 mod adoption;
+mod another_slot;
 mod audit;
 #[path = "../docker/bad_input.rs"]
 mod bad_input;
@@ -36,6 +37,8 @@ mod full_disk;
 #[cfg(feature = "garage-tests")]
 #[path = "../../../../proto/cas/src/object_store_blob_store/tests/bucket/garage.rs"]
 mod garage;
+mod large_suite;
+mod long_output;
 mod lost_answer;
 mod network;
 #[path = "../docker/observability.rs"]

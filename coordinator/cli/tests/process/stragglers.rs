@@ -101,6 +101,26 @@ fn expect_each_test_once(ended: &Ended) {
     );
 }
 
+/// A test that passes in the end although somebody else is still at it may hang now and then.
+#[track_caller]
+fn expect_to_be_told_what_was_overtaken(ended: &Ended) {
+    let warnings = ended.lines("warning");
+    let warnings: Vec<_> = warnings
+        .iter()
+        .map(|it| it["message"].to_string())
+        .collect();
+    let told = warnings
+        .iter()
+        .filter(|it| it.contains("had been running for"));
+    assert_eq!(told.count(), 1, "{warnings:?}");
+    let tests = ended.lines("test");
+    let mut stalled = tests
+        .iter()
+        .filter(|it| it["test"] == format!("test-{TESTS}"));
+    let message = stalled.next().expect("it is told")["message"].to_string();
+    assert!(message.contains("it may hang now and then"), "{message}");
+}
+
 #[test]
 fn a_batch_that_stalls_is_begun_again_elsewhere_unless_that_is_forbidden() {
     let known = known();
@@ -110,6 +130,7 @@ fn a_batch_that_stalls_is_begun_again_elsewhere_unless_that_is_forbidden() {
     let again = begun_again(&ended);
     assert!(!again.is_empty(), "{ended:#?}");
     assert!(again.iter().all(|(again, late)| again != late), "{again:?}");
+    expect_to_be_told_what_was_overtaken(&ended);
 
     std::fs::remove_dir(known.directory.join("stall")).expect("somebody stalled");
     let ended = known.begin(&["--no-cache", "--no-duplicates"]).end();

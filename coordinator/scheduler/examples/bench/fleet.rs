@@ -81,6 +81,7 @@ fn submission(index: usize) -> Result<Submission, Box<dyn Error>> {
         units: vec![Duration::from_micros(1000 + number * 7919 % 100_000).into()],
         batch_overhead: Duration::from_millis(5),
         merge_key: Some(name),
+        failed_at: None,
     })
 }
 
@@ -138,6 +139,7 @@ impl Fleet {
         let finished = HeldLease {
             lease,
             token,
+            slot: None,
             outcomes: vec![outcome],
             finished: true,
             claim: None,
@@ -145,6 +147,7 @@ impl Fleet {
         let going_on = |(lease, token): &(LeaseId, FencingToken)| HeldLease {
             lease: *lease,
             token: *token,
+            slot: None,
             outcomes: Vec::new(),
             finished: false,
             claim: None,

@@ -15,19 +15,6 @@ const WARM_LOOK_AHEAD: usize = 16;
 const FREE_LOOK_AHEAD: usize = 4;
 
 impl Fleet {
-    /// Whether `agent` is the one that lost all that waits of `task`, while another could take it.
-    pub(crate) fn must_avoid(&self, task: &Task, agent: AgentKey, now: Timestamp) -> bool {
-        task.avoid == Some(agent) && self.avoids_any(task, now)
-    }
-
-    /// Whether there is an agent that `task` must avoid.
-    pub(crate) fn avoids_any(&self, task: &Task, now: Timestamp) -> bool {
-        task.avoid.is_some()
-            && task.avoid_until > now
-            && task.lost_waiting >= task.waiting.len()
-            && self.classes[task.class].willing > 1
-    }
-
     /// Whether an agent has anything free.
     pub(crate) fn is_ready(&self) -> bool {
         !self.ready_kinds.is_empty()
@@ -37,7 +24,8 @@ impl Fleet {
     /// image, else the one with the most free.
     ///
     /// Of the agents that have the tree or the image a few are looked at, other ones for each task. One may be
-    /// left out.
+    /// left out. Where the task was lost or has failed, it goes only if there is no other agent for it, and not
+    /// if it must wait for another place.
     pub(crate) fn best_agent(
         &self,
         task: &Task,
@@ -47,7 +35,22 @@ impl Fleet {
         if !self.is_ready() {
             return None;
         }
-        let may_be = |key: &AgentKey| Some(*key) != besides && !self.must_avoid(task, *key, now);
+        let avoided = self.avoided_by(task, now).map(|avoided| avoided.agent);
+        let others = |key: &AgentKey| Some(*key) != besides && Some(*key) != avoided;
+        let other = self.best_agent_of(task, others);
+        other.or_else(|| {
+            let is_there = |key: &AgentKey| self.agents.get(*key).is_some();
+            let avoided = avoided.filter(|key| Some(*key) != besides && is_there(key))?;
+            let same = (!self.must_avoid(task, avoided, now)).then_some(avoided);
+            self.best_of(task, same.into_iter())
+        })
+    }
+
+    fn best_agent_of(
+        &self,
+        task: &Task,
+        may_be: impl Fn(&AgentKey) -> bool + Copy,
+    ) -> Option<AgentKey> {
         let of_tree = self.warm_agents(task, task.wish.tree);
         self.best_of(task, of_tree.filter(may_be)).or_else(|| {
             let of_image = self.warm_agents(task, task.wish.image);

@@ -3,11 +3,12 @@
 use std::cmp::Reverse;
 use std::ops::RangeInclusive;
 
+use crate::avoidance::{Group, Try};
 use crate::batch::UnitRank;
 use crate::fleet::ClassKey;
 
-/// A task's rank among those of its run: priority, then when it came, roughly, then what is wanted first, then
-/// the longest, then the first to arrive.
+/// A task's rank among those of its run: priority, then when it came, roughly, then what is tried again, then what is
+/// wanted first, then the longest, then the first to arrive.
 ///
 /// The longest go first so that nothing long is left for the end; but only among those that came within
 /// one window, so that the short ones do not wait for ever behind longer ones that keep coming.
@@ -15,8 +16,28 @@ use crate::fleet::ClassKey;
 pub(crate) struct Place {
     pub(crate) priority: i32,
     pub(crate) window: u64,
+    pub(crate) attempt: Try,
     pub(crate) next_unit: Reverse<UnitRank>,
     pub(crate) arrival: u64,
+}
+
+impl Place {
+    /// The group of tasks that it waits among, if it has failed before.
+    pub(crate) const fn group(&self) -> Option<Group> {
+        match self.attempt {
+            Try::Again(group) => Some(group),
+            Try::First => None,
+        }
+    }
+
+    /// Behind the last of its group.
+    pub(super) const fn end_of_group(&self) -> Self {
+        Self {
+            next_unit: Reverse((false, 0)),
+            arrival: u64::MAX,
+            ..*self
+        }
+    }
 }
 
 /// Tasks of one class that are equally urgent to their tenant.

@@ -88,6 +88,7 @@ impl Machine {
             HeldLease {
                 lease: *id,
                 token: held.token,
+                slot: None,
                 outcomes: held.outcomes[held.acknowledged as usize..].to_vec(),
                 finished: !held.is_running(),
                 claim: (sequence == 1 && !held.stopping).then(|| Claim {

@@ -286,6 +286,7 @@ impl<'plan> World<'plan> {
             units: (0..).zip(&work.units_ms).map(unit).collect(),
             batch_overhead: Duration::from_millis(50),
             merge_key: work.merge.map(|merge| digest("merge", merge)),
+            failed_at: None,
         };
         self.step(Event::Submit(submission))
     }

@@ -43,6 +43,7 @@ fn before(number: u64, names: &[&str]) -> HeldLease {
     HeldLease {
         lease: LeaseId(number),
         token: FencingToken(number),
+        slot: None,
         outcomes: Vec::new(),
         finished: false,
         claim: Some(Claim {

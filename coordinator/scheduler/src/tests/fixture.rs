@@ -38,6 +38,7 @@ pub(crate) fn submission(task: u64) -> Submission {
         units: vec![Duration::from_secs(1).into()],
         batch_overhead: Duration::ZERO,
         merge_key: None,
+        failed_at: None,
     }
 }
 
@@ -89,6 +90,7 @@ pub(crate) fn held(grant: &Grant, kinds: &[OutcomeKind], finished: bool) -> Held
     HeldLease {
         lease: grant.lease,
         token: grant.token,
+        slot: None,
         outcomes: (0..).zip(kinds).map(outcome).collect(),
         finished,
         claim: None,
@@ -190,6 +192,7 @@ pub(crate) fn unknown_lease(number: u64) -> HeldLease {
     HeldLease {
         lease: LeaseId(number),
         token: FencingToken(number),
+        slot: None,
         outcomes: vec![UnitOutcome {
             unit: UnitIndex(0),
             index: 0,

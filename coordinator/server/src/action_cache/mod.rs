@@ -32,8 +32,9 @@ use stores::Stores;
 pub use tree_closure::InvalidTreeError;
 use tree_closure::TreeError;
 
-/// How much memory the results that were used last may take, in bytes.
-const REMEMBERED_BYTES: usize = 8 << 20;
+/// How much memory the results that were used last may take, in bytes: those of a suite of 60,000 tests, which asks for
+/// all of them in turn, so that of a larger one none would be there.
+const REMEMBERED_BYTES: usize = 24 << 20;
 /// How many entries are read from the store at once.
 const CONCURRENT_READS: usize = 32;
 

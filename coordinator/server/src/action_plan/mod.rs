@@ -196,6 +196,7 @@ pub fn plan_action(
         // It has none of these before it is leased.
         task_id: 0,
         claim: Bytes::new(),
+        avoid_slot: None,
         chroot,
     };
     // All that an agent is told, but on whose behalf: what another coordinator's settings made of the action, this one
@@ -219,6 +220,7 @@ pub fn plan_action(
         platform: requirements,
         spec,
         units: vec![unit],
+        failed_at: None,
         batch_overhead: Duration::ZERO,
         merge_key,
         shape: BatchShape::ExecutionPerUnit,

@@ -280,6 +280,7 @@ impl Board {
             work,
             units: units.clone(),
             called: grant.adopted,
+            avoid_slot: grant.avoid_slot,
             is_duplicate: grant.duplicates.is_some(),
             granted_at: now,
             answered: false,
@@ -392,5 +393,6 @@ fn submission(task: TaskId, work: &Work) -> Submission {
         batch_overhead: work.batch_overhead,
         // Whoever joined late would hear of outcomes whose messages are gone.
         merge_key: work.merge_key.filter(|_| work.units.len() == 1),
+        failed_at: work.failed_at.clone(),
     }
 }

@@ -233,6 +233,7 @@ mod tests {
             lease: LeaseId(7),
             token: FencingToken(8),
             phase: v1::LeasePhase::Running,
+            slot: None,
             first_index: 0,
             outcomes: vec![outcome],
             claim,

@@ -37,7 +37,7 @@ impl Dispatcher {
                             lease.recipe.clone(),
                             Arc::clone(&lease.work),
                             lease.units.clone(),
-                            lease.task,
+                            (lease.task, lease.avoid_slot),
                             self.claim_key.seal(desired, lease),
                         )
                     });
@@ -49,19 +49,20 @@ impl Dispatcher {
         };
         let spec = match source {
             None | Some((Recipe::Known { .. }, ..)) => None,
-            Some((Recipe::PerUnit, work, units, task, claim)) => {
-                Some((spec_per_unit(&work, &units), task, claim))
+            Some((Recipe::PerUnit, work, units, named, claim)) => {
+                Some((spec_per_unit(&work, &units), named, claim))
             }
-            Some((Recipe::Prepared(preparation), _, _, task, claim)) => match preparation.await {
-                Ok(spec) => Some((spec, task, claim)),
+            Some((Recipe::Prepared(preparation), _, _, named, claim)) => match preparation.await {
+                Ok(spec) => Some((spec, named, claim)),
                 Err(error) => {
                     self.doom(desired.lease, error.to_string());
                     return None;
                 }
             },
         };
-        let spec = spec.map(|(spec, task, claim)| v1::LeaseSpec {
+        let spec = spec.map(|(spec, (task, avoid_slot), claim)| v1::LeaseSpec {
             task_id: task.0,
+            avoid_slot: avoid_slot.map(|slot| slot.0),
             claim,
             ..spec
         });

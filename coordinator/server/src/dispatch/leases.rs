@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
-use regatta_model::{AgentId, FencingToken, LeaseId, TaskId, Timestamp, UnitIndex};
+use regatta_model::{AgentId, FencingToken, LeaseId, SlotIndex, TaskId, Timestamp, UnitIndex};
 use regatta_scheduler::{DesiredLease, HeldLease, UnitOutcome};
 use regatta_wire::v1;
 
@@ -32,6 +32,8 @@ pub(super) struct Lease {
     pub(super) units: Vec<UnitIndex>,
     /// What its agent calls them, if an earlier coordinator granted it.
     pub(super) called: Option<Vec<UnitIndex>>,
+    /// The slot of its agent in which its work has failed before.
+    pub(super) avoid_slot: Option<SlotIndex>,
     /// Whether another lease has the same units, and began them first.
     pub(super) is_duplicate: bool,
     pub(super) granted_at: Timestamp,
@@ -114,6 +116,7 @@ impl Lease {
 
 /// A report whose outcomes are the scheduler's.
 pub(super) fn one_to_one(reported: ReportedLease) -> (HeldLease, Vec<(u32, v1::ExecutionOutcome)>) {
+    let header = Header::of(&reported);
     let indexed = (reported.first_index..).zip(reported.outcomes);
     let (outcomes, payloads) = indexed
         .map(|(index, outcome)| {
@@ -123,24 +126,36 @@ pub(super) fn one_to_one(reported: ReportedLease) -> (HeldLease, Vec<(u32, v1::E
             )
         })
         .unzip();
-    (
-        held_lease(reported.lease, reported.token, outcomes, reported.phase),
-        payloads,
-    )
+    (header.with(outcomes), payloads)
 }
 
-fn held_lease(
+/// What a report says of a lease besides its outcomes.
+struct Header {
     lease: LeaseId,
     token: FencingToken,
-    outcomes: Vec<UnitOutcome>,
+    slot: Option<SlotIndex>,
     phase: v1::LeasePhase,
-) -> HeldLease {
-    HeldLease {
-        lease,
-        token,
-        outcomes,
-        finished: phase == v1::LeasePhase::Finished,
-        claim: None,
+}
+
+impl Header {
+    const fn of(reported: &ReportedLease) -> Self {
+        Self {
+            lease: reported.lease,
+            token: reported.token,
+            slot: reported.slot,
+            phase: reported.phase,
+        }
+    }
+
+    fn with(self, outcomes: Vec<UnitOutcome>) -> HeldLease {
+        HeldLease {
+            lease: self.lease,
+            token: self.token,
+            slot: self.slot,
+            outcomes,
+            finished: self.phase == v1::LeasePhase::Finished,
+            claim: None,
+        }
     }
 }
 
@@ -149,6 +164,7 @@ pub(super) fn fan_out(
     units: &[UnitIndex],
     reported: ReportedLease,
 ) -> (HeldLease, Vec<(u32, v1::ExecutionOutcome)>) {
+    let header = Header::of(&reported);
     let only = (reported.first_index == 0)
         .then(|| reported.outcomes.into_iter().next())
         .flatten();
@@ -163,10 +179,7 @@ pub(super) fn fan_out(
             (unit_outcome(unit, index, outcome), (index, outcome.clone()))
         })
         .unzip();
-    (
-        held_lease(reported.lease, reported.token, outcomes, reported.phase),
-        payloads,
-    )
+    (header.with(outcomes), payloads)
 }
 
 fn unit_outcome(unit: UnitIndex, index: u32, outcome: &v1::ExecutionOutcome) -> UnitOutcome {

@@ -39,6 +39,8 @@ pub(super) struct ReportedLease {
     pub(super) lease: LeaseId,
     pub(super) token: FencingToken,
     pub(super) phase: v1::LeasePhase,
+    /// The slot that works on it or did.
+    pub(super) slot: Option<SlotIndex>,
     /// The place of the first of `outcomes` among all outcomes of the lease.
     pub(super) first_index: u32,
     pub(super) outcomes: Vec<v1::ExecutionOutcome>,
@@ -234,6 +236,7 @@ fn valid_lease(mut lease: v1::HeldLease, path: &str) -> Result<ReportedLease, In
         lease: LeaseId(lease.lease_id),
         token: FencingToken(lease.fencing_token),
         phase,
+        slot: lease.slot.map(SlotIndex),
         first_index,
         outcomes: lease.outcomes,
         claim: lease.claim,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use regatta_model::{Digest, LeaseId, Platform, RunId, TenantId, UnitIndex};
-use regatta_scheduler::ExpectedUnit;
+use regatta_scheduler::{ExpectedUnit, FailedAt};
 use regatta_wire::{reapi, v1};
 
 /// Work for the fleet: an action, or the tests of a job whose batches the scheduler cuts.
@@ -28,6 +28,8 @@ pub struct Work {
     pub batch_overhead: Duration,
     /// Work of one unit, of one tenant, with equal keys is done once; `None` is never merged.
     pub merge_key: Option<Digest>,
+    /// Where the same has just failed, if it is tried again: another place is preferred.
+    pub failed_at: Option<FailedAt>,
     /// How a lease's units become executions.
     pub shape: BatchShape,
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use regatta_model::{Digest, FailureClass};
-use regatta_scheduler::ExpectedUnit;
+use regatta_scheduler::{ExpectedUnit, FailedAt};
 use regatta_wire::{reapi, v1};
 
 use super::context::{JobContext, JobWork, RunContext, cancelled, of_unit, unknown};
@@ -33,6 +33,8 @@ pub(super) struct ActionSpec {
     pub(super) output_paths: Vec<String>,
     /// Which attempt of its job it is, from 1.
     pub(super) attempt: u32,
+    /// Where the last one has failed.
+    pub(super) failed_at: Option<FailedAt>,
 }
 
 /// Whether a known result will do.
@@ -87,6 +89,7 @@ pub(super) async fn run_action(job: &JobContext, spec: ActionSpec) -> Result<Ans
         batch_overhead: Duration::ZERO,
         merge_key,
         stream_output: spec.stream_output,
+        failed_at: spec.failed_at,
     };
     let handle = job.submit(work).await?;
     let answer = tokio::select! {

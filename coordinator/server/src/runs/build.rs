@@ -32,6 +32,7 @@ pub(super) async fn run_build(
         Lookup::Allowed
     };
     let mut attempts = job.run.recorded.failed_attempts(&job.name());
+    let mut failed_at = None;
     loop {
         attempts += 1;
         let begun = Instant::now();
@@ -41,6 +42,7 @@ pub(super) async fn run_build(
             stream_output: true,
             output_paths: job.job().template.output_paths.clone(),
             attempt: attempts,
+            failed_at: failed_at.take(),
         };
         let outcome = match run_action(job, spec).await {
             Ok(answer) => outcome_of(job, answer, attempts).await,
@@ -60,6 +62,7 @@ pub(super) async fn run_build(
             next_attempt: attempts + 1,
         };
         job.run.log.append(Event::BuildRetried(retried));
+        failed_at = outcome.provenance.as_ref().and_then(event::place_of);
     }
 }
 

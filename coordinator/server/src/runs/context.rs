@@ -9,7 +9,7 @@ use bytes::Bytes;
 use regatta_cas::BlobStore;
 use regatta_ledger::{Ledger, RunCounts};
 use regatta_model::{Digest, FailureClass, Isolation, RunId};
-use regatta_scheduler::{AdmissionError, UnitError};
+use regatta_scheduler::{AdmissionError, FailedAt, UnitError};
 use regatta_wire::convert::duration_to_wire;
 use regatta_wire::v1::run_event::Event;
 use regatta_wire::{reapi, v1};
@@ -188,6 +188,8 @@ pub(super) struct JobWork {
     pub(super) batch_overhead: Duration,
     pub(super) merge_key: Option<Digest>,
     pub(super) stream_output: bool,
+    /// Where the same has just failed, if it is tried again.
+    pub(super) failed_at: Option<FailedAt>,
 }
 
 impl JobContext {
@@ -265,6 +267,7 @@ impl JobContext {
             // It has none of these before it is leased.
             task_id: 0,
             claim: Bytes::new(),
+            avoid_slot: None,
             chroot: settings.chroot,
         };
         Work {
@@ -276,6 +279,7 @@ impl JobContext {
             units: work.units,
             batch_overhead: work.batch_overhead,
             merge_key: work.merge_key,
+            failed_at: work.failed_at,
             shape: work.shape,
         }
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use regatta_ledger::{RunCounts, RunTimes};
 use regatta_model::{AgentId, FailureClass, SlotIndex, Verdict};
+use regatta_scheduler::FailedAt;
 use regatta_wire::convert::duration_to_wire;
 use regatta_wire::v1;
 
@@ -164,6 +165,14 @@ pub(super) fn provenance(
         slot: slot.0,
         image_id: outcome.image_id.clone(),
     }
+}
+
+/// Where something came from, as the scheduler knows it.
+pub(super) fn place_of(provenance: &v1::Provenance) -> Option<FailedAt> {
+    Some(FailedAt {
+        agent: provenance.agent_id.parse().ok()?,
+        slot: SlotIndex(provenance.slot),
+    })
 }
 
 /// How long a command ran, as far as its result says.

@@ -32,7 +32,7 @@ const TOLD_BATCHES: usize = 5;
 enum Planned {
     /// A build, whose result is known or not.
     Build(Option<reapi::ActionResult>),
-    Suite(Foreseen),
+    Suite(Box<Foreseen>),
     /// Why it cannot be planned.
     Unplanned(String),
 }
@@ -106,7 +106,7 @@ async fn plan_suite(
         Err(problem) => return Planned::Unplanned(problem),
     };
     match foresee(&job, suite).await {
-        Ok(foreseen) => Planned::Suite(foreseen),
+        Ok(foreseen) => Planned::Suite(Box::new(foreseen)),
         Err(JobEnd { message, .. }) => Planned::Unplanned(message),
     }
 }

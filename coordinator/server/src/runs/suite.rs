@@ -21,6 +21,7 @@ mod precedence;
 mod quarantine;
 mod reports;
 mod resumption;
+mod runner_exit;
 pub(super) mod sharding;
 mod slow;
 mod submission;
@@ -60,6 +61,8 @@ struct Test {
     id: String,
     /// Which of its runs this is, if it runs many times.
     repetition: Option<u32>,
+    /// Other tests that its process runs before it, because it depends on them.
+    companions: Vec<String>,
     key: Digest,
     estimate: Estimate,
     suspicion: Suspicion,
@@ -92,9 +95,9 @@ struct OwnPart {
 }
 
 impl PlannedSuite {
-    fn own_part(&self, id: &str) -> OwnPart {
+    fn own_part(&self, id: &str, companions: &[String]) -> OwnPart {
         let (arguments, environment) = match &self.adapter {
-            Adapter::Harness(harness) => (harness.run_arguments(self, id), Vec::new()),
+            Adapter::Harness(harness) => (harness.run_arguments(self, id, companions), Vec::new()),
             Adapter::Sharding { shards } => (Vec::new(), sharding::environment(id, *shards)),
             // In the end it is in a file, with others; but it makes the test what it is.
             Adapter::Contract { .. } => (vec![id.to_owned()], Vec::new()),
@@ -233,11 +236,14 @@ async fn plan_tests(job: &JobContext, suite: &PlannedSuite, listing: &Listing) -
     let estimates = Estimates::new(&known.tests, suite.adapter.usual_duration(), |id| {
         wanted.contains(id)
     });
+    let dependencies = discovery::dependencies(job, suite).await;
     let test = |id: &String| {
-        let key = key_of(job, suite, id);
+        let companions = dependencies.get(id).cloned().unwrap_or_default();
+        let key = key_of(job, suite, (id, &companions));
         Test {
             id: id.clone(),
             repetition: None,
+            companions,
             key,
             estimate: estimates.of(id),
             suspicion: Suspicion::of(estimates.known(id), key),
@@ -286,8 +292,8 @@ fn place_of(job: &JobContext) -> Place {
 }
 
 /// The digest of the action that would run this test alone.
-fn key_of(job: &JobContext, suite: &PlannedSuite, id: &str) -> Digest {
-    let own = suite.own_part(id);
+fn key_of(job: &JobContext, suite: &PlannedSuite, (id, companions): (&str, &[String])) -> Digest {
+    let own = suite.own_part(id, companions);
     let arguments = suite.run_arguments.iter().cloned().chain(own.arguments);
     let mut command = job.command(arguments.collect());
     let own_names: Vec<_> = own.environment.iter().map(|it| it.name.clone()).collect();

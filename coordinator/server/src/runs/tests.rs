@@ -9,6 +9,7 @@ mod left_open;
 mod planning;
 mod quarantine;
 mod resumption;
+mod runner_exit;
 mod selection;
 mod submission;
 mod verdict;

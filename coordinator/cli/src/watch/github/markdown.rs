@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::super::lines::{Paint, verdict_word};
-use super::{Note, shortened};
+use super::super::notes::{Note, shortened};
 use crate::watch::Tally;
 
 /// How many failures the table has, and of how many the output is shown.

@@ -134,6 +134,70 @@ fn a_cmake_project_needs_no_configuration() {
     fleet.stop();
 }
 
+/// Each test needs what others have left; `apart` keeps to itself, and would find the lock of another taken.
+const TIED_LISTS: &str = r#"
+cmake_minimum_required(VERSION 3.19)
+project(tied NONE)
+enable_testing()
+add_test(NAME third COMMAND sh -c "cat second && echo third > third")
+set_tests_properties(third PROPERTIES DEPENDS second)
+add_test(NAME second COMMAND sh -c "cat first && echo second > second")
+set_tests_properties(second PROPERTIES DEPENDS "first;nowhere;off")
+add_test(NAME first COMMAND sh -c "echo first > first")
+add_test(NAME off COMMAND false)
+set_tests_properties(off PROPERTIES DISABLED TRUE)
+add_test(NAME setup COMMAND sh -c "cat first && echo db > db")
+set_tests_properties(setup PROPERTIES FIXTURES_SETUP db DEPENDS first)
+add_test(NAME uses COMMAND cat db)
+set_tests_properties(uses PROPERTIES FIXTURES_REQUIRED db)
+add_test(NAME fails COMMAND sh -c "echo left > left; exit 1")
+add_test(NAME after_failure COMMAND cat left)
+set_tests_properties(after_failure PROPERTIES DEPENDS fails)
+add_test(NAME apart COMMAND sh -c "mkdir taken && sleep 1 && rmdir taken")
+add_test(NAME locked COMMAND sh -c "mkdir taken && sleep 1 && rmdir taken")
+add_test(NAME locked_too COMMAND sh -c "mkdir taken && sleep 1 && rmdir taken")
+set_tests_properties(apart PROPERTIES RUN_SERIAL TRUE)
+set_tests_properties(locked locked_too PROPERTIES RESOURCE_LOCK taken)
+"#;
+
+#[test]
+fn tests_that_depend_on_others_find_what_these_have_left() {
+    let fleet = Fleet::with_image(&bookworm());
+    let project = tempfile::tempdir().expect("a directory");
+    let pipeline = PIPELINE.split("[jobs.chosen]").next().unwrap_or_default();
+    write(
+        project.path(),
+        &[("regatta.toml", pipeline), ("CMakeLists.txt", TIED_LISTS)],
+    );
+    let ended: Ended = run(&fleet, &project, &[]);
+    ended.expect_code(100);
+    let expected = |status| {
+        [
+            ("third", status, ""),
+            ("second", status, ""),
+            ("first", status, ""),
+            ("off", "skipped", ""),
+            ("uses", status, ""),
+            ("fails", "failed", ""),
+            ("apart", status, ""),
+            ("locked", status, ""),
+            ("locked_too", status, ""),
+        ]
+    };
+    let with = |status, last| {
+        let last = ("after_failure", last, "");
+        expected(status)
+            .into_iter()
+            .chain([last])
+            .collect::<Vec<_>>()
+    };
+    check(&ended, "check", &with("passed", "passed"));
+    // Its process failed for the other's failure: its pass is its own, and not remembered.
+    let again = run(&fleet, &project, &[]);
+    check(&again, "check", &with("cached", "passed"));
+    fleet.stop();
+}
+
 const PIPELINE: &str = r#"
 [jobs.build]
 inputs = ["CMakeLists.txt"]

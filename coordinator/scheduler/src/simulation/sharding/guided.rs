@@ -125,6 +125,7 @@ impl<'race> Play<'race> {
             units: units.collect(),
             batch_overhead: self.race.overhead,
             merge_key: None,
+            failed_at: None,
         };
         self.step(Event::Submit(submission));
         Ok(())
@@ -284,6 +285,7 @@ fn held(grant: &Grant, finished: bool) -> HeldLease {
     HeldLease {
         lease: grant.lease,
         token: grant.token,
+        slot: None,
         outcomes: (0..).zip(units).map(outcome).collect(),
         finished,
         claim: None,

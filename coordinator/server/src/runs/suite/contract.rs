@@ -13,6 +13,7 @@ use regatta_wire::{reapi, v1};
 
 use super::judged::{Ended, Judged, cached_skip};
 use super::junit::{self, Case, CaseStatus};
+use super::runner_exit::WholeReport;
 use crate::dispatch::{BatchPreparer, PrepareError};
 use crate::runs::action::judge;
 use crate::runs::context::JobContext;
@@ -20,7 +21,7 @@ use crate::runs::output::tail_to_show;
 use crate::runs::overlay::{Layer, lay, remove, resolve};
 
 /// Changes whenever tests are run or judged in another way.
-pub(super) const VERSION: &str = "contract 4";
+pub(super) const VERSION: &str = "contract 5";
 /// What starting a batch costs: the runner itself starts, and finds its tests.
 pub(super) const BATCH_OVERHEAD: Duration = Duration::from_millis(500);
 /// How long a test is expected to take of which nothing is known: most of a runner's own are quick, and each
@@ -183,7 +184,7 @@ impl BatchReport {
                 report.otherwise = Some((FailureClass::Infra, error));
             }
         }
-        report.check(judge(outcome), asked);
+        report.check(outcome, asked);
         let unreported = asked.iter().find(|id| !report.cases.contains_key(**id));
         if let (Some(id), Some(result)) = (unreported, &outcome.result) {
             report.quoted = Some(((*id).to_owned(), Printed::of(job, result).await));
@@ -229,22 +230,29 @@ impl BatchReport {
         }
     }
 
-    /// Compares how the runner ended with what it reported: one that fails without a failed test knows
-    /// something that it did not report.
-    fn check(&mut self, ended: Result<(), (FailureClass, String)>, asked: &BTreeSet<&str>) {
+    /// Compares how the runner ended with what it reported: one that fails for another reason than that tests do
+    /// knows something that it did not report.
+    fn check(&mut self, outcome: &v1::ExecutionOutcome, asked: &BTreeSet<&str>) {
         self.is_incomplete = asked.iter().any(|id| !self.cases.contains_key(*id));
-        let passed = |id: &&str| {
-            self.cases
-                .get(*id)
-                .is_some_and(|case| !matches!(case.status, CaseStatus::Failed(_)))
+        let cases = self.cases.values();
+        let failed = cases.filter(|case| matches!(case.status, CaseStatus::Failed(_)));
+        let whole = WholeReport {
+            failed: failed.clone().count(),
+            is_ended_by_test: failed.clone().any(|case| case.ends_runner),
         };
-        if let Err((class, message)) = ended
-            && !matches!(class, FailureClass::Infra | FailureClass::Cancelled)
-            && asked.iter().all(passed)
-        {
-            let text = format!("the runner {message} though every test passed");
-            self.complaints.push(text);
+        let Err((class, message)) = judge(outcome) else {
+            return;
+        };
+        if self.is_incomplete || whole.explains(class, outcome) {
+            return;
         }
+        self.complaints.push(match whole.failed {
+            0 => format!("the runner {message} though every test passed"),
+            failed => format!(
+                "the runner {message}, which is not how runners end because of failed tests, of which it reported \
+                 {failed}: something else has failed, or it should exit with 1 if only tests have"
+            ),
+        });
     }
 
     /// Whether its passes may outlive the run. A complaint fails the suite this time; were the passes of
@@ -334,6 +342,7 @@ impl BatchReport {
         Judged {
             cacheable,
             verdict,
+            note: String::new(),
             duration,
             exit_code: None,
             stdout_tail,
@@ -405,6 +414,7 @@ mod tests {
             classname: classname.to_owned(),
             time: Duration::ZERO,
             status,
+            ends_runner: false,
             output: String::new(),
         }
     }
@@ -415,6 +425,18 @@ mod tests {
         let read = junit::Report { cases, errors };
         report.take(read, &BTreeSet::from(["a", "b", "m::c"]));
         report
+    }
+
+    fn exited_with(exit_code: i32) -> v1::ExecutionOutcome {
+        let result = Some(reapi::ActionResult {
+            exit_code,
+            ..Default::default()
+        });
+        v1::ExecutionOutcome {
+            kind: v1::OutcomeKind::Completed.into(),
+            result,
+            ..Default::default()
+        }
     }
 
     #[track_caller]
@@ -450,8 +472,7 @@ mod tests {
     #[test]
     fn a_failure_that_no_test_accounts_for_is_a_complaint() {
         let mut report = report(vec![case("", "a", CaseStatus::Passed)]);
-        let ended = Err((FailureClass::Test, "exited with code 3".to_owned()));
-        report.check(ended, &BTreeSet::from(["a"]));
+        report.check(&exited_with(3), &BTreeSet::from(["a"]));
         assert_eq!(
             report.complaints,
             ["the runner exited with code 3 though every test passed"]
@@ -471,7 +492,7 @@ mod tests {
             let mut report = BatchReport::default();
             let cases = cases(names);
             report.take(junit::Report { cases, errors }, &asked);
-            report.check(Ok(()), &asked);
+            report.check(&exited_with(0), &asked);
             report.judge("a").cacheable.is_some()
         };
         assert!(is_cached(&["a", "b"], &[]));

@@ -1,9 +1,15 @@
 //! CTest, as its command line and its output are (its manual, ctest(1), and that of the properties of tests).
 //!
 //! Each test is a run of ctest, which brings the tests that set up and clean up its fixtures by itself. Those
-//! are therefore no tests of their own: alone, what they clean up would not be there.
+//! are therefore no tests of their own: alone, what they clean up would not be there. What a test `DEPENDS` on ctest
+//! does not bring, only runs before it: such a test is asked for with all that it depends on, and finds what they have
+//! left. They are tests of their own as well, and one of them that fails beside it fails for itself alone.
+//!
+//! `RUN_SERIAL`, `RESOURCE_LOCK` and `RESOURCE_GROUPS` keep tests apart that share a machine's directory, ports or
+//! devices. No two tests share any of these here: each run of ctest has a view of the files of its own, and a container
+//! that does nothing else meanwhile. Within a run, ctest has one test after the other.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use regatta_model::FailureClass;
 
@@ -12,7 +18,7 @@ use super::judged::Ended;
 use crate::runs::plan::PlannedSuite;
 
 /// Changes whenever tests are run or judged in another way.
-pub(super) const VERSION: &str = "ctest 1";
+pub(super) const VERSION: &str = "ctest 2";
 /// How much of the end of an output is read, in bytes: what cleans up may print much after the test.
 pub(super) const SUMMARY_BYTES: u64 = 1 << 20;
 /// What means something else to CMake's regular expressions.
@@ -50,8 +56,8 @@ impl ListedTest {
         self.value("DISABLED") == Some(&serde_json::Value::Bool(true))
     }
 
-    /// The fixtures that a property names.
-    fn fixtures(&self, property: &str) -> impl Iterator<Item = &str> {
+    /// What a property names: fixtures, or tests.
+    fn names(&self, property: &str) -> impl Iterator<Item = &str> {
         let names = self.value(property).and_then(serde_json::Value::as_array);
         names
             .into_iter()
@@ -59,11 +65,23 @@ impl ListedTest {
             .filter_map(serde_json::Value::as_str)
     }
 
+    /// The fixtures that it sets up or cleans up.
+    fn served(&self) -> impl Iterator<Item = &str> {
+        let sets_up = self.names("FIXTURES_SETUP");
+        sets_up.chain(self.names("FIXTURES_CLEANUP"))
+    }
+
+    /// Whether ctest brings the other one, or this one, by itself. It says of such tests that one depends on the other.
+    fn is_tied_by_fixture(&self, other: &Self) -> bool {
+        let required: BTreeSet<&str> = self.names("FIXTURES_REQUIRED").collect();
+        let cleaned: BTreeSet<&str> = self.names("FIXTURES_CLEANUP").collect();
+        let mut concerned = other.names("FIXTURES_REQUIRED").chain(other.served());
+        other.serves(&required) || concerned.any(|fixture| cleaned.contains(fixture))
+    }
+
     /// Whether it runs with each test that requires one of these fixtures.
     fn serves(&self, required: &BTreeSet<&str>) -> bool {
-        let sets_up = self.fixtures("FIXTURES_SETUP");
-        let mut all = sets_up.chain(self.fixtures("FIXTURES_CLEANUP"));
-        all.any(|fixture| required.contains(fixture))
+        self.served().any(|fixture| required.contains(fixture))
     }
 }
 
@@ -77,9 +95,16 @@ pub(super) fn list_arguments(suite: &PlannedSuite) -> Vec<String> {
     given.iter().cloned().chain(list).collect()
 }
 
-/// What makes the suite's command run exactly one test, and what its fixtures need.
-pub(super) fn run_arguments(id: &str) -> Vec<String> {
-    let exactly = format!("^{}$", escaped(id));
+/// What makes the suite's command run exactly one test, what it depends on, and what its fixtures need.
+pub(super) fn run_arguments(id: &str, companions: &[String]) -> Vec<String> {
+    let exactly = match companions {
+        [] => format!("^{}$", escaped(id)),
+        more => {
+            let names = std::iter::once(id).chain(more.iter().map(String::as_str));
+            let names: Vec<_> = names.map(escaped).collect();
+            format!("^({})$", names.join("|"))
+        }
+    };
     ["-V", "--no-tests=error", "-R", &exactly]
         .map(str::to_owned)
         .into()
@@ -101,7 +126,7 @@ fn escaped(text: &str) -> String {
 pub(super) fn parse_listing(text: &str) -> Result<Vec<String>, String> {
     let tests = read(text)?;
     let enabled = || tests.iter().filter(|test| !test.is_disabled());
-    let required = enabled().flat_map(|test| test.fixtures("FIXTURES_REQUIRED"));
+    let required = enabled().flat_map(|test| test.names("FIXTURES_REQUIRED"));
     let required: BTreeSet<&str> = required.collect();
     let is_own = |test: &&ListedTest| test.is_disabled() || !test.serves(&required);
     Ok(tests
@@ -109,6 +134,62 @@ pub(super) fn parse_listing(text: &str) -> Result<Vec<String>, String> {
         .filter(is_own)
         .map(|test| test.name.clone())
         .collect())
+}
+
+/// For each test that depends on others, directly or not, what these are; those that are disabled or not there are
+/// waited for by nobody.
+pub(super) fn parse_dependencies(text: &str) -> Result<BTreeMap<String, Vec<String>>, String> {
+    let mut tests = read(text)?;
+    tests.retain(|test| !test.is_disabled());
+    let by_name: BTreeMap<&str, &ListedTest> = tests
+        .iter()
+        .map(|test| (test.name.as_str(), test))
+        .collect();
+    let mut by_fixture: BTreeMap<&str, Vec<&ListedTest>> = BTreeMap::new();
+    for test in &tests {
+        for fixture in test.served() {
+            by_fixture.entry(fixture).or_default().push(test);
+        }
+    }
+    let mut dependencies = BTreeMap::new();
+    for test in &tests {
+        let all = dependencies_of(test, &by_name, &by_fixture);
+        if !all.is_empty() {
+            dependencies.insert(test.name.clone(), all);
+        }
+    }
+    Ok(dependencies)
+}
+
+/// Those of its fixtures count as its own.
+fn dependencies_of(
+    test: &ListedTest,
+    by_name: &BTreeMap<&str, &ListedTest>,
+    by_fixture: &BTreeMap<&str, Vec<&ListedTest>>,
+) -> Vec<String> {
+    let mut found = BTreeSet::new();
+    let mut seen = BTreeSet::from([test.name.as_str()]);
+    let mut left = vec![test];
+    while let Some(next) = left.pop() {
+        let needed = next.names("DEPENDS");
+        let needed = needed.filter_map(|name| by_name.get(name));
+        for other in needed.filter(|other| !next.is_tied_by_fixture(other)) {
+            if other.name != test.name {
+                found.insert(other.name.clone());
+            }
+            if seen.insert(other.name.as_str()) {
+                left.push(other);
+            }
+        }
+        let fixtures = next.names("FIXTURES_REQUIRED");
+        let serving = fixtures.filter_map(|fixture| by_fixture.get(fixture));
+        for other in serving.flatten() {
+            if seen.insert(other.name.as_str()) {
+                left.push(other);
+            }
+        }
+    }
+    found.into_iter().collect()
 }
 
 /// The names of those in a list that are not to be run.
@@ -175,12 +256,22 @@ pub(super) fn ran_one(id: &str, stdout: &str) -> Verdict {
     }
 }
 
-/// Why ctest failed, if it says so: because of this test or of one that runs with it.
-pub(super) fn why_failed(id: &str, stdout: &str) -> Option<(FailureClass, String)> {
-    let lines = stdout.lines().filter_map(line);
+/// What ctest says of this test if it failed: that it passed all the same, and only companions failed; or that it failed
+/// itself, or something that runs with it for a fixture. `None` if nothing more is known.
+pub(super) fn beside_failed(id: &str, companions: &[String], stdout: &str) -> Option<Verdict> {
     let good = ["Passed", "***Skipped", "***Not Run (Disabled)"];
-    let mut bad = lines.filter(|line| !good.contains(&line.status));
-    let first = bad.next()?;
+    let bad = stdout.lines().filter_map(line);
+    let bad = bad.filter(|line| !good.contains(&line.status));
+    let is_companion = |line: &Line<'_>| companions.iter().any(|name| name == line.name);
+    let (companions_too, bad): (Vec<_>, Vec<_>) = bad.partition(is_companion);
+    match bad.first() {
+        None if companions_too.is_empty() => None,
+        None => Some(ran_one(id, stdout)),
+        Some(first) => why_failed(id, first).map(Err),
+    }
+}
+
+fn why_failed(id: &str, first: &Line<'_>) -> Option<(FailureClass, String)> {
     let said = first.status.trim_start_matches('*');
     if first.name != id {
         let text = format!("`{}`, which runs with it for a fixture: {said}", first.name);
@@ -243,8 +334,73 @@ mod tests {
     }
 
     #[test]
+    fn what_a_test_depends_on_is_found_through_others_and_fixtures() {
+        let test = |name: &str, properties: &[(&str, &str)]| {
+            let properties = properties.iter().map(|(name, value)| {
+                serde_json::json!({"name": name, "value": value.split(' ').collect::<Vec<_>>()})
+            });
+            let properties: Vec<_> = properties.collect();
+            serde_json::json!({"name": name, "properties": properties})
+        };
+        let off =
+            serde_json::json!({"name": "off", "properties": [{"name": "DISABLED", "value": true}]});
+        let tests = serde_json::json!({"kind": "ctestInfo", "tests": [
+            test("c", &[("DEPENDS", "b")]),
+            test("b", &[("DEPENDS", "a gone off")]),
+            test("a", &[]),
+            off,
+            test("round", &[("DEPENDS", "about")]),
+            test("about", &[("DEPENDS", "round")]),
+            test("set", &[("FIXTURES_SETUP", "db"), ("DEPENDS", "a")]),
+            // What ctest makes of fixtures.
+            test("uses", &[("FIXTURES_REQUIRED", "db"), ("DEPENDS", "set")]),
+            test("uses too", &[("FIXTURES_REQUIRED", "db"), ("DEPENDS", "set")]),
+            test("clean", &[("FIXTURES_CLEANUP", "db"), ("DEPENDS", "set uses"), ("FIXTURES_REQUIRED", "disk")]),
+        ]});
+        let found = parse_dependencies(&tests.to_string()).expect("is a list");
+        let found: Vec<_> = found
+            .iter()
+            .map(|(test, needed)| (test.as_str(), needed.join(" ")))
+            .collect();
+        let expected = [
+            ("about", "round"),
+            ("b", "a"),
+            ("c", "a b"),
+            ("round", "about"),
+            ("set", "a"),
+            ("uses", "a"),
+            ("uses too", "a"),
+        ];
+        assert_eq!(
+            found,
+            expected.map(|(test, needed)| (test, needed.to_owned()))
+        );
+    }
+
+    #[test]
+    fn a_companion_fails_for_itself_alone() {
+        let lines = |own: &str, fixture: &str| {
+            format!(
+                "1/3 Test #1: first ....***Failed    0.01 sec\n\
+                 2/3 Test #2: setup ....{fixture}    0.01 sec\n\
+                 3/3 Test #3: own ......{own}    0.01 sec\n"
+            )
+        };
+        let companions = ["first".to_owned()];
+        let said = |own, fixture| beside_failed("own", &companions, &lines(own, fixture));
+        assert_eq!(said("   Passed", "   Passed"), Some(Ok(Ended::Passed)));
+        assert_eq!(said("***Failed", "   Passed"), None, "it shows why");
+        let text = "`setup`, which runs with it for a fixture: Failed".to_owned();
+        let expected = Some(Err((FailureClass::Test, text)));
+        assert_eq!(said("   Passed", "***Failed"), expected);
+        assert_eq!(beside_failed("own", &companions, ""), None);
+    }
+
+    #[test]
     fn names_are_taken_as_they_are() {
-        assert_eq!(run_arguments("a.b")[3], r"^a\.b$");
+        assert_eq!(run_arguments("a.b", &[])[3], r"^a\.b$");
+        let companions = ["c|d".to_owned(), "e".to_owned()];
+        assert_eq!(run_arguments("a.b", &companions)[3], r"^(a\.b|c\|d|e)$");
         assert_eq!(
             escaped(r"S/T.é [x] (1+2)*?$|\"),
             r"S/T\.é \[x] \(1\+2\)\*\?\$\|\\"
@@ -299,14 +455,14 @@ mod tests {
         assert_eq!(ran_one("uses", output), Ok(skipped));
         assert_eq!(ran_one("setup", output), Ok(Ended::Passed));
         assert!(ran_one("other", output).is_err() && ran_one("uses", "").is_err());
-        assert_eq!(why_failed("uses", output), None);
+        assert_eq!(beside_failed("uses", &[], output), None);
     }
 
     #[test]
     fn a_failure_is_blamed_on_what_failed() {
         let why = |status: &str| {
             let output = format!("1/1 Test #1: a ...***{status}  1.00 sec\n");
-            why_failed("a", &output)
+            beside_failed("a", &[], &output).and_then(Result::err)
         };
         assert_eq!(why("Failed  "), None);
         let (class, _) = why("Timeout ").expect("it is said");
@@ -315,7 +471,8 @@ mod tests {
         assert_eq!(why("Exception: SegFault"), Some(segfault));
         let output =
             "1/2 Test #1: setup ...***Failed  0.01 sec\n2/2 Test #2: a ...***Not Run   0.00 sec\n";
-        let (_, text) = why_failed("a", output).expect("it is said");
+        let failed = beside_failed("a", &[], output).and_then(Result::err);
+        let (_, text) = failed.expect("it is said");
         assert_eq!(text, "`setup`, which runs with it for a fixture: Failed");
     }
 

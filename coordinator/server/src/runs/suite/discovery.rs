@@ -1,12 +1,12 @@
 //! Which tests a suite has.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use regatta_model::{Digest, FailureClass};
 use regatta_wire::reapi;
 
-use super::harness::ListCommand;
+use super::harness::{DependenciesByTest, ListCommand};
 use super::sharding;
 use crate::runs::action::{ActionSpec, Lookup, judge, run_action};
 use crate::runs::context::{JobContext, failed, unknown};
@@ -131,23 +131,45 @@ async fn byproducts(job: &JobContext, result: &reapi::ActionResult) -> Option<Di
     }
 }
 
+/// For each test that depends on others, what these are.
+pub(super) async fn dependencies(
+    job: &JobContext,
+    suite: &PlannedSuite,
+) -> DependenciesByTest {
+    let command = match &suite.adapter {
+        Adapter::Harness(harness) => harness.list_dependencies(suite),
+        Adapter::Sharding { .. } | Adapter::Contract { .. } => None,
+    };
+    let Some(command) = command else {
+        return BTreeMap::new();
+    };
+    // It was read a moment ago, as the list of tests.
+    list(job, command).await.unwrap_or_else(|end| {
+        tracing::warn!(run = %job.run.run, reason = end.message, "what tests depend on is not known");
+        BTreeMap::new()
+    })
+}
+
 /// A suite that has no test proves nothing.
 fn without_tests() -> JobEnd {
     let text = "discovery exited with code 0 and listed no test".to_owned();
     failed(FailureClass::Test, text)
 }
 
-async fn list(job: &JobContext, command: ListCommand) -> Result<Vec<String>, JobEnd> {
-    let (ids, _) = list_and_make(job, command, Vec::new()).await?;
-    Ok(ids)
+async fn list<Listed>(
+    job: &JobContext,
+    command: ListCommand<Listed>,
+) -> Result<Listed, JobEnd> {
+    let (listed, _) = list_and_make(job, command, Vec::new()).await?;
+    Ok(listed)
 }
 
-/// The ids that a command prints, and what it came to.
-async fn list_and_make(
+/// What a command lists, and what it came to.
+async fn list_and_make<Listed>(
     job: &JobContext,
-    command: ListCommand,
+    command: ListCommand<Listed>,
     output_paths: Vec<String>,
-) -> Result<(Vec<String>, reapi::ActionResult), JobEnd> {
+) -> Result<(Listed, reapi::ActionResult), JobEnd> {
     let ListCommand { arguments, parse } = command;
     let skip = job.run.plan.spec.skip_cache_lookup;
     let spec = ActionSpec {
@@ -160,6 +182,7 @@ async fn list_and_make(
         stream_output: false,
         output_paths,
         attempt: 1,
+        failed_at: None,
     };
     let answer = run_action(job, spec).await?;
     let result = answer.result();

@@ -7,19 +7,20 @@ use std::time::Duration;
 use futures::stream::{BoxStream, SelectAll};
 use futures::{FutureExt as _, StreamExt as _};
 use regatta_model::{AgentId, Digest, FailureClass, LeaseId, SlotIndex, UnitIndex};
+use regatta_scheduler::FailedAt;
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 use tokio::time::Instant;
 
 use super::judged::{Ended, Judged};
-use super::live::{MAX_STREAMED_BYTES, at};
+use super::live::{MAX_STREAMED_BYTES, at, overtaken_text};
 use super::observed::{observation, timed};
 use super::outbox::{Outbox, Purpose, Told};
 use super::overhead::Overheads;
 use super::quarantine::in_quarantine;
 use super::reports::Reports;
 use super::sharding::judge_shard;
-use super::slow::SlowTests;
+use super::slow::{Granted, SlowTest, SlowTests};
 use super::{PlannedTests, Test, bare_result};
 use crate::dispatch::TaskEvent;
 use crate::runs::action::may_be_retried;
@@ -60,6 +61,8 @@ struct Origin {
     lease: LeaseId,
     agent: AgentId,
     slot: SlotIndex,
+    /// The late attempt that it overtakes.
+    overtaken: Option<SlowTest>,
 }
 
 impl<'a> Execution<'a> {
@@ -170,7 +173,7 @@ impl<'a> Execution<'a> {
                 ..
             } => {
                 self.tell_duplicate(duplicates, &agent);
-                self.granted(submission, lease, units, agent);
+                self.granted(submission, units, (lease, agent, duplicates));
             }
             TaskEvent::Answered {
                 unit,
@@ -180,8 +183,15 @@ impl<'a> Execution<'a> {
                 slot,
                 ..
             } => {
+                let overtaken = self.test_of(submission, unit);
+                let overtaken = overtaken.and_then(|test| self.overtaken_by(lease, test));
                 if let Some(test) = self.ended(submission, unit) {
-                    let origin = Origin { lease, agent, slot };
+                    let origin = Origin {
+                        lease,
+                        agent,
+                        slot,
+                        overtaken,
+                    };
                     self.answered(submission, test, outcome, origin).await;
                 }
             }
@@ -226,9 +236,8 @@ impl<'a> Execution<'a> {
     fn granted(
         &mut self,
         submission: usize,
-        lease: LeaseId,
         units: Vec<UnitIndex>,
-        agent: AgentId,
+        (lease, agent, duplicates): (LeaseId, AgentId, Option<LeaseId>),
     ) {
         if self.purpose == Purpose::Answer {
             self.job.run.count_lease();
@@ -239,7 +248,14 @@ impl<'a> Execution<'a> {
         let tests = tests.collect();
         let now = Instant::now();
         self.overheads.granted(lease, now);
-        self.slow.granted(lease, agent, tests, together, now);
+        let granted = Granted {
+            lease,
+            agent,
+            tests,
+            together,
+            duplicates,
+        };
+        self.slow.granted(granted, now);
         if together {
             self.leases.insert(lease, units);
         }
@@ -268,8 +284,9 @@ impl<'a> Execution<'a> {
             Adapter::Harness(harness) => {
                 let took = event::duration_of(&outcome);
                 self.overheads.answered(origin.lease, took, Instant::now());
-                let id = &self.tests[test].id;
-                harness.judge(self.job, id, &outcome).await
+                let test = &self.tests[test];
+                let named = (test.id.as_str(), test.companions.as_slice());
+                harness.judge(self.job, named, &outcome).await
             }
             Adapter::Sharding { shards } => judge_shard(self.job, *shards, &outcome).await,
             Adapter::Contract { junit_path, .. } => {
@@ -286,6 +303,9 @@ impl<'a> Execution<'a> {
         self.attempts[test] += 1;
         let attempts = self.attempts[test];
         judged.refuse_late_skip(attempts);
+        if let Some(overtaken) = &origin.overtaken {
+            judged.note_overtaken(overtaken_text(&self.tests[test].name(), overtaken));
+        }
         let ending = match &judged.verdict {
             Ok(Ended::Passed) if attempts == 1 => Ending::Passed,
             Ok(Ended::Passed | Ended::PassedAgain) => Ending::Flaky,
@@ -306,7 +326,9 @@ impl<'a> Execution<'a> {
             if self.purpose == Purpose::Audit && is_comparable {
                 self.failed_once.insert(test, (ending, result.clone()));
             }
-            if self.submit(vec![test]).await.is_ok() {
+            let (agent, slot) = (origin.agent, origin.slot);
+            let failed_at = Some(FailedAt { agent, slot });
+            if self.submit_besides(vec![test], failed_at).await.is_ok() {
                 return;
             }
         }

@@ -57,6 +57,7 @@ pub(in crate::runs) async fn foresee(
         extra_environment: Vec::new(),
     };
     let work = JobWork {
+        failed_at: None,
         command: job.command(Vec::new()),
         units: open.iter().enumerate().map(unit).collect(),
         shape: BatchShape::ExecutionPerUnit,

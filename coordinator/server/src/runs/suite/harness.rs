@@ -1,6 +1,6 @@
 //! Test programs that run one test in a process of its own: what they are given, and what they say.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use regatta_model::{FailureClass, PlantedBug};
@@ -28,12 +28,15 @@ const SUMMARY_BYTES: u64 = 4096;
 /// How a test ended, or why it is a failure.
 pub(super) type Verdict = Result<Ended, (FailureClass, String)>;
 
-/// A command that lists tests, and how to read what it prints.
+/// A command that lists tests, or something of them, and how to read what it prints.
 #[derive(Debug)]
-pub(super) struct ListCommand {
+pub(super) struct ListCommand<Listed = Vec<String>> {
     pub(super) arguments: Vec<String>,
-    pub(super) parse: fn(&str) -> Result<Vec<String>, String>,
+    pub(super) parse: fn(&str) -> Result<Listed, String>,
 }
+
+/// For each test that depends on others, these.
+pub(super) type DependenciesByTest = BTreeMap<String, Vec<String>>;
 
 impl Harness {
     /// Changes whenever tests are run or judged in another way.
@@ -105,12 +108,17 @@ impl Harness {
     }
 
     /// What makes the suite's command run exactly one test.
-    pub(super) fn run_arguments(self, suite: &PlannedSuite, id: &str) -> Vec<String> {
+    pub(super) fn run_arguments(
+        self,
+        suite: &PlannedSuite,
+        id: &str,
+        companions: &[String],
+    ) -> Vec<String> {
         match self {
             Self::Libtest => libtest::run_arguments(suite, id),
             Self::GoogleTest => googletest::run_arguments(suite, id),
             Self::Go => gotest::run_arguments(id),
-            Self::Ctest => ctest::run_arguments(id),
+            Self::Ctest => ctest::run_arguments(id, companions),
         }
     }
 
@@ -124,11 +132,23 @@ impl Harness {
         }
     }
 
-    /// Why a test failed whose process did not exit with 0, if its output says more than it shows.
-    fn why_failed(self, id: &str, stdout: &str) -> Option<(FailureClass, String)> {
+    /// What is to be said of a test whose process did not exit with 0, if its output says more than it shows.
+    fn beside_failed(self, id: &str, companions: &[String], stdout: &str) -> Option<Verdict> {
         match self {
             Self::Libtest | Self::GoogleTest | Self::Go => None,
-            Self::Ctest => ctest::why_failed(id, stdout),
+            Self::Ctest => ctest::beside_failed(id, companions, stdout),
+        }
+    }
+
+    /// What lists the tests that others depend on, and so how to read it; `None` if none does.
+    pub(super) fn list_dependencies(self, suite: &PlannedSuite) -> Option<ListCommand<DependenciesByTest>> {
+        match self {
+            Self::Libtest | Self::GoogleTest | Self::Go => None,
+            // The same action as the list's, whose result is then known.
+            Self::Ctest => Some(ListCommand {
+                arguments: ctest::list_arguments(suite),
+                parse: ctest::parse_dependencies,
+            }),
         }
     }
 
@@ -145,7 +165,7 @@ impl Harness {
     pub(super) async fn judge(
         self,
         job: &JobContext,
-        id: &str,
+        (id, companions): (&str, &[String]),
         outcome: &v1::ExecutionOutcome,
     ) -> Judged {
         let summary = || async {
@@ -164,8 +184,9 @@ impl Harness {
             },
             Err((class, _)) if class == FailureClass::Test && outcome.message.is_empty() => {
                 let text = summary().await.unwrap_or_default();
-                let why = self.why_failed(id, &String::from_utf8_lossy(&text));
-                Err(why.unwrap_or((class, String::new())))
+                let text = String::from_utf8_lossy(&text);
+                let said = self.beside_failed(id, companions, &text);
+                said.unwrap_or(Err((class, String::new())))
             }
             Err(failure) => Err(failure),
         };
@@ -189,8 +210,11 @@ pub(super) async fn judged(
     };
     let stdout = result.stdout_digest.as_ref();
     let stderr = result.stderr_digest.as_ref();
+    // A pass whose process failed for a companion is not to be taken for one of the process.
+    let is_clean = result.exit_code == 0;
     Judged {
         cacheable: match &verdict {
+            Ok(Ended::Passed) if !is_clean => None,
             Ok(Ended::Passed) => Some(result.clone()),
             Ok(Ended::Skipped(reason)) => Some(cached_skip(reason)),
             Ok(Ended::PassedAgain) => None,
@@ -198,6 +222,7 @@ pub(super) async fn judged(
             Err(_) => None,
         },
         verdict,
+        note: String::new(),
         duration: duration_of(outcome),
         exit_code: outcome.result.as_ref().map(|result| result.exit_code),
         stdout_tail: tail_to_show(blobs, &result.stdout_raw, stdout, limit).await,

@@ -39,6 +39,8 @@ pub(super) fn reason_of_skip(cached: &reapi::ActionResult) -> Option<String> {
 #[derive(Clone, Debug)]
 pub(super) struct Judged {
     pub(super) verdict: Result<Ended, (FailureClass, String)>,
+    /// What is to be said of a pass; nothing of most.
+    pub(super) note: String,
     pub(super) duration: Duration,
     pub(super) exit_code: Option<i32>,
     pub(super) stdout_tail: Bytes,
@@ -59,10 +61,19 @@ impl Judged {
         }
     }
 
+    /// Another attempt at a test that passed was late and has not ended: that is said, and the pass not remembered,
+    /// for it would hide the next time that the test hangs.
+    pub(super) fn note_overtaken(&mut self, text: String) {
+        if self.verdict == Ok(Ended::Passed) {
+            self.note = text;
+            self.cacheable = None;
+        }
+    }
+
     /// A test's result with what the outcome says of it.
     pub(super) fn result(&self, test: v1::TestResult) -> v1::TestResult {
         let message = match &self.verdict {
-            Ok(Ended::Passed) => String::new(),
+            Ok(Ended::Passed) => self.note.clone(),
             Ok(Ended::PassedAgain) => "it failed, and its runner ran it again".to_owned(),
             Ok(Ended::Skipped(text)) | Err((_, text)) => text.clone(),
         };

@@ -5,6 +5,8 @@ use std::time::Duration;
 use quick_xml::events::{BytesStart, Event};
 use quick_xml::{Reader, XmlVersion};
 
+use super::runner_exit::RUNNER_ENDED;
+
 /// What a test case's status or result is if it was run and nothing inside says that it failed.
 const DID_RUN: [&str; 12] = [
     "",
@@ -46,6 +48,8 @@ pub(super) struct Case {
     pub(super) classname: String,
     pub(super) time: Duration,
     pub(super) status: CaseStatus,
+    /// Whether the report says that it ended its runner.
+    pub(super) ends_runner: bool,
     /// What it wrote, as far as the report has it.
     pub(super) output: String,
 }
@@ -137,13 +141,18 @@ impl Parser {
                         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
                         .unwrap_or_default(),
                     status: status_of(element)?,
+                    ends_runner: false,
                     output: String::new(),
                 });
             }
             b"failure" | b"error" => {
                 let message = attribute(element, "message")?.unwrap_or_default();
+                let kind = attribute(element, "type")?;
                 match &mut self.case {
-                    Some(case) => case.status = CaseStatus::Failed(message),
+                    Some(case) => {
+                        case.status = CaseStatus::Failed(message);
+                        case.ends_runner = kind.as_deref() == Some(RUNNER_ENDED);
+                    }
                     None => self.report.errors.push(message),
                 }
                 self.text = Some(String::new());

@@ -44,6 +44,23 @@ impl Execution<'_> {
         }
     }
 
+    /// The attempt at a test that an answer overtakes, if it was late with it. That it was is told once: the test may
+    /// hang now and then.
+    pub(super) fn overtaken_by(&mut self, lease: LeaseId, test: usize) -> Option<SlowTest> {
+        let late_after = self.tests[test].estimate.late_after().unwrap_or_default();
+        let found = self
+            .slow
+            .overtaken(lease, test, late_after, Instant::now())?;
+        if found.is_news {
+            let message = overtaken_text(&self.tests[test].name(), &found.attempt);
+            self.job.run.log.append(Event::Warning(v1::Warning {
+                job: self.job.name(),
+                message,
+            }));
+        }
+        Some(found.attempt)
+    }
+
     fn slow_event(&self, slow: &SlowTest) -> v1::TestSlow {
         v1::TestSlow {
             job: self.job.name(),
@@ -75,6 +92,20 @@ impl Execution<'_> {
             data,
         }));
     }
+}
+
+/// What is said of an attempt that another one has overtaken.
+pub(super) fn overtaken_text(test: &str, attempt: &SlowTest) -> String {
+    let others = match attempt.others {
+        0 => String::new(),
+        others => format!(" and {others} others in one process"),
+    };
+    format!(
+        "`{test}`{others} had been running for {:.1} s on agent {} without an end when another attempt, which was \
+         begun because that is long, ended: it may hang now and then",
+        attempt.running.as_secs_f64(),
+        attempt.agent
+    )
 }
 
 /// What happens to work, as it happens.

@@ -1,7 +1,7 @@
 //! Tests that have been running for long, so that a test that hangs is seen before it ends. Pure: time is
 //! an argument.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use regatta_model::{AgentId, LeaseId};
@@ -14,19 +14,45 @@ const SLOW: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(super) struct SlowTests {
     leases: HashMap<LeaseId, Running>,
+    /// The leases that have a test: one, or two if one of them was late.
+    leases_of: HashMap<usize, Vec<LeaseId>>,
 }
 
 #[derive(Debug)]
 struct Running {
     agent: AgentId,
     /// In the order in which they run.
-    tests: Vec<usize>,
+    tests: VecDeque<usize>,
     /// Whether one execution runs all of them.
     together: bool,
     /// When the first of them began.
     since: Instant,
     /// How often it was told.
     told: u32,
+    /// The lease that was late with them, and is at them, too.
+    duplicates: Option<LeaseId>,
+    /// Whether it was told that another lease has overtaken it.
+    is_overtaken: bool,
+}
+
+/// A lease of tests.
+pub(super) struct Granted {
+    pub(super) lease: LeaseId,
+    pub(super) agent: AgentId,
+    /// In the order in which they run.
+    pub(super) tests: Vec<usize>,
+    /// Whether one execution runs all of them.
+    pub(super) together: bool,
+    /// The lease that was late with them, and is at them, too.
+    pub(super) duplicates: Option<LeaseId>,
+}
+
+/// An attempt that was late, and that another one has overtaken.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Overtaken {
+    pub(super) attempt: SlowTest,
+    /// Whether it is the first test of its lease of which this is said.
+    pub(super) is_news: bool,
 }
 
 /// A test that is slow.
@@ -41,40 +67,69 @@ pub(super) struct SlowTest {
 
 impl SlowTests {
     /// Tests have been leased.
-    pub(super) fn granted(
-        &mut self,
-        lease: LeaseId,
-        agent: AgentId,
-        tests: Vec<usize>,
-        together: bool,
-        now: Instant,
-    ) {
+    pub(super) fn granted(&mut self, granted: Granted, now: Instant) {
+        for test in &granted.tests {
+            let leases = self.leases_of.entry(*test).or_default();
+            leases.push(granted.lease);
+        }
         let running = Running {
-            agent,
-            tests,
-            together,
+            agent: granted.agent,
+            tests: granted.tests.into(),
+            together: granted.together,
             since: now,
             told: 0,
+            duplicates: granted.duplicates,
+            is_overtaken: false,
         };
-        self.leases.insert(lease, running);
+        self.leases.insert(granted.lease, running);
+    }
+
+    /// The attempt at a test that its answer from `lease` overtakes, if it was late with it: at it for so long.
+    pub(super) fn overtaken(
+        &mut self,
+        lease: LeaseId,
+        test: usize,
+        late_after: Duration,
+        now: Instant,
+    ) -> Option<Overtaken> {
+        let late = self.leases.get(&lease)?.duplicates?;
+        let running = self.leases.get_mut(&late)?;
+        let is_at_it = match running.together {
+            true => running.tests.contains(&test),
+            false => running.tests.front() == Some(&test),
+        };
+        let attempt = running.slow(test, now);
+        (is_at_it && attempt.running > late_after).then(|| Overtaken {
+            attempt,
+            is_news: !std::mem::replace(&mut running.is_overtaken, true),
+        })
     }
 
     /// A test has been answered or lost.
     pub(super) fn ended(&mut self, test: usize, now: Instant) {
-        for running in self.leases.values_mut() {
-            let before = running.tests.len();
-            running.tests.retain(|it| *it != test);
-            if running.tests.len() < before {
+        for lease in self.leases_of.remove(&test).unwrap_or_default() {
+            let Some(running) = self.leases.get_mut(&lease) else {
+                continue;
+            };
+            // Most end in the order in which they run: it is the first.
+            let position = running.tests.iter().position(|it| *it == test);
+            if position.and_then(|it| running.tests.remove(it)).is_none() {
+                continue;
+            }
+            // What runs together goes on as long as any of it has no answer.
+            if !running.together {
                 (running.since, running.told) = (now, 0);
             }
+            if running.tests.is_empty() {
+                self.leases.remove(&lease);
+            }
         }
-        self.leases.retain(|_, running| !running.tests.is_empty());
     }
 
     /// What a lease is at.
     pub(super) fn running(&self, lease: LeaseId, now: Instant) -> Option<SlowTest> {
         let running = self.leases.get(&lease)?;
-        let first = running.tests.first()?;
+        let first = running.tests.front()?;
         Some(running.slow(*first, now))
     }
 
@@ -89,7 +144,7 @@ impl SlowTests {
         let mut slow = Vec::new();
         for running in self.leases.values_mut() {
             let since = now.duration_since(running.since);
-            let (Some(test), true) = (running.tests.first(), since >= SLOW * (running.told + 1))
+            let (Some(test), true) = (running.tests.front(), since >= SLOW * (running.told + 1))
             else {
                 continue;
             };
@@ -126,11 +181,21 @@ mod tests {
         "a".parse().expect("valid")
     }
 
+    fn granted(lease: u64, tests: &[usize], together: bool, duplicates: Option<u64>) -> Granted {
+        Granted {
+            lease: LeaseId(lease),
+            agent: agent(),
+            tests: tests.to_vec(),
+            together,
+            duplicates: duplicates.map(LeaseId),
+        }
+    }
+
     #[tokio::test]
     async fn the_test_that_runs_is_told_and_told_again() {
         let start = Instant::now();
         let mut slow = SlowTests::default();
-        slow.granted(LeaseId(1), agent(), vec![4, 5], false, start);
+        slow.granted(granted(1, &[4, 5], false, None), start);
         assert_eq!(slow.due(start + SLOW / 2), []);
         slow.ended(4, start + SLOW / 2);
         assert_eq!(slow.due(start + SLOW), [], "the next has just begun");
@@ -154,8 +219,37 @@ mod tests {
     async fn tests_that_run_together_are_slow_together() {
         let start = Instant::now();
         let mut slow = SlowTests::default();
-        slow.granted(LeaseId(1), agent(), vec![1, 2, 3], true, start);
+        slow.granted(granted(1, &[1, 2, 3], true, None), start);
         let due = slow.due(start + SLOW);
         assert_eq!((due[0].test, due[0].others), (1, 2));
+    }
+
+    /// Leases 1 and 2 are at tests 1 and 2, the second because the first is late; which are overtaken by the second's
+    /// answers after ten and eleven seconds, and how long they had been running.
+    #[track_caller]
+    fn check_overtaken(together: bool, expected: [Option<(u64, bool)>; 2]) {
+        let start = Instant::now();
+        let mut slow = SlowTests::default();
+        slow.granted(granted(1, &[1, 2], together, None), start);
+        slow.granted(granted(2, &[1, 2], together, Some(1)), start + SLOW / 10);
+        let after = [SLOW / 6, SLOW / 6 + SLOW / 60];
+        let overtaken = [1, 2].into_iter().zip(after).map(|(test, after)| {
+            let limit = Duration::from_secs(2);
+            assert_eq!(
+                slow.overtaken(LeaseId(1), test, limit, start + after),
+                None,
+                "the first overtakes nothing"
+            );
+            let found = slow.overtaken(LeaseId(2), test, limit, start + after);
+            slow.ended(test, start + after);
+            found.map(|it| (it.attempt.running.as_secs(), it.is_news))
+        });
+        assert_eq!(overtaken.collect::<Vec<_>>(), expected);
+    }
+
+    #[tokio::test]
+    async fn a_late_attempt_is_overtaken_once() {
+        check_overtaken(false, [Some((10, true)), None]);
+        check_overtaken(true, [Some((10, true)), Some((11, false))]);
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::StreamExt as _;
-use regatta_scheduler::ExpectedUnit;
+use regatta_scheduler::{ExpectedUnit, FailedAt};
 
 use super::Test;
 use super::contract::IdsFile;
@@ -22,6 +22,15 @@ use crate::runs::state::JobEnd;
 impl Execution<'_> {
     /// Submits tests, each of which is a unit.
     pub(super) async fn submit(&mut self, tests: Vec<usize>) -> Result<(), JobEnd> {
+        self.submit_besides(tests, None).await
+    }
+
+    /// Submits tests that run anywhere but where they have just failed, if they can.
+    pub(super) async fn submit_besides(
+        &mut self,
+        tests: Vec<usize>,
+        failed_at: Option<FailedAt>,
+    ) -> Result<(), JobEnd> {
         let ids = || tests.iter().map(|test| self.tests[*test].id.clone());
         let shape = match &self.suite.adapter {
             Adapter::Harness(_) | Adapter::Sharding { .. } => BatchShape::ExecutionPerUnit,
@@ -44,9 +53,14 @@ impl Execution<'_> {
         let action = action_key(self.job, &command, ACTION, true);
         let unit = |(position, test): (usize, &usize)| {
             let known = &self.tests[*test];
-            let Test { id, estimate, .. } = known;
+            let Test {
+                id,
+                estimate,
+                companions,
+                ..
+            } = known;
             let attempt = self.attempts[*test].saturating_add(1);
-            let own = self.suite.own_part(id);
+            let own = self.suite.own_part(id, companions);
             UnitPlan {
                 expected: ExpectedUnit {
                     expected: estimate.timing.expected,
@@ -66,6 +80,7 @@ impl Execution<'_> {
             batch_overhead: self.batch_overhead,
             merge_key: None,
             stream_output: self.job.run.plan.spec.stream_tests,
+            failed_at,
         };
         let handle = self.job.submit(work).await?;
         let submission = self.submissions.len();
