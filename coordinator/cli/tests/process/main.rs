@@ -40,6 +40,7 @@ mod lost_answer;
 mod network;
 #[path = "../docker/observability.rs"]
 mod observability;
+mod paused;
 #[path = "../docker/pipeline.rs"]
 mod pipeline;
 mod postgres;
