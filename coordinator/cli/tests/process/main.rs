@@ -53,6 +53,7 @@ mod program;
 mod quarantine;
 #[path = "../fixture/repository.rs"]
 mod repository;
+mod s3_server;
 #[path = "../../../ledger/tests/postgres/small_disk.rs"]
 mod small_disk;
 mod standby;
