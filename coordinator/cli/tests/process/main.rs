@@ -15,6 +15,7 @@ mod audit;
 mod bad_input;
 #[cfg(feature = "garage-tests")]
 mod bucket;
+mod bucket_faults;
 mod cache_limits;
 mod clock;
 mod clock_jump;
@@ -22,9 +23,11 @@ mod crashes;
 mod cut_off;
 #[path = "../docker/faults.rs"]
 mod faults;
-#[cfg(feature = "garage-tests")]
 #[path = "../../../../proto/cas/src/object_store_blob_store/tests/bucket/proxy.rs"]
-#[expect(dead_code, reason = "these tests need a part of it")]
+#[cfg_attr(
+    not(feature = "garage-tests"),
+    expect(dead_code, reason = "these tests need a part of it")
+)]
 mod faulty_proxy;
 mod first_failure;
 #[path = "../docker/flake.rs"]
