@@ -47,7 +47,7 @@ echo "test result: ok. 1 passed; 0 failed; 0 ignored"
 
 /// Of the tests that begin for the first time, one fails once it may, and one never ends. Who begins for the
 /// second time waits.
-fn two_that_are_lost(directory: &Path) -> String {
+pub(crate) fn two_that_are_lost(directory: &Path) -> String {
     format!(
         r#"
   if [ $(grep -cx "$last" begun) -gt 1 ]; then await again
@@ -60,7 +60,7 @@ fn two_that_are_lost(directory: &Path) -> String {
 }
 
 /// A project whose tests meet in a directory.
-fn project(stall: impl FnOnce(&Path) -> String) -> tempfile::TempDir {
+pub(crate) fn project(stall: impl FnOnce(&Path) -> String) -> tempfile::TempDir {
     // Not below /tmp, of which each job has its own.
     let project = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
     let suite = suite(project.path(), &stall(project.path()));
@@ -72,7 +72,7 @@ fn project(stall: impl FnOnce(&Path) -> String) -> tempfile::TempDir {
 }
 
 /// Begins a run that is watched from where `regatta` is.
-fn begin(mut regatta: Command, project: &Path) -> Running {
+pub(crate) fn begin(mut regatta: Command, project: &Path) -> Running {
     regatta
         .args(["--message-format", "json", "run", "--no-duplicates"])
         .args(["--junit", JUNIT])
@@ -81,25 +81,25 @@ fn begin(mut regatta: Command, project: &Path) -> Running {
 }
 
 /// How many tests have said that they wait.
-fn waiting(project: &Path) -> usize {
+pub(crate) fn waiting(project: &Path) -> usize {
     let waiting = std::fs::read_to_string(project.join("waiting"));
     waiting.unwrap_or_default().lines().count()
 }
 
 /// How the coordinator calls the state of an agent.
-fn state(fleet: &Fleet, agent: &str) -> String {
+pub(crate) fn state(fleet: &Fleet, agent: &str) -> String {
     let agent = fleet.agent(agent).expect("it is known");
     agent["state"].as_str().expect("is text").to_owned()
 }
 
 /// What the fleet's ledger says of its only run.
-fn listed(fleet: &Fleet) -> serde_json::Value {
+pub(crate) fn listed(fleet: &Fleet) -> serde_json::Value {
     let listed = Ended::of(fleet.command().args(["ps", "--all", "--format", "json"]));
     serde_json::from_str(&listed.expect_code(0).stdout).expect("one run")
 }
 
 /// How many outcomes came too late to count.
-fn fenced(fleet: &Fleet) -> f64 {
+pub(crate) fn fenced(fleet: &Fleet) -> f64 {
     let (_, page) = fleet.page("/metrics");
     let lines = page
         .lines()
@@ -110,7 +110,7 @@ fn fenced(fleet: &Fleet) -> f64 {
 /// Everybody who counts has counted each test once, as passed: the client's events and its report, the run's
 /// record, and what was learnt of the tests.
 #[track_caller]
-fn expect_each_test_once(fleet: &Fleet, project: &Path, ended: &Ended) {
+pub(crate) fn expect_each_test_once(fleet: &Fleet, project: &Path, ended: &Ended) {
     ended.expect_code(0);
     let finished = ended.finished();
     assert_eq!(finished["verdict"], "RELEASABLE", "{ended:#?}");

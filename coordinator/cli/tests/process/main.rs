@@ -16,6 +16,7 @@ mod audit;
 mod bad_input;
 #[cfg(feature = "garage-tests")]
 mod bucket;
+mod bucket_faults;
 mod cache_limits;
 mod clock;
 mod clock_jump;
@@ -23,9 +24,11 @@ mod crashes;
 mod cut_off;
 #[path = "../docker/faults.rs"]
 mod faults;
-#[cfg(feature = "garage-tests")]
 #[path = "../../../../proto/cas/src/object_store_blob_store/tests/bucket/proxy.rs"]
-#[expect(dead_code, reason = "these tests need a part of it")]
+#[cfg_attr(
+    not(feature = "garage-tests"),
+    expect(dead_code, reason = "these tests need a part of it")
+)]
 mod faulty_proxy;
 mod first_failure;
 #[path = "../docker/flake.rs"]
@@ -43,6 +46,7 @@ mod lost_answer;
 mod network;
 #[path = "../docker/observability.rs"]
 mod observability;
+mod paused;
 #[path = "../docker/pipeline.rs"]
 mod pipeline;
 mod postgres;
@@ -55,6 +59,7 @@ mod program;
 mod quarantine;
 #[path = "../fixture/repository.rs"]
 mod repository;
+mod s3_server;
 #[path = "../../../ledger/tests/postgres/small_disk.rs"]
 mod small_disk;
 mod standby;

@@ -10,9 +10,15 @@ use super::adoption::{PIPELINE, begun, is_busy, suite};
 use super::fleet::Fleet;
 use super::postgres_server::{DATABASE, PostgresServer, Stop};
 use super::program::{Ended, Running, regatta, wait_until, write};
+use super::s3_server::{self, S3Server};
 
-/// Within this a coordinator that is dead or hangs is replaced.
+/// Within this a coordinator that is dead or hangs is replaced, and who watches a run on one that is dead sees it go on.
 const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(10);
+/// The same for who watches a run on one that hangs: a connection may be silent for fifteen seconds before its client
+/// goes elsewhere, which on a busy machine may take as long again.
+const NOTICED_WITHIN: Duration = Duration::from_secs(30);
+/// What a client prints when its run goes on with another coordinator.
+const GOES_ON: &str = r#""type":"run-resumed""#;
 
 /// Two coordinators: the one that has the ledger, with two agents of two slots, and the one that stands by. What
 /// they share goes when it is dropped.
@@ -22,20 +28,36 @@ struct Pair {
     agents: Vec<String>,
     server: PostgresServer,
     _shared: TempDir,
+    _bucket: Option<S3Server>,
 }
 
 impl Pair {
+    /// Two that share a directory.
     fn start() -> Self {
-        let server = PostgresServer::start();
         let shared = tempfile::tempdir().expect("a directory");
+        let storage = directory(shared.path());
+        Self::sharing(shared, &storage, None)
+    }
+
+    /// Two that share a bucket of an S3 server.
+    fn with_bucket() -> Self {
+        let shared = tempfile::tempdir().expect("a directory");
+        Self::sharing(shared, &S3Server::url(), Some(S3Server::start()))
+    }
+
+    fn sharing(shared: TempDir, storage: &str, bucket: Option<S3Server>) -> Self {
+        let server = PostgresServer::start();
         let key = new_key(&shared.path().join("key.pem"));
-        let options = options(&server, shared.path(), &key);
+        let options = options(&server, storage, &key);
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
-        let mut active = Fleet::coordinator_told(&options);
+        let endpoint = bucket.as_ref().map(|it| format!("http://{}", it.address()));
+        let environment = endpoint.as_deref().map(s3_server::environment);
+        let environment = environment.as_ref().map_or(&[][..], |it| &it[..]);
+        let mut active = Fleet::coordinator_in(environment, &options);
         wait_until("the first has the ledger", || {
             Ended::of(active.command().args(["agents", "--format", "json"])).code == Some(0)
         });
-        let standby = Fleet::coordinator_told(&options);
+        let standby = Fleet::coordinator_in(environment, &options);
         wait_until("the second passes connections on", || {
             standby.page("/readyz") == (200, "standing by, ready\n".to_owned())
         });
@@ -48,15 +70,22 @@ impl Pair {
             agents,
             server,
             _shared: shared,
+            _bucket: bucket,
         }
     }
 
-    /// How long it takes until the one that stood by has all agents.
-    fn until_taken_over(&self, since: Instant, patience: Duration) {
+    /// Waits until the one that stood by has taken over, whoever watches the run has seen it go on, and all agents are
+    /// there.
+    fn until_taken_over(&self, since: Instant, running: &mut Running, patience: Duration) {
         wait_until("the other has the ledger", || {
             self.standby.log_of("coordinator").contains("taking over")
         });
-        assert!(since.elapsed() < TAKEN_OVER_WITHIN, "{:?}", since.elapsed());
+        let taken_over = since.elapsed();
+        assert!(taken_over < TAKEN_OVER_WITHIN, "{taken_over:?}");
+        running.expect_words(GOES_ON);
+        let noticed = since.elapsed();
+        eprintln!("taken over after {taken_over:?}, seen to go on after {noticed:?}");
+        assert!(noticed < patience, "{noticed:?}");
         wait_until("it has the agents", || {
             let is_back = |it: &String| {
                 let agent = self.standby.agent(it);
@@ -64,8 +93,14 @@ impl Pair {
             };
             self.agents.iter().all(is_back)
         });
-        assert!(since.elapsed() < patience, "{:?}", since.elapsed());
+        eprintln!("all agents are there after {:?}", since.elapsed());
+        assert!(since.elapsed() < NOTICED_WITHIN, "{:?}", since.elapsed());
     }
+}
+
+/// What `--storage` is told of a directory.
+fn directory(shared: &Path) -> String {
+    format!("file://{}/storage", shared.display())
 }
 
 fn new_key(path: &Path) -> String {
@@ -74,13 +109,13 @@ fn new_key(path: &Path) -> String {
     path
 }
 
-fn options(server: &PostgresServer, shared: &Path, key: &str) -> [String; 7] {
+fn options(server: &PostgresServer, storage: &str, key: &str) -> [String; 7] {
     [
         "--standby".to_owned(),
         "--ledger".to_owned(),
         server.url(DATABASE),
         "--storage".to_owned(),
-        format!("file://{}/storage", shared.display()),
+        storage.to_owned(),
         "--verdict-key".to_owned(),
         key.to_owned(),
     ]
@@ -116,7 +151,7 @@ fn expect_once(ended: &Ended, project: &Path) {
 
 #[test]
 fn a_coordinator_that_stands_by_takes_over_from_one_that_is_killed() {
-    let mut pair = Pair::start();
+    let mut pair = Pair::with_bucket();
     // Whoever comes to the one that stands by gets to the other.
     let exec = ["exec", "--", "echo", "passed on"];
     let passed_on = Ended::of(pair.standby.command().args(exec));
@@ -124,13 +159,13 @@ fn a_coordinator_that_stands_by_takes_over_from_one_that_is_killed() {
     assert_eq!(passed_on.stdout, "passed on\n");
 
     let project = project();
-    let running = run(&pair.active, project.path());
+    let mut running = run(&pair.active, project.path());
     wait_until("everything is under way", || is_busy(project.path()));
     let address = pair.active.url().split(',').next().expect("an address");
     let address = address.trim_start_matches("grpc://").to_owned();
     let killed = Instant::now();
     pair.active.kill_coordinator();
-    pair.until_taken_over(killed, 2 * TAKEN_OVER_WITHIN);
+    pair.until_taken_over(killed, &mut running, TAKEN_OVER_WITHIN);
     end(project.path());
     expect_once(&running.end(), project.path());
 
@@ -155,14 +190,13 @@ fn a_coordinator_that_stands_by_takes_over_from_one_that_is_killed() {
 
 #[test]
 fn a_coordinator_that_hangs_is_replaced_and_ends_when_it_wakes() {
-    let mut pair = Pair::start();
+    let mut pair = Pair::with_bucket();
     let project = project();
-    let running = run(&pair.active, project.path());
+    let mut running = run(&pair.active, project.path());
     wait_until("everything is under way", || is_busy(project.path()));
     let stopped = Instant::now();
     pair.active.signal_coordinator(Signal::STOP);
-    // Agents notice after as long as a connection may be silent.
-    pair.until_taken_over(stopped, 4 * TAKEN_OVER_WITHIN);
+    pair.until_taken_over(stopped, &mut running, NOTICED_WITHIN);
     end(project.path());
     expect_once(&running.end(), project.path());
     // It hangs yet, and accepts connections all the same.
@@ -198,7 +232,7 @@ fn what_a_coordinator_cannot_stand_by_with_is_refused() {
     let shared = tempfile::tempdir().expect("a directory");
     let [first, second] = ["first.pem", "second.pem"].map(|it| new_key(&shared.path().join(it)));
     let stand_by = |state: &str, changed: &[(&str, &str)]| {
-        let mut options = options(&server, shared.path(), &second);
+        let mut options = options(&server, &directory(shared.path()), &second);
         for (option, value) in changed {
             let place = options
                 .iter()
@@ -216,7 +250,7 @@ fn what_a_coordinator_cannot_stand_by_with_is_refused() {
     let refused = stand_by("nowhere", &[("--storage", &nowhere)]);
     refused.expect_code(99).expect_complaint(&["storage"]);
 
-    let ours = options(&server, shared.path(), &first);
+    let ours = options(&server, &directory(shared.path()), &first);
     let ours: Vec<&str> = ours.iter().map(String::as_str).collect();
     let active = Fleet::coordinator_told(&ours);
     wait_until("the first has the ledger", || {

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::Dispatcher;
 use super::board::Payloads;
+use super::clock::BEAT;
 
 /// How long to wait before a reservation that the ledger refused is tried again. It is tried until it
 /// succeeds, for without it nothing may be leased; those who wait for that are told before long
@@ -24,7 +25,7 @@ pub(super) struct Commits {
     pub(super) stalled: bool,
 }
 
-/// Gives the scheduler its ticks, until the dispatcher is gone.
+/// Gives the scheduler its ticks, and its clock its beats, until the dispatcher is gone.
 pub(super) async fn keep_time(dispatcher: Weak<Dispatcher>) {
     let Some(mut wake_at) = dispatcher.upgrade().map(|it| it.wake_at.subscribe()) else {
         return;
@@ -37,15 +38,18 @@ pub(super) async fn keep_time(dispatcher: Weak<Dispatcher>) {
         else {
             return;
         };
-        let fired = match deadline {
-            None => wake_at.changed().await.map(|()| false),
-            Some(deadline) => tokio::select! {
-                changed = wake_at.changed() => changed.map(|()| false),
-                () = tokio::time::sleep_until(deadline) => Ok(true),
-            },
+        let beat = Instant::now() + BEAT;
+        let fired = tokio::select! {
+            changed = wake_at.changed() => changed.map(|()| false),
+            () = tokio::time::sleep_until(deadline.map_or(beat, |it| it.min(beat))) => Ok(true),
         };
         match (fired, dispatcher.upgrade()) {
-            (Ok(true), Some(dispatcher)) => dispatcher.take(Event::Tick, Payloads::new()),
+            (Ok(true), Some(dispatcher)) => {
+                let now = dispatcher.now();
+                if next.is_some_and(|time| time <= now) {
+                    dispatcher.take(Event::Tick, Payloads::new());
+                }
+            }
             (Ok(false), Some(_)) => {}
             (Err(_), _) | (_, None) => return,
         }

@@ -1,7 +1,7 @@
 //! The dispatcher itself: the lock, the clock and the two background tasks.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use regatta_ledger::{Ledger, LedgerError};
 use regatta_model::{AgentId, FencingToken, LeaseId, RunId, TaskId, TenantId, Timestamp};
@@ -16,6 +16,7 @@ use super::agents::{CloseReason, Connection};
 use super::background::{Commits, keep_commits, keep_time};
 use super::board::{Board, Payloads, Taken};
 use super::claim::ClaimKey;
+use super::clock::Clock;
 use super::leases::Lease;
 use super::{TaskHandle, ValidChunk, ValidReport, Work};
 
@@ -55,7 +56,7 @@ pub struct Dispatcher {
     board: Mutex<Board>,
     pub(super) heartbeat_interval: Duration,
     pub(super) ledger: Arc<dyn Ledger>,
-    started: (Timestamp, Instant),
+    clock: Clock,
     pub(super) wake_at: watch::Sender<Option<Timestamp>>,
     pub(super) commit: Arc<Notify>,
     pub(super) commit_patience: Duration,
@@ -82,7 +83,7 @@ impl Dispatcher {
                 ..config.scheduler
             }))),
             ledger,
-            started: (Timestamp::from(SystemTime::now()), Instant::now()),
+            clock: Clock::start(),
             wake_at: watch::Sender::new(None),
             commit: Arc::new(Notify::new()),
             commit_patience: config.commit_patience,
@@ -170,7 +171,7 @@ impl Dispatcher {
             run_id: lease.work.run.to_string(),
             description: lease.work.spec.description.clone(),
             phase: lease.phase.into(),
-            granted_at: Some(timestamp_to_wire(lease.granted_at)),
+            granted_at: Some(timestamp_to_wire(self.clock.shown(lease.granted_at))),
         };
         let status = |(id, agent): (&AgentId, &super::agents::Agent)| v1::AgentStatus {
             agent_id: id.to_string(),
@@ -178,7 +179,7 @@ impl Dispatcher {
             connected: agent.connection.is_some(),
             draining: agent.draining || agent.drained_by_operator,
             unavailable_reason: agent.unavailable_reason.clone(),
-            last_report: Some(timestamp_to_wire(agent.last_report)),
+            last_report: Some(timestamp_to_wire(self.clock.shown(agent.last_report))),
             leases: board.leases.of_agent(id).map(lease).collect(),
         };
         board.agents.iter().map(status).collect()
@@ -326,15 +327,12 @@ impl Dispatcher {
         }
     }
 
-    /// The time: the wall clock as it was at the start, and what has passed since. It never goes back.
     pub(super) fn now(&self) -> Timestamp {
-        let (started, instant) = self.started;
-        started + instant.elapsed()
+        self.clock.now()
     }
 
     pub(super) fn instant_of(&self, time: Timestamp) -> Instant {
-        let (started, instant) = self.started;
-        instant + time.since(started)
+        self.clock.instant_of(time)
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Board> {

@@ -15,6 +15,7 @@ mod agents;
 mod background;
 mod board;
 mod claim;
+mod clock;
 mod desired_state;
 mod dispatcher;
 mod lease_book;

@@ -262,6 +262,18 @@ async fn writes_to_a_bucket_that_fails_are_whole_or_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_crawls_arrives() {
+    let spoilt = Spoilt::before(Bucket::in_directory().await).await;
+    spoilt.proxy.spoil(Fault::Crawl, Concerned::ALL, ALWAYS);
+    for size in SIZES {
+        let bytes = blob(size);
+        let digest = spoilt.put(&bytes).await.unwrap();
+        assert!(spoilt.read(&digest).await.unwrap() == bytes);
+    }
+    assert!(spoilt.proxy.applied() > 0, "nothing was spoilt");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_that_is_away_is_told_of_at_once_and_found_again() {
     let spoilt = Spoilt::before(Bucket::in_directory().await).await;
     let digest = spoilt.put(&blob(10)).await.unwrap();

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -10,6 +11,10 @@ use tokio::task::{AbortHandle, JoinSet};
 
 /// The longest head of a message, in bytes.
 const MAX_HEAD_BYTES: usize = 64 << 10;
+
+/// In how many pieces an answer comes that crawls, and how long each takes.
+const PIECES: usize = 10;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What becomes of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,6 +35,8 @@ pub(crate) enum Fault {
     CutAnswer,
     /// All of the answer's body comes, but for one bit.
     CorruptAnswer,
+    /// The answer comes piece by piece, and slowly.
+    Crawl,
 }
 
 /// Which requests a fault concerns: their method, and a part of their path and query.
@@ -167,6 +174,13 @@ async fn pass_on(mut client: TcpStream, server: SocketAddr, rule: &Mutex<Rule>) 
         Some(Fault::CorruptAnswer) => {
             flip(&mut answer[body..]);
             client.write_all(&answer).await
+        }
+        Some(Fault::Crawl) => {
+            for piece in answer.chunks(answer.len().div_ceil(PIECES)) {
+                tokio::time::sleep(PAUSE).await;
+                client.write_all(piece).await?;
+            }
+            Ok(())
         }
         _ => client.write_all(&answer).await,
     }
