@@ -21,28 +21,45 @@ pub struct Judgement {
     reasons: Vec<String>,
 }
 
+/// Something that a build made.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Artefact {
+    /// `job/path`.
+    pub name: String,
+    /// Of the file, or of the directory's `Tree`.
+    pub digest: Digest,
+    /// Whether it is a directory.
+    pub is_tree: bool,
+}
+
+/// What an artefact is called: `job/path`.
+pub(crate) fn artefact_name(job: &str, path: &str) -> String {
+    format!("{job}/{path}")
+}
+
 impl Judgement {
-    /// What the builds made that it names, in order.
+    /// What the builds made, each thing once, in order.
     #[must_use]
-    pub fn artefacts(&self) -> Vec<Digest> {
-        let jobs = self
-            .runs
-            .iter()
-            .flat_map(|(_, evidence)| evidence.jobs.values());
-        let artefacts = jobs.flat_map(|job| job.artefacts.values().copied());
-        let artefacts: BTreeSet<Digest> = artefacts.collect();
+    pub fn artefacts(&self) -> Vec<Artefact> {
+        let jobs = self.runs().flat_map(|(_, evidence)| &evidence.jobs);
+        let artefacts = jobs.flat_map(|(name, job)| {
+            let made = job.artefacts.iter();
+            made.map(move |(path, digest)| Artefact {
+                name: artefact_name(name, path),
+                digest: *digest,
+                is_tree: job.trees.contains(digest),
+            })
+        });
+        let artefacts: BTreeSet<Artefact> = artefacts.collect();
         artefacts.into_iter().collect()
     }
 
-    /// Those of them that are directories, by their `Tree`, in order.
+    /// The commit that it is about; `None` if files differed from it, or there was none.
     #[must_use]
-    pub fn trees(&self) -> Vec<Digest> {
-        let jobs = self
-            .runs
-            .iter()
-            .flat_map(|(_, evidence)| evidence.jobs.values());
-        let trees: BTreeSet<Digest> = jobs.flat_map(|job| job.trees.iter().copied()).collect();
-        trees.into_iter().collect()
+    pub fn commit(&self) -> Option<&str> {
+        let (_, speaker) = self.runs().next()?;
+        let spec = Some(&speaker.spec).filter(|spec| !spec.dirty && !spec.commit.is_empty());
+        spec.map(|spec| spec.commit.as_str())
     }
 
     /// Judges a commit by the run that speaks for it, and by others that have done what it has not, each with

@@ -32,7 +32,7 @@ pub use envelope::{Envelope, EnvelopeError, PAYLOAD_TYPE, Signature};
 pub use evidence::{
     Evidence, EvidenceBuilder, IncompleteRunError, JobEvidence, SuiteEvidence, TestEvidence,
 };
-pub use judgement::Judgement;
+pub use judgement::{Artefact, Judgement};
 pub use keys::{InvalidKeyError, NewKeyError, PublicKey, SigningKey};
 pub use policy::Policy;
 pub use predicate::{

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::evidence::{Evidence, SuiteEvidence};
-use crate::judgement::{Judgement, tree};
+use crate::judgement::{Judgement, artefact_name, tree};
 use crate::predicate::VerdictPredicate;
 use crate::provenance;
 
@@ -138,7 +138,7 @@ fn subjects(runs: &[&Evidence]) -> Vec<Subject> {
     let jobs = runs().flat_map(|run| &run.jobs);
     let made = jobs.flat_map(|(job, ended)| {
         let artefacts = ended.artefacts.iter();
-        artefacts.map(move |(path, digest)| subject(&format!("{job}/{path}"), sha256(digest)))
+        artefacts.map(move |(path, digest)| subject(&artefact_name(job, path), sha256(digest)))
     });
     for artefact in made {
         // Of several runs that made it, once.

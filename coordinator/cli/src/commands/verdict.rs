@@ -1,5 +1,6 @@
 //! `regatta verdict` and `regatta verify`.
 
+mod kept;
 mod lines;
 
 use std::io::Write as _;
@@ -25,24 +26,69 @@ pub(super) async fn verdict(
     options: VerdictOptions,
 ) -> Result<ExitCode, Failure> {
     let client = connect(global).await?;
-    let subject = match options.run {
+    let subject = match options.run.clone() {
         Some(run) => Subject::RunId(run_id::complete(&client, run).await?),
-        None => Subject::Commit(commit(options.commit).await?),
+        None => Subject::Commit(commit(options.commit.clone()).await?),
     };
+    match &options.kept {
+        Some(None) => return kept::list(&client, subject, &options).await,
+        Some(Some(beginning)) => {
+            let found = kept::find(&client, subject, beginning).await?;
+            return said_again(global, &client, &options, found).await;
+        }
+        None => {}
+    }
     let Some(bundle) = fetch(&client, subject).await? else {
         return Ok(ExitCode::Unknown);
     };
     let key = keys::of_coordinator(&client).await?;
-    let verified = verify_bundle(&bundle, &key).or_exit(ExitCode::Infrastructure)?;
+    show(global, &options, &bundle, &key)
+}
+
+/// Prints a verdict that was given before, as it was.
+async fn said_again(
+    global: &GlobalOptions,
+    client: &Client,
+    options: &VerdictOptions,
+    given: v1::GivenVerdict,
+) -> Result<ExitCode, Failure> {
+    let key = PublicKey::from_pem(&given.public_key).or_exit(ExitCode::Infrastructure)?;
+    let now = keys::of_coordinator(client).await?;
+    if key.id() != now.id() {
+        tracing::warn!(
+            "it was signed with another key than this coordinator's of today, {}: believe it if you know that it was \
+             the coordinator's then",
+            now.id()
+        );
+    }
+    let Some(bundle) = fetch(client, Subject::Bundle(given.bundle.unwrap_or_default())).await?
+    else {
+        return Ok(ExitCode::Unknown);
+    };
+    show(global, options, &bundle, &key)
+}
+
+/// Prints and writes signed statements, once they are verified.
+fn show(
+    global: &GlobalOptions,
+    options: &VerdictOptions,
+    bundle: &str,
+    key: &PublicKey,
+) -> Result<ExitCode, Failure> {
+    let verified = verify_bundle(bundle, key).or_exit(ExitCode::Infrastructure)?;
     if let Some(file) = &options.output {
         let written = write_atomically(file, bundle.as_bytes());
         written.or_exit(ExitCode::Local)?;
     }
+    let lines;
     let text = match options.json {
         true => bundle,
-        false => lines::of(&verified, &key, global.paint()),
+        false => {
+            lines = lines::of(&verified, key, global.paint());
+            &lines
+        }
     };
-    print(&text)?;
+    print(text)?;
     Ok(exit_code(&verified))
 }
 
@@ -128,6 +174,15 @@ async fn fetch(client: &Client, subject: Subject) -> Result<Option<String>, Fail
         Err(status) => return Err(failed(status)),
     };
     let pieces: Vec<_> = pieces.try_collect().await.map_err(failed)?;
+    for piece in pieces
+        .iter()
+        .filter(|piece| !piece.unkept_reason.is_empty())
+    {
+        tracing::warn!(
+            "this verdict holds, but the coordinator could not keep it: {}; write it to a file (--output)",
+            piece.unkept_reason
+        );
+    }
     let bytes: Vec<u8> = pieces
         .iter()
         .flat_map(|piece| piece.data.iter().copied())

@@ -13,6 +13,10 @@ pub struct VerdictOptions {
     /// What this run says, instead of the one that speaks for a commit
     #[arg(long, value_name = "RUN", conflicts_with = "commit")]
     pub run: Option<String>,
+    /// List what was said of it before, and when; or say again, as it was said, the one whose bundle's digest begins
+    /// like this
+    #[arg(long, value_name = "BUNDLE", num_args = 0..=1, require_equals = true)]
+    pub kept: Option<Option<String>>,
     /// Print the signed statements: an in-toto bundle
     #[arg(long)]
     pub json: bool,

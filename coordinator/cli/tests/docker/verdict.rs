@@ -154,6 +154,9 @@ fn a_verdict_can_be_verified_without_the_coordinator() {
     fleet.start_coordinator(&address);
     let again = project.run(&fleet, &["verdict", &good]);
     assert_eq!(again.stdout, verdict.stdout);
+    let kept = project.run(&fleet, &["verdict", &good, "--kept"]);
+    check(&kept, 0, &["GIVEN", "RELEASABLE"]);
+    assert_eq!(kept.stdout.lines().count(), 2, "it is one, {kept:#?}");
     fleet.stop();
 }
 

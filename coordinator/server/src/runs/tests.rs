@@ -5,6 +5,7 @@ mod contract;
 pub(crate) mod fake_agent;
 pub(crate) mod fixture;
 mod full_ledger;
+mod given;
 mod planning;
 mod quarantine;
 mod resumption;
