@@ -21,6 +21,17 @@ pub struct Judgement {
     reasons: Vec<String>,
 }
 
+/// Cached results that one run produced.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct CachedResults<'a> {
+    /// How many tests and builds.
+    pub results: u64,
+    /// What they ran on, as far as that is known.
+    pub agents: BTreeSet<&'a str>,
+    /// What they ran in, by content, as far as that is known.
+    pub images: BTreeSet<&'a str>,
+}
+
 /// Something that a build made.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Artefact {
@@ -202,13 +213,20 @@ impl Judgement {
         Duration::try_from(elapsed).ok()
     }
 
-    /// How many cached results come from each run that produced some; the name is empty for those of which it
-    /// is not known.
+    /// What cached results come from, by the run that produced them; its name is empty for those of which it is
+    /// not known.
     #[must_use]
-    pub fn cached_from(&self) -> BTreeMap<&str, u64> {
-        let mut runs = BTreeMap::new();
-        for run in self.runs().flat_map(|(_, evidence)| evidence.cached_from()) {
-            *runs.entry(run).or_default() += 1;
+    pub fn cached_from(&self) -> BTreeMap<&str, CachedResults<'_>> {
+        let mut runs: BTreeMap<&str, CachedResults<'_>> = BTreeMap::new();
+        for (run, place) in self.runs().flat_map(|(_, evidence)| evidence.cached_from()) {
+            let of_run = runs.entry(run).or_default();
+            of_run.results += 1;
+            let known = |text: &&str| !text.is_empty();
+            let (agent, image) = place
+                .map(|it| (it.agent_id.as_str(), it.image_id.as_str()))
+                .unzip();
+            of_run.agents.extend(agent.filter(known));
+            of_run.images.extend(image.filter(known));
         }
         runs
     }
