@@ -4,15 +4,17 @@ mod kept;
 mod lines;
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use futures::TryStreamExt as _;
+use regatta_model::Digest;
 use regatta_verdict::{PublicKey, Verified, verify_bundle};
 use regatta_wire::v1;
 use regatta_wire::v1::get_verdict_request::Subject;
 use tonic::Code;
 
 use super::{blocking, connect, keys, run_id};
+use crate::artefact;
 use crate::client::{Client, refused};
 use crate::config;
 use crate::exit_code::{ExitCode, Failure, OrExit};
@@ -124,8 +126,57 @@ pub(super) fn verify(options: &VerifyOptions) -> Result<ExitCode, Failure> {
         let checked = verified.verdict.check_policy(&policy.unwrap_or_default());
         checked.map_err(|error| refused(format!("{error}; not by that of {}", file.display())))?;
     }
-    print(&lines::of(&verified, &key, crate::watch::Paint::Plain))?;
+    let made = made_by_it(&verified, &options.artefact)?;
+    let strange: Vec<String> = made.iter().filter_map(Made::complaint).collect();
+    if !strange.is_empty() {
+        return Err(refused(strange.join("; ")));
+    }
+    let mut text = lines::of(&verified, &key, crate::watch::Paint::Plain);
+    made.iter().for_each(|it| text.push_str(&it.line()));
+    print(&text)?;
     Ok(exit_code(&verified))
+}
+
+/// Something here, and what builds made of the same bytes.
+struct Made<'a> {
+    path: &'a Path,
+    digest: Digest,
+    names: Vec<&'a str>,
+}
+
+/// What builds of a verdict made of what is here.
+fn made_by_it<'a>(verified: &'a Verified, paths: &'a [PathBuf]) -> Result<Vec<Made<'a>>, Failure> {
+    let made = paths.iter().map(|path| {
+        let digest = artefact::digest_of(path).or_exit(ExitCode::Local)?;
+        let names = verified.made(&digest).collect();
+        Ok(Made {
+            path,
+            digest,
+            names,
+        })
+    });
+    made.collect()
+}
+
+impl Made<'_> {
+    /// Why it is not what it should be, if it is not.
+    fn complaint(&self) -> Option<String> {
+        let Self {
+            path,
+            digest,
+            names,
+        } = self;
+        names.is_empty().then(|| {
+            let path = path.display();
+            let hash = digest.hash_hex();
+            format!("{path} (sha256 {hash}) is nothing that a build of it has made")
+        })
+    }
+
+    fn line(&self) -> String {
+        let names = self.names.join(", ");
+        format!("{} is {names}, as it was made\n", self.path.display())
+    }
 }
 
 /// An error with all that is below it, in one line.

@@ -39,4 +39,7 @@ pub struct VerifyOptions {
     /// The regatta.toml whose `[policy]` it must have been given by: that of the commit
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,
+    /// Files and directories that a build of it must have made, each to the byte
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    pub artefact: Vec<PathBuf>,
 }

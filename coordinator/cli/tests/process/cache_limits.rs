@@ -161,7 +161,44 @@ fn what_a_verdict_keeps_outlives_a_coordinator_that_is_killed_right_after_it() {
     let again = format!("--kept={}", &kept[1].hash_hex()[..8]);
     let again = Ended::of(fleet.command().args(of_run).args([&again, "--json"]));
     assert_eq!(again.expect_code(0).stdout, bundle);
+    check_artefacts(&fleet, &bundle);
     fleet.stop();
+}
+
+/// What was made can be told from what was not, without any coordinator.
+fn check_artefacts(fleet: &Fleet, bundle: &str) {
+    let place = tempfile::tempdir().expect("a directory");
+    let text = "0\n".repeat(1 << 19);
+    write(
+        place.path(),
+        &[
+            ("out/data", &text),
+            ("other/data", "0\n"),
+            ("bundle", bundle),
+        ],
+    );
+    let key = Ended::of(fleet.command().arg("keys"));
+    write(place.path(), &[("key", &key.expect_code(0).stdout)]);
+    let verify = |paths: &[&str]| {
+        let mut verify = regatta();
+        verify.args(["verify", "bundle", "--key", "key", "--artefact"]);
+        Ended::of(verify.args(paths).current_dir(place.path()))
+    };
+    let good = verify(&["out"]);
+    good.expect_code(0);
+    assert!(
+        good.stdout.ends_with("out is out, as it was made\n"),
+        "{good:#?}"
+    );
+    let strange = verify(&["out", "other", "other/data"]);
+    strange.expect_code(1);
+    let words = [
+        "other (sha256 ",
+        "other/data (sha256 ",
+        "nothing that a build of it has made",
+    ];
+    strange.expect_complaint(&words);
+    verify(&["nowhere"]).expect_code(99);
 }
 
 #[test]
