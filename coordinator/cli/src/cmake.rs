@@ -127,6 +127,9 @@ pub fn suite(
     lacking: &BTreeSet<String>,
 ) -> Result<ProgramSuite, PathBuf> {
     let layout = Layout::new(root.to_owned(), root.join(BUILD_DIRECTORY));
+    let sources = entries.of_here();
+    let sources = sources.filter(|path| !Path::new(path).starts_with(BUILD_DIRECTORY));
+    let sources = sources.map(str::to_owned).collect();
     let mut environment = crate::jobs::base_environment();
     let programs: Vec<PathBuf> = libraries.binaries().cloned().collect();
     for program in programs {
@@ -141,6 +144,7 @@ pub fn suite(
     Ok(ProgramSuite {
         name: "ctest".to_owned(),
         entries,
+        sources,
         program: "ctest".to_owned(),
         working_directory: BUILD_DIRECTORY.to_owned(),
         environment,

@@ -12,6 +12,7 @@
 //! - Every wait and retry has a named bound; a second Ctrl-C always ends the process.
 //! - `anyhow` appears only in the glue between a command and its exit code.
 
+mod artefact;
 pub mod cargo;
 pub mod client;
 pub mod cmake;

@@ -1,5 +1,7 @@
 //! What every [`Ledger`] must do, as one check that adapters run against a fresh, empty ledger.
 
+mod verdicts;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +26,7 @@ pub async fn check(ledger: &dyn Ledger) {
     times_are_kept_apart(ledger).await;
     places_that_are_gone_are_forgotten(ledger).await;
     what_events_teach_is_learnt_once(ledger).await;
+    verdicts::check(ledger).await;
 }
 
 fn run_id(text: &str) -> RunId {

@@ -1,5 +1,5 @@
-//! What must be remembered: runs, their events, what tests were seen to do, and which fencing tokens
-//! were used.
+//! What must be remembered: runs, their events, what tests were seen to do, which verdicts were given, and which
+//! fencing tokens were used.
 //!
 //! The [`Ledger`] port hides where: [`SqliteLedger`] in a file, [`PostgresLedger`] in a PostgreSQL database,
 //! [`MemoryLedger`] nowhere, for tests. All adapters pass the suite in `conformance` (feature `testing`).
@@ -19,6 +19,7 @@ mod postgres;
 mod rows;
 mod sqlite;
 mod statements;
+mod verdicts;
 
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
@@ -35,3 +36,4 @@ pub use postgres::{
     PostgresLedger, ReadPasswordFileError, SILENCE_LIMIT,
 };
 pub use sqlite::{OpenLedgerError, SqliteLedger};
+pub use verdicts::{GivenVerdict, KeptBlob, NamedArtefact, VerdictQuery};

@@ -6,12 +6,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use regatta_model::{RunId, TenantId, Timestamp};
+use regatta_model::{Digest, RunId, TenantId, Timestamp};
 
 use crate::history::{MAX_PLACES, moved};
 use crate::{
-    KnownTest, Ledger, LedgerError, NewRun, Place, RunEnd, RunQuery, RunRecord, StoredEvent,
-    SuiteKnowledge, SuiteObservation, TestHistory, TestObservation, Timing,
+    GivenVerdict, KeptBlob, KnownTest, Ledger, LedgerError, NamedArtefact, NewRun, Place, RunEnd,
+    RunQuery, RunRecord, StoredEvent, SuiteKnowledge, SuiteObservation, TestHistory,
+    TestObservation, Timing, VerdictQuery,
 };
 
 /// A ledger in memory, for tests: it is not bounded.
@@ -27,6 +28,7 @@ struct State {
     history: BTreeMap<TestKey, TestHistory>,
     timings: BTreeMap<TestKey, BTreeMap<Place, (Timing, Timestamp)>>,
     overheads: BTreeMap<(TenantId, String), Duration>,
+    verdicts: BTreeMap<(TenantId, Digest), (GivenVerdict, Vec<NamedArtefact>)>,
     reserved: u64,
 }
 
@@ -126,6 +128,20 @@ fn wanted(query: &RunQuery, record: &RunRecord) -> bool {
             .as_ref()
             .is_none_or(|commit| *commit == record.new.commit)
         && !(query.active_only && record.end.is_some())
+}
+
+fn is_asked_for(query: &VerdictQuery, given: &GivenVerdict) -> bool {
+    let VerdictQuery {
+        tenant,
+        commit,
+        run,
+        bundle,
+        limit: _,
+    } = query;
+    tenant.as_ref().is_none_or(|it| *it == given.tenant)
+        && commit.as_ref().is_none_or(|it| *it == given.commit)
+        && run.as_ref().is_none_or(|it| *it == given.run)
+        && bundle.is_none_or(|it| it == given.bundle)
 }
 
 #[async_trait]
@@ -237,6 +253,62 @@ impl Ledger for MemoryLedger {
             .filter(|((owner, _, _), _)| owner == tenant);
         let wanted = of_tenant.filter(|((_, name, _), _)| suite.is_none_or(|suite| suite == name));
         Ok(wanted.map(|(_, history)| history.clone()).collect())
+    }
+
+    async fn keep_verdict(
+        &self,
+        given: GivenVerdict,
+        artefacts: Vec<NamedArtefact>,
+    ) -> Result<(), LedgerError> {
+        let mut state = self.lock();
+        let known = state.verdicts.entry((given.tenant.clone(), given.bundle));
+        let last_given_at = given.last_given_at;
+        known
+            .and_modify(|(known, _)| known.last_given_at = known.last_given_at.max(last_given_at))
+            .or_insert((given, artefacts));
+        Ok(())
+    }
+
+    async fn find_verdicts(&self, query: VerdictQuery) -> Result<Vec<GivenVerdict>, LedgerError> {
+        let state = self.lock();
+        let all = state.verdicts.values().map(|(given, _)| given);
+        let mut found: Vec<_> = all.filter(|given| is_asked_for(&query, given)).collect();
+        found.sort_by_key(|it| {
+            let last = std::cmp::Reverse(it.last_given_at);
+            (last, it.tenant.clone(), it.bundle.to_string())
+        });
+        Ok(found.into_iter().take(query.limit).cloned().collect())
+    }
+
+    async fn read_kept_blobs(
+        &self,
+        since: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<KeptBlob>, LedgerError> {
+        let state = self.lock();
+        let mut kept: BTreeMap<(TenantId, Digest), KeptBlob> = BTreeMap::new();
+        let given = state.verdicts.values();
+        for (given, artefacts) in given.filter(|(given, _)| given.last_given_at >= since) {
+            let named = artefacts.iter().map(|it| (it.digest, it.is_tree));
+            for (digest, is_tree) in named.chain([(given.bundle, false)]) {
+                let (tenant, last_given_at) = (given.tenant.clone(), given.last_given_at);
+                let blob = kept.entry((tenant.clone(), digest)).or_insert(KeptBlob {
+                    tenant,
+                    digest,
+                    is_tree,
+                    last_given_at,
+                });
+                blob.is_tree |= is_tree;
+                blob.last_given_at = blob.last_given_at.max(last_given_at);
+            }
+        }
+        let mut kept: Vec<_> = kept.into_values().collect();
+        kept.sort_by_key(|it| {
+            let last = std::cmp::Reverse(it.last_given_at);
+            (last, it.tenant.clone(), it.digest.to_string())
+        });
+        kept.truncate(limit);
+        Ok(kept)
     }
 
     async fn reserve_tokens(&self, last: u64) -> Result<(), LedgerError> {

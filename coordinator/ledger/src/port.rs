@@ -8,7 +8,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use regatta_model::{RunId, TenantId, Timestamp, Verdict};
 
-use crate::{Place, SuiteKnowledge, SuiteObservation, TestHistory};
+use crate::{
+    GivenVerdict, KeptBlob, NamedArtefact, Place, SuiteKnowledge, SuiteObservation, TestHistory,
+    VerdictQuery,
+};
 
 /// Remembers what outlives a process.
 #[async_trait]
@@ -77,6 +80,34 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
         tenant: &TenantId,
         suite: Option<&str>,
     ) -> Result<Vec<TestHistory>, LedgerError>;
+
+    /// Remembers that a verdict was given, whose bundle is stored, and what that names. One that was given before was
+    /// given again: all that changes is when it was last.
+    ///
+    /// # Errors
+    /// [`LedgerError`]: nothing was remembered.
+    async fn keep_verdict(
+        &self,
+        given: GivenVerdict,
+        artefacts: Vec<NamedArtefact>,
+    ) -> Result<(), LedgerError>;
+
+    /// The verdicts that a query asks for; those that were given last come first.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    async fn find_verdicts(&self, query: VerdictQuery) -> Result<Vec<GivenVerdict>, LedgerError>;
+
+    /// What verdicts keep that were given at some time or later: each blob once for each tenant, at most `limit`,
+    /// those of the last verdicts first.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    async fn read_kept_blobs(
+        &self,
+        since: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<KeptBlob>, LedgerError>;
 
     /// Makes it durable that every fencing token up to `last` may have been used.
     ///

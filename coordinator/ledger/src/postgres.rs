@@ -20,7 +20,7 @@ mod value;
 mod write;
 
 use async_trait::async_trait;
-use regatta_model::{RunId, TenantId};
+use regatta_model::{RunId, TenantId, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -29,13 +29,14 @@ pub use password_file::ReadPasswordFileError;
 pub use schema::OpenPostgresError;
 pub use tenure::{CoordinatorIdentity, LedgerTenure, SILENCE_LIMIT};
 
-use crate::rows::{self, Columns, bounded};
+use crate::rows::{self, Columns, bounded, signed};
 use crate::statements::{
-    FIND_RUNS, READ_EVENTS, READ_HISTORY, READ_NUMBER, READ_OVERHEAD, READ_SUITE, RESERVED_TOKENS,
+    FIND_RUNS, FIND_VERDICTS, READ_EVENTS, READ_HISTORY, READ_KEPT_BLOBS, READ_NUMBER,
+    READ_OVERHEAD, READ_SUITE, RESERVED_TOKENS,
 };
 use crate::{
-    Ledger, LedgerError, NewRun, Place, RunEnd, RunQuery, RunRecord, StoredEvent, SuiteKnowledge,
-    SuiteObservation, TestHistory,
+    GivenVerdict, KeptBlob, Ledger, LedgerError, NamedArtefact, NewRun, Place, RunEnd, RunQuery,
+    RunRecord, StoredEvent, SuiteKnowledge, SuiteObservation, TestHistory, VerdictQuery,
 };
 use owner::{Owner, Request};
 use readers::Readers;
@@ -209,6 +210,42 @@ impl Ledger for PostgresLedger {
         let values = [Value::text(tenant.as_str()), Value::optional_text(suite)];
         self.readers
             .read_all(READ_HISTORY, &values, rows::test_history)
+            .await
+    }
+
+    async fn keep_verdict(
+        &self,
+        given: GivenVerdict,
+        artefacts: Vec<NamedArtefact>,
+    ) -> Result<(), LedgerError> {
+        self.write(Write::KeepVerdict { given, artefacts }).await
+    }
+
+    async fn find_verdicts(&self, query: VerdictQuery) -> Result<Vec<GivenVerdict>, LedgerError> {
+        let bundle = query.bundle.map(|bundle| bundle.to_string());
+        let values = [
+            Value::optional_text(query.tenant.as_ref().map(TenantId::as_str)),
+            Value::optional_text(query.commit.as_deref()),
+            Value::optional_text(query.run.as_ref().map(RunId::as_str)),
+            Value::optional_text(bundle.as_deref()),
+            Value::number(bounded(query.limit)),
+        ];
+        self.readers
+            .read_all(FIND_VERDICTS, &values, rows::given_verdict)
+            .await
+    }
+
+    async fn read_kept_blobs(
+        &self,
+        since: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<KeptBlob>, LedgerError> {
+        let values = [
+            Value::number(signed(since.as_nanos())),
+            Value::number(bounded(limit)),
+        ];
+        self.readers
+            .read_all(READ_KEPT_BLOBS, &values, rows::kept_blob)
             .await
     }
 

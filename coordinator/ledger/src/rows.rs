@@ -7,8 +7,8 @@ use bytes::Bytes;
 use regatta_model::{Digest, Timestamp, Verdict};
 
 use crate::{
-    KnownTest, LedgerError, NewRun, RunCounts, RunEnd, RunRecord, RunTimes, StoredEvent,
-    TestHistory, Timing,
+    GivenVerdict, KeptBlob, KnownTest, LedgerError, NewRun, RunCounts, RunEnd, RunRecord, RunTimes,
+    StoredEvent, TestHistory, Timing,
 };
 
 /// The columns of a row, from 0. What is not of the type that the schema says is an error.
@@ -47,16 +47,7 @@ pub(crate) fn run_record(row: &dyn Columns) -> Result<RunRecord, LedgerError> {
 }
 
 fn run_end(row: &dyn Columns, finished_at: Timestamp) -> Result<RunEnd, LedgerError> {
-    let name = row.text(7)?;
-    let known = [
-        Verdict::Releasable,
-        Verdict::NotReleasable,
-        Verdict::Unknown,
-    ];
-    let verdict = known
-        .into_iter()
-        .find(|verdict| verdict.to_string() == name)
-        .ok_or_else(|| corrupt(format!("`{name}` is no verdict")))?;
+    let verdict = verdict(row, 7)?;
     let count = |column| u32::try_from(row.number(column)?).map_err(corrupt);
     let counts = RunCounts {
         planned: count(8)?,
@@ -80,6 +71,43 @@ fn run_end(row: &dyn Columns, finished_at: Timestamp) -> Result<RunEnd, LedgerEr
             took,
         }),
     })
+}
+
+pub(crate) fn given_verdict(row: &dyn Columns) -> Result<GivenVerdict, LedgerError> {
+    let policy = row.optional_text(5)?;
+    let policy = policy.map(|policy| policy.parse()).transpose();
+    Ok(GivenVerdict {
+        tenant: row.text(0)?.parse().map_err(corrupt)?,
+        bundle: row.text(1)?.parse().map_err(corrupt)?,
+        commit: row.text(2)?,
+        run: row.text(3)?.parse().map_err(corrupt)?,
+        verdict: verdict(row, 4)?,
+        policy: policy.map_err(corrupt)?,
+        public_key: row.text(6)?,
+        first_given_at: time(row.number(7)?),
+        last_given_at: time(row.number(8)?),
+    })
+}
+
+pub(crate) fn kept_blob(row: &dyn Columns) -> Result<KeptBlob, LedgerError> {
+    Ok(KeptBlob {
+        tenant: row.text(0)?.parse().map_err(corrupt)?,
+        digest: row.text(1)?.parse().map_err(corrupt)?,
+        is_tree: row.number(2)? != 0,
+        last_given_at: time(row.number(3)?),
+    })
+}
+
+fn verdict(row: &dyn Columns, column: usize) -> Result<Verdict, LedgerError> {
+    let name = row.text(column)?;
+    let known = [
+        Verdict::Releasable,
+        Verdict::NotReleasable,
+        Verdict::Unknown,
+    ];
+    let mut named = known.into_iter();
+    let named = named.find(|verdict| verdict.to_string() == name);
+    named.ok_or_else(|| corrupt(format!("`{name}` is no verdict")))
 }
 
 pub(crate) fn known_test(row: &dyn Columns) -> Result<KnownTest, LedgerError> {

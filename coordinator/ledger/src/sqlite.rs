@@ -9,17 +9,18 @@ mod schema;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod verdicts;
 
 use std::path::Path;
 
 use async_trait::async_trait;
-use regatta_model::{RunId, TenantId};
+use regatta_model::{RunId, TenantId, Timestamp};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use crate::{
-    Ledger, LedgerError, NewRun, Place, RunEnd, RunQuery, RunRecord, StoredEvent, SuiteKnowledge,
-    SuiteObservation, TestHistory,
+    GivenVerdict, KeptBlob, Ledger, LedgerError, NamedArtefact, NewRun, Place, RunEnd, RunQuery,
+    RunRecord, StoredEvent, SuiteKnowledge, SuiteObservation, TestHistory, VerdictQuery,
 };
 pub(crate) use schema::MIGRATIONS;
 pub use schema::OpenLedgerError;
@@ -111,6 +112,29 @@ impl Ledger for SqliteLedger {
     ) -> Result<Vec<TestHistory>, LedgerError> {
         let (tenant, suite) = (tenant.clone(), suite.map(ToOwned::to_owned));
         self.ask(move |connection| history::read_history(connection, &tenant, suite.as_deref()))
+            .await
+    }
+
+    async fn keep_verdict(
+        &self,
+        given: GivenVerdict,
+        artefacts: Vec<NamedArtefact>,
+    ) -> Result<(), LedgerError> {
+        self.ask(move |connection| verdicts::keep_verdict(connection, &given, &artefacts))
+            .await
+    }
+
+    async fn find_verdicts(&self, query: VerdictQuery) -> Result<Vec<GivenVerdict>, LedgerError> {
+        self.ask(move |connection| verdicts::find_verdicts(connection, &query))
+            .await
+    }
+
+    async fn read_kept_blobs(
+        &self,
+        since: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<KeptBlob>, LedgerError> {
+        self.ask(move |connection| verdicts::read_kept_blobs(connection, since, limit))
             .await
     }
 

@@ -85,6 +85,38 @@ pub(crate) use select_history;
 pub(crate) const READ_HISTORY: &str =
     select_history!("WHERE tenant = $1 AND ($2 IS NULL OR suite = $2) ORDER BY suite, test");
 
+/// One that was given before is given again; clocks are set back.
+pub(crate) const KEEP_VERDICT: &str =
+    "INSERT INTO verdicts (tenant, bundle, commit_id, run, verdict, policy, public_key,
+        first_given_at, last_given_at)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+     ON CONFLICT (tenant, bundle) DO UPDATE SET last_given_at =
+        CASE WHEN excluded.last_given_at > verdicts.last_given_at
+            THEN excluded.last_given_at ELSE verdicts.last_given_at END";
+
+/// By tenant, commit, run and bundle; columns of `rows::given_verdict`.
+pub(crate) const FIND_VERDICTS: &str =
+    "SELECT tenant, bundle, commit_id, run, verdict, policy, public_key, first_given_at,
+        last_given_at
+     FROM verdicts
+     WHERE ($1 IS NULL OR tenant = $1) AND ($2 IS NULL OR commit_id = $2)
+        AND ($3 IS NULL OR run = $3) AND ($4 IS NULL OR bundle = $4)
+     ORDER BY last_given_at DESC, tenant, bundle LIMIT $5";
+
+/// What verdicts keep that were given since; columns of `rows::kept_blob`.
+pub(crate) const READ_KEPT_BLOBS: &str =
+    "SELECT tenant, digest, MAX(is_tree), MAX(last_given_at) AS last_given
+     FROM (
+        SELECT tenant, bundle AS digest, 0 AS is_tree, last_given_at
+        FROM verdicts WHERE last_given_at >= $1
+        UNION ALL
+        SELECT verdicts.tenant, named.digest, named.is_tree, verdicts.last_given_at
+        FROM verdicts JOIN verdict_artefacts AS named
+            ON named.tenant = verdicts.tenant AND named.bundle = verdicts.bundle
+        WHERE verdicts.last_given_at >= $1
+     ) AS kept
+     GROUP BY tenant, digest ORDER BY last_given DESC, tenant, digest LIMIT $2";
+
 /// Under which name the reserved fencing tokens are among the numbers.
 pub(crate) const RESERVED_TOKENS: &str = "reserved_tokens";
 
@@ -107,6 +139,9 @@ mod tests {
             WRITE_OVERHEAD,
             READ_SUITE,
             READ_HISTORY,
+            KEEP_VERDICT,
+            FIND_VERDICTS,
+            READ_KEPT_BLOBS,
         ] {
             let mut met = 0;
             for after in statement.split('$').skip(1) {

@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use regatta_ledger::{
-    Ledger, LedgerError, NewRun, Place, RunEnd, RunQuery, RunRecord, StoredEvent, SuiteKnowledge,
-    SuiteObservation, TestHistory,
+    GivenVerdict, KeptBlob, Ledger, LedgerError, NamedArtefact, NewRun, Place, RunEnd, RunQuery,
+    RunRecord, StoredEvent, SuiteKnowledge, SuiteObservation, TestHistory, VerdictQuery,
 };
-use regatta_model::{RunId, TenantId};
+use regatta_model::{RunId, TenantId, Timestamp};
 
 /// Measures each call of a ledger: `regatta_ledger_seconds` and `regatta_ledger_failures_total`, by call.
 #[derive(Debug)]
@@ -88,6 +88,28 @@ impl Ledger for MeasuringLedger {
     ) -> Result<Vec<TestHistory>, LedgerError> {
         let read = self.measured.read_history(tenant, suite);
         measure("read_history", read).await
+    }
+
+    async fn keep_verdict(
+        &self,
+        given: GivenVerdict,
+        artefacts: Vec<NamedArtefact>,
+    ) -> Result<(), LedgerError> {
+        let kept = self.measured.keep_verdict(given, artefacts);
+        measure("keep_verdict", kept).await
+    }
+
+    async fn find_verdicts(&self, query: VerdictQuery) -> Result<Vec<GivenVerdict>, LedgerError> {
+        measure("find_verdicts", self.measured.find_verdicts(query)).await
+    }
+
+    async fn read_kept_blobs(
+        &self,
+        since: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<KeptBlob>, LedgerError> {
+        let read = self.measured.read_kept_blobs(since, limit);
+        measure("read_kept_blobs", read).await
     }
 
     async fn reserve_tokens(&self, last: u64) -> Result<(), LedgerError> {

@@ -10,10 +10,10 @@ use regatta_cas::{
     AbsenceIndex, BlobStore, ChunkedBlobStore, Deletions, EmptyBlobStore, ExistenceIndex,
     ListedBlobStore, MemoryTier, OpenStoreError,
 };
-use regatta_model::Digest;
+use regatta_model::{Digest, TenantId};
 
 use crate::cas::TenantViews;
-use crate::retention::{Claimant, Kind, Place, Places, Retention};
+use crate::retention::{Claimant, Kind, Place, Places, Retention, Seconds};
 use crate::stored_objects::{SmallBlobs, StoredObjects, Upkeep};
 
 /// How much memory blobs that were read lately may take, in bytes.
@@ -51,8 +51,23 @@ pub(crate) struct Storage {
     pub(crate) assets: TenantViews<dyn BlobStore>,
     /// Blobs whose use makes them stay for as long as verdicts that are given to the tenant.
     pub(crate) for_verdicts: TenantViews<dyn BlobStore>,
+    /// The same for verdicts that were given to the tenant at some time.
+    pub(crate) for_earlier_verdicts: EarlierVerdictViews,
     /// What lets go of what is not used.
     pub(crate) places: Places,
+}
+
+/// Blobs as verdicts of some time see them.
+#[derive(Debug, Clone)]
+pub(crate) struct EarlierVerdictViews(Stacks);
+
+impl EarlierVerdictViews {
+    /// Has what is asked for used by verdicts that were given to a tenant then.
+    pub(crate) fn of(&self, tenant: &TenantId, given_at: Seconds) -> Arc<dyn BlobStore> {
+        let Self(stacks) = self;
+        let claimant = stacks.retention.claimant_of(tenant);
+        stacks.chunked_of(claimant.for_verdicts(), Some(given_at))
+    }
 }
 
 impl Storage {
@@ -101,7 +116,7 @@ impl Storage {
         let keyed = |kind: Kind| {
             let store = Arc::clone(&of_kind[&kind].store);
             let retention = Arc::clone(&retention);
-            move |claimant| retention.retaining(kind, &store, claimant)
+            move |claimant| retention.retaining(kind, &store, (claimant, None))
         };
         Ok(Self {
             results: views(&retention, keyed(Kind::Result)),
@@ -112,16 +127,22 @@ impl Storage {
             },
             chunked: {
                 let stacks = stacks.clone();
-                views(&retention, move |claimant| stacks.chunked_of(claimant))
+                views(&retention, move |claimant| {
+                    stacks.chunked_of(claimant, None)
+                })
             },
             places: Places {
                 of_kind,
                 memory: Arc::clone(&stacks.memory),
                 deletions,
             },
-            for_verdicts: views(&retention, move |claimant| {
-                stacks.chunked_of(claimant.for_verdicts()) as _
-            }),
+            for_verdicts: {
+                let stacks = stacks.clone();
+                views(&retention, move |claimant| {
+                    stacks.chunked_of(claimant.for_verdicts(), None) as _
+                })
+            },
+            for_earlier_verdicts: EarlierVerdictViews(stacks),
         })
     }
 }
@@ -146,9 +167,10 @@ struct Stacks {
 }
 
 impl Stacks {
-    fn chunked_of(&self, claimant: Claimant) -> Arc<ChunkedBlobStore> {
-        let retaining =
-            |kind, store: &Arc<dyn BlobStore>| self.retention.retaining(kind, store, claimant);
+    fn chunked_of(&self, claimant: Claimant, used: Option<Seconds>) -> Arc<ChunkedBlobStore> {
+        let retaining = |kind, store: &Arc<dyn BlobStore>| {
+            self.retention.retaining(kind, store, (claimant, used))
+        };
         let blobs = retaining(Kind::Blob, &self.blobs);
         let mappings = retaining(Kind::Mapping, &self.mappings);
         let retention = Arc::clone(&self.retention);
@@ -159,7 +181,7 @@ impl Stacks {
 
     /// Small blobs stay at hand, and the empty blob is always there.
     fn blobs_of(&self, claimant: Claimant) -> Arc<dyn BlobStore> {
-        let store = self.memory.above(self.chunked_of(claimant));
+        let store = self.memory.above(self.chunked_of(claimant, None));
         Arc::new(EmptyBlobStore::new(Arc::new(store)))
     }
 }

@@ -6,7 +6,8 @@ use crate::envelope::{Envelope, EnvelopeError};
 use crate::judgement::Judgement;
 use crate::keys::{PublicKey, SigningKey};
 use crate::predicate::VerdictPredicate;
-use crate::statement::{GIT_COMMIT, Statement, Vouched};
+use crate::provenance::PROVENANCE_TYPE;
+use crate::statement::{GIT_COMMIT, Statement, Vouched, sha256};
 
 /// Why a bundle is no evidence.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +74,16 @@ impl Verified {
         let mut subjects = self.statements.iter().take(1).flat_map(|it| &it.subject);
         let commit = subjects.find_map(|subject| subject.digest.get(GIT_COMMIT));
         commit.map(String::as_str)
+    }
+
+    /// What its builds made with these bytes, each by its name: a `Tree`'s bytes are those of a directory.
+    pub fn made<'a>(&'a self, digest: &Digest) -> impl Iterator<Item = &'a str> + use<'a> {
+        let digest = sha256(digest);
+        let builds = self.statements.iter();
+        let builds = builds.filter(|it| it.predicate_type == PROVENANCE_TYPE);
+        let made = builds.flat_map(|it| &it.subject);
+        let made = made.filter(move |it| it.digest == digest);
+        made.map(|it| it.name.as_str())
     }
 }
 
@@ -186,6 +197,15 @@ mod tests {
         let verified = verify_bundle(&signed, &key.public()).expect("is good");
         assert_eq!(verified.verdict.verdict, "RELEASABLE");
         assert_eq!(verified.statements.len(), 3);
+        let made = |content: &[u8]| {
+            let digest = Digest::of(content);
+            verified
+                .made(&digest)
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(made(b"application"), ["out/app"]);
+        assert!(made(b"another").is_empty());
         let other = SigningKey::generate().expect("random numbers");
         assert!(verify_bundle(&signed, &other.public()).is_err());
         let of_another = format!("{signed}{}", bundle(&other));

@@ -12,6 +12,7 @@ use regatta_model::Digest;
 use regatta_wire::v1;
 
 use crate::counts::Counts;
+use crate::stages::Stages;
 
 pub use builder::EvidenceBuilder;
 
@@ -41,10 +42,16 @@ pub struct JobEvidence {
     pub cached: bool,
     /// The run that a cached result comes from; empty if that is not known, or it was not cached.
     pub cached_from: String,
+    /// What produced a cached result, if that is known.
+    pub cached_where: Option<v1::Provenance>,
+    /// When a cached result was produced, by the clock of whoever did, if that is known.
+    pub cached_times: Option<(Timestamp, Timestamp)>,
     /// Whether a build failed before it passed.
     pub flaky: bool,
-    /// The content of the image that it ran in; empty if nothing ran, or in none.
-    pub image: String,
+    /// What it ran on and in; `None` if nothing ran.
+    pub place: Option<v1::Provenance>,
+    /// When it did what.
+    pub stages: Stages,
     /// What it made, by path.
     pub artefacts: BTreeMap<String, Digest>,
     /// Those of them that are directories, by their `Tree`.
@@ -67,6 +74,32 @@ pub struct TestEvidence {
     pub key: Option<Digest>,
     /// The run that a cached result comes from; empty if that is not known, or it was not cached.
     pub cached_from: String,
+    /// What produced it, if that is known.
+    pub cached_where: Option<v1::Provenance>,
+}
+
+impl JobEvidence {
+    /// What its result comes from, if that is known.
+    fn origin(&self) -> Option<&v1::Provenance> {
+        match self.cached {
+            true => self.cached_where.as_ref(),
+            false => self.place.as_ref(),
+        }
+    }
+
+    /// The content of the image that its result comes from; empty if that is not known, or it ran in none.
+    pub(crate) fn image(&self) -> &str {
+        self.origin()
+            .map(|place| place.image_id.as_str())
+            .unwrap_or_default()
+    }
+
+    /// The agent that its result comes from; empty if that is not known.
+    pub(crate) fn agent(&self) -> &str {
+        self.origin()
+            .map(|place| place.agent_id.as_str())
+            .unwrap_or_default()
+    }
 }
 
 impl SuiteEvidence {
@@ -107,8 +140,10 @@ pub struct Evidence {
     pub infrastructure_retries: u64,
     /// When its commit was made, if it says so.
     pub committed_at: Option<Timestamp>,
-    /// When it began.
+    /// When it was submitted.
     pub started_at: Timestamp,
+    /// When a slot took the first of its work, if one did and that was told.
+    pub first_leased_at: Option<Timestamp>,
     /// When it ended.
     pub finished_at: Timestamp,
 }
@@ -127,13 +162,24 @@ impl Evidence {
         ended.map_or(v1::JobStatus::Unknown, |job| job.status)
     }
 
-    /// The run that each cached result comes from; empty where that is not known.
-    pub fn cached_from(&self) -> impl Iterator<Item = &str> {
+    /// When it did what.
+    #[must_use]
+    pub fn stages(&self) -> Stages {
+        let stages = Stages {
+            queued_at: Some(self.started_at),
+            started_at: self.first_leased_at,
+            finished_at: Some(self.finished_at),
+        };
+        stages.in_order()
+    }
+
+    /// The run that each cached result comes from, empty where that is not known, and what produced it.
+    pub fn cached_from(&self) -> impl Iterator<Item = (&str, Option<&v1::Provenance>)> {
         let tests = self.suites.values().flat_map(|suite| suite.tests.values());
         let tests = tests.filter(|test| test.status == v1::TestStatus::Cached);
         let jobs = self.jobs.values().filter(|job| job.cached);
-        let tests = tests.map(|test| test.cached_from.as_str());
-        tests.chain(jobs.map(|job| job.cached_from.as_str()))
+        let tests = tests.map(|test| (test.cached_from.as_str(), test.cached_where.as_ref()));
+        tests.chain(jobs.map(|job| (job.cached_from.as_str(), job.cached_where.as_ref())))
     }
 
     /// `job test` of each test that ended so.

@@ -21,28 +21,56 @@ pub struct Judgement {
     reasons: Vec<String>,
 }
 
+/// Cached results that one run produced.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct CachedResults<'a> {
+    /// How many tests and builds.
+    pub results: u64,
+    /// What they ran on, as far as that is known.
+    pub agents: BTreeSet<&'a str>,
+    /// What they ran in, by content, as far as that is known.
+    pub images: BTreeSet<&'a str>,
+}
+
+/// Something that a build made.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Artefact {
+    /// `job/path`.
+    pub name: String,
+    /// Of the file, or of the directory's `Tree`.
+    pub digest: Digest,
+    /// Whether it is a directory.
+    pub is_tree: bool,
+}
+
+/// What an artefact is called: `job/path`.
+pub(crate) fn artefact_name(job: &str, path: &str) -> String {
+    format!("{job}/{path}")
+}
+
 impl Judgement {
-    /// What the builds made that it names, in order.
+    /// What the builds made, each thing once, in order.
     #[must_use]
-    pub fn artefacts(&self) -> Vec<Digest> {
-        let jobs = self
-            .runs
-            .iter()
-            .flat_map(|(_, evidence)| evidence.jobs.values());
-        let artefacts = jobs.flat_map(|job| job.artefacts.values().copied());
-        let artefacts: BTreeSet<Digest> = artefacts.collect();
+    pub fn artefacts(&self) -> Vec<Artefact> {
+        let jobs = self.runs().flat_map(|(_, evidence)| &evidence.jobs);
+        let artefacts = jobs.flat_map(|(name, job)| {
+            let made = job.artefacts.iter();
+            made.map(move |(path, digest)| Artefact {
+                name: artefact_name(name, path),
+                digest: *digest,
+                is_tree: job.trees.contains(digest),
+            })
+        });
+        let artefacts: BTreeSet<Artefact> = artefacts.collect();
         artefacts.into_iter().collect()
     }
 
-    /// Those of them that are directories, by their `Tree`, in order.
+    /// The commit that it is about; `None` if files differed from it, or there was none.
     #[must_use]
-    pub fn trees(&self) -> Vec<Digest> {
-        let jobs = self
-            .runs
-            .iter()
-            .flat_map(|(_, evidence)| evidence.jobs.values());
-        let trees: BTreeSet<Digest> = jobs.flat_map(|job| job.trees.iter().copied()).collect();
-        trees.into_iter().collect()
+    pub fn commit(&self) -> Option<&str> {
+        let (_, speaker) = self.runs().next()?;
+        let spec = Some(&speaker.spec).filter(|spec| !spec.dirty && !spec.commit.is_empty());
+        spec.map(|spec| spec.commit.as_str())
     }
 
     /// Judges a commit by the run that speaks for it, and by others that have done what it has not, each with
@@ -185,13 +213,20 @@ impl Judgement {
         Duration::try_from(elapsed).ok()
     }
 
-    /// How many cached results come from each run that produced some; the name is empty for those of which it
-    /// is not known.
+    /// What cached results come from, by the run that produced them; its name is empty for those of which it is
+    /// not known.
     #[must_use]
-    pub fn cached_from(&self) -> BTreeMap<&str, u64> {
-        let mut runs = BTreeMap::new();
-        for run in self.runs().flat_map(|(_, evidence)| evidence.cached_from()) {
-            *runs.entry(run).or_default() += 1;
+    pub fn cached_from(&self) -> BTreeMap<&str, CachedResults<'_>> {
+        let mut runs: BTreeMap<&str, CachedResults<'_>> = BTreeMap::new();
+        for (run, place) in self.runs().flat_map(|(_, evidence)| evidence.cached_from()) {
+            let of_run = runs.entry(run).or_default();
+            of_run.results += 1;
+            let known = |text: &&str| !text.is_empty();
+            let (agent, image) = place
+                .map(|it| (it.agent_id.as_str(), it.image_id.as_str()))
+                .unzip();
+            of_run.agents.extend(agent.filter(known));
+            of_run.images.extend(image.filter(known));
         }
         runs
     }

@@ -23,6 +23,7 @@ mod keys;
 mod policy;
 mod predicate;
 mod provenance;
+mod stages;
 mod statement;
 
 pub use bundle::{InvalidBundleError, Verified, sign_bundle, verify_bundle};
@@ -32,11 +33,13 @@ pub use envelope::{Envelope, EnvelopeError, PAYLOAD_TYPE, Signature};
 pub use evidence::{
     Evidence, EvidenceBuilder, IncompleteRunError, JobEvidence, SuiteEvidence, TestEvidence,
 };
-pub use judgement::Judgement;
+pub use judgement::{Artefact, CachedResults, Judgement};
 pub use keys::{InvalidKeyError, NewKeyError, PublicKey, SigningKey};
 pub use policy::Policy;
 pub use predicate::{
-    CachedFrom, JobStatement, PolicyMismatchError, PolicyStatement, Requested, VerdictPredicate,
+    CachedFrom, JobStatement, PolicyMismatchError, PolicyStatement, Requested, RunStatement,
+    VerdictPredicate,
 };
 pub use provenance::PROVENANCE_TYPE;
+pub use stages::Stages;
 pub use statement::{Described, Statement, Subject, TEST_RESULT_TYPE, VERDICT_TYPE, Vouched};

@@ -1,5 +1,7 @@
 //! Regatta's predicate: what runs say of a commit.
 
+mod stated;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use regatta_model::Digest;
@@ -8,9 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::counts::Counts;
 use crate::evidence::Evidence;
-use crate::judgement::Judgement;
-use crate::policy::{Policy, is_whole};
+use crate::judgement::{CachedResults, Judgement};
+use crate::policy::Policy;
+use crate::stages::written;
 use crate::statement::{Described, Vouched, sha256};
+
+pub use stated::{JobStatement, RunStatement};
 
 /// Regatta's predicate: what runs say of a commit.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -41,6 +46,9 @@ pub struct VerdictPredicate {
     pub plan: Described,
     /// How the tests ended.
     pub counts: Counts,
+    /// When each run did what; older verdicts do not say.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub runs: Vec<RunStatement>,
     /// How the jobs ended.
     pub jobs: Vec<JobStatement>,
     /// The statements about its suites: the digest of each as it was signed.
@@ -73,9 +81,9 @@ pub struct VerdictPredicate {
     /// From there to the verdict, in seconds.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub lead_time_seconds: Option<f64>,
-    /// RFC 3339.
+    /// When the first of its runs was submitted; RFC 3339.
     pub started_at: String,
-    /// RFC 3339.
+    /// When the last of them ended; RFC 3339.
     pub finished_at: String,
 }
 
@@ -86,6 +94,12 @@ pub struct CachedFrom {
     pub run: String,
     /// How many tests and builds.
     pub results: u64,
+    /// What they ran in then, as far as that is known.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub images: Vec<String>,
+    /// What they ran on.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub agents: Vec<String>,
 }
 
 /// What had to be known.
@@ -111,22 +125,6 @@ pub struct Requested {
     pub digest: BTreeMap<String, String>,
     /// Their names, with the choice of tests if not all were to run.
     pub jobs: Vec<String>,
-}
-
-/// A job.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct JobStatement {
-    /// Its name.
-    pub name: String,
-    /// `PASSED`, `FAILED`, `CANCELLED`, `NOT_RUN` or `UNKNOWN`.
-    pub status: String,
-    /// Whether a build's result was known.
-    pub cached: bool,
-    /// Whether a build failed before it passed.
-    pub flaky: bool,
-    /// Whether it was asked for with chosen tests only, so that it answers for no required job.
-    #[serde(default)]
-    pub chosen_tests: bool,
 }
 
 /// A verdict was measured by another policy than it should have been.
@@ -179,7 +177,8 @@ impl VerdictPredicate {
                 digest: sha256(&judgement.plan()),
             },
             counts: judgement.counts(),
-            jobs: evidence().flat_map(JobStatement::all_of).collect(),
+            runs: judgement.runs().map(RunStatement::of).collect(),
+            jobs: judgement.runs().flat_map(JobStatement::all_of).collect(),
             test_results: others.test_results.iter().map(described).collect(),
             provenance: others.provenance.iter().map(described).collect(),
             cached_from: cached_from.map(CachedFrom::of).collect(),
@@ -192,8 +191,8 @@ impl VerdictPredicate {
             agents: all_of(|evidence| &evidence.agents),
             committed_at: judgement.committed_at().map(|time| format!("{time:.0}")),
             lead_time_seconds: judgement.lead_time().map(|time| time.as_secs_f64()),
-            started_at: format!("{:.3}", judgement.started_at()),
-            finished_at: format!("{:.3}", judgement.finished_at()),
+            started_at: written(judgement.started_at()),
+            finished_at: written(judgement.finished_at()),
         }
     }
 
@@ -247,6 +246,25 @@ impl VerdictPredicate {
         } else if is_releasable && policy.is_some_and(|policy| !self.meets(&policy.policy())) {
             Some("it is RELEASABLE, and not all that its policy requires has passed")
         } else {
+            self.contradiction_of_times()
+        }
+    }
+
+    /// Whether what it says of when fits together. Older verdicts do not say it of each run and job.
+    fn contradiction_of_times(&self) -> Option<&'static str> {
+        let is_older = self.runs.is_empty();
+        let told = self.runs.iter().map(|it| &it.run);
+        let spoken_of = std::iter::once(&self.run).chain(&self.other_runs);
+        let has_run = |job: &JobStatement| self.runs.iter().any(|it| it.run == job.run);
+        if !is_older && !told.eq(spoken_of) {
+            Some("it tells when other runs than its own did what")
+        } else if !is_older && !self.jobs.iter().all(has_run) {
+            Some("it has a job of none of its runs")
+        } else if !self.runs.iter().all(RunStatement::is_in_order)
+            || !self.jobs.iter().all(JobStatement::is_in_order)
+        {
+            Some("something in it ended before it began")
+        } else {
             None
         }
     }
@@ -291,29 +309,15 @@ impl Requested {
     }
 }
 
-impl JobStatement {
-    fn all_of(evidence: &Evidence) -> impl Iterator<Item = Self> {
-        evidence.spec.jobs.iter().map(|job| {
-            let ended = evidence.jobs.get(&job.name);
-            Self {
-                name: job.name.clone(),
-                status: word(evidence.status_of(&job.name).as_str_name(), "JOB_STATUS_"),
-                cached: ended.is_some_and(|job| job.cached),
-                flaky: ended.is_some_and(|job| job.flaky),
-                chosen_tests: !is_whole(&evidence.spec, job),
-            }
-        })
-    }
-
-    fn has_passed(&self) -> bool {
-        self.status == "PASSED"
-    }
-}
-
 impl CachedFrom {
-    fn of((run, results): (&str, u64)) -> Self {
-        let run = run.to_owned();
-        Self { run, results }
+    fn of((run, cached): (&str, CachedResults<'_>)) -> Self {
+        let owned = |all: BTreeSet<&str>| all.into_iter().map(str::to_owned).collect();
+        Self {
+            run: run.to_owned(),
+            results: cached.results,
+            images: owned(cached.images),
+            agents: owned(cached.agents),
+        }
     }
 }
 
@@ -416,6 +420,68 @@ mod tests {
         }
         let other = Some("the digest of its policy is of another");
         assert_eq!(edited.contradiction(), other);
+    }
+
+    #[test]
+    fn a_verdict_tells_when_each_stage_was_reached() {
+        let good = said(None);
+        let at = |second: u8| Some(format!("1970-01-01T00:00:{second}.000Z"));
+        let run = RunStatement {
+            run: "r1".to_owned(),
+            submitted_at: at(10),
+            started_at: at(11),
+            finished_at: at(14),
+        };
+        assert_eq!(good.runs, [run]);
+        let times = |job: &JobStatement| {
+            let (queued, started) = (job.queued_at.clone(), job.started_at.clone());
+            (job.run.clone(), queued, started, job.finished_at.clone())
+        };
+        let of_r1 = |times: [Option<String>; 3]| {
+            let [queued, started, finished] = times;
+            ("r1".to_owned(), queued, started, finished)
+        };
+        assert_eq!(times(&good.jobs[0]), of_r1([at(10), at(11), at(11)]));
+        assert_eq!(times(&good.jobs[1]), of_r1([at(11), at(12), at(13)]));
+    }
+
+    #[test]
+    fn a_verdict_whose_times_cannot_have_been_contradicts_itself() {
+        let with = |change: &dyn Fn(&mut VerdictPredicate)| {
+            let mut said = said(None);
+            change(&mut said);
+            said.contradiction()
+        };
+        assert_eq!(with(&|_| {}), None);
+        let order = Some("something in it ended before it began");
+        let late = || Some("1970-01-01T00:01:00.000Z".to_owned());
+        assert_eq!(with(&|said| said.jobs[1].started_at = late()), order);
+        assert_eq!(with(&|said| said.jobs[0].queued_at = late()), order);
+        assert_eq!(with(&|said| said.runs[0].started_at = late()), order);
+        assert_eq!(
+            with(&|said| said.runs[0].finished_at = Some("late".to_owned())),
+            order
+        );
+        let others = Some("it tells when other runs than its own did what");
+        assert_eq!(with(&|said| said.runs[0].run = "r2".to_owned()), others);
+        assert_eq!(with(&|said| said.other_runs.push("r2".to_owned())), others);
+        let stray = Some("it has a job of none of its runs");
+        assert_eq!(with(&|said| said.jobs[0].run = "r2".to_owned()), stray);
+    }
+
+    #[test]
+    fn verdicts_of_before_stages_were_told_are_read() {
+        let mut older = serde_json::json!(said(None));
+        older.as_object_mut().expect("is one").remove("runs");
+        for job in older["jobs"].as_array_mut().expect("are some") {
+            let job = job.as_object_mut().expect("is one");
+            for field in ["run", "queuedAt", "startedAt", "finishedAt"] {
+                job.remove(field);
+            }
+        }
+        let older: VerdictPredicate = serde_json::from_value(older).expect("is whole");
+        assert_eq!((older.runs.len(), older.contradiction()), (0, None));
+        assert_eq!(older.jobs[0].queued_at, None);
     }
 
     #[test]

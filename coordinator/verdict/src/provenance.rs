@@ -6,6 +6,7 @@ use regatta_wire::v1;
 use serde_json::{Value, json};
 
 use crate::evidence::{Evidence, JobEvidence};
+use crate::stages::written;
 use crate::statement::{Described, GIT_COMMIT, SHA256, Subject, sha256};
 
 /// SLSA's predicate.
@@ -38,18 +39,44 @@ fn predicate(run: &str, job: &v1::Job, ended: &JobEvidence, evidence: &Evidence)
         "buildDefinition": {
             "buildType": BUILD_TYPE,
             "externalParameters": parameters(job),
-            "internalParameters": { "cached": ended.cached, "cachedFrom": ended.cached_from },
+            "internalParameters": {
+                "cached": ended.cached,
+                "cachedFrom": ended.cached_from,
+                "agent": ended.agent(),
+            },
             "resolvedDependencies": dependencies(job, ended, evidence),
         },
         "runDetails": {
             "builder": { "id": BUILDER },
-            "metadata": {
-                "invocationId": run,
-                "startedOn": format!("{:.3}", evidence.started_at),
-                "finishedOn": format!("{:.3}", evidence.finished_at),
-            },
+            "metadata": metadata(run, ended),
         },
     })
+}
+
+/// When what was made was made, and in which run: an earlier one if its result was known. What is not known is left
+/// out.
+fn metadata(run: &str, ended: &JobEvidence) -> Value {
+    let (run, times) = match ended.cached {
+        true => (ended.cached_from.as_str(), ended.cached_times.unzip()),
+        false => {
+            let stages = &ended.stages;
+            (
+                run,
+                (stages.started_at.or(stages.queued_at), stages.finished_at),
+            )
+        }
+    };
+    let (started_on, finished_on) = times;
+    let mut metadata = serde_json::Map::new();
+    let known = (!run.is_empty()).then(|| run.to_owned());
+    for (name, value) in [
+        ("invocationId", known),
+        ("startedOn", started_on.map(written)),
+        ("finishedOn", finished_on.map(written)),
+    ] {
+        metadata.extend(value.map(|value| (name.to_owned(), Value::from(value))));
+    }
+    Value::Object(metadata)
 }
 
 /// What whoever asked for it could choose.
@@ -100,7 +127,7 @@ fn dependencies(job: &v1::Job, ended: &JobEvidence, evidence: &Evidence) -> Vec<
             digest: sha256(digest),
         }));
     }
-    if let Some(image) = ended.image.strip_prefix("sha256:") {
+    if let Some(image) = ended.image().strip_prefix("sha256:") {
         all.push(described("image".to_owned(), SHA256, image.to_owned()));
     }
     all
@@ -109,7 +136,7 @@ fn dependencies(job: &v1::Job, ended: &JobEvidence, evidence: &Evidence) -> Vec<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evidence::tests::{gathered, run};
+    use crate::evidence::tests::{gathered, is_end_of, run};
 
     #[test]
     fn what_was_made_is_told_with_what_it_was_made_from() {
@@ -128,14 +155,73 @@ mod tests {
         let dependencies = &definition["resolvedDependencies"];
         assert_eq!(dependencies[0]["name"], "inputs");
         assert_eq!(dependencies[1]["digest"][GIT_COMMIT], evidence.spec.commit);
-        assert_eq!(predicate["runDetails"]["metadata"]["invocationId"], "r1");
+        let metadata = json!({
+            "invocationId": "r1",
+            "startedOn": "1970-01-01T00:00:11.000Z",
+            "finishedOn": "1970-01-01T00:00:11.000Z",
+        });
+        assert_eq!(
+            predicate["runDetails"]["metadata"], metadata,
+            "of the job, not of its run"
+        );
+        assert_eq!(definition["internalParameters"]["agent"], "two");
+        assert_eq!(dependencies[2]["name"], "image");
+        assert_eq!(dependencies[2]["digest"][SHA256], "2");
+    }
+
+    #[test]
+    fn what_was_known_was_made_by_the_run_that_made_it() {
+        let mut events = run(&[], v1::Verdict::Releasable);
+        let cached = |change: &dyn Fn(&mut v1::JobFinished), events: &mut Vec<v1::RunEvent>| {
+            for event in events.iter_mut() {
+                if let Some(v1::run_event::Event::JobFinished(finished)) = &mut event.event
+                    && finished.job == "make"
+                {
+                    change(finished);
+                }
+            }
+        };
+        let at = |seconds: i64| Some(prost_types::Timestamp { seconds, nanos: 0 });
+        let earlier = |finished: &mut v1::JobFinished| {
+            finished.cached = true;
+            finished.cached_from = "r0".to_owned();
+            finished.cached_where = finished.r#where.take();
+            let result = finished.result.get_or_insert_default();
+            let metadata = result.execution_metadata.get_or_insert_default();
+            metadata.execution_start_timestamp = at(1);
+            metadata.execution_completed_timestamp = at(3);
+        };
+        cached(&earlier, &mut events);
+        let evidence = gathered(&events).expect("is complete");
+        let (_, _, predicate) = of_builds("r1", &evidence).next().expect("is made");
+        let metadata = json!({
+            "invocationId": "r0",
+            "startedOn": "1970-01-01T00:00:01.000Z",
+            "finishedOn": "1970-01-01T00:00:03.000Z",
+        });
+        assert_eq!(predicate["runDetails"]["metadata"], metadata);
+        let definition = &predicate["buildDefinition"];
+        assert_eq!(definition["internalParameters"]["agent"], "two");
+        assert_eq!(definition["resolvedDependencies"][2]["digest"][SHA256], "2");
+        // Of one that an earlier release stored, nobody knows.
+        let unknown = |finished: &mut v1::JobFinished| {
+            finished.cached_from = String::new();
+            finished.cached_where = None;
+            finished.result.get_or_insert_default().execution_metadata = None;
+        };
+        cached(&unknown, &mut events);
+        let evidence = gathered(&events).expect("is complete");
+        let (_, _, predicate) = of_builds("r1", &evidence).next().expect("is made");
+        assert_eq!(predicate["runDetails"]["metadata"], json!({}));
     }
 
     #[test]
     fn a_build_that_failed_made_nothing() {
         let mut events = run(&[], v1::Verdict::NotReleasable);
-        if let Some(v1::run_event::Event::JobFinished(finished)) = &mut events[1].event {
-            finished.status = v1::JobStatus::Failed.into();
+        for event in events.iter_mut().filter(|it| is_end_of(it, "make")) {
+            if let Some(v1::run_event::Event::JobFinished(finished)) = &mut event.event {
+                finished.status = v1::JobStatus::Failed.into();
+            }
         }
         let evidence = gathered(&events).expect("is complete");
         assert_eq!(of_builds("r1", &evidence).count(), 0);

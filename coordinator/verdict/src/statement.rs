@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::evidence::{Evidence, SuiteEvidence};
-use crate::judgement::{Judgement, tree};
+use crate::judgement::{Judgement, artefact_name, tree};
 use crate::predicate::VerdictPredicate;
 use crate::provenance;
 
@@ -138,7 +138,7 @@ fn subjects(runs: &[&Evidence]) -> Vec<Subject> {
     let jobs = runs().flat_map(|run| &run.jobs);
     let made = jobs.flat_map(|(job, ended)| {
         let artefacts = ended.artefacts.iter();
-        artefacts.map(move |(path, digest)| subject(&format!("{job}/{path}"), sha256(digest)))
+        artefacts.map(move |(path, digest)| subject(&artefact_name(job, path), sha256(digest)))
     });
     for artefact in made {
         // Of several runs that made it, once.
@@ -185,7 +185,7 @@ fn test_result(job: &str, suite: &SuiteEvidence, evidence: &Evidence) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evidence::tests::{gathered, run};
+    use crate::evidence::tests::{gathered, is_end_of, run};
 
     fn judged(evidence: &Evidence) -> Judgement {
         Judgement::of(("r1".to_owned(), evidence.clone()), Vec::new(), None)
@@ -229,11 +229,13 @@ mod tests {
         let tests = [("a", v1::TestStatus::Passed)];
         let mut failed = run(&tests, v1::Verdict::NotReleasable);
         let mut cut = run(&tests, v1::Verdict::Unknown);
-        if let Some(Event::JobFinished(finished)) = &mut failed[3].event {
-            // The runner ended badly though every test passed.
-            finished.status = v1::JobStatus::Failed.into();
+        for event in failed.iter_mut().filter(|it| is_end_of(it, "check")) {
+            if let Some(Event::JobFinished(finished)) = &mut event.event {
+                // The runner ended badly though every test passed.
+                finished.status = v1::JobStatus::Failed.into();
+            }
         }
-        cut.remove(3);
+        cut.retain(|event| !is_end_of(event, "check"));
         for events in [failed, cut] {
             let evidence = gathered(&events).expect("is complete");
             let (_, suite) = Statement::of_suites(&evidence).next().expect("one");

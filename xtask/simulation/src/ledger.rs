@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use regatta_ledger::{
-    Ledger, LedgerError, MemoryLedger, NewRun, Place, RunEnd, RunQuery, RunRecord, StoredEvent,
-    SuiteKnowledge, SuiteObservation, TestHistory,
+    GivenVerdict, KeptBlob, Ledger, LedgerError, MemoryLedger, NamedArtefact, NewRun, Place,
+    RunEnd, RunQuery, RunRecord, StoredEvent, SuiteKnowledge, SuiteObservation, TestHistory,
+    VerdictQuery,
 };
-use regatta_model::{RunId, TenantId};
+use regatta_model::{RunId, TenantId, Timestamp};
 
 use crate::weather::{Fate, Weather};
 
@@ -130,6 +131,30 @@ impl Ledger for WeatheredLedger {
     ) -> Result<Vec<TestHistory>, LedgerError> {
         self.read("reading history").await?;
         self.below.read_history(tenant, suite).await
+    }
+
+    async fn keep_verdict(
+        &self,
+        given: GivenVerdict,
+        artefacts: Vec<NamedArtefact>,
+    ) -> Result<(), LedgerError> {
+        let what = format!("a verdict of run {}", brief(&given.run));
+        self.write(&what, self.below.keep_verdict(given, artefacts))
+            .await
+    }
+
+    async fn find_verdicts(&self, query: VerdictQuery) -> Result<Vec<GivenVerdict>, LedgerError> {
+        self.read("finding verdicts").await?;
+        self.below.find_verdicts(query).await
+    }
+
+    async fn read_kept_blobs(
+        &self,
+        since: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<KeptBlob>, LedgerError> {
+        self.read("reading what verdicts keep").await?;
+        self.below.read_kept_blobs(since, limit).await
     }
 
     async fn reserve_tokens(&self, last: u64) -> Result<(), LedgerError> {

@@ -37,6 +37,8 @@ pub struct ProgramSuite {
     pub name: String,
     /// The input root.
     pub entries: Entries,
+    /// What of it nobody has built: a commit has to have it.
+    pub sources: BTreeSet<String>,
     /// The binary, relative to the working directory.
     pub program: String,
     /// Where it runs: the package's directory, relative to the input root.
@@ -161,7 +163,7 @@ pub fn suites(
     libraries: &BuildLibraries,
     lacking: &BTreeSet<String>,
 ) -> Result<Vec<ProgramSuite>, SuitesError> {
-    let mut by_package: BTreeMap<&PackageId, Entries> = BTreeMap::new();
+    let mut by_package: BTreeMap<&PackageId, (Entries, BTreeSet<String>)> = BTreeMap::new();
     let mut suites = Vec::new();
     for test in &build.tests {
         if !by_package.contains_key(&test.package) {
@@ -173,27 +175,31 @@ pub fn suites(
     Ok(suites)
 }
 
-/// What all tests of a package see: its files and what its build script made.
-fn package_entries(build: &Build, package: &PackageId) -> Result<Entries, SuitesError> {
+/// What all tests of a package see: its files and what its build script made; and which those files are.
+fn package_entries(
+    build: &Build,
+    package: &PackageId,
+) -> Result<(Entries, BTreeSet<String>), SuitesError> {
     let mut entries = build.package_files(package)?;
+    let sources = entries.of_here().map(str::to_owned).collect();
     let Some(script) = build.scripts.get(package) else {
-        return Ok(entries);
+        return Ok((entries, sources));
     };
     let made = script.out_dir.as_std_path();
     let Some(place) = build.layout.place(made) else {
-        return Ok(entries);
+        return Ok((entries, sources));
     };
     insert(&mut entries, &place, Source::Directory)?;
     for (path, source) in walk_everything(made, made)?.by_path {
         insert(&mut entries, &place.join(path), source)?;
     }
-    Ok(entries)
+    Ok((entries, sources))
 }
 
 fn suite(
     build: &Build,
     test: &TestBinary,
-    mut entries: Entries,
+    (mut entries, sources): (Entries, BTreeSet<String>),
     libraries: &BuildLibraries,
     lacking: &BTreeSet<String>,
 ) -> Result<ProgramSuite, SuitesError> {
@@ -226,6 +232,7 @@ fn suite(
     Ok(ProgramSuite {
         name: test.name.clone(),
         entries,
+        sources,
         program: text(&relative_to(
             &place(build, &test.executable),
             &working_directory,
@@ -315,6 +322,29 @@ mod tests {
         assert!(has(unit, "shared.txt") && !has(unit, "leaf/src/lib.rs"));
         assert!(has(integration, "debug/app") && !has(unit, "debug/app"));
         assert!(has(integration, "target/tmp"));
+    }
+
+    #[test]
+    fn what_a_manifest_names_is_a_source_though_git_ignores_it() {
+        let Some(fixture) = Fixture::new() else {
+            return;
+        };
+        fixture.write("secret.tmp", "of this machine");
+        fixture.write(
+            "leaf/Cargo.toml",
+            "[package]\nname = \"leaf\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\
+             [package.metadata.regatta]\ninputs = [\"secret.tmp\"]\n",
+        );
+        let leaf = suites_of(&fixture, &[]).remove(3);
+        let sources: Vec<_> = leaf.sources.iter().map(String::as_str).collect();
+        let expected = [
+            "leaf/Cargo.toml",
+            "leaf/build.rs",
+            "leaf/fixtures/data.txt",
+            "leaf/src/lib.rs",
+            "secret.tmp",
+        ];
+        assert_eq!(sources, expected, "and nothing that was built");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::files::place_in;
 use crate::git::Commit;
 use crate::options::{GlobalOptions, ReportArguments, RunOptions};
 use crate::session::Session;
-use crate::tree::{Entries, ExpandError, Source, Staging, expand, walk};
+use crate::tree::{Entries, ExpandError, Staging, expand, walk};
 use crate::watch::{Ended, Tally};
 use crate::{directories, git, jobs};
 
@@ -146,10 +146,7 @@ fn commit_of(pipeline: &Pipeline, own_file: Option<&Path>, inputs: &[Entries]) -
         let file = file.display().to_string();
         // Of a project without a file, its directory: it is nowhere below itself.
         let file = Some(file.as_str()).filter(|file| !file.is_empty());
-        let all = inputs.iter().flat_map(|entries| &entries.by_path);
-        let of_here = all
-            .filter(|(_, source)| matches!(source, Source::File { .. } | Source::Symlink { .. }));
-        let of_here = of_here.map(|(path, _)| path.as_str());
+        let of_here = inputs.iter().flat_map(Entries::of_here);
         commit.dirty = !git::knows_all(root, of_here.chain(file));
     }
     commit

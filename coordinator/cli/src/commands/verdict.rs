@@ -1,17 +1,20 @@
 //! `regatta verdict` and `regatta verify`.
 
+mod kept;
 mod lines;
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use futures::TryStreamExt as _;
+use regatta_model::Digest;
 use regatta_verdict::{PublicKey, Verified, verify_bundle};
 use regatta_wire::v1;
 use regatta_wire::v1::get_verdict_request::Subject;
 use tonic::Code;
 
 use super::{blocking, connect, keys, run_id};
+use crate::artefact;
 use crate::client::{Client, refused};
 use crate::config;
 use crate::exit_code::{ExitCode, Failure, OrExit};
@@ -25,24 +28,69 @@ pub(super) async fn verdict(
     options: VerdictOptions,
 ) -> Result<ExitCode, Failure> {
     let client = connect(global).await?;
-    let subject = match options.run {
+    let subject = match options.run.clone() {
         Some(run) => Subject::RunId(run_id::complete(&client, run).await?),
-        None => Subject::Commit(commit(options.commit).await?),
+        None => Subject::Commit(commit(options.commit.clone()).await?),
     };
+    match &options.kept {
+        Some(None) => return kept::list(&client, subject, &options).await,
+        Some(Some(beginning)) => {
+            let found = kept::find(&client, subject, beginning).await?;
+            return said_again(global, &client, &options, found).await;
+        }
+        None => {}
+    }
     let Some(bundle) = fetch(&client, subject).await? else {
         return Ok(ExitCode::Unknown);
     };
     let key = keys::of_coordinator(&client).await?;
-    let verified = verify_bundle(&bundle, &key).or_exit(ExitCode::Infrastructure)?;
+    show(global, &options, &bundle, &key)
+}
+
+/// Prints a verdict that was given before, as it was.
+async fn said_again(
+    global: &GlobalOptions,
+    client: &Client,
+    options: &VerdictOptions,
+    given: v1::GivenVerdict,
+) -> Result<ExitCode, Failure> {
+    let key = PublicKey::from_pem(&given.public_key).or_exit(ExitCode::Infrastructure)?;
+    let now = keys::of_coordinator(client).await?;
+    if key.id() != now.id() {
+        tracing::warn!(
+            "it was signed with another key than this coordinator's of today, {}: believe it if you know that it was \
+             the coordinator's then",
+            now.id()
+        );
+    }
+    let Some(bundle) = fetch(client, Subject::Bundle(given.bundle.unwrap_or_default())).await?
+    else {
+        return Ok(ExitCode::Unknown);
+    };
+    show(global, options, &bundle, &key)
+}
+
+/// Prints and writes signed statements, once they are verified.
+fn show(
+    global: &GlobalOptions,
+    options: &VerdictOptions,
+    bundle: &str,
+    key: &PublicKey,
+) -> Result<ExitCode, Failure> {
+    let verified = verify_bundle(bundle, key).or_exit(ExitCode::Infrastructure)?;
     if let Some(file) = &options.output {
         let written = write_atomically(file, bundle.as_bytes());
         written.or_exit(ExitCode::Local)?;
     }
+    let lines;
     let text = match options.json {
         true => bundle,
-        false => lines::of(&verified, &key, global.paint()),
+        false => {
+            lines = lines::of(&verified, key, global.paint());
+            &lines
+        }
     };
-    print(&text)?;
+    print(text)?;
     Ok(exit_code(&verified))
 }
 
@@ -78,8 +126,57 @@ pub(super) fn verify(options: &VerifyOptions) -> Result<ExitCode, Failure> {
         let checked = verified.verdict.check_policy(&policy.unwrap_or_default());
         checked.map_err(|error| refused(format!("{error}; not by that of {}", file.display())))?;
     }
-    print(&lines::of(&verified, &key, crate::watch::Paint::Plain))?;
+    let made = made_by_it(&verified, &options.artefact)?;
+    let strange: Vec<String> = made.iter().filter_map(Made::complaint).collect();
+    if !strange.is_empty() {
+        return Err(refused(strange.join("; ")));
+    }
+    let mut text = lines::of(&verified, &key, crate::watch::Paint::Plain);
+    made.iter().for_each(|it| text.push_str(&it.line()));
+    print(&text)?;
     Ok(exit_code(&verified))
+}
+
+/// Something here, and what builds made of the same bytes.
+struct Made<'a> {
+    path: &'a Path,
+    digest: Digest,
+    names: Vec<&'a str>,
+}
+
+/// What builds of a verdict made of what is here.
+fn made_by_it<'a>(verified: &'a Verified, paths: &'a [PathBuf]) -> Result<Vec<Made<'a>>, Failure> {
+    let made = paths.iter().map(|path| {
+        let digest = artefact::digest_of(path).or_exit(ExitCode::Local)?;
+        let names = verified.made(&digest).collect();
+        Ok(Made {
+            path,
+            digest,
+            names,
+        })
+    });
+    made.collect()
+}
+
+impl Made<'_> {
+    /// Why it is not what it should be, if it is not.
+    fn complaint(&self) -> Option<String> {
+        let Self {
+            path,
+            digest,
+            names,
+        } = self;
+        names.is_empty().then(|| {
+            let path = path.display();
+            let hash = digest.hash_hex();
+            format!("{path} (sha256 {hash}) is nothing that a build of it has made")
+        })
+    }
+
+    fn line(&self) -> String {
+        let names = self.names.join(", ");
+        format!("{} is {names}, as it was made\n", self.path.display())
+    }
 }
 
 /// An error with all that is below it, in one line.
@@ -128,6 +225,15 @@ async fn fetch(client: &Client, subject: Subject) -> Result<Option<String>, Fail
         Err(status) => return Err(failed(status)),
     };
     let pieces: Vec<_> = pieces.try_collect().await.map_err(failed)?;
+    for piece in pieces
+        .iter()
+        .filter(|piece| !piece.unkept_reason.is_empty())
+    {
+        tracing::warn!(
+            "this verdict holds, but the coordinator could not keep it: {}; write it to a file (--output)",
+            piece.unkept_reason
+        );
+    }
     let bytes: Vec<u8> = pieces
         .iter()
         .flat_map(|piece| piece.data.iter().copied())

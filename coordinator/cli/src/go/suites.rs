@@ -66,6 +66,7 @@ fn suite(
             root: root.to_owned(),
         })?;
     let mut entries = walk(directory, root, &[])?;
+    let sources = entries.of_here().map(str::to_owned).collect();
     insert(&mut entries, working_directory, Source::Directory)?;
     let program = Path::new(PROGRAMS)
         .join(&package.import_path)
@@ -81,6 +82,7 @@ fn suite(
     Ok(ProgramSuite {
         name: package.import_path.clone(),
         entries,
+        sources,
         program: text(&relative_to(&program, working_directory))?,
         working_directory: text(working_directory)?,
         environment,

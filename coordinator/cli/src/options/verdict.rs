@@ -13,6 +13,10 @@ pub struct VerdictOptions {
     /// What this run says, instead of the one that speaks for a commit
     #[arg(long, value_name = "RUN", conflicts_with = "commit")]
     pub run: Option<String>,
+    /// List what was said of it before, and when; or say again, as it was said, the one whose bundle's digest begins
+    /// like this
+    #[arg(long, value_name = "BUNDLE", num_args = 0..=1, require_equals = true)]
+    pub kept: Option<Option<String>>,
     /// Print the signed statements: an in-toto bundle
     #[arg(long)]
     pub json: bool,
@@ -35,4 +39,7 @@ pub struct VerifyOptions {
     /// The regatta.toml whose `[policy]` it must have been given by: that of the commit
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,
+    /// Files and directories that a build of it must have made, each to the byte
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    pub artefact: Vec<PathBuf>,
 }

@@ -61,6 +61,15 @@ impl Entries {
             .extend(entries.map(|(path, source)| (path.clone(), source.clone())));
     }
 
+    /// The paths of what is a file or a symlink here.
+    pub fn of_here(&self) -> impl Iterator<Item = &str> {
+        let of_here = self.by_path.iter().filter(|(_, source)| match source {
+            Source::File { .. } | Source::Symlink { .. } => true,
+            Source::Bytes { .. } | Source::Directory | Source::Unfit(_) => false,
+        });
+        of_here.map(|(path, _)| path.as_str())
+    }
+
     /// Leaves out a file of the tree in `root` that Regatta itself writes, such as a report: what the last
     /// run wrote must not make the next one another one.
     pub fn leave_out(&mut self, root: &Path, file: &Path) {

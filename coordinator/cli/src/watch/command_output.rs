@@ -90,6 +90,7 @@ impl<Out: Write, Err: Write> EventSink for CommandOutput<Out, Err> {
             Some(
                 Event::RunStarted(_)
                 | Event::JobStarted(_)
+                | Event::JobLeased(_)
                 | Event::SuitePlanned(_)
                 | Event::TestsFinished(_)
                 | Event::TestRetried(_)

@@ -270,6 +270,7 @@ impl<S: Screen> EventSink for HumanReport<S> {
             Some(
                 Event::RunStarted(_)
                 | Event::JobStarted(_)
+                | Event::JobLeased(_)
                 | Event::SuitePlanned(_)
                 | Event::HitsAudited(_)
                 | Event::CancelRequested(_)

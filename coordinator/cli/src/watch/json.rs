@@ -10,7 +10,8 @@
 //! | `hello` | `version`, `regatta` (the program's version) |
 //! | `run-submitted` | `run_id`, `warnings` |
 //! | `run-started` | `jobs` (names) |
-//! | `job-started` | `job` |
+//! | `job-started` | `job`: what it needs has passed |
+//! | `job-leased` | `job`: a slot has taken the first of its work |
 //! | `suite-planned` | `job`, `planned`, `cached`, `skipped` |
 //! | `test` | `job`, `test`, `status` (`passed`, `cached`, `flaky`, `skipped`, `failed`, `not-run`, `quarantined`), `failure_class`?, `duration`, `attempts`, `exit_code`?, `message`?, `agent`?, `slot`?, `image`?, `key`?, `stdout`?, `stderr`?, `stdout_digest`?, `stderr_digest`?, `cached_from`? (the run), `is_audit`? (in the place of a cached pass that did not hold) |
 //! | `hits-audited` | `job`, `agreed`: cached passes that were executed again, and passed |
@@ -113,6 +114,7 @@ impl<W: Write> JsonReport<W> {
                 self.write(&Line::RunStarted { jobs })
             }
             Event::JobStarted(started) => self.write(&Line::JobStarted { job: &started.job }),
+            Event::JobLeased(leased) => self.write(&Line::JobLeased { job: &leased.job }),
             Event::SuitePlanned(suite) => self.write(&planned(suite)),
             Event::TestsFinished(finished) => finished
                 .results

@@ -162,6 +162,7 @@ impl EventSink for JunitReport {
             Some(
                 Event::RunStarted(_)
                 | Event::JobStarted(_)
+                | Event::JobLeased(_)
                 | Event::SuitePlanned(_)
                 | Event::HitsAudited(_)
                 | Event::RunResumed(_)

@@ -101,7 +101,8 @@ impl Tally {
                 | Event::RunResumed(_)
                 | Event::CancelRequested(_)
                 | Event::Warning(_)
-                | Event::TestSlow(_),
+                | Event::TestSlow(_)
+                | Event::JobLeased(_),
             )
             | None => {}
         }

@@ -139,6 +139,16 @@ fn a_verdict_can_be_verified_without_the_coordinator() {
     verify(&[&bundle, "--key", &key, "--commit", &"0".repeat(40)])
         .expect_code(1)
         .expect_complaint(&["cannot be believed", &good]);
+    std::fs::write(file("sorted"), "a\nb\n").expect("written");
+    let made = verify(&[&bundle, "--key", &key, "--artefact", &file("sorted")]);
+    check(&made, 0, &["RELEASABLE\n", " is sorted, as it was made\n"]);
+    std::fs::write(file("sorted"), "b\na\n").expect("written");
+    verify(&[&bundle, "--key", &key, "--artefact", &file("sorted")])
+        .expect_code(1)
+        .expect_complaint(&[
+            "cannot be believed",
+            "is nothing that a build of it has made",
+        ]);
     let edited = text.replacen("ey", "eZ", 1);
     assert_ne!(edited, text);
     std::fs::write(file("edited"), edited).expect("written");
@@ -154,6 +164,9 @@ fn a_verdict_can_be_verified_without_the_coordinator() {
     fleet.start_coordinator(&address);
     let again = project.run(&fleet, &["verdict", &good]);
     assert_eq!(again.stdout, verdict.stdout);
+    let kept = project.run(&fleet, &["verdict", &good, "--kept"]);
+    check(&kept, 0, &["GIVEN", "RELEASABLE"]);
+    assert_eq!(kept.stdout.lines().count(), 2, "it is one, {kept:#?}");
     fleet.stop();
 }
 

@@ -3,6 +3,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use regatta::client::Client;
+use regatta_cas::BlobStore as _;
+use regatta_model::Digest;
 use serde_json::Value;
 
 use super::fleet::Fleet;
@@ -102,6 +105,100 @@ fn builds_end_well_under_a_tiny_cache_whose_limit_is_held() {
     assert_eq!(repaired["faults"], serde_json::json!([]), "{repaired}");
     fleet.start_coordinator(&address);
     fleet.stop();
+}
+
+/// Those of some blobs that the fleet does not have.
+fn missing(fleet: &Fleet, digests: &[Digest]) -> Vec<Digest> {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let client = Client::connect(fleet.url(), "").await.expect("connects");
+        let missing = client.blobs().find_missing(digests).await;
+        missing.expect("is asked")
+    })
+}
+
+/// What a build of a number makes.
+fn data_of(number: u32) -> Digest {
+    let line = format!("{number}\n");
+    let data = line.repeat((1 << 20) / line.len() + 1);
+    Digest::of(&data.as_bytes()[..1 << 20])
+}
+
+/// Nothing but the ledger knows what it keeps.
+#[test]
+fn what_a_verdict_keeps_outlives_a_coordinator_that_is_killed_right_after_it() {
+    let options = ["--cache-size", "4MiB", "--cache-keep", "2s"];
+    let mut fleet = Fleet::told(&options);
+    let project = tempfile::tempdir().expect("a directory");
+    write(
+        project.path(),
+        &[("regatta.toml", PIPELINE), ("number", "0\n")],
+    );
+    let mut run_first = fleet.command();
+    run_first.args(["--message-format", "json", "run"]);
+    let ended = Ended::of(run_first.current_dir(project.path()));
+    ended.expect_code(0);
+    let submitted = &ended.lines("run-submitted")[0]["run_id"];
+    let of_run = ["verdict", "--run", submitted.as_str().expect("is an id")];
+    let bundle = Ended::of(fleet.command().args(of_run).arg("--json"));
+    fleet.kill_coordinator();
+    let address = fleet.url().trim_start_matches("grpc://").to_owned();
+    fleet.start_coordinator(&address);
+    let bundle = bundle.expect_code(0).stdout.clone();
+
+    for number in 1..6 {
+        run(&fleet, project.path(), number);
+        // Until what was made before may go: else what verdicts keep had to.
+        settled(&fleet);
+    }
+    let gone = missing(&fleet, &[data_of(1), data_of(2)]);
+    assert_eq!(gone.len(), 2, "what nobody was told of has gone");
+    let kept = [data_of(0), Digest::of(bundle.as_bytes())];
+    assert_eq!(missing(&fleet, &kept), []);
+    let listed = Ended::of(fleet.command().args(of_run).args(["--kept", "--json"]));
+    let listed: Value = serde_json::from_str(&listed.expect_code(0).stdout).expect("JSON");
+    assert_eq!(listed["bundle"], kept[1].hash_hex());
+    let again = format!("--kept={}", &kept[1].hash_hex()[..8]);
+    let again = Ended::of(fleet.command().args(of_run).args([&again, "--json"]));
+    assert_eq!(again.expect_code(0).stdout, bundle);
+    check_artefacts(&fleet, &bundle);
+    fleet.stop();
+}
+
+/// What was made can be told from what was not, without any coordinator.
+fn check_artefacts(fleet: &Fleet, bundle: &str) {
+    let place = tempfile::tempdir().expect("a directory");
+    let text = "0\n".repeat(1 << 19);
+    write(
+        place.path(),
+        &[
+            ("out/data", &text),
+            ("other/data", "0\n"),
+            ("bundle", bundle),
+        ],
+    );
+    let key = Ended::of(fleet.command().arg("keys"));
+    write(place.path(), &[("key", &key.expect_code(0).stdout)]);
+    let verify = |paths: &[&str]| {
+        let mut verify = regatta();
+        verify.args(["verify", "bundle", "--key", "key", "--artefact"]);
+        Ended::of(verify.args(paths).current_dir(place.path()))
+    };
+    let good = verify(&["out"]);
+    good.expect_code(0);
+    assert!(
+        good.stdout.ends_with("out is out, as it was made\n"),
+        "{good:#?}"
+    );
+    let strange = verify(&["out", "other", "other/data"]);
+    strange.expect_code(1);
+    let words = [
+        "other (sha256 ",
+        "other/data (sha256 ",
+        "nothing that a build of it has made",
+    ];
+    strange.expect_complaint(&words);
+    verify(&["nowhere"]).expect_code(99);
 }
 
 #[test]

@@ -9,9 +9,9 @@ use super::learning;
 use super::schema::read_reserved;
 use super::session::Session;
 use super::value::Value;
-use crate::rows::{Columns, nanos, signed, unsigned};
-use crate::statements::{END_RUN, RESERVED_TOKENS, START_RUN, WRITE_NUMBER};
-use crate::{NewRun, RunEnd, StoredEvent, SuiteObservation};
+use crate::rows::{Columns, bounded, nanos, signed, unsigned};
+use crate::statements::{END_RUN, KEEP_VERDICT, RESERVED_TOKENS, START_RUN, WRITE_NUMBER};
+use crate::{GivenVerdict, NamedArtefact, NewRun, RunEnd, StoredEvent, SuiteObservation};
 
 #[derive(Debug)]
 pub(super) enum Write {
@@ -22,6 +22,10 @@ pub(super) enum Write {
         end: Option<RunEnd>,
     },
     ObserveSuite(SuiteObservation),
+    KeepVerdict {
+        given: GivenVerdict,
+        artefacts: Vec<NamedArtefact>,
+    },
     ReserveTokens(u64),
 }
 
@@ -55,6 +59,7 @@ impl Write {
                 }
             }
             Self::ObserveSuite(seen) => learning::observe_suite(session, seen).await,
+            Self::KeepVerdict { given, artefacts } => keep_verdict(session, given, artefacts).await,
             Self::ReserveTokens(last) => reserve_tokens(session, *last).await,
         }
     }
@@ -131,4 +136,43 @@ async fn reserve_tokens(session: &Session, last: u64) -> Result<(), CallError> {
     let last = last.max(read_reserved(session).await?);
     let values = [Value::text(RESERVED_TOKENS), Value::number(signed(last))];
     session.execute(WRITE_NUMBER, &values).await
+}
+
+async fn keep_verdict(
+    session: &Session,
+    given: &GivenVerdict,
+    artefacts: &[NamedArtefact],
+) -> Result<(), CallError> {
+    let (tenant, bundle) = (given.tenant.as_str(), given.bundle.to_string());
+    let policy = given.policy.map(|policy| policy.to_string());
+    let values = [
+        Value::text(tenant),
+        Value::text(&bundle),
+        Value::text(&given.commit),
+        Value::text(given.run.as_str()),
+        Value::text(&given.verdict.to_string()),
+        Value::optional_text(policy.as_deref()),
+        Value::text(&given.public_key),
+        Value::number(signed(given.first_given_at.as_nanos())),
+        Value::number(signed(given.last_given_at.as_nanos())),
+    ];
+    session.execute(KEEP_VERDICT, &values).await?;
+    let insert = "INSERT INTO verdict_artefacts (tenant, bundle, place, name, digest, is_tree)
+         SELECT $1, $2, named.place, named.name, named.digest, named.is_tree
+         FROM UNNEST($3::BIGINT[], $4::TEXT[], $5::TEXT[], $6::BIGINT[])
+            AS named (place, name, digest, is_tree)
+         ON CONFLICT (tenant, bundle, place) DO NOTHING";
+    if artefacts.is_empty() {
+        return Ok(());
+    }
+    let digests: Vec<String> = artefacts.iter().map(|it| it.digest.to_string()).collect();
+    let values = [
+        Value::text(tenant),
+        Value::text(&bundle),
+        Value::numbers((0..artefacts.len()).map(bounded)),
+        Value::texts(artefacts.iter().map(|it| it.name.as_str())),
+        Value::texts(digests.iter().map(String::as_str)),
+        Value::numbers(artefacts.iter().map(|it| it.is_tree.into())),
+    ];
+    session.execute(insert, &values).await
 }

@@ -93,6 +93,29 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     "
     ALTER TABLE runs ADD COLUMN took_nanos INTEGER;
 ",
+    "
+    CREATE TABLE verdicts (
+        tenant TEXT NOT NULL,
+        bundle TEXT NOT NULL,
+        commit_id TEXT NOT NULL,
+        run TEXT NOT NULL,
+        verdict TEXT NOT NULL,
+        policy TEXT,
+        public_key TEXT NOT NULL,
+        first_given_at INTEGER NOT NULL,
+        last_given_at INTEGER NOT NULL,
+        PRIMARY KEY (tenant, bundle)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE verdict_artefacts (
+        tenant TEXT NOT NULL,
+        bundle TEXT NOT NULL,
+        place INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        is_tree INTEGER NOT NULL,
+        PRIMARY KEY (tenant, bundle, place)
+    ) STRICT, WITHOUT ROWID;
+",
 ];
 
 /// Why a ledger cannot be opened.

@@ -8,8 +8,9 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use regatta_ledger::{
-    Ledger, LedgerError, NewRun, Place, RunCounts, RunEnd, RunQuery, RunRecord, RunTimes,
-    StoredEvent, SuiteKnowledge, SuiteObservation, TestHistory, TestObservation,
+    GivenVerdict, KeptBlob, Ledger, LedgerError, NamedArtefact, NewRun, Place, RunCounts, RunEnd,
+    RunQuery, RunRecord, RunTimes, StoredEvent, SuiteKnowledge, SuiteObservation, TestHistory,
+    TestObservation, VerdictQuery,
 };
 use regatta_model::{Digest, RunId, TenantId, Timestamp, Verdict};
 
@@ -23,6 +24,9 @@ pub(crate) enum Operation {
     Observe(SuiteObservation),
     ReadSuite(TenantId, String, Place),
     ReadHistory(TenantId, Option<String>),
+    KeepVerdict(GivenVerdict, Vec<NamedArtefact>),
+    FindVerdicts(VerdictQuery),
+    ReadKeptBlobs(Timestamp, usize),
     Reserve(u64),
     Reserved,
 }
@@ -35,6 +39,8 @@ pub(crate) enum Answer {
     Runs(Result<Vec<RunRecord>, LedgerError>),
     Suite(Result<SuiteKnowledge, LedgerError>),
     History(Result<Vec<TestHistory>, LedgerError>),
+    Verdicts(Result<Vec<GivenVerdict>, LedgerError>),
+    KeptBlobs(Result<Vec<KeptBlob>, LedgerError>),
     Reserved(Result<u64, LedgerError>),
 }
 
@@ -55,6 +61,13 @@ impl Operation {
             }
             Self::ReadHistory(tenant, suite) => {
                 Answer::History(ledger.read_history(&tenant, suite.as_deref()).await)
+            }
+            Self::KeepVerdict(given, artefacts) => {
+                Answer::Done(ledger.keep_verdict(given, artefacts).await)
+            }
+            Self::FindVerdicts(query) => Answer::Verdicts(ledger.find_verdicts(query).await),
+            Self::ReadKeptBlobs(since, limit) => {
+                Answer::KeptBlobs(ledger.read_kept_blobs(since, limit).await)
             }
             Self::Reserve(last) => Answer::Done(ledger.reserve_tokens(last).await),
             Self::Reserved => Answer::Reserved(ledger.reserved_tokens().await),
@@ -77,7 +90,14 @@ pub(crate) async fn compare(ledgers: &[&dyn Ledger], operations: Vec<Operation>)
 
 /// Compares what can be read at the end of everything that was written.
 async fn compare_all(ledgers: &[&dyn Ledger], operations: &[Operation]) {
-    let mut questions = vec![Operation::Reserved];
+    let mut questions = vec![
+        Operation::Reserved,
+        Operation::FindVerdicts(VerdictQuery {
+            limit: 1000,
+            ..VerdictQuery::default()
+        }),
+        Operation::ReadKeptBlobs(Timestamp::EPOCH, 1000),
+    ];
     questions.push(Operation::FindRuns(RunQuery {
         limit: 1000,
         ..RunQuery::default()
@@ -129,6 +149,12 @@ pub(crate) fn operations(count: usize) -> impl Strategy<Value = Vec<Operation>> 
         2 => (tenant(), option::of(text())).prop_map(|(tenant, suite)| {
             Operation::ReadHistory(tenant, suite)
         }),
+        4 => given().prop_map(|given| {
+            let artefacts = artefacts_of(&given.bundle);
+            Operation::KeepVerdict(given, artefacts)
+        }),
+        2 => verdict_query().prop_map(Operation::FindVerdicts),
+        2 => (time(), 0..4_usize).prop_map(|(since, limit)| Operation::ReadKeptBlobs(since, limit)),
         1 => prop_oneof![0..10_u64, Just(u64::MAX), Just(1 << 63)].prop_map(Operation::Reserve),
         1 => Just(Operation::Reserved),
     ];
@@ -179,12 +205,67 @@ fn event() -> impl Strategy<Value = StoredEvent> {
     })
 }
 
-fn end() -> impl Strategy<Value = RunEnd> {
-    let verdict = proptest::sample::select(vec![
+fn verdict() -> impl Strategy<Value = Verdict> {
+    proptest::sample::select(vec![
         Verdict::Releasable,
         Verdict::NotReleasable,
         Verdict::Unknown,
-    ]);
+    ])
+}
+
+fn digest() -> impl Strategy<Value = Digest> {
+    (0..6_u8).prop_map(|seed| Digest::of(&[seed]))
+}
+
+fn given() -> impl Strategy<Value = GivenVerdict> {
+    let said = (verdict(), option::of(digest()), text());
+    let times = (time(), time());
+    (tenant(), digest(), text(), run(), said, times).prop_map(
+        |(tenant, bundle, commit, run, (verdict, policy, public_key), (first, last))| {
+            GivenVerdict {
+                tenant,
+                bundle,
+                commit,
+                run,
+                verdict,
+                policy,
+                public_key,
+                first_given_at: first,
+                last_given_at: last,
+            }
+        },
+    )
+}
+
+/// What a bundle names is always the same.
+fn artefacts_of(bundle: &Digest) -> Vec<NamedArtefact> {
+    let seeds = bundle.hash().iter().take(3).filter(|seed| **seed < 128);
+    let artefact = |seed: &u8| NamedArtefact {
+        name: format!("make/\0{seed}"),
+        digest: Digest::of(&[seed % 6]),
+        is_tree: seed % 2 == 0,
+    };
+    seeds.map(artefact).collect()
+}
+
+fn verdict_query() -> impl Strategy<Value = VerdictQuery> {
+    (
+        option::of(tenant()),
+        option::of(text()),
+        option::of(run()),
+        option::of(digest()),
+        0..4_usize,
+    )
+        .prop_map(|(tenant, commit, run, bundle, limit)| VerdictQuery {
+            tenant,
+            commit,
+            run,
+            bundle,
+            limit,
+        })
+}
+
+fn end() -> impl Strategy<Value = RunEnd> {
     let times = option::of((0..9_u64, 0..9_u64)).prop_map(|times| {
         times.map(|(queued, worked)| RunTimes {
             queued: Duration::from_nanos(queued),
@@ -192,7 +273,7 @@ fn end() -> impl Strategy<Value = RunEnd> {
             took: (worked > 0).then(|| Duration::from_secs(worked)),
         })
     });
-    let end = (time(), verdict, any::<u32>(), times);
+    let end = (time(), verdict(), any::<u32>(), times);
     end.prop_map(|(finished_at, verdict, number, times)| RunEnd {
         finished_at,
         verdict,

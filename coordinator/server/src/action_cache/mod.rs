@@ -361,17 +361,29 @@ pub(crate) async fn fault_of(
     }
 }
 
-/// The files of a stored `Tree`, or why they are not known, for people.
+/// Why the files of a directory are not known.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FilesOfTreeError {
+    /// The store failed, or does not have its `Tree`.
+    #[error("its tree cannot be read")]
+    Store(#[source] StoreError),
+    /// It is none.
+    #[error("it is no tree")]
+    Invalid(#[source] InvalidTreeError),
+}
+
+/// The files of a stored `Tree`.
 pub(crate) async fn files_of(
     blobs: &dyn BlobStore,
     tree: &Digest,
-) -> Result<HashSet<Digest>, String> {
+) -> Result<HashSet<Digest>, FilesOfTreeError> {
     let files = tree_closure::files_of_tree(blobs, tree, None).await;
     files.map_err(|error| match error {
-        TreeError::Store(error) => status::with_sources(&error),
-        TreeError::Invalid(error) => status::with_sources(&error),
+        TreeError::Store(error) => FilesOfTreeError::Store(error),
+        TreeError::Invalid(error) => FilesOfTreeError::Invalid(error),
     })
 }
+
 fn count_lookups(results: &[Option<Arc<ActionResult>>]) {
     let hits = results.iter().flatten().count() as u64;
     metrics::counter!("regatta_action_cache_hits_total").increment(hits);

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::entry::{Claimant, Key, Kind};
 use super::plan::{Eviction, Plan, kinds_of, plan};
-use super::{Retention, listing};
+use super::{Retention, VerdictPins, listing};
 
 /// How often the log is told and the limits are looked at.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -127,6 +127,8 @@ pub(crate) struct Evictor {
     pub(crate) may_evict: bool,
     /// The log named everything that is stored when the coordinator started.
     pub(crate) was_complete: bool,
+    /// What verdicts keep, which has to be known before anything goes.
+    pub(crate) pins: Option<VerdictPins>,
 }
 
 impl Evictor {
@@ -137,6 +139,7 @@ impl Evictor {
         let is_complete = tokio::select! {
             () = this.evict() => false,
             () = correcting.correct() => false,
+            () = correcting.pin() => false,
             () = stop.cancelled() => correcting.is_complete(),
         };
         let retention = Arc::clone(&this.retention);
@@ -148,6 +151,20 @@ impl Evictor {
 
     fn is_complete(&self) -> bool {
         self.retention.is_complete(self.was_complete)
+    }
+
+    /// Learns what verdicts keep, however long that takes.
+    async fn pin(&self) {
+        if let Some(pins) = self.pins.as_ref().filter(|_| self.may_evict) {
+            pins.restore().await;
+        }
+        std::future::pending().await
+    }
+
+    /// Whether something may go.
+    fn may_let_go(&self) -> bool {
+        let is_pinned = self.pins.as_ref().is_none_or(VerdictPins::are_restored);
+        self.may_evict && is_pinned && self.places.deletions.are_allowed()
     }
 
     async fn evict(&self) {
@@ -175,8 +192,7 @@ impl Evictor {
             let is_old = has_ages && aged.elapsed() >= AGE_INTERVAL.min(keep);
             let pause = FRUITLESS_PAUSE.min(keep / 2);
             let may_find = fruitless.is_none_or(|since| since.elapsed() >= pause);
-            let may_evict = self.may_evict && self.places.deletions.are_allowed();
-            if !may_evict || !(is_old || may_find && self.is_exceeded(lacking_bytes)) {
+            if !self.may_let_go() || !(is_old || may_find && self.is_exceeded(lacking_bytes)) {
                 continue;
             }
             aged = Instant::now();

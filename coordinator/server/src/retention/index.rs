@@ -137,6 +137,17 @@ impl UseIndex {
         }
     }
 
+    /// Takes in something that is in the store and is not known: nobody in particular uses it now.
+    pub(super) fn learn(&self, key: Key, size_bytes: u64, now: Seconds) {
+        let used = self.rounded(now);
+        let mut shard = self.shard(&key);
+        if !shard.going.contains(&key) && !shard.slots.contains_key(&key) {
+            let claimant = Claimant::NOBODY;
+            let claim = Claim { claimant, used };
+            shard.insert(key, size_bytes, claim, (0, self.next()));
+        }
+    }
+
     /// Notes what was written, while it counts as being written.
     pub(super) fn written(
         &self,

@@ -7,7 +7,8 @@
 //! - A blob that is split leaves its uses to what it is kept as.
 //! - What is being deleted is absent for whoever asks; whoever writes it waits until it is gone. What is
 //!   being written does not go.
-//! - What verdicts name is kept for long, but never takes more than a part of what its tenant, or all, may have.
+//! - What verdicts name is kept for long, but never takes more than a part of what its tenant, or all, may have. What
+//!   that is the ledger knows, and nothing goes before it was asked.
 //! - What is not known counts as used when it is found. Losing the log of uses loses nothing else.
 //! - Within a process time passes steadily, and nothing was used in the future.
 //! - Uses cost no I/O: they are written together every few seconds, and a use again only if it is much later.
@@ -25,6 +26,7 @@ mod settings;
 mod shard;
 mod usage;
 mod use_log;
+mod verdict_pins;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -44,6 +46,7 @@ pub(crate) use self::evictor::{Evictor, Place, Places};
 pub use self::settings::{CacheSettings, TenantCacheLimits};
 pub use self::usage::{CacheUsage, TenantUsage};
 pub(crate) use self::usage::{note_gone, usage_of};
+pub(crate) use self::verdict_pins::VerdictPins;
 
 use self::entry::{Claim, Entry};
 use self::index::UseIndex;
@@ -184,18 +187,19 @@ impl Retention {
         }
     }
 
-    /// The same store, with its uses counted for a claimant.
+    /// The same store, with its uses counted for a claimant: as of now, unless it is said when they were.
     pub(crate) fn retaining(
         self: &Arc<Self>,
         kind: Kind,
         store: &Arc<dyn BlobStore>,
-        claimant: Claimant,
+        (claimant, used): (Claimant, Option<Seconds>),
     ) -> Arc<dyn BlobStore> {
         Arc::new(RetainingBlobStore {
             store: Arc::clone(store),
             retention: Arc::clone(self),
             kind,
             claimant,
+            used,
         })
     }
 

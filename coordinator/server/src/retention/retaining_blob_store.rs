@@ -24,6 +24,8 @@ pub(super) struct RetainingBlobStore {
     pub(super) retention: Arc<Retention>,
     pub(super) kind: Kind,
     pub(super) claimant: Claimant,
+    /// Uses count as of then, and not as of now, if it is set.
+    pub(super) used: Option<Seconds>,
 }
 
 impl RetainingBlobStore {
@@ -35,11 +37,17 @@ impl RetainingBlobStore {
     }
 
     fn at(&self) -> Seconds {
-        self.retention.now()
+        let now = self.retention.now();
+        self.used.map_or(now, |used| used.min(now))
     }
 
     fn found(&self, digest: &Digest, at: Seconds) {
         let index = &self.retention.index;
+        if self.used.is_some() {
+            // Somebody may count on what was not known, as on anything else that is found.
+            let size_bytes = found_bytes(self.kind, digest);
+            index.learn(self.key(digest), size_bytes, self.retention.now());
+        }
         index.found(
             self.key(digest),
             found_bytes(self.kind, digest),

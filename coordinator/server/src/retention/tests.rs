@@ -201,6 +201,7 @@ impl Node {
             },
             may_evict: true,
             was_complete,
+            pins: None,
         };
         Self {
             evictor: Arc::new(evictor),
@@ -214,14 +215,14 @@ impl Node {
     fn store(&self, kind: Kind, tenant: &TenantId) -> Arc<dyn BlobStore> {
         let retention = self.retention();
         let store = &self.evictor.places.of_kind[&kind].store;
-        retention.retaining(kind, store, retention.claimant_of(tenant))
+        retention.retaining(kind, store, (retention.claimant_of(tenant), None))
     }
 
     fn for_verdicts(&self, tenant: &TenantId) -> Arc<dyn BlobStore> {
         let retention = self.retention();
         let store = &self.evictor.places.of_kind[&Kind::Blob].store;
         let claimant = retention.claimant_of(tenant).for_verdicts();
-        retention.retaining(Kind::Blob, store, claimant)
+        retention.retaining(Kind::Blob, store, (claimant, None))
     }
 
     fn blobs(&self, tenant: &TenantId) -> Arc<ChunkedBlobStore> {
@@ -437,7 +438,7 @@ async fn it_conforms() {
     let verified: Arc<dyn BlobStore> = Arc::new(VerifyingBlobStore::new(memory));
     let retention = world.node.retention();
     let claimant = retention.claimant_of(&tenant);
-    let store = retention.retaining(Kind::Blob, &verified, claimant);
+    let store = retention.retaining(Kind::Blob, &verified, (claimant, None));
     conformance::check_content_addressed(store).await;
 }
 

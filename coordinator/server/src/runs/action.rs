@@ -100,7 +100,8 @@ pub(super) async fn run_action(job: &JobContext, spec: ActionSpec) -> Result<Ans
         && judge(&answer.outcome).is_ok()
         && missing_outputs(&outputs, &answer.result()).next().is_none();
     if merge_key.is_some() && is_cacheable {
-        store(job, vec![(key, answer.result())]).await;
+        let pass = (key, answer.result(), answer.provenance.clone());
+        store(job, vec![pass]).await;
     } else if cache == Some(Lookup::Skipped) && has_failed(job, &answer.outcome) {
         distrust(job, vec![key]).await;
     }
@@ -136,15 +137,18 @@ pub(super) async fn known(job: &JobContext, key: &Digest) -> Option<Answer> {
     })
 }
 
+/// A pass: its key, its result, and what produced it.
+pub(super) type Pass = (Digest, reapi::ActionResult, Option<v1::Provenance>);
+
 /// Stores passes. What cannot be stored is executed again another time, and no worse.
-pub(super) async fn store(job: &JobContext, passes: Vec<(Digest, reapi::ActionResult)>) {
+pub(super) async fn store(job: &JobContext, passes: Vec<Pass>) {
     use futures::StreamExt as _;
     /// How many results are written at once.
     const CONCURRENT_WRITES: usize = 16;
     let (results, tenant) = (&job.run.results, &job.run.plan.tenant);
     futures::stream::iter(passes)
-        .for_each_concurrent(CONCURRENT_WRITES, |(key, result)| async move {
-            let result = stamped(result, &job.run.run);
+        .for_each_concurrent(CONCURRENT_WRITES, |(key, result, place)| async move {
+            let result = stamped(result, &job.run.run, place);
             if let Err(error) = results.put(tenant, &key, result).await {
                 tracing::warn!(run = %job.run.run, %key, %error, "a result could not be stored");
             }
@@ -171,7 +175,7 @@ async fn answer_of(job: &JobContext, mut handle: TaskHandle) -> Result<Answer, J
     while let Some(event) = handle.next().await {
         job.run.times.take(&event);
         match event {
-            TaskEvent::Granted { .. } => job.run.count_lease(),
+            TaskEvent::Granted { .. } => job.count_lease(),
             TaskEvent::Output {
                 stream,
                 offset,

@@ -92,9 +92,9 @@ async fn outcome_of(job: &JobContext, answer: Answer, attempts: u32) -> JobOutco
     };
     JobOutcome {
         end,
-        cached_from: match answer.cached {
+        origin: match answer.cached {
             true => origin_of(&result),
-            false => String::new(),
+            false => v1::ResultOrigin::default(),
         },
         result: Some(result),
         cached: answer.cached,

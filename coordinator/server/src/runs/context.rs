@@ -49,6 +49,8 @@ pub(super) struct RunContext {
     pub(super) leases: AtomicU64,
     /// What they took.
     pub(super) times: Times,
+    /// Jobs that a slot has taken something of.
+    leased: Mutex<BTreeSet<String>>,
     /// What of running jobs has failed.
     pub(super) failures: Failures,
     /// What whoever submitted the run has been warned of.
@@ -103,6 +105,7 @@ impl RunContext {
         let leases = AtomicU64::new(u64::from(recorded.has_executed()));
         let failures = Failures::after(recorded.failures());
         let warned = Mutex::new(recorded.warnings().clone());
+        let leased = Mutex::new(recorded.leased().clone());
         Arc::new(Self {
             run,
             plan,
@@ -115,6 +118,7 @@ impl RunContext {
             log,
             leases,
             times: Times::default(),
+            leased,
             failures,
             warned,
             audit,
@@ -122,8 +126,13 @@ impl RunContext {
         })
     }
 
-    pub(super) fn count_lease(&self) {
+    /// A slot has taken something of a job, which watchers are told of the first time.
+    fn count_lease(&self, job: String) {
         self.leases.fetch_add(1, Ordering::Relaxed);
+        let mut leased = self.leased.lock().unwrap_or_else(PoisonError::into_inner);
+        if leased.insert(job.clone()) {
+            self.log.append(Event::JobLeased(v1::JobLeased { job }));
+        }
     }
 
     /// Whether anything has been leased for it.
@@ -160,8 +169,8 @@ pub(super) struct JobOutcome {
     pub(super) end: JobEnd,
     pub(super) result: Option<reapi::ActionResult>,
     pub(super) cached: bool,
-    /// The run that a cached result comes from, if it is known.
-    pub(super) cached_from: String,
+    /// What produced a cached result, if it is known.
+    pub(super) origin: v1::ResultOrigin,
     pub(super) provenance: Option<v1::Provenance>,
     /// Of a build: how many attempts came to an end, this one included; 0 if nothing ran.
     pub(super) attempts: u32,
@@ -173,7 +182,7 @@ impl From<JobEnd> for JobOutcome {
             end,
             result: None,
             cached: false,
-            cached_from: String::new(),
+            origin: v1::ResultOrigin::default(),
             provenance: None,
             attempts: 0,
         }
@@ -199,6 +208,11 @@ impl JobContext {
 
     pub(super) fn name(&self) -> String {
         self.job().name.to_string()
+    }
+
+    /// A slot has taken something of it.
+    pub(super) fn count_lease(&self) {
+        self.run.count_lease(self.name());
     }
 
     /// What came of the suite in earlier processes.

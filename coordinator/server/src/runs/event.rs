@@ -108,7 +108,8 @@ pub(super) fn job_finished(
         counts: Some(counts(&end.counts)),
         r#where: outcome.provenance.clone(),
         attempts: outcome.attempts,
-        cached_from: outcome.cached_from.clone(),
+        cached_from: outcome.origin.run_id.clone(),
+        cached_where: outcome.origin.r#where.clone(),
     }
 }
 

@@ -56,6 +56,7 @@ impl<'a> LogSearch<'a> {
             }
             Event::JobFinished(finished) => self.job(finished, false),
             Event::RunStarted(_)
+            | Event::JobLeased(_)
             | Event::SuitePlanned(_)
             | Event::TestSlow(_)
             | Event::JobOutput(_)

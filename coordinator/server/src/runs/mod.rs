@@ -13,6 +13,8 @@
 //!   is ended for it.
 //! - A cached pass that is executed again and does not hold is forgotten, and its run is not RELEASABLE if
 //!   the test failed.
+//! - A verdict that is given is kept as it was, its bundle before anybody can know of it; one that cannot be is given
+//!   all the same, and says so.
 //! - No run waits for ever: not for a ledger without room either.
 //! - A run that was submitted ends, whatever becomes of the coordinator: after a restart it goes on from what
 //!   its events say, and nothing that they say has ended is told or counted again.
@@ -24,6 +26,7 @@ mod context;
 mod driver;
 mod event;
 mod forecast;
+mod given;
 mod keys;
 mod log;
 mod logs;

@@ -24,6 +24,8 @@ pub(super) struct Recorded {
     spec: Option<v1::RunSpec>,
     begun_at: Option<Timestamp>,
     started: BTreeMap<String, Timestamp>,
+    /// Jobs that a slot has taken something of.
+    leased: BTreeSet<String>,
     ended: BTreeMap<String, v1::JobFinished>,
     /// How many attempts of each build have failed and are followed by another.
     builds: BTreeMap<String, u32>,
@@ -88,6 +90,9 @@ impl Recorded {
             Event::JobStarted(started) => {
                 let time = time.unwrap_or(Timestamp::EPOCH);
                 self.started.insert(started.job, time);
+            }
+            Event::JobLeased(leased) => {
+                self.leased.insert(leased.job);
             }
             Event::JobFinished(finished) => {
                 self.ended.insert(finished.job.clone(), finished);
@@ -161,6 +166,11 @@ impl Recorded {
 
     pub(super) fn started_at(&self, job: &str) -> Option<Timestamp> {
         self.started.get(job).copied()
+    }
+
+    /// The jobs that a slot has taken something of.
+    pub(super) const fn leased(&self) -> &BTreeSet<String> {
+        &self.leased
     }
 
     /// How a job ended, if it has.
@@ -271,6 +281,7 @@ const fn is_progress(event: &Event) -> bool {
         | Event::RunResumed(_)
         | Event::CancelRequested(_)
         | Event::JobStarted(_)
+        | Event::JobLeased(_)
         | Event::JobOutput(_)
         | Event::SuiteComplained(_)
         | Event::InfrastructureRetry(_)

@@ -319,6 +319,10 @@ impl RunRegistry {
         Arc::clone(&self.services.blobs)
     }
 
+    pub(super) fn ledger(&self) -> &dyn Ledger {
+        self.services.ledger.as_ref()
+    }
+
     /// The blobs, which stay for as long as a tenant's verdicts once they were asked for.
     pub(super) fn for_verdicts(&self, tenant: &TenantId) -> Arc<dyn BlobStore> {
         self.services.for_verdicts.of(tenant)

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use regatta_model::TenantId;
+use regatta_ledger::VerdictQuery;
+use regatta_model::{Digest, TenantId};
 use regatta_verdict::{SigningKey, sign_bundle};
-use regatta_wire::v1;
 use regatta_wire::v1::runs_server::Runs;
+use regatta_wire::{reapi, v1};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::given::{Listed, ReadVerdictError};
 use super::logs::{Log, LogSearch};
 use super::record::summary;
 use super::registry::{FindRunError, RunRegistry, SubmitRunError};
@@ -76,6 +78,17 @@ fn of_verdict(error: &FindVerdictError) -> Failure {
     }
 }
 
+fn of_given(error: &ReadVerdictError) -> Failure {
+    let text = with_sources(error);
+    match error {
+        ReadVerdictError::Ledger(error) => of_ledger(error),
+        ReadVerdictError::NeverGiven { .. } | ReadVerdictError::Gone { .. } => {
+            status::not_found(text)
+        }
+        ReadVerdictError::Store(_) => status::unavailable(text, status::DEFAULT_RETRY_DELAY),
+    }
+}
+
 /// The ledger's error for somebody who called.
 pub(crate) fn of_ledger(error: &regatta_ledger::LedgerError) -> Failure {
     status::unavailable(error.to_string(), status::DEFAULT_RETRY_DELAY)
@@ -84,7 +97,7 @@ pub(crate) fn of_ledger(error: &regatta_ledger::LedgerError) -> Failure {
 #[tonic::async_trait]
 impl Runs for RunsService {
     type WatchRunStream = BoxStream<'static, Result<v1::RunEvent, Status>>;
-    type GetVerdictStream = BoxStream<'static, Result<v1::BundlePiece, Status>>;
+    type GetVerdictStream = BundleStream;
     type ReadLogsStream = ReceiverStream<Result<v1::LogChunk, Status>>;
 
     async fn submit_run(
@@ -207,19 +220,59 @@ impl Runs for RunsService {
                 let of_commit = self.registry.judgement_of_commit(tenant.clone(), commit);
                 of_commit.await
             }
+            Some(Subject::Bundle(bundle)) => return self.read_given(tenant, &bundle).await,
             None => return Err(status::invalid_argument("subject", "is not set").into()),
         };
         let judgement = found.map_err(|error| Status::from(of_verdict(&error)))?;
-        self.registry.keep_artefacts(&tenant, &judgement).await;
         let bundle = Bytes::from(sign_bundle(&judgement, &self.key));
-        let places = (0..bundle.len()).step_by(BUNDLE_PIECE_BYTES);
-        let piece = move |from: usize| {
-            let to = bundle.len().min(from + BUNDLE_PIECE_BYTES);
-            Ok(v1::BundlePiece {
-                data: bundle.slice(from..to),
-            })
+        let signed = (&bundle, &self.key.public());
+        let kept = self
+            .registry
+            .keep_verdict(&tenant, &judgement, signed)
+            .await;
+        let unkept_reason = kept.err().map(|error| {
+            let reason = with_sources(&error);
+            tracing::warn!(reason, "a verdict that is given is not kept");
+            metrics::counter!("regatta_verdicts_unkept_total").increment(1);
+            reason
+        });
+        Ok(Response::new(in_pieces(
+            bundle,
+            unkept_reason.unwrap_or_default(),
+        )))
+    }
+
+    async fn list_verdicts(
+        &self,
+        request: Request<v1::ListVerdictsRequest>,
+    ) -> Result<Response<v1::ListVerdictsResponse>, Status> {
+        use v1::list_verdicts_request::Subject;
+        let request = request.into_inner();
+        let (mut commit, mut run) = (None, None);
+        match request.subject {
+            Some(Subject::RunId(id)) => {
+                let parsed = id.parse();
+                let parsed = parsed.map_err(|error| status::invalid_argument("run_id", error));
+                run = Some(parsed.map_err(Status::from)?);
+            }
+            Some(Subject::Commit(id)) if !id.is_empty() => commit = Some(id),
+            Some(Subject::Commit(_)) => {
+                return Err(status::invalid_argument("commit", "is empty").into());
+            }
+            None => return Err(status::invalid_argument("subject", "is not set").into()),
+        }
+        let query = VerdictQuery {
+            tenant: Some(tenant(&request.instance_name)?),
+            commit,
+            run,
+            bundle: None,
+            limit: usize::try_from(request.limit).unwrap_or(usize::MAX),
         };
-        Ok(Response::new(stream::iter(places.map(piece)).boxed()))
+        let listed = self.registry.given_verdicts(query).await;
+        let listed = listed.map_err(|error| Status::from(of_given(&error)))?;
+        Ok(Response::new(v1::ListVerdictsResponse {
+            verdicts: listed.iter().map(Listed::to_wire).collect(),
+        }))
     }
 
     async fn get_verdict_key(
@@ -232,12 +285,48 @@ impl Runs for RunsService {
     }
 }
 
+type BundleStream = BoxStream<'static, Result<v1::BundlePiece, Status>>;
+
+/// A bundle, as one message cannot hold all of it.
+fn in_pieces(bundle: Bytes, unkept_reason: String) -> BundleStream {
+    let places = (0..bundle.len()).step_by(BUNDLE_PIECE_BYTES);
+    let piece = move |from: usize| {
+        let to = bundle.len().min(from + BUNDLE_PIECE_BYTES);
+        let is_first = from == 0;
+        Ok(v1::BundlePiece {
+            data: bundle.slice(from..to),
+            unkept_reason: is_first.then(|| unkept_reason.clone()).unwrap_or_default(),
+        })
+    };
+    stream::iter(places.map(piece)).boxed()
+}
+
 fn tenant(instance_name: &str) -> Result<TenantId, Status> {
     let tenant = instance_name.parse();
     tenant.map_err(|error| status::invalid_argument("instance_name", error).into())
 }
 
 impl RunsService {
+    /// A verdict that was given before.
+    async fn read_given(
+        &self,
+        tenant: TenantId,
+        bundle: &reapi::Digest,
+    ) -> Result<Response<BundleStream>, Status> {
+        let bundle = Digest::try_from(bundle);
+        let bundle = bundle.map_err(|error| status::invalid_digest("bundle", &error))?;
+        let body = self.registry.read_given(tenant, bundle).await;
+        let body = body.map_err(|error| Status::from(of_given(&error)))?;
+        let pieces = body.map(|piece| match piece {
+            Ok(data) => Ok(v1::BundlePiece {
+                data,
+                unkept_reason: String::new(),
+            }),
+            Err(error) => Err(of_given(&ReadVerdictError::Store(error)).into()),
+        });
+        Ok(Response::new(pieces.boxed()))
+    }
+
     /// The outputs that a request asks for, from what the run's events say so far.
     async fn find_logs(&self, request: &v1::ReadLogsRequest) -> Result<Vec<Log>, Status> {
         let mut found = LogSearch::new(request);

@@ -327,12 +327,16 @@ async fn record_cached(job: &JobContext, tests: &[Test], tally: &mut Tally) -> V
     let mut hits = Vec::new();
     for (index, found) in open.into_iter().zip(found) {
         let Some(found) = found else { continue };
-        let cached_from = origin_of(&found);
+        let v1::ResultOrigin {
+            run_id: cached_from,
+            r#where: cached_where,
+        } = origin_of(&found);
         if let Some(reason) = reason_of_skip(&found) {
             tally.record(index, Ending::Skipped);
             let skip = v1::TestResult {
                 message: reason,
                 cached_from,
+                cached_where,
                 ..bare_result(job, &tests[index], Ending::Skipped)
             };
             results.push(skip.into());
@@ -343,6 +347,7 @@ async fn record_cached(job: &JobContext, tests: &[Test], tally: &mut Tally) -> V
         let seen = untold(job, &tests[index], &found, &cached_from);
         let result = v1::TestResult {
             cached_from,
+            cached_where,
             exit_code: Some(found.exit_code),
             stdout_digest: found.stdout_digest.clone(),
             stderr_digest: found.stderr_digest.clone(),

@@ -6,6 +6,7 @@ pub(crate) mod fake_agent;
 pub(crate) mod fixture;
 mod full_ledger;
 mod left_open;
+mod given;
 mod planning;
 mod quarantine;
 mod resumption;
@@ -491,15 +492,15 @@ async fn watchers_resume_after_the_end_and_after_a_restart() {
         ..spec(vec![libtest("unit")])
     };
     let open = fixture.submit(all).await;
-    // Its beginning and that of its job: until its tests are listed, no more is told.
-    while fixture.watched_so_far(&open).await < 2 {
+    // Its beginning and that of its job, which has a slot: until its tests are listed, no more is told.
+    while fixture.watched_so_far(&open).await < 3 {
         tokio::task::yield_now().await;
     }
     // Another process on the same ledger: the open run goes on there.
     let restarted = fixture.restarted().await;
     let known = restarted.events_so_far(&run, 0).await.expect("is known");
     assert_eq!(known.len(), story.events.len());
-    let later = restarted.watch(&open, 2).await.expect("is known");
+    let later = restarted.watch(&open, 3).await.expect("is known");
     let resumed = std::pin::pin!(later).next().await.expect("an event");
     assert!(matches!(
         resumed.expect("is read").event,

@@ -8,8 +8,6 @@ use regatta_verdict::{
 
 use super::event;
 use super::registry::{FindRunError, RunRegistry};
-use crate::action_cache::files_of;
-use crate::cas::find_missing;
 
 /// How many runs of a commit are looked at for the one that speaks for it.
 const MAX_RUNS_OF_COMMIT: usize = 10_000;
@@ -101,24 +99,6 @@ impl RunRegistry {
             others.push(self.named_evidence(record).await?);
         }
         Ok(Judgement::of(speaker, others, deciding.policy))
-    }
-
-    /// Has the artefacts of a verdict stay for as long as the tenant's verdicts are kept, those of them that are
-    /// there. They count for the tenant that it is given to.
-    pub(super) async fn keep_artefacts(&self, tenant: &TenantId, judgement: &Judgement) {
-        let blobs = self.for_verdicts(tenant);
-        let mut artefacts = judgement.artefacts();
-        for tree in judgement.trees() {
-            match files_of(blobs.as_ref(), &tree).await {
-                Ok(files) => artefacts.extend(files),
-                Err(error) => {
-                    tracing::warn!(%tree, error, "a directory of a verdict may not be kept");
-                }
-            }
-        }
-        if let Err(error) = find_missing(blobs.as_ref(), &artefacts).await {
-            tracing::warn!(%error, "the artefacts of a verdict may not be kept for as long as it is");
-        }
     }
 
     async fn named_evidence(

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use regatta_model::Digest;
-use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
+use regatta_wire::{reapi, v1};
 
 use super::{Evidence, IncompleteRunError, JobEvidence, SuiteEvidence, TestEvidence};
+use crate::stages::Stages;
 
 /// What the events so far have said.
 #[derive(Debug, Default)]
@@ -21,7 +22,12 @@ pub struct EvidenceBuilder {
     audited_hits: u64,
     infrastructure_retries: u64,
     started_at: Option<Timestamp>,
+    first_leased_at: Option<Timestamp>,
     finished_at: Option<Timestamp>,
+    /// When jobs that have not ended did what.
+    stages: BTreeMap<String, Stages>,
+    /// What cannot have been.
+    contradiction: Option<String>,
 }
 
 impl EvidenceBuilder {
@@ -40,7 +46,15 @@ impl EvidenceBuilder {
                 let place = retried.result.as_ref().and_then(|it| it.r#where.as_ref());
                 self.place(place);
             }
-            Some(Event::JobFinished(finished)) => self.job(finished),
+            Some(Event::JobStarted(started)) => {
+                let stages = Stages {
+                    queued_at: time,
+                    ..Stages::default()
+                };
+                self.stages.insert(started.job.clone(), stages);
+            }
+            Some(Event::JobLeased(leased)) => self.leased(&leased.job, time),
+            Some(Event::JobFinished(finished)) => self.job(finished, time),
             Some(Event::HitsAudited(audited)) => self.audited_hits += u64::from(audited.agreed),
             Some(Event::InfrastructureRetry(_)) => self.infrastructure_retries += 1,
             Some(Event::RunFinished(finished)) => {
@@ -48,8 +62,7 @@ impl EvidenceBuilder {
                 self.finished_at = time;
             }
             Some(
-                Event::JobStarted(_)
-                | Event::SuitePlanned(_)
+                Event::SuitePlanned(_)
                 | Event::RunResumed(_)
                 | Event::CancelRequested(_)
                 | Event::SuiteComplained(_)
@@ -70,12 +83,50 @@ impl EvidenceBuilder {
             status: result.status(),
             key,
             cached_from: result.cached_from.clone(),
+            cached_where: result.cached_where.clone(),
         };
         suite.tests.insert(result.test_id.clone(), test);
     }
 
-    fn job(&mut self, finished: &v1::JobFinished) {
+    /// A slot has taken the first of a job's work.
+    fn leased(&mut self, job: &str, time: Option<Timestamp>) {
+        self.first_leased_at = self.first_leased_at.or(time);
+        match self.stages.get_mut(job) {
+            Some(stages) => stages.started_at = time,
+            None => self.contradict(format!(
+                "job `{job}` had a slot before it began or after it ended"
+            )),
+        }
+    }
+
+    fn contradict(&mut self, detail: String) {
+        self.contradiction.get_or_insert(detail);
+    }
+
+    /// A job's stages, now that it has ended.
+    fn ended(&mut self, finished: &v1::JobFinished, time: Option<Timestamp>) -> Stages {
+        let begun = self.stages.remove(&finished.job);
+        match finished.status() {
+            v1::JobStatus::Passed | v1::JobStatus::Failed if begun.is_none() => {
+                self.contradict(format!("job `{}` has ended and never began", finished.job));
+            }
+            v1::JobStatus::Passed
+            | v1::JobStatus::Failed
+            | v1::JobStatus::Cancelled
+            | v1::JobStatus::NotRun
+            | v1::JobStatus::Unknown
+            | v1::JobStatus::Unspecified => {}
+        }
+        let stages = Stages {
+            finished_at: time,
+            ..begun.unwrap_or_default()
+        };
+        stages.in_order()
+    }
+
+    fn job(&mut self, finished: &v1::JobFinished, time: Option<Timestamp>) {
         self.place(finished.r#where.as_ref());
+        let stages = self.ended(finished, time);
         let result = finished.result.iter();
         let files = result.clone().flat_map(|result| &result.output_files);
         let files = files.map(|file| (&file.path, file.digest.as_ref()));
@@ -92,11 +143,14 @@ impl EvidenceBuilder {
             status: finished.status(),
             cached: finished.cached,
             cached_from: finished.cached_from.clone(),
-            image: finished
-                .r#where
+            cached_where: finished.cached_where.clone(),
+            cached_times: finished
+                .result
                 .as_ref()
-                .map(|place| place.image_id.clone())
-                .unwrap_or_default(),
+                .filter(|_| finished.cached)
+                .and_then(produced),
+            place: finished.r#where.clone(),
+            stages,
             flaky: finished.status() == v1::JobStatus::Passed && finished.attempts > 1,
             trees: trees
                 .filter_map(|tree| Digest::try_from(tree).ok())
@@ -122,6 +176,9 @@ impl EvidenceBuilder {
     /// [`IncompleteRunError`].
     pub fn finish(self) -> Result<Evidence, IncompleteRunError> {
         let lacks = |lacks| IncompleteRunError::Lacks { lacks };
+        if let Some(detail) = self.contradiction {
+            return Err(IncompleteRunError::Contradiction { detail });
+        }
         let spec = self.spec.ok_or_else(|| lacks("beginning"))?;
         let evidence = Evidence {
             // Files that differ from the commit were made later.
@@ -141,11 +198,26 @@ impl EvidenceBuilder {
             started_at: self
                 .started_at
                 .ok_or_else(|| lacks("time of its beginning"))?,
+            first_leased_at: self.first_leased_at,
             finished_at: self.finished_at.ok_or_else(|| lacks("time of its end"))?,
         };
         evidence.check()?;
         Ok(evidence)
     }
+}
+
+/// When a result was produced, if it says so.
+fn produced(result: &reapi::ActionResult) -> Option<(Timestamp, Timestamp)> {
+    let metadata = result.execution_metadata.as_ref()?;
+    let began = metadata
+        .execution_start_timestamp
+        .as_ref()
+        .and_then(time_of)?;
+    let ended = metadata
+        .execution_completed_timestamp
+        .as_ref()
+        .and_then(time_of)?;
+    (began <= ended).then_some((began, ended))
 }
 
 fn time_of(time: &prost_types::Timestamp) -> Option<Timestamp> {

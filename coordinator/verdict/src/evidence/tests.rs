@@ -33,6 +33,16 @@ fn job(name: &str) -> v1::JobFinished {
     }
 }
 
+fn started(job: &str) -> Event {
+    let job = job.to_owned();
+    Event::JobStarted(v1::JobStarted { job })
+}
+
+fn leased(job: &str) -> Event {
+    let job = job.to_owned();
+    Event::JobLeased(v1::JobLeased { job })
+}
+
 /// A run of a build and of a suite with tests that end like this.
 pub(crate) fn run(tests: &[(&str, v1::TestStatus)], verdict: v1::Verdict) -> Vec<v1::RunEvent> {
     let named = |name: &str| v1::Job {
@@ -75,9 +85,18 @@ pub(crate) fn run(tests: &[(&str, v1::TestStatus)], verdict: v1::Verdict) -> Vec
         ..v1::RunFinished::default()
     };
     let results = tests.iter().map(|(id, status)| test(id, *status));
+    make.r#where = Some(v1::Provenance {
+        agent_id: "two".to_owned(),
+        slot: 0,
+        image_id: "sha256:2".to_owned(),
+    });
     vec![
         event(10, Event::RunStarted(v1::RunStarted { spec: Some(spec) })),
+        event(10, started("make")),
+        event(11, leased("make")),
         event(11, Event::JobFinished(make)),
+        event(11, started("check")),
+        event(12, leased("check")),
         event(
             12,
             Event::TestsFinished(v1::TestsFinished {
@@ -87,6 +106,11 @@ pub(crate) fn run(tests: &[(&str, v1::TestStatus)], verdict: v1::Verdict) -> Vec
         event(13, Event::JobFinished(job("check"))),
         event(14, Event::RunFinished(finished)),
     ]
+}
+
+/// Whether a job ends with it.
+pub(crate) fn is_end_of(event: &v1::RunEvent, job: &str) -> bool {
+    matches!(&event.event, Some(Event::JobFinished(finished)) if finished.job == job)
 }
 
 pub(crate) fn gathered(events: &[v1::RunEvent]) -> Result<Evidence, IncompleteRunError> {
@@ -108,7 +132,7 @@ fn events_add_up_to_evidence() {
     assert_eq!(evidence.counts().planned, 3);
     let artefact = evidence.jobs["make"].artefacts["out/app"];
     assert_eq!(artefact, Digest::of(b"application"));
-    assert_eq!(evidence.agents, BTreeSet::from(["one".to_owned()]));
+    assert_eq!(evidence.agents, ["one", "two"].map(str::to_owned).into());
     let other = run(&GOOD[..2], v1::Verdict::Releasable);
     let other = gathered(&other).expect("is complete");
     assert_eq!(evidence.requested(), other.requested());
@@ -126,13 +150,21 @@ fn what_is_not_whole_or_contradicts_itself_is_no_evidence() {
     let events = run(&GOOD, v1::Verdict::Releasable);
     for lost in 0..events.len() {
         let mut events = events.clone();
-        events.remove(lost);
-        assert!(gathered(&events).is_err(), "without event {lost}");
+        // Earlier releases did not tell of leases.
+        let is_needed = !matches!(events.remove(lost).event, Some(Event::JobLeased(_)));
+        assert_eq!(
+            gathered(&events).is_err(),
+            is_needed,
+            "without event {lost}"
+        );
     }
+    let mut stray = events.clone();
+    stray.insert(1, event(10, leased("make")));
+    assert!(gathered(&stray).is_err(), "a slot that nothing waited for");
     // The coordinator was killed: a job has not ended, and one of its tests was not told.
     let mut cut = run(&[("a", v1::TestStatus::Passed)], v1::Verdict::Unknown);
-    cut.remove(3);
-    if let Some(Event::RunFinished(end)) = &mut cut[3].event {
+    cut.retain(|event| !is_end_of(event, "check"));
+    if let Some(Event::RunFinished(end)) = cut.last_mut().and_then(|it| it.event.as_mut()) {
         let counts = end.counts.as_mut().expect("is set");
         (counts.planned, counts.not_run) = (2, 1);
     }

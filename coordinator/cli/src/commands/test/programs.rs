@@ -1,7 +1,7 @@
 //! Test programs that were built here, and run on the fleet as they are.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use regatta_model::ImageReference;
 use regatta_verdict::Policy;
@@ -15,7 +15,7 @@ use crate::commands::blocking;
 use crate::commands::plan::plan;
 use crate::commands::run::description;
 use crate::exit_code::{ExitCode, Failure, OrExit};
-use crate::git;
+use crate::git::{self, Commit};
 use crate::jobs::{SuiteSettings, program_job};
 use crate::options::{GlobalOptions, TestOptions};
 use crate::probe::lacking;
@@ -50,9 +50,9 @@ pub(super) async fn run(
     client: &Client,
     programs: Programs,
 ) -> Result<ExitCode, Failure> {
-    let junit = programs.junit.clone();
+    let (root, junit) = (programs.root.clone(), programs.junit.clone());
     let lacking = lacking_in(client, options.job.image.as_ref(), &programs).await?;
-    let (jobs, mut staging) = blocking({
+    let (jobs, mut staging, sources) = blocking({
         let settings = settings(options);
         move || stage(programs, &lacking, &settings)
     })
@@ -62,7 +62,8 @@ pub(super) async fn run(
     let commit = blocking({
         let junit = junit.clone();
         move || {
-            let commit = git::commit_of(&here, junit.as_deref());
+            let mut commit = git::commit_of(&here, junit.as_deref());
+            commit.dirty |= !has_all(&commit, &root, &sources);
             policy_of(&here).map(|own| (commit, own))
         }
     });
@@ -149,17 +150,41 @@ async fn lacking_in(
     Err(Failure::new(ExitCode::BadConfiguration, message))
 }
 
+/// Whether a commit has all sources that are taken along, so that what comes of them says something of it: a manifest
+/// may name what git ignores.
+fn has_all(commit: &Commit, root: &Path, sources: &BTreeSet<String>) -> bool {
+    // There is nothing to say of.
+    if commit.id.is_empty() || commit.dirty {
+        return true;
+    }
+    let has_all = git::knows_all(root, sources.iter().map(String::as_str));
+    if !has_all {
+        tracing::warn!(
+            commit = commit.id,
+            "files are taken along that the commit does not have: this is no commit's verdict"
+        );
+    }
+    has_all
+}
+
+/// The jobs, what they need, and what of it nobody has built.
 fn stage(
     programs: Programs,
     lacking: &BTreeSet<String>,
     settings: &SuiteSettings,
-) -> Result<(Vec<v1::Job>, Staging), Failure> {
+) -> Result<(Vec<v1::Job>, Staging, BTreeSet<String>), Failure> {
     let mut suites = (programs.suites)(&programs.libraries, lacking)?;
     if let Some(junit) = &programs.junit {
         for suite in &mut suites {
             suite.entries.leave_out(&programs.root, junit);
         }
     }
+    let taken = |suite: &ProgramSuite| {
+        let sources = suite.sources.iter();
+        let sources = sources.filter(|path| suite.entries.by_path.contains_key(*path));
+        sources.cloned().collect::<Vec<_>>()
+    };
+    let sources = suites.iter().flat_map(taken).collect();
     let mut staging = Staging::new(&programs.digests);
     let entries: Vec<&Entries> = suites.iter().map(|suite| &suite.entries).collect();
     let roots = staging.add(&entries)?;
@@ -173,5 +198,49 @@ fn stage(
             settings,
         )
     };
-    Ok((suites.iter().zip(roots).map(job).collect(), staging))
+    let jobs = suites.iter().zip(roots).map(job).collect();
+    Ok((jobs, staging, sources))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_commit_does_not_have_says_nothing_of_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let root = directory.path();
+        let git = |arguments: &[&str]| {
+            let mut git = std::process::Command::new("git");
+            let who = ["-c", "user.name=a", "-c", "user.email=a@example.org"];
+            let ended = git.current_dir(root).args(who).args(arguments).output();
+            assert!(ended.expect("git runs").status.success(), "{arguments:?}");
+        };
+        for (file, text) in [
+            (".gitignore", "*.key\n"),
+            ("a/lib.rs", ""),
+            ("a/it.key", ""),
+        ] {
+            let file = root.join(file);
+            std::fs::create_dir_all(file.parent().expect("it is below")).expect("made");
+            std::fs::write(file, text).expect("written");
+        }
+        git(&["init", "--quiet"]);
+        git(&["add", "--all"]);
+        git(&["commit", "--quiet", "--message", "m"]);
+        let commit = git::commit_of(root, None);
+        assert!(git::is_id(&commit.id) && !commit.dirty, "{commit:?}");
+        let has = |commit: &Commit, sources: &[&str]| {
+            let sources = sources.iter().map(ToString::to_string).collect();
+            has_all(commit, root, &sources)
+        };
+        assert!(has(&commit, &["a/lib.rs"]));
+        assert!(!has(&commit, &["a/lib.rs", "a/it.key"]));
+        let dirty = Commit {
+            dirty: true,
+            ..commit
+        };
+        assert!(has(&dirty, &["a/it.key"]), "it says nothing in any case");
+        assert!(has(&Commit::default(), &["a/it.key"]));
+    }
 }

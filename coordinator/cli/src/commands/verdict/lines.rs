@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use regatta_verdict::{CachedFrom, Counts, PolicyStatement, PublicKey, Subject, Verified};
+use regatta_verdict::{
+    CachedFrom, Counts, JobStatement, PolicyStatement, PublicKey, RunStatement, Subject, Verified,
+};
 
 use crate::commands::ps::short;
 use crate::watch::{Paint, Tone};
@@ -56,6 +58,8 @@ pub(super) fn of(verified: &Verified, key: &PublicKey, paint: Paint) -> String {
         "time",
         format!("{} to {}", said.started_at, said.finished_at),
     );
+    line("stages", some_of(&stages(&said.runs)));
+    line("jobs", some_of(&jobs(&said.jobs)));
     line(
         "lead time",
         said.lead_time_seconds.map(lead_time).unwrap_or_default(),
@@ -139,6 +143,48 @@ fn counts(counts: Counts) -> String {
     format!("{} planned: {}", counts.planned, some.join(", "))
 }
 
+/// How long each run waited for its first slot, and how long it took from there.
+fn stages(runs: &[RunStatement]) -> Vec<String> {
+    let run = |it: &RunStatement| {
+        let run = it.run.get(..SHORT).unwrap_or(&it.run);
+        let [submitted, started, finished] = [&it.submitted_at, &it.started_at, &it.finished_at];
+        waited_and_took(run, [submitted, started, finished])
+    };
+    runs.iter().filter_map(run).collect()
+}
+
+/// The same of each job: it waits once what it needs has passed.
+fn jobs(jobs: &[JobStatement]) -> Vec<String> {
+    let job = |it: &JobStatement| {
+        waited_and_took(&it.name, [&it.queued_at, &it.started_at, &it.finished_at])
+    };
+    jobs.iter().filter_map(job).collect()
+}
+
+/// Nothing if that is not known.
+fn waited_and_took(
+    name: &str,
+    [queued, started, finished]: [&Option<String>; 3],
+) -> Option<String> {
+    let waited = between(queued, started);
+    let took = between(started, finished);
+    match (waited, took) {
+        (Some(waited), Some(took)) => Some(format!("{name} waited {waited} and took {took}")),
+        // Nothing of it ran, or nobody told.
+        _ => Some(format!("{name} took {}", between(queued, finished)?)),
+    }
+}
+
+fn between(earlier: &Option<String>, later: &Option<String>) -> Option<String> {
+    let time = |text: &Option<String>| text.as_ref()?.parse::<jiff::Timestamp>().ok();
+    let elapsed = time(later)?.duration_since(time(earlier)?);
+    let elapsed = Duration::try_from(elapsed).ok()?;
+    Some(match elapsed < Duration::from_secs(60) {
+        true => format!("{:.1}s", elapsed.as_secs_f64()),
+        false => short(elapsed),
+    })
+}
+
 /// From the commit to the verdict.
 fn lead_time(seconds: f64) -> String {
     let whole = Duration::try_from_secs_f64(seconds).unwrap_or_default();
@@ -199,6 +245,22 @@ mod tests {
         assert_eq!(counts(Counts::default()), "", "it has no suite");
         let names: Vec<_> = (0..7).map(|number| number.to_string()).collect();
         assert_eq!(some_of(&names), "0, 1, 2, 3, 4 and 2 more");
+        let at = |time: &str| Some(format!("1970-01-01T{time}Z"));
+        let run = RunStatement {
+            run: "0123456789abcdef".to_owned(),
+            submitted_at: at("00:00:00.5"),
+            started_at: at("00:00:02.75"),
+            finished_at: at("00:05:00"),
+        };
+        let known = RunStatement {
+            started_at: None,
+            ..run.clone()
+        };
+        let words = [
+            "0123456789ab waited 2.2s and took 4m",
+            "0123456789ab took 4m",
+        ];
+        assert_eq!(stages(&[run, known]), words);
         let hostile = "\x1b[2J\rRELEASABLE\n signed by\u{202e}";
         assert_eq!(
             harmless(hostile),

@@ -107,6 +107,13 @@ impl Runs for RecordedRuns {
         Err(Status::unimplemented("not recorded"))
     }
 
+    async fn list_verdicts(
+        &self,
+        _: Request<v1::ListVerdictsRequest>,
+    ) -> Result<Response<v1::ListVerdictsResponse>, Status> {
+        Err(Status::unimplemented("not recorded"))
+    }
+
     async fn get_verdict(
         &self,
         _: Request<v1::GetVerdictRequest>,

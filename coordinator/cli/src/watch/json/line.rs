@@ -22,6 +22,9 @@ pub(super) enum Line<'a> {
     JobStarted {
         job: &'a str,
     },
+    JobLeased {
+        job: &'a str,
+    },
     SuitePlanned {
         job: &'a str,
         planned: u32,

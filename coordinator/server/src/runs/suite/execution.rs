@@ -240,7 +240,7 @@ impl<'a> Execution<'a> {
         (lease, agent, duplicates): (LeaseId, AgentId, Option<LeaseId>),
     ) {
         if self.purpose == Purpose::Answer {
-            self.job.run.count_lease();
+            self.job.count_lease();
         }
         let together = self.suite.adapter.runs_together();
         let tests = units.iter();
@@ -351,6 +351,7 @@ impl<'a> Execution<'a> {
         }
         let known = &self.tests[test];
         let seen = observation(known, ending, judged.duration);
+        let place = result.r#where.clone();
         match self.purpose {
             Purpose::Answer => self.outbox.tell(Told { result, seen }),
             Purpose::Audit => self.tell_disagreement(test, ending, result, seen),
@@ -361,7 +362,8 @@ impl<'a> Execution<'a> {
             && known.repetition.is_none()
             && ending != Ending::Flaky;
         if let Some(pass) = judged.cacheable.filter(|_| may_cache) {
-            self.outbox.cache(known.key, timed(pass, judged.duration));
+            let pass = timed(pass, judged.duration);
+            self.outbox.cache((known.key, pass, place));
         }
         let counts = self.purpose == Purpose::Answer;
         if counts && matches!(ending, Ending::Failed(class) if class != FailureClass::Infra) {

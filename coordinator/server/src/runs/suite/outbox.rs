@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use regatta_ledger::{SuiteObservation, TestObservation};
 use regatta_model::Digest;
+use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
-use regatta_wire::{reapi, v1};
 
 use super::{MAX_RESULTS_PER_EVENT, place_of};
-use crate::runs::action::{distrust, store};
+use crate::runs::action::{Pass, distrust, store};
 use crate::runs::context::JobContext;
 
 /// Why tests are executed.
@@ -37,7 +37,7 @@ impl From<v1::TestResult> for Told {
 pub(super) struct Outbox<'a> {
     job: &'a JobContext,
     finished: Vec<Told>,
-    passes: Vec<(Digest, reapi::ActionResult)>,
+    passes: Vec<Pass>,
     wrong: Vec<Digest>,
     observations: Vec<TestObservation>,
 }
@@ -59,8 +59,8 @@ impl<'a> Outbox<'a> {
     }
 
     /// Caches a pass with the next flush, before anyone is told of it.
-    pub(super) fn cache(&mut self, key: Digest, pass: reapi::ActionResult) {
-        self.passes.push((key, pass));
+    pub(super) fn cache(&mut self, pass: Pass) {
+        self.passes.push(pass);
     }
 
     /// Forgets a pass with the next flush, before anyone is told of it.

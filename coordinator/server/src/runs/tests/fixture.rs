@@ -78,10 +78,25 @@ impl Fixture {
         Self::with(ledger, AuditShare::default(), (memory(), memory())).await
     }
 
+    /// One that keeps verdicts in a store of their own.
+    pub(crate) async fn keeping_verdicts_in(store: Arc<dyn BlobStore>) -> Self {
+        let (ledger, stores) = (Arc::new(MemoryLedger::new()), (memory(), memory()));
+        Self::with_all(ledger, AuditShare::default(), stores, Some(store)).await
+    }
+
     async fn with(
         ledger: Arc<dyn Ledger>,
         audit_share: AuditShare,
+        stores: (Arc<dyn BlobStore>, Arc<dyn BlobStore>),
+    ) -> Self {
+        Self::with_all(ledger, audit_share, stores, None).await
+    }
+
+    async fn with_all(
+        ledger: Arc<dyn Ledger>,
+        audit_share: AuditShare,
         (blobs, results): (Arc<dyn BlobStore>, Arc<dyn BlobStore>),
+        for_verdicts: Option<Arc<dyn BlobStore>>,
     ) -> Self {
         let scheduler = SchedulerConfig {
             heartbeat_interval: Duration::from_millis(100),
@@ -113,7 +128,7 @@ impl Fixture {
                 defaults.clone(),
             )),
             blobs: Arc::clone(&blobs),
-            for_verdicts: Arc::clone(&blobs).into(),
+            for_verdicts: for_verdicts.unwrap_or_else(|| Arc::clone(&blobs)).into(),
             trees: Arc::new(InputTrees::new(Arc::clone(&blobs))),
             ledger: Arc::clone(&ledger),
             defaults,

@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use regatta_ledger::{
-    Ledger, LedgerError, MemoryLedger, NewRun, Place, RunEnd, RunQuery, RunRecord, StoredEvent,
-    SuiteKnowledge, SuiteObservation, TestHistory,
+    GivenVerdict, KeptBlob, Ledger, LedgerError, MemoryLedger, NamedArtefact, NewRun, Place,
+    RunEnd, RunQuery, RunRecord, StoredEvent, SuiteKnowledge, SuiteObservation, TestHistory,
+    VerdictQuery,
 };
-use regatta_model::{RunId, TenantId};
 use tokio::sync::watch;
+use regatta_model::{RunId, TenantId, Timestamp};
 
-/// Refuses reservations, and events unless it is told to take those, while there is no room. It begins
+/// Refuses reservations and verdicts, and events unless it is told to take those, while there is no room. It begins
 /// without.
 #[derive(Debug, Default)]
 pub(crate) struct FullLedger {
@@ -152,6 +153,27 @@ impl Ledger for FullLedger {
         suite: Option<&str>,
     ) -> Result<Vec<TestHistory>, LedgerError> {
         self.memory.read_history(tenant, suite).await
+    }
+
+    async fn keep_verdict(
+        &self,
+        given: GivenVerdict,
+        artefacts: Vec<NamedArtefact>,
+    ) -> Result<(), LedgerError> {
+        self.room()?;
+        self.memory.keep_verdict(given, artefacts).await
+    }
+
+    async fn find_verdicts(&self, query: VerdictQuery) -> Result<Vec<GivenVerdict>, LedgerError> {
+        self.memory.find_verdicts(query).await
+    }
+
+    async fn read_kept_blobs(
+        &self,
+        since: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<KeptBlob>, LedgerError> {
+        self.memory.read_kept_blobs(since, limit).await
     }
 
     async fn reserve_tokens(&self, last: u64) -> Result<(), LedgerError> {

@@ -58,6 +58,10 @@ async fn a_commit_has_the_verdict_of_a_run_with_its_files() {
     assert!(said.requested_jobs().eq(["unit"]));
     assert_eq!(said.agents, ["a"]);
     assert_eq!(verified.statements.len(), 2, "the verdict and one suite");
+    let stages = &said.jobs[0];
+    let times = [&stages.queued_at, &stages.started_at, &stages.finished_at];
+    assert!(times.iter().all(|time| time.is_some()), "{stages:?}");
+    assert!(said.runs[0].started_at.is_some(), "{:?}", said.runs);
     let passed = &verified.statements[1].predicate["passedTests"];
     assert_eq!(passed.as_array().map(Vec::len), Some(1000));
 
@@ -75,6 +79,13 @@ async fn a_commit_has_the_verdict_of_a_run_with_its_files() {
     let again = fixture.submit(of_commit(vec![libtest("unit")])).await;
     fixture.finish(&again).await;
     let said = of(COMMIT).await.expect("is there").verdict;
+    let [cached] = &said.cached_from[..] else {
+        panic!("{said:?}")
+    };
+    assert_eq!((&cached.run, cached.results), (&run, 1000));
+    assert_eq!(cached.agents, ["a"], "which ran them then");
+    assert!(said.agents.is_empty(), "and nothing now");
+    assert_eq!(said.runs[0].started_at, None, "nothing had a slot");
     assert_eq!(
         (said.run, said.counts.cached, said.leases),
         (again, 1000, 0)
