@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::entry::{Claimant, Key, Kind};
 use super::plan::{Eviction, Plan, kinds_of, plan};
-use super::{Retention, listing};
+use super::{Retention, apart::apart, listing};
 
 /// How often the log is told and the limits are looked at.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -140,7 +140,7 @@ impl Evictor {
             () = stop.cancelled() => correcting.is_complete(),
         };
         let retention = Arc::clone(&this.retention);
-        let closed = tokio::task::spawn_blocking(move || retention.close(is_complete)).await;
+        let closed = apart(move || retention.close(is_complete)).await;
         if let Err(error) = closed {
             tracing::warn!(%error, "the log of uses could not be ended");
         }
@@ -166,7 +166,7 @@ impl Evictor {
                 tokio::time::sleep(INTERVAL / 10).await;
             }
             let retention = Arc::clone(&self.retention);
-            if let Err(error) = tokio::task::spawn_blocking(move || retention.flush()).await {
+            if let Err(error) = apart(move || retention.flush()).await {
                 tracing::error!(%error, "the log of uses could not be written");
             }
             self.measure();
@@ -216,9 +216,7 @@ impl Evictor {
     async fn let_go(&self, lacking_bytes: u64) -> bool {
         let retention = Arc::clone(&self.retention);
         let limits = retention.limits(lacking_bytes);
-        let planned = tokio::task::spawn_blocking(move || {
-            plan(&retention.index.entries(), &limits, retention.now())
-        });
+        let planned = apart(move || plan(&retention.index.entries(), &limits, retention.now()));
         let Plan {
             evictions,
             released,
