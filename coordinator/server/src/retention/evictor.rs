@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use regatta_cas::{AbsenceIndex, BlobStore, Deletions, ListedBlobStore, MemoryTier, StoreError};
-use regatta_model::Digest;
+use regatta_model::{Digest, PlantedBug};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -240,6 +240,9 @@ impl Evictor {
             self.retention.index.release(key, claim);
         }
         for kind in kinds_of(&evictions) {
+            if kind == Kind::Result && PlantedBug::ResultsKept.is_planted() {
+                continue;
+            }
             let of_kind: Vec<&Eviction> =
                 evictions.iter().filter(|it| it.key.kind == kind).collect();
             // What names others must be gone before they go.
