@@ -55,10 +55,11 @@ fn each_planted_bug_is_found() {
 
 #[test]
 fn a_bug_that_is_found_comes_with_its_trace_and_its_seed() {
-    let output = simulate(&["--plant", "RunsForgotten", "--seeds", "100"]);
+    // In earlier ones, it may break something else first.
+    let output = simulate(&["--plant", "RunsForgotten", "--first-seed", "3"]);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(!output.status.success(), "{text}");
-    assert!(text.contains("the coordinator starts"), "{text}");
+    assert!(text.contains("ledger: events "), "{text}");
     assert!(text.contains("VIOLATION every_run_ends: "), "{text}");
     let last = text.trim_end().lines().last().unwrap_or_default();
     assert!(last.contains("cargo xtask simulate --seed "), "{text}");
