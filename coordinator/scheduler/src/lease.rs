@@ -51,13 +51,14 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// Whether a report that lacks it says that it is gone: then the agent has been told of it, or has
-    /// held it before this connection began.
+    /// Whether a report that lacks it says that it is gone: then the agent has been told of it, or has held it, in this
+    /// connection or before it began. One that is taken up and answered for at once is in no state that is sent.
     pub(crate) fn is_gone(&self, observed_version: u64, first_of_connection: bool) -> bool {
         let was_told = self
             .first_version
             .is_some_and(|first| first <= observed_version);
-        was_told || (first_of_connection && self.was_held)
+        let had_it = self.first_reported.is_some() || (first_of_connection && self.was_held);
+        was_told || had_it
     }
 
     /// Which unit its agent calls `own`; `None` if nobody wants what it is.

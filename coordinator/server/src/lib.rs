@@ -44,6 +44,8 @@ mod start_error;
 mod state_directory;
 mod status;
 mod storage;
+#[cfg(feature = "testing")]
+pub mod storage_over_objects;
 mod stored_objects;
 pub mod suites;
 mod verdict_key;

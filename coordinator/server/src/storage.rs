@@ -16,15 +16,29 @@ use crate::cas::TenantViews;
 use crate::retention::{Claimant, Kind, Place, Places, Retention, Seconds};
 use crate::stored_objects::{SmallBlobs, StoredObjects, Upkeep};
 
-/// How much memory blobs that were read lately may take, in bytes.
-const MEMORY_TIER_BYTES: u64 = 8 << 20;
-/// The largest blob that is kept in memory, in bytes: messages, not payloads.
-const MEMORY_TIER_MAX_BLOB_BYTES: u64 = 256 << 10;
 /// How many blobs are known to be there without asking, at about 150 bytes each when all are used.
 const INDEX_CAPACITY: usize = 1 << 17;
-/// How long a blob is known to be there without asking: what is let go is known at once to be gone, but somebody
-/// else may delete from a bucket.
-const INDEX_EXPIRY: Duration = Duration::from_secs(10 * 60);
+
+/// What is kept close by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Nearby {
+    /// How much memory blobs that were read lately may take, in bytes.
+    pub(crate) memory_bytes: u64,
+    /// The largest blob that is kept in memory, in bytes: messages, not payloads.
+    pub(crate) max_blob_bytes: u64,
+    /// How long something is known to be there without asking: what is let go is known at once to be gone, but
+    /// somebody else may delete from a bucket.
+    pub(crate) presence_expiry: Duration,
+}
+
+impl Nearby {
+    /// That of every coordinator.
+    const DEFAULT: Self = Self {
+        memory_bytes: 8 << 20,
+        max_blob_bytes: 256 << 10,
+        presence_expiry: Duration::from_secs(10 * 60),
+    };
+}
 
 /// How many blobs may be there before their absence is not known without asking, at 10 to 20 bytes each.
 const ABSENCE_CAPACITY: usize = 1 << 21;
@@ -85,65 +99,11 @@ impl Storage {
             retention: &retention,
             writers,
             is_known,
+            // A directory answers fast, and is asked: a machine that lost power may have cut files off.
+            is_asked: url.starts_with("file:"),
+            nearby: Nearby::DEFAULT,
         };
-        let mappings = objects.of(Kind::Mapping);
-        let mapping_place = opening.place(Kind::Mapping, mappings, Arc::clone(mappings) as _);
-        let verified = Arc::clone(&objects.verified_blobs);
-        let mut blob_place = opening.place(Kind::Blob, objects.of(Kind::Blob), verified);
-        let known = ExistenceIndex::new(blob_place.store, INDEX_CAPACITY, INDEX_EXPIRY);
-        // A directory answers fast, and is asked: a machine that lost power may have cut files off. Of a bucket that
-        // others change, or that changed since, nothing is known.
-        if is_known && writers == Writers::This && !url.starts_with("file:") {
-            known.remember(retention.digests(Kind::Blob));
-        }
-        blob_place.store = Arc::new(known);
-        let stacks = Stacks {
-            memory: Arc::new(MemoryTier::new(
-                Arc::clone(&blob_place.store),
-                MEMORY_TIER_BYTES,
-                MEMORY_TIER_MAX_BLOB_BYTES,
-            )),
-            blobs: Arc::clone(&blob_place.store),
-            mappings: Arc::clone(&mapping_place.store),
-            retention: Arc::clone(&retention),
-        };
-        let of_kind = HashMap::from([
-            (Kind::Result, keyed_place(objects.of(Kind::Result))),
-            (Kind::Asset, keyed_place(objects.of(Kind::Asset))),
-            (Kind::Mapping, mapping_place),
-            (Kind::Blob, blob_place),
-        ]);
-        let keyed = |kind: Kind| {
-            let store = Arc::clone(&of_kind[&kind].store);
-            let retention = Arc::clone(&retention);
-            move |claimant| retention.retaining(kind, &store, (claimant, None))
-        };
-        Ok(Self {
-            results: views(&retention, keyed(Kind::Result)),
-            assets: views(&retention, keyed(Kind::Asset)),
-            blobs: {
-                let stacks = stacks.clone();
-                views(&retention, move |claimant| stacks.blobs_of(claimant))
-            },
-            chunked: {
-                let stacks = stacks.clone();
-                views(&retention, move |claimant| {
-                    stacks.chunked_of(claimant, None)
-                })
-            },
-            places: Places {
-                of_kind,
-                memory: Arc::clone(&stacks.memory),
-                deletions,
-            },
-            for_verdicts: {
-                let stacks = stacks.clone();
-                views(&retention, move |claimant| {
-                    stacks.chunked_of(claimant.for_verdicts(), None) as _
-                })
-            },
-            for_earlier_verdicts: EarlierVerdictViews(stacks),
-        })
+        Ok(opening.storage(&objects, deletions))
     }
 }
 
@@ -187,13 +147,93 @@ impl Stacks {
 }
 
 /// How stores are opened.
-struct Opening<'a> {
-    retention: &'a Arc<Retention>,
-    writers: Writers,
-    is_known: bool,
+pub(crate) struct Opening<'a> {
+    pub(crate) retention: &'a Arc<Retention>,
+    pub(crate) writers: Writers,
+    /// Whether all that is stored is known.
+    pub(crate) is_known: bool,
+    /// Whether the store is asked about that all the same.
+    pub(crate) is_asked: bool,
+    pub(crate) nearby: Nearby,
 }
 
 impl Opening<'_> {
+    /// The stacks above some objects.
+    pub(crate) fn storage(&self, objects: &StoredObjects, deletions: Deletions) -> Storage {
+        let retention = self.retention;
+        let mappings = objects.of(Kind::Mapping);
+        let mapping_place = self.place(Kind::Mapping, mappings, Arc::clone(mappings) as _);
+        let blob_place = self.blob_place(objects);
+        let stacks = Stacks {
+            memory: Arc::new(MemoryTier::new(
+                Arc::clone(&blob_place.store),
+                self.nearby.memory_bytes,
+                self.nearby.max_blob_bytes,
+            )),
+            blobs: Arc::clone(&blob_place.store),
+            mappings: Arc::clone(&mapping_place.store),
+            retention: Arc::clone(retention),
+        };
+        let of_kind = HashMap::from([
+            (Kind::Result, self.keyed_place(objects.of(Kind::Result))),
+            (Kind::Asset, self.keyed_place(objects.of(Kind::Asset))),
+            (Kind::Mapping, mapping_place),
+            (Kind::Blob, blob_place),
+        ]);
+        let keyed = |kind: Kind| {
+            let store = Arc::clone(&of_kind[&kind].store);
+            let retention = Arc::clone(retention);
+            move |claimant| retention.retaining(kind, &store, (claimant, None))
+        };
+        Storage {
+            results: views(retention, keyed(Kind::Result)),
+            assets: views(retention, keyed(Kind::Asset)),
+            blobs: {
+                let stacks = stacks.clone();
+                views(retention, move |claimant| stacks.blobs_of(claimant))
+            },
+            chunked: {
+                let stacks = stacks.clone();
+                views(retention, move |claimant| stacks.chunked_of(claimant, None))
+            },
+            places: Places {
+                of_kind,
+                memory: Arc::clone(&stacks.memory),
+                deletions,
+            },
+            for_verdicts: {
+                let stacks = stacks.clone();
+                views(retention, move |claimant| {
+                    stacks.chunked_of(claimant.for_verdicts(), None) as _
+                })
+            },
+            for_earlier_verdicts: EarlierVerdictViews(stacks),
+        }
+    }
+
+    fn blob_place(&self, objects: &StoredObjects) -> Place {
+        let verified = Arc::clone(&objects.verified_blobs);
+        let mut place = self.place(Kind::Blob, objects.of(Kind::Blob), verified);
+        let known = ExistenceIndex::new(place.store, INDEX_CAPACITY, self.nearby.presence_expiry);
+        // Of a bucket that others change, or that changed since, nothing is known.
+        if self.is_known && self.writers == Writers::This && !self.is_asked {
+            known.remember(self.retention.digests(Kind::Blob));
+        }
+        place.store = Arc::new(known);
+        place
+    }
+
+    /// Values that are read now and then, and asked for each time that they are used.
+    fn keyed_place(&self, objects: &Arc<dyn ListedBlobStore>) -> Place {
+        let expiry = self.nearby.presence_expiry;
+        let store = ExistenceIndex::new(Arc::clone(objects) as _, INDEX_CAPACITY, expiry);
+        Place {
+            store: Arc::new(store),
+            objects: Arc::clone(objects),
+            absence: None,
+        }
+    }
+
     /// A store that this process alone writes to need not be asked about what is absent. What is there is read
     /// from the store, unless it is known already.
     fn place(
@@ -224,16 +264,6 @@ impl Opening<'_> {
             },
             absence,
         }
-    }
-}
-
-/// Values that are read now and then, and asked for each time that they are used.
-fn keyed_place(objects: &Arc<dyn ListedBlobStore>) -> Place {
-    let store = ExistenceIndex::new(Arc::clone(objects) as _, INDEX_CAPACITY, INDEX_EXPIRY);
-    Place {
-        store: Arc::new(store),
-        objects: Arc::clone(objects),
-        absence: None,
     }
 }
 
@@ -344,15 +374,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_asks_for_a_blob_again_and_again_keeps_it_alive() {
-        let below = ForgettingStore::new(INDEX_EXPIRY * 2);
-        let known = ExistenceIndex::new(below.clone(), INDEX_CAPACITY, INDEX_EXPIRY);
-        let memory = MemoryTier::new(Arc::new(known), MEMORY_TIER_BYTES, 1 << 10);
+        let expiry = Nearby::DEFAULT.presence_expiry;
+        let below = ForgettingStore::new(expiry * 2);
+        let known = ExistenceIndex::new(below.clone(), INDEX_CAPACITY, expiry);
+        let memory = MemoryTier::new(Arc::new(known), Nearby::DEFAULT.memory_bytes, 1 << 10);
         let store = EmptyBlobStore::new(Arc::new(memory));
         let asked = put_bytes(&store, Bytes::from_static(b"asked")).await;
         let left = put_bytes(&store, Bytes::from_static(b"left")).await;
         let (asked, left) = (asked.unwrap(), left.unwrap());
         for _ in 0..200 {
-            tokio::time::advance(INDEX_EXPIRY / 20).await;
+            tokio::time::advance(expiry / 20).await;
             assert_eq!(store.find_missing(&[asked]).await.unwrap(), []);
         }
         let kept = below.find_missing(&[asked, left]).await.unwrap();

@@ -60,21 +60,45 @@ impl StoredObjects {
     ) -> Result<Self, OpenStoreError> {
         let place = ObjectStoreBlobStore::open(url)?;
         let open = |name| opened(&place, name);
-        let blobs = Arc::new(open(Kind::Blob.place())?.with_sizes_checked());
-        let results = Arc::new(open(Kind::Result.place())?);
-        let (mappings, assets) = (open(Kind::Mapping.place())?, open(Kind::Asset.place())?);
-        let (mappings, assets) = (Arc::new(mappings), Arc::new(assets));
         if small_blobs == SmallBlobs::Apart {
+            let blobs = Arc::new(open(Kind::Blob.place())?.with_sizes_checked());
             return Ok(Self {
                 verified_blobs: verified(&blobs),
+                blobs,
+                mappings: Arc::new(open(Kind::Mapping.place())?),
+                results: Arc::new(open(Kind::Result.place())?),
+                assets: Arc::new(open(Kind::Asset.place())?),
+            });
+        }
+        let open = |name| -> Result<Arc<dyn ListedBlobStore>, OpenStoreError> {
+            let store = open(name)?;
+            Ok(match name == Kind::Blob.place() {
+                true => Arc::new(store.with_sizes_checked()),
+                false => Arc::new(store),
+            })
+        };
+        Self::over(open, small_blobs, upkeep)
+    }
+
+    /// The same over any objects, which have their places' names.
+    pub(crate) fn over<Error>(
+        open: impl Fn(&'static str) -> Result<Arc<dyn ListedBlobStore>, Error>,
+        small_blobs: SmallBlobs,
+        upkeep: Upkeep,
+    ) -> Result<Self, Error> {
+        let blobs = open(Kind::Blob.place())?;
+        let results = open(Kind::Result.place())?;
+        let (mappings, assets) = (open(Kind::Mapping.place())?, open(Kind::Asset.place())?);
+        if small_blobs == SmallBlobs::Apart {
+            return Ok(Self {
+                verified_blobs: Arc::new(VerifyingBlobStore::new(Arc::clone(&blobs) as _)),
                 blobs,
                 mappings,
                 results,
                 assets,
             });
         }
-        let packs = [open("cas-packs")?, open("ac-packs")?].map(Arc::new);
-        let [packs_of_blobs, packs_of_results] = packs;
+        let (packs_of_blobs, packs_of_results) = (open("cas-packs")?, open("ac-packs")?);
         let blobs = PackingBlobStore::new(packs_of_blobs, blobs, PACKED_CAPACITY);
         let results = PackingBlobStore::keyed(packs_of_results, results, PACKED_CAPACITY);
         let (blobs, results) = match upkeep {

@@ -133,6 +133,20 @@ impl ChunkedBlobStore {
         }
     }
 
+    /// Those of some digests that have a mapping.
+    async fn mapped_of(&self, digests: &[Digest]) -> Result<BTreeSet<Digest>, StoreError> {
+        let large = digests.iter().copied();
+        let large = large.filter(|digest| digest.size_bytes() > MAPPED_ABOVE_BYTES);
+        let mut large: Vec<Digest> = large.collect();
+        if large.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let unmapped = self.mappings.find_missing(&large).await?;
+        let unmapped: BTreeSet<Digest> = unmapped.into_iter().collect();
+        large.retain(|digest| !unmapped.contains(digest));
+        Ok(large.into_iter().collect())
+    }
+
     /// The digest itself unless it is kept as chunks.
     async fn missing(&self, digest: Digest) -> Result<Option<Digest>, StoreError> {
         let mapping = self.mapping(&digest).await?;
@@ -207,38 +221,20 @@ impl BlobStore for ChunkedBlobStore {
 
     async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
         let missing = self.blobs.find_missing(digests).await?;
-        if missing
-            .iter()
-            .all(|digest| digest.size_bytes() <= MAPPED_ABOVE_BYTES)
-        {
+        // Most are absent for certain, if the mappings have an index. Those that are there as wholes, too: one that
+        // is just being split is used as what it is kept as from then on.
+        let mapped = self.mapped_of(digests).await?;
+        if mapped.is_empty() {
             return Ok(missing);
         }
-        // Most are absent for certain, if the mappings have an index.
-        let unmapped: BTreeSet<Digest> = {
-            let large = missing.iter().copied();
-            let large = large.filter(|digest| digest.size_bytes() > MAPPED_ABOVE_BYTES);
-            let large: Vec<Digest> = large.collect();
-            self.mappings
-                .find_missing(&large)
-                .await?
-                .into_iter()
-                .collect()
-        };
-        stream::iter(missing)
-            .map(|digest| {
-                let is_unmapped =
-                    digest.size_bytes() <= MAPPED_ABOVE_BYTES || unmapped.contains(&digest);
-                async move {
-                    match is_unmapped {
-                        true => Ok(Some(digest)),
-                        false => self.missing(digest).await,
-                    }
-                }
-            })
+        let incomplete: BTreeSet<Digest> = stream::iter(mapped.clone())
+            .map(|digest| self.missing(digest))
             .buffered(FIND_CONCURRENCY)
             .try_filter_map(|missing| std::future::ready(Ok(missing)))
             .try_collect()
-            .await
+            .await?;
+        let is_missing = |it: &Digest| !mapped.contains(it) || incomplete.contains(it);
+        Ok(missing.into_iter().filter(is_missing).collect())
     }
 
     async fn delete(&self, digest: &Digest) -> Result<(), StoreError> {

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use regatta_model::PlantedBug;
+
 use crate::StoreError;
 
 /// How often it is asked at least, while a deletion waits for something.
@@ -31,7 +33,8 @@ impl Deletions {
     /// Whether they are allowed now.
     #[must_use]
     pub fn are_allowed(&self) -> bool {
-        self.may.as_ref().is_none_or(|may| may())
+        let may = self.may.as_ref().is_none_or(|may| may());
+        may || PlantedBug::TermOutlived.is_planted()
     }
 
     /// Does `work` for as long as deletions are allowed. That is asked right ahead of each of its steps, and so of

@@ -32,11 +32,29 @@ pub enum PlantedBug {
     VerificationSkipped,
     /// A failed test is cached as if it had passed.
     FailureCached,
+    /// What runs need that go on is not used again, and goes like anything else.
+    PinsForgotten,
+    /// Whoever is told that a blob is there has not used it.
+    UseUncounted,
+    /// Blobs go before the results that name them.
+    ResultsKept,
+    /// What was used before a restart counts as unused.
+    UsesForgotten,
+    /// What a coordinator knows of uses counts though another has worked since.
+    EarlierTermBelieved,
+    /// A coordinator goes on deleting when another may have its place.
+    TermOutlived,
+    /// Whoever writes what is being deleted does not wait until it is gone.
+    DeletionNotAwaited,
+    /// A small blob is said to be stored before its pack is.
+    AnsweredBeforePacked,
+    /// Packs that are put together are deleted with all that is in them.
+    LivePacksDeleted,
 }
 
 impl PlantedBug {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 23] = [
         Self::FenceDropped,
         Self::CommitSkipped,
         Self::LostUnitForgotten,
@@ -51,6 +69,15 @@ impl PlantedBug {
         Self::PresenceKept,
         Self::VerificationSkipped,
         Self::FailureCached,
+        Self::PinsForgotten,
+        Self::UseUncounted,
+        Self::ResultsKept,
+        Self::UsesForgotten,
+        Self::EarlierTermBelieved,
+        Self::TermOutlived,
+        Self::DeletionNotAwaited,
+        Self::AnsweredBeforePacked,
+        Self::LivePacksDeleted,
     ];
 
     /// Whether it is planted in this process. Without the feature `planted-bugs` none ever is, and asking costs

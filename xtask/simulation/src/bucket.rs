@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::TryStreamExt as _;
-use regatta_cas::{BlobRange, BlobStore, BlobStream, StoreError, stream_of};
+use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use regatta_cas::{BlobRange, BlobStore, BlobStream, ListedBlobStore, StoreError, stream_of};
 use regatta_model::Digest;
 
+use crate::said::Said;
 use crate::weather::{Fate, Weather};
 
 /// Objects under their keys, and when each was used last. It outlives every coordinator.
@@ -19,6 +21,8 @@ pub(crate) struct Shelf(Arc<Mutex<Objects>>);
 #[derive(Debug, Default)]
 struct Objects {
     now: Duration,
+    /// Counts what was stored and removed.
+    changes: u64,
     objects: BTreeMap<Digest, (Bytes, Duration)>,
 }
 
@@ -39,6 +43,18 @@ impl Shelf {
         self.lock().objects.get(key).map(|(bytes, _)| bytes.clone())
     }
 
+    /// Counts what was stored and removed so far.
+    pub(crate) fn changes(&self) -> u64 {
+        self.lock().changes
+    }
+
+    /// Everything on it.
+    pub(crate) fn all(&self) -> Vec<(Digest, Bytes)> {
+        let shelf = self.lock();
+        let all = shelf.objects.iter();
+        all.map(|(key, (bytes, _))| (*key, bytes.clone())).collect()
+    }
+
     /// Forgets what was not used for so long; how much that was.
     pub(crate) fn sweep(&self, unused: Duration) -> usize {
         let mut shelf = self.lock();
@@ -46,7 +62,9 @@ impl Shelf {
         shelf
             .objects
             .retain(|_, (_, used)| now.saturating_sub(*used) < unused);
-        before - shelf.objects.len()
+        let swept = before - shelf.objects.len();
+        shelf.changes += u64::try_from(swept).unwrap_or(u64::MAX);
+        swept
     }
 
     fn get(&self, key: &Digest) -> Option<Bytes> {
@@ -60,17 +78,25 @@ impl Shelf {
     fn put(&self, key: Digest, bytes: Bytes) {
         let mut shelf = self.lock();
         let now = shelf.now;
+        shelf.changes += 1;
         shelf.objects.insert(key, (bytes, now));
     }
 
     fn remove(&self, key: &Digest) {
-        self.lock().objects.remove(key);
+        let mut shelf = self.lock();
+        shelf.changes += 1;
+        shelf.objects.remove(key);
     }
 }
+
+/// What the names of places end with that have packs, in which things are removed by others that are stored.
+const PACKS: &str = "-packs";
 
 /// A shelf in any weather.
 #[derive(Debug)]
 pub(crate) struct WeatheredBucket {
+    /// The name of this part of it.
+    pub(crate) place: &'static str,
     pub(crate) shelf: Shelf,
     pub(crate) weather: Weather,
 }
@@ -80,6 +106,12 @@ impl WeatheredBucket {
     async fn fate(&self, what: &str) -> Fate {
         self.weather.pass().await;
         self.weather.fate(what)
+    }
+
+    /// What is stored is not what it was; the answer is on its way.
+    async fn changed(&self, removed: bool) {
+        self.weather.say(Said::StoreChanged { removed });
+        self.weather.pass().await;
     }
 }
 
@@ -101,6 +133,7 @@ impl BlobStore for WeatheredBucket {
             let mut others = bytes.to_vec();
             others.reverse();
             others[0] ^= 1;
+            self.weather.say(Said::Spoilt { key: *digest });
             bytes = others.into();
         }
         let length = bytes.len();
@@ -125,6 +158,7 @@ impl BlobStore for WeatheredBucket {
             return Err(unavailable());
         }
         self.shelf.put(*digest, pieces.concat().into());
+        self.changed(self.place.ends_with(PACKS)).await;
         match fate {
             Fate::Done => Ok(()),
             Fate::Failed | Fate::DoneAndFailed | Fate::Crashed { .. } => Err(unavailable()),
@@ -146,10 +180,41 @@ impl BlobStore for WeatheredBucket {
     }
 
     async fn delete(&self, digest: &Digest) -> Result<(), StoreError> {
-        if self.fate("a removal").await == Fate::Failed {
+        self.weather.say(Said::Removing { key: *digest });
+        let fate = self.fate("a removal").await;
+        if fate == Fate::Failed {
             return Err(unavailable());
         }
+        if self.shelf.has(digest) {
+            let (place, key) = (self.place, brief(digest));
+            self.weather
+                .tell(&format!("store: {place}/{key} is removed"));
+        }
         self.shelf.remove(digest);
-        Ok(())
+        self.changed(true).await;
+        match fate {
+            Fate::Done => Ok(()),
+            Fate::Failed | Fate::DoneAndFailed | Fate::Crashed { .. } => Err(unavailable()),
+        }
     }
+}
+
+impl ListedBlobStore for WeatheredBucket {
+    fn list(&self) -> BoxStream<'static, Result<Digest, StoreError>> {
+        let (shelf, weather) = (self.shelf.clone(), self.weather.clone());
+        let listing = async move {
+            weather.pass().await;
+            if weather.fate("a listing") != Fate::Done {
+                return Err(unavailable());
+            }
+            let keys = shelf.all().into_iter().map(|(key, _)| Ok(key));
+            Ok(stream::iter(keys.collect::<Vec<_>>()))
+        };
+        stream::once(listing).try_flatten().boxed()
+    }
+}
+
+/// A digest, as far as it takes to tell it from others.
+pub(crate) fn brief(digest: &Digest) -> String {
+    digest.to_string().chars().take(8).collect()
 }

@@ -1,52 +1,45 @@
 //! The coordinator: the real services on a clock of their own, on storage in any weather.
 
-use std::collections::BTreeMap;
+mod serving;
+mod storage;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use regatta_cas::{
-    BlobStore, EmptyBlobStore, ExistenceIndex, MemoryTier, VerifyingBlobStore, put_bytes,
-};
-use regatta_ledger::{Ledger, MemoryLedger};
+use regatta_cas::{BlobStore, put_bytes};
+use regatta_ledger::{Ledger, LedgerTenure};
 use regatta_model::{Digest, Resources, TenantId};
 use regatta_scheduler::{SchedulerConfig, Snapshot};
 use regatta_server::action_cache::ActionCache;
 use regatta_server::action_plan::PlanDefaults;
-use regatta_server::cas::InputTrees;
-use regatta_server::dispatch::{ClaimKey, DispatchConfig, Dispatcher, ValidReport};
-use regatta_server::fleet_service::serve_connection;
+use regatta_server::cas::TenantViews;
+use regatta_server::dispatch::{ClaimKey, DispatchConfig, Dispatcher};
 use regatta_server::runs::{AuditShare, RunRegistry, RunServices};
 use regatta_wire::v1;
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_util::sync::CancellationToken;
 
-use crate::bucket::{Shelf, WeatheredBucket};
-use crate::ledger::WeatheredLedger;
-use crate::said::{Link, Said, SaidQueue};
+use crate::job::InputTree;
+use crate::ledger::{Term, WeatheredLedger};
+use crate::plan::{KEEP_VERDICTS, StoragePlan};
+use crate::said::{Link, Promise, Said, SaidQueue};
+use crate::stock::{Durable, Stock};
 use crate::weather::Weather;
+use serving::{serve_datagrams, serve_stream};
+use storage::{open_storage, promise, upload_inputs};
 
 /// What every coordinator seals claims with.
 const CLAIM_SECRET: [u8; 32] = [7; 32];
-/// How long a blob is known to be there without asking: a tenth of what it is in earnest.
-const INDEX_EXPIRY: Duration = Duration::from_secs(60);
-/// How many blobs are known to be there.
-const INDEX_CAPACITY: usize = 1 << 10;
-/// How much memory blobs that were read lately may take, in bytes, and the largest of them.
-const MEMORY_TIER_BYTES: (u64, u64) = (256, 128);
 /// How many tokens one reservation covers: few, so that there are many.
 const TOKEN_BLOCK: u64 = 5;
-
-/// What outlives a coordinator.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Durable {
-    pub(crate) ledger: Arc<MemoryLedger>,
-    pub(crate) blobs: Shelf,
-    pub(crate) results: Shelf,
-}
+/// A moment of a verdict is rounded down by so much at most.
+const VERDICT_ROUNDING: Duration = Duration::from_secs(6);
 
 /// How messages of agents come in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,8 +54,7 @@ pub(crate) enum Transport {
 #[derive(Debug)]
 pub(crate) struct Coordinator {
     runtime: Runtime,
-    begun: Instant,
-    begun_at: Duration,
+    clock: Clock,
     said: SaidQueue,
     services: Arc<OnceLock<Services>>,
     transport: Transport,
@@ -71,12 +63,26 @@ pub(crate) struct Coordinator {
 
 type Inbox = mpsc::UnboundedSender<Result<v1::AgentReport, tonic::Status>>;
 
+/// Tells the world's time to a coordinator.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    begun: Instant,
+    begun_at: Duration,
+}
+
+impl Clock {
+    fn now(self) -> Duration {
+        self.begun_at + self.begun.elapsed()
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Services {
     dispatcher: Arc<Dispatcher>,
     registry: Arc<RunRegistry>,
     results: Arc<ActionCache>,
-    blobs: Arc<dyn BlobStore>,
+    blobs: TenantViews<dyn BlobStore>,
+    for_verdicts: TenantViews<dyn BlobStore>,
 }
 
 impl Coordinator {
@@ -88,18 +94,18 @@ impl Coordinator {
         now: Duration,
         durable: &Durable,
         weather: &Weather,
-        said: &SaidQueue,
         transport: Transport,
+        storage: (usize, StoragePlan),
     ) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
             .build()?;
         let begun = runtime.block_on(async { Instant::now() });
-        weather.begin(begun, now);
-        said.open();
+        let said = SaidQueue::default();
+        let weather = weather.over(said.clone(), begun, now);
         let services = Arc::new(OnceLock::new());
-        let starting = start_services(durable.clone(), weather.clone());
+        let starting = start_services(durable.clone(), weather, storage);
         let (ready, speaker) = (Arc::clone(&services), said.clone());
         runtime.spawn(async move {
             match starting.await {
@@ -112,9 +118,11 @@ impl Coordinator {
         });
         Ok(Self {
             runtime,
-            begun,
-            begun_at: now,
-            said: said.clone(),
+            clock: Clock {
+                begun,
+                begun_at: now,
+            },
+            said,
             services,
             transport,
             inboxes: Arc::default(),
@@ -123,17 +131,28 @@ impl Coordinator {
 
     /// Lets it go on until something is said, or until `deadline`; when that is.
     pub(crate) fn run_until(&self, deadline: Duration) -> Duration {
-        let until = self.begun + deadline.saturating_sub(self.begun_at);
-        let (said, begun) = (self.said.clone(), self.begun);
-        let passed = self.runtime.block_on(async move {
+        let clock = self.clock;
+        let until = clock.begun + deadline.saturating_sub(clock.begun_at);
+        let said = self.said.clone();
+        let now = self.runtime.block_on(async move {
             tokio::select! {
                 biased;
                 () = said.heard() => {}
                 () = tokio::time::sleep_until(until) => {}
             }
-            begun.elapsed()
+            clock.now()
         });
-        (self.begun_at + passed).min(deadline)
+        now.min(deadline)
+    }
+
+    /// What it has said and nobody has heard.
+    pub(crate) fn said(&self) -> VecDeque<Said> {
+        self.said.take()
+    }
+
+    /// It goes on after it stood still for so long: whatever was to happen meanwhile is late.
+    pub(crate) fn wake(&self, after: Duration) {
+        self.runtime.block_on(tokio::time::advance(after));
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -172,9 +191,15 @@ impl Coordinator {
         inboxes.remove(&link);
     }
 
-    pub(crate) fn submit(&self, run: usize, spec: v1::RunSpec) {
-        let said = self.said.clone();
+    /// Somebody uploads what is missing of a run's inputs, and submits it.
+    pub(crate) fn submit(&self, run: usize, inputs: InputTree, spec: v1::RunSpec) {
+        let (said, clock) = (self.said.clone(), self.clock);
         self.spawn(async move |services| {
+            let blobs = services.blobs.of(&tenant());
+            if let Err(error) = upload_inputs(blobs.as_ref(), inputs, clock, &said).await {
+                let answer = Err(format!("its inputs are not stored: {error}"));
+                return said.say(Said::Submitted { run, answer });
+            }
             let answer = services.registry.submit(None, spec).await;
             let answer = answer.map(|(id, _)| id.to_string());
             let answer = answer.map_err(|error| error.to_string());
@@ -214,23 +239,57 @@ impl Coordinator {
 
     /// An agent uploads a blob.
     pub(crate) fn upload(&self, upload: u64, bytes: Bytes) {
-        let said = self.said.clone();
+        let (said, clock) = (self.said.clone(), self.clock);
         self.spawn(async move |services| {
-            let stored = put_bytes(services.blobs.as_ref(), bytes).await.is_ok();
+            let blobs = services.blobs.of(&tenant());
+            let stored = put_bytes(blobs.as_ref(), bytes).await;
+            let stored = stored.map(|blob| said.say(promise(vec![blob], clock.now(), "an upload")));
+            let stored = stored.is_ok();
             said.say(Said::Uploaded { upload, stored });
         });
     }
 
-    /// Somebody asks for an action result. What it names and is not on the shelf is told.
-    pub(crate) fn look_up(&self, key: Digest, shelf: Shelf) {
-        let said = self.said.clone();
+    /// Somebody asks for an action result. What it names and is not in the bucket is told.
+    pub(crate) fn look_up(&self, key: Digest, stock: Stock) {
+        let (said, clock) = (self.said.clone(), self.clock);
         self.spawn(async move |services| {
-            let tenant = tenant();
+            let (tenant, asked) = (tenant(), clock.now());
             if let Ok(Some(result)) = services.results.get(&tenant, &key).await {
-                let named = crate::job::blobs_of(&result);
-                let absent = named.filter(|digest| !shelf.has(digest)).collect();
+                let blobs: Vec<Digest> = crate::job::blobs_of(&result).collect();
+                let absent = blobs.iter().filter(|digest| !stock.has(digest));
+                let absent = absent.copied().collect();
                 said.say(Said::Served { key, absent });
+                said.say(promise(blobs, asked, "a served result"));
             }
+        });
+    }
+
+    /// Somebody uploads what is missing, and does nothing with it.
+    pub(crate) fn provide(&self, inputs: InputTree) {
+        let (said, clock) = (self.said.clone(), self.clock);
+        self.spawn(async move |services| {
+            let blobs = services.blobs.of(&tenant());
+            // Whoever fails to is told nothing.
+            drop(upload_inputs(blobs.as_ref(), inputs, clock, &said).await);
+        });
+    }
+
+    /// A verdict is given that names these artefacts, as far as they are there.
+    pub(crate) fn give_verdict(&self, artefacts: Vec<Digest>) {
+        let (said, clock) = (self.said.clone(), self.clock);
+        self.spawn(async move |services| {
+            let asked = clock.now();
+            let for_verdicts = services.for_verdicts.of(&tenant());
+            let Ok(missing) = for_verdicts.find_missing(&artefacts).await else {
+                return;
+            };
+            let present = artefacts.into_iter().filter(|it| !missing.contains(it));
+            said.say(Said::Promised(Promise {
+                blobs: present.collect(),
+                asked,
+                lasts: KEEP_VERDICTS - VERDICT_ROUNDING,
+                by: "a verdict",
+            }));
         });
     }
 
@@ -264,26 +323,15 @@ pub(crate) fn scheduler_config() -> SchedulerConfig {
     }
 }
 
-fn stores(durable: &Durable, weather: &Weather) -> (Arc<dyn BlobStore>, Arc<dyn BlobStore>) {
-    let bucket = |shelf: &Shelf| {
-        Arc::new(WeatheredBucket {
-            shelf: shelf.clone(),
-            weather: weather.clone(),
-        })
-    };
-    let verified = Arc::new(VerifyingBlobStore::new(bucket(&durable.blobs)));
-    let known = Arc::new(ExistenceIndex::new(verified, INDEX_CAPACITY, INDEX_EXPIRY));
-    let (capacity, largest) = MEMORY_TIER_BYTES;
-    let near = Arc::new(MemoryTier::new(known, capacity, largest));
-    (
-        Arc::new(EmptyBlobStore::new(near)),
-        bucket(&durable.results),
-    )
-}
-
-async fn start_services(durable: Durable, weather: Weather) -> Result<Services, String> {
+async fn start_services(
+    durable: Durable,
+    weather: Weather,
+    plan: (usize, StoragePlan),
+) -> Result<Services, String> {
+    let term = Term::begin(&durable.terms);
     let ledger: Arc<dyn Ledger> = Arc::new(WeatheredLedger {
         below: Arc::clone(&durable.ledger),
+        term: term.clone(),
         weather: weather.clone(),
     });
     let config = DispatchConfig {
@@ -293,7 +341,14 @@ async fn start_services(durable: Durable, weather: Weather) -> Result<Services, 
     };
     let dispatcher = Dispatcher::start(config, Arc::clone(&ledger)).await;
     let dispatcher = dispatcher.map_err(|error| error.to_string())?;
-    let (blobs, results) = stores(&durable, &weather);
+    let tenure = plan.1.is_shared.then(|| {
+        let answered = Instant::now();
+        let (tell, tenure) = watch::channel(LedgerTenure::Ours { answered });
+        tokio::spawn(term.watch(weather.clone(), tell));
+        tenure
+    });
+    let storage = open_storage(&durable, &weather, plan, tenure);
+    let storage = storage.map_err(|error| error.to_string())?;
     let defaults = PlanDefaults {
         image: None,
         resources: Resources::default(),
@@ -302,84 +357,29 @@ async fn start_services(durable: Durable, weather: Weather) -> Result<Services, 
         tenant_properties: BTreeMap::new(),
     };
     let results = Arc::new(ActionCache::new(
-        results,
-        Arc::clone(&blobs),
+        storage.results.clone(),
+        storage.blobs.clone(),
         defaults.clone(),
     ));
     let services = RunServices {
         dispatcher: Arc::clone(&dispatcher),
         results: Arc::clone(&results),
-        blobs: Arc::clone(&blobs),
-        for_verdicts: Arc::clone(&blobs).into(),
-        trees: Arc::new(InputTrees::new(Arc::clone(&blobs))),
+        blobs: Arc::clone(storage.blobs.shared()),
+        for_verdicts: storage.for_verdicts.clone(),
+        trees: Arc::clone(&storage.trees),
         ledger,
         defaults,
         audit_share: AuditShare::default(),
     };
     let registry = RunRegistry::start(services).await;
     let registry = registry.map_err(|error| error.to_string())?;
+    let (blobs, for_verdicts) = (storage.blobs.clone(), storage.for_verdicts.clone());
+    tokio::spawn(storage.let_go_until(CancellationToken::new()));
     Ok(Services {
         dispatcher,
         registry,
         results,
         blobs,
+        for_verdicts,
     })
-}
-
-type Reports = UnboundedReceiverStream<Result<v1::AgentReport, tonic::Status>>;
-
-/// Serves a connection as the fleet's service does.
-async fn serve_stream(services: Services, said: SaidQueue, link: Link, reports: Reports) {
-    let (states, mut spoken) = mpsc::channel(1);
-    let speaker = said.clone();
-    let speaking = async move {
-        while let Some(Ok(state)) = spoken.recv().await {
-            speaker.say(Said::State(link, Box::new(state)));
-        }
-    };
-    let serving = serve_connection(&services.dispatcher, reports, states);
-    let (ended, ()) = tokio::join!(serving, speaking);
-    if let Err(status) = ended {
-        said.say(Said::HungUp(link, status.message().to_owned()));
-    }
-}
-
-/// Serves a connection whose messages lose their order: the dispatcher has to cope by itself.
-async fn serve_datagrams(services: Services, said: SaidQueue, link: Link, reports: Reports) {
-    let reports = reports.filter_map(async |report| {
-        let report = report.ok()?;
-        ValidReport::try_from(report).ok()
-    });
-    let mut reports = std::pin::pin!(reports);
-    let Some(first) = reports.next().await else {
-        return;
-    };
-    let connection = services
-        .dispatcher
-        .connect(&first.agent, &first.incarnation);
-    if let Err(reason) = connection.report(first) {
-        return said.say(Said::HungUp(link, reason.to_string()));
-    }
-    let (reporter, mut listener) = connection.split();
-    let speaker = said.clone();
-    let speaking = async move {
-        loop {
-            match listener.desired().await {
-                Ok(state) => speaker.say(Said::State(link, Box::new(state))),
-                Err(reason) => return speaker.say(Said::HungUp(link, reason.to_string())),
-            }
-        }
-    };
-    let listening = async move {
-        while let Some(report) = reports.next().await {
-            if reporter.report(report).is_err() {
-                return;
-            }
-        }
-    };
-    tokio::select! {
-        biased;
-        () = speaking => {}
-        () = listening => {}
-    }
 }

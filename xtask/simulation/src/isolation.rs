@@ -13,8 +13,10 @@
 use std::ffi::{c_int, c_uint, c_void};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The time, in nanoseconds since 1970; the machine's own as long as it is 0.
+/// The time of day, in nanoseconds since 1970; the machine's own as long as it is 0.
 static TIME_NANOS: AtomicU64 = AtomicU64::new(0);
+/// What clocks show that nobody sets, in nanoseconds.
+static STEADY_NANOS: AtomicU64 = AtomicU64::new(0);
 /// The state of a SplitMix64 (Steele, Lea and Flood, 2014).
 static RANDOM: AtomicU64 = AtomicU64::new(0);
 /// What its state grows by with each number.
@@ -25,9 +27,11 @@ pub(crate) fn seed_random_numbers(seed: u64) {
     RANDOM.store(seed, Ordering::Relaxed);
 }
 
-/// Sets the clock, in nanoseconds since 1970. It stands still until it is set again.
-pub(crate) fn set_clock(nanos: u64) {
-    TIME_NANOS.store(nanos.max(1), Ordering::Relaxed);
+/// Sets the clocks, in nanoseconds: that of the day, since 1970, and those that nobody sets. They stand still until they
+/// are set again.
+pub(crate) fn set_clocks(day: u64, steady: u64) {
+    TIME_NANOS.store(day.max(1), Ordering::Relaxed);
+    STEADY_NANOS.store(steady, Ordering::Relaxed);
 }
 
 fn random_number() -> u64 {
@@ -50,15 +54,19 @@ unsafe extern "C" fn getrandom(buffer: *mut c_void, length: usize, _flags: c_uin
     length.cast_signed()
 }
 
-/// `clock_gettime(2)`, as the C library has it; every clock shows the same.
+/// `clock_gettime(2)`, as the C library has it; every clock but that of the day shows the same.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn clock_gettime(clock: c_int, time: *mut libc::timespec) -> c_int {
-    let nanos = TIME_NANOS.load(Ordering::Relaxed);
-    if nanos == 0 {
+    let day = TIME_NANOS.load(Ordering::Relaxed);
+    if day == 0 {
         // SAFETY: the arguments are those of the system call, and whoever calls this has vouched for them.
         let result = unsafe { libc::syscall(libc::SYS_clock_gettime, clock, time) };
         return if result == 0 { 0 } else { -1 };
     }
+    let nanos = match clock == libc::CLOCK_REALTIME {
+        true => day,
+        false => STEADY_NANOS.load(Ordering::Relaxed),
+    };
     let part = |nanos: u64| i64::try_from(nanos).unwrap_or(i64::MAX);
     let shown = libc::timespec {
         tv_sec: part(nanos / 1_000_000_000),

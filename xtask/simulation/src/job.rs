@@ -8,7 +8,7 @@ use prost::Message as _;
 use regatta_model::Digest;
 use regatta_wire::{reapi, v1};
 
-use crate::bucket::Shelf;
+use crate::stock::Stock;
 
 /// What makes a suite of a list of tests: it has their names.
 const SUITE: &str = "./suite";
@@ -23,6 +23,47 @@ const REPORT: &str = "junit.xml";
 const OUTPUT: &str = "out";
 /// How long a test may take, and one takes that never ends by itself.
 const TIMEOUT: Duration = Duration::from_secs(5 * 60);
+
+/// What jobs start from: a directory with some files.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct InputTree {
+    /// The directory, then the files.
+    pub(crate) blobs: Vec<Bytes>,
+}
+
+impl InputTree {
+    /// Of runs that are much alike, most files are the same.
+    pub(crate) fn of(variant: u64) -> Self {
+        let files = (0..4_u64).map(|number| {
+            let version = if number == 0 { variant } else { 0 };
+            let text = format!("file {number} of version {version}\n");
+            Bytes::from(text.repeat(3 + usize::try_from(number).unwrap_or(0)))
+        });
+        let files: Vec<Bytes> = files.collect();
+        let nodes = files.iter().enumerate();
+        let nodes = nodes.map(|(number, file)| reapi::FileNode {
+            name: format!("file{number}"),
+            digest: Some(Digest::of(file).into()),
+            ..Default::default()
+        });
+        let directory = reapi::Directory {
+            files: nodes.collect(),
+            ..Default::default()
+        };
+        let mut blobs = vec![Bytes::from(directory.encode_to_vec())];
+        blobs.extend(files);
+        Self { blobs }
+    }
+
+    /// The digest of the directory.
+    pub(crate) fn root(&self) -> Digest {
+        self.digests().next().unwrap_or(Digest::EMPTY)
+    }
+
+    pub(crate) fn digests(&self) -> impl Iterator<Item = Digest> {
+        self.blobs.iter().map(|bytes| Digest::of(bytes))
+    }
+}
 
 /// How a test ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -124,8 +165,8 @@ pub(crate) enum Task {
 }
 
 impl Task {
-    /// What an execution of a lease is. Inputs are fetched from the shelf.
-    pub(crate) fn of(spec: &v1::LeaseSpec, execution: &v1::Execution, shelf: &Shelf) -> Self {
+    /// What an execution of a lease is. Inputs are fetched from the bucket.
+    pub(crate) fn of(spec: &v1::LeaseSpec, execution: &v1::Execution, stock: &Stock) -> Self {
         let Some(command) = &spec.command else {
             return Self::Nonsense;
         };
@@ -135,6 +176,9 @@ impl Task {
                 .map(str::to_owned)
                 .collect()
         };
+        if let Some(absent) = absent_below(spec.input_root.as_ref(), stock) {
+            return Self::Blocked(absent);
+        }
         match &command.arguments[..] {
             [program, all, rest @ ..] if program == SUITE => {
                 if rest.iter().any(|it| it == "--ignored") {
@@ -148,7 +192,7 @@ impl Task {
                 last.map_or(Self::Nonsense, |test| Self::Test(test.clone()))
             }
             [program, all, ..] if program == LIST => Self::List(listed(all)),
-            [program, ..] if program == RUN => match ids(spec, shelf) {
+            [program, ..] if program == RUN => match ids(spec, stock) {
                 Ok(tests) => Self::Tests(tests),
                 Err(absent) => Self::Blocked(absent),
             },
@@ -167,12 +211,28 @@ impl Task {
     }
 }
 
+/// Something that is absent of a directory with all that is in it.
+fn absent_below(root: Option<&reapi::Digest>, stock: &Stock) -> Option<Digest> {
+    let root = root.and_then(|it| Digest::try_from(it).ok())?;
+    let Some(directory) = stock.blob(&root) else {
+        return Some(root);
+    };
+    let directory = reapi::Directory::decode(directory).unwrap_or_default();
+    let files = directory.files.iter().filter_map(|it| it.digest.as_ref());
+    let mut files = files.filter_map(|it| Digest::try_from(it).ok());
+    let absent = files.find(|it| !stock.has(it));
+    absent.or_else(|| {
+        let mut below = directory.directories.iter();
+        below.find_map(|it| absent_below(it.digest.as_ref(), stock))
+    })
+}
+
 /// The tests in the file that a lease's input root holds, or what of it is absent.
-fn ids(spec: &v1::LeaseSpec, shelf: &Shelf) -> Result<Vec<String>, Digest> {
+fn ids(spec: &v1::LeaseSpec, stock: &Stock) -> Result<Vec<String>, Digest> {
     let fetch = |digest: Option<&reapi::Digest>| {
         let digest = digest.and_then(|it| Digest::try_from(it).ok());
         let digest = digest.unwrap_or(Digest::EMPTY);
-        shelf.bytes(&digest).ok_or(digest)
+        stock.blob(&digest).ok_or(digest)
     };
     let root = fetch(spec.input_root.as_ref())?;
     let root = reapi::Directory::decode(root).unwrap_or_default();

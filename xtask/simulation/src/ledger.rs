@@ -1,21 +1,68 @@
 //! A ledger that is slow, fails, says that it failed when it did not, and is where coordinators crash.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use regatta_ledger::{
-    GivenVerdict, KeptBlob, Ledger, LedgerError, MemoryLedger, NamedArtefact, NewRun, Place,
-    RunEnd, RunQuery, RunRecord, StoredEvent, SuiteKnowledge, SuiteObservation, TestHistory,
+    GivenVerdict, KeptBlob, Ledger, LedgerError, LedgerTenure, MemoryLedger, NamedArtefact, NewRun,
+    Place, RunEnd, RunQuery, RunRecord, StoredEvent, SuiteKnowledge, SuiteObservation, TestHistory,
     VerdictQuery,
 };
 use regatta_model::{RunId, TenantId, Timestamp};
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::weather::{Fate, Weather};
+
+/// For the how manyeth time somebody has the ledger.
+#[derive(Clone, Debug)]
+pub(crate) struct Term {
+    own: u64,
+    last: Arc<AtomicU64>,
+}
+
+impl Term {
+    /// The next one begins: nobody else has the ledger from now on.
+    pub(crate) fn begin(last: &Arc<AtomicU64>) -> Self {
+        let own = last.fetch_add(1, Ordering::Relaxed) + 1;
+        let last = Arc::clone(last);
+        Self { own, last }
+    }
+
+    /// Whether no other has begun.
+    pub(crate) fn lasts(&self) -> bool {
+        self.last.load(Ordering::Relaxed) == self.own
+    }
+
+    /// Asks the ledger again and again whether it lasts, and tells.
+    pub(crate) async fn watch(self, weather: Weather, tell: watch::Sender<LedgerTenure>) {
+        loop {
+            tokio::time::sleep(HEARTBEAT).await;
+            let answered = Instant::now();
+            weather.pass().await;
+            if weather.fate("a heartbeat") != Fate::Done {
+                continue;
+            }
+            if !self.lasts() {
+                tell.send_replace(LedgerTenure::Superseded);
+                return;
+            }
+            tell.send_replace(LedgerTenure::Ours { answered });
+        }
+    }
+}
+
+/// How often the ledger is asked at least.
+const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// A ledger in any weather. What it has said to be durable is.
 #[derive(Debug)]
 pub(crate) struct WeatheredLedger {
     pub(crate) below: Arc<MemoryLedger>,
+    /// In which term it is asked.
+    pub(crate) term: Term,
     pub(crate) weather: Weather,
 }
 
@@ -26,6 +73,9 @@ impl WeatheredLedger {
         Writing: Future<Output = Result<(), LedgerError>> + Send,
     {
         self.weather.pass().await;
+        if !self.term.lasts() {
+            return Err(LedgerError::Superseded);
+        }
         match self.weather.fate_of_write(what) {
             Fate::Done => {
                 writing.await?;

@@ -14,6 +14,7 @@ use regatta_wire::convert::duration_from_wire;
 use regatta_wire::{PROTOCOL_VERSION, v1};
 
 use crate::coordinator::tenant;
+use crate::job::Task;
 use crate::plan::MachinePlan;
 use crate::said::Link;
 
@@ -54,6 +55,8 @@ pub(crate) struct Machine {
 pub(crate) struct Working {
     pub(crate) key: LeaseKey,
     pub(crate) spec: Spec,
+    /// What each of its executions is, once its inputs are laid out.
+    pub(crate) tasks: Vec<Task>,
     /// Which of its executions is next.
     pub(crate) next: usize,
     pub(crate) stopped: bool,

@@ -4,6 +4,7 @@
 //! Invariants:
 //! - Equal seeds give equal traces: nothing here reads this machine's clock or its random numbers, and nothing
 //!   runs in parallel.
+//! - Of this machine it uses a directory for the logs of uses of coordinators, which goes with the process.
 //! - The model shares no code with what it judges.
 
 #![expect(
@@ -23,6 +24,7 @@ mod panics;
 mod plan;
 mod random;
 mod said;
+mod stock;
 mod sweep;
 mod trace;
 mod violation;

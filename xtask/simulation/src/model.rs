@@ -3,6 +3,8 @@
 //! It shares no code with what it judges, and believes nothing that the coordinator says of itself.
 
 mod fences;
+mod packs;
+mod promises;
 mod story;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +15,8 @@ use regatta_wire::v1::run_event::Event;
 use regatta_wire::{reapi, v1};
 
 pub(crate) use fences::Fences;
+pub(crate) use packs::packed_in;
+pub(crate) use promises::Promises;
 pub(crate) use story::{Story, check_whole};
 
 use crate::job;
@@ -34,6 +38,7 @@ pub(crate) struct Executed {
 #[derive(Debug, Default)]
 pub(crate) struct Model {
     pub(crate) fences: Fences,
+    pub(crate) promises: Promises,
     executed: Vec<Executed>,
     /// The executions whose output is kept as this blob.
     printed: BTreeMap<Digest, usize>,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use regatta_wire::v1;
 
 use crate::coordinator::Transport;
-use crate::job::{self, Kind};
+use crate::job::{self, InputTree, Kind};
 use crate::random::Random;
 use crate::weather::Crash;
 
@@ -17,10 +17,21 @@ pub(crate) const MENDED: Duration = Duration::from_secs(80);
 /// How long after the first runs some come again: by then, what nobody used is swept from the store.
 const LATER: Duration = Duration::from_secs(180);
 
+/// For how long everything is kept after its last use: as much less than in earnest as everything takes less time.
+pub(crate) const KEEP: Duration = Duration::from_secs(32);
+/// For how long what verdicts name is kept after the last was given.
+pub(crate) const KEEP_VERDICTS: Duration = Duration::from_secs(90);
+/// Uses that are not older when a coordinator is killed may be in no log.
+pub(crate) const LAST_USES: Duration = Duration::from_millis(2200);
+
+/// How often somebody uploads what no run needs.
+const UPLOADS: u32 = 24;
+
 /// Everything that is decided beforehand.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) seed: u64,
+    pub(crate) storage: StoragePlan,
     pub(crate) transport: Transport,
     pub(crate) machines: Vec<MachinePlan>,
     pub(crate) runs: Vec<RunPlan>,
@@ -29,6 +40,24 @@ pub(crate) struct Plan {
     pub(crate) sweeps: Vec<Duration>,
     /// When cached results are asked for.
     pub(crate) look_ups: Vec<Duration>,
+    /// When somebody asks whether these are there, and uploads what is not.
+    pub(crate) uploads: Vec<(Duration, InputTree)>,
+}
+
+/// How everything is stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct StoragePlan {
+    /// Whether small blobs are packed.
+    pub(crate) packs: bool,
+    /// Whether another coordinator stands by that may go on, with files of its own.
+    pub(crate) is_shared: bool,
+    /// Whether somebody else lets go of what is unused; else the coordinator does.
+    pub(crate) is_swept: bool,
+    /// How many bytes there may be.
+    pub(crate) max_bytes: Option<u64>,
+    /// How many a tenant may have, if that is limited, and for how long.
+    pub(crate) tenant_bytes: Option<u64>,
+    pub(crate) max_age: Option<Duration>,
 }
 
 #[derive(Clone, Debug)]
@@ -44,6 +73,8 @@ pub(crate) struct MachinePlan {
 #[derive(Clone, Debug)]
 pub(crate) struct RunPlan {
     pub(crate) at: Duration,
+    /// What its jobs start from.
+    pub(crate) inputs: InputTree,
     pub(crate) spec: v1::RunSpec,
     pub(crate) cancel_after: Option<Duration>,
     /// The tests of each suite.
@@ -75,6 +106,8 @@ pub(crate) enum FaultKind {
     MachineFails(Duration),
     /// The coordinator is killed.
     Killed,
+    /// It stands still for so long, and another goes on meanwhile.
+    Hangs(Duration),
     /// It ends at a write to the ledger.
     Crashes(Crash),
     StorageSlow(Duration),
@@ -109,12 +142,26 @@ impl Plan {
             .collect::<Vec<_>>();
         let is_later = random.chance(150);
         let mut runs = runs(&mut random, is_later);
+        // Of other numbers, so that everything else is as it would be without.
+        let mut others = Random::new(seed, 4);
+        let storage = storage(&mut others, is_later);
+        if !is_later && others.chance(500) {
+            let at = others.millis(35_000, 75_000);
+            runs.push(again(&runs[others.index(runs.len())], at));
+        }
         for run in &mut runs {
             run.is_calm = faults == Faults::None;
         }
         let count = random.between(0, 9);
         let faults_of_seed = (0..count).map(|_| fault(&mut random, machines.len()));
         let mut planned: Vec<Fault> = faults_of_seed.collect();
+        if storage.is_shared && others.chance(600) {
+            planned.push(Fault {
+                at: others.millis(2000, millis(FAULTS_END)),
+                machine: 0,
+                kind: FaultKind::Hangs(others.millis(10_000, 45_000)),
+            });
+        }
         planned.retain(|fault| faults.allow(fault.kind));
         let end = if is_later {
             LATER + Duration::from_secs(40)
@@ -124,6 +171,7 @@ impl Plan {
         let is_loose = faults == Faults::All && random.chance(250);
         Self {
             seed,
+            storage,
             transport: if is_loose {
                 Transport::Datagrams
             } else {
@@ -137,6 +185,7 @@ impl Plan {
             } else {
                 Vec::new()
             },
+            uploads: (0..UPLOADS).map(|_| upload(&mut others)).collect(),
             look_ups: (0..20).map(|_| random.millis(1000, millis(end))).collect(),
         }
     }
@@ -147,6 +196,12 @@ impl Plan {
         self.faults
             .retain(|_| place.next().is_some_and(|place| !omitted.contains(&place)));
         self
+    }
+
+    /// Whether nothing befalls the coordinator and its storage.
+    pub(crate) fn is_orderly(&self) -> bool {
+        let mut faults = self.faults.iter();
+        !self.storage.is_swept && faults.all(|fault| Faults::Machines.allow(fault.kind))
     }
 
     /// When the last run is submitted at the latest.
@@ -165,6 +220,7 @@ impl Faults {
             | FaultKind::SlotsFail(_)
             | FaultKind::MachineFails(_) => true,
             FaultKind::Killed
+            | FaultKind::Hangs(_)
             | FaultKind::Crashes(_)
             | FaultKind::StorageSlow(_)
             | FaultKind::StorageFails(_)
@@ -195,6 +251,29 @@ fn machine(random: &mut Random) -> MachinePlan {
     }
 }
 
+fn storage(random: &mut Random, is_swept: bool) -> StoragePlan {
+    let limited = |random: &mut Random, first, last| {
+        let limit = random.between(first, last);
+        random.chance(300).then_some(limit)
+    };
+    let tenant_bytes = limited(random, 500, 3000);
+    let max_age = limited(random, 20, 60).map(Duration::from_secs);
+    StoragePlan {
+        packs: !is_swept && random.chance(500),
+        is_shared: !is_swept && random.chance(400),
+        is_swept,
+        max_bytes: (tenant_bytes.is_none() || random.chance(500))
+            .then(|| random.between(500, 5000)),
+        tenant_bytes,
+        max_age,
+    }
+}
+
+fn upload(random: &mut Random) -> (Duration, InputTree) {
+    let at = random.millis(1000, millis(MENDED));
+    (at, InputTree::of(random.below(8)))
+}
+
 fn runs(random: &mut Random, is_later: bool) -> Vec<RunPlan> {
     let count = random.between(1, 3);
     let mut runs: Vec<RunPlan> = (0..count).map(|_| run(random)).collect();
@@ -218,6 +297,7 @@ fn run(random: &mut Random) -> RunPlan {
     let cancel_after = random.chance(200).then(|| random.millis(0, 40_000));
     let variant = random.below(4);
     let retries = u32::try_from(random.below(3)).unwrap_or(0);
+    let inputs = InputTree::of(variant);
     let mut suites = BTreeMap::new();
     let mut jobs = Vec::new();
     let has_build = random.chance(400);
@@ -240,6 +320,9 @@ fn run(random: &mut Random) -> RunPlan {
         });
         suites.insert("together".to_owned(), tests);
     }
+    for job in &mut jobs {
+        job.input_root = Some(inputs.root().into());
+    }
     let max_failures = if random.chance(150) { 1 } else { 0 };
     let spec = v1::RunSpec {
         jobs,
@@ -248,6 +331,7 @@ fn run(random: &mut Random) -> RunPlan {
     };
     RunPlan {
         at,
+        inputs,
         spec,
         cancel_after,
         suites,

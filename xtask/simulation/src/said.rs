@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use regatta_model::Digest;
 use regatta_wire::v1;
@@ -44,6 +45,26 @@ pub(crate) enum Said {
     WatchEnded { run: usize, failure: Option<String> },
     /// An action result was served, and these of the blobs that it names were absent meanwhile.
     Served { key: Digest, absent: Vec<Digest> },
+    /// Somebody was told that these blobs are there.
+    Promised(Promise),
+    /// Something is about to be removed from the bucket.
+    Removing { key: Digest },
+    /// Something was stored or removed in the bucket.
+    StoreChanged { removed: bool },
+    /// A read of something from the bucket returned something else.
+    Spoilt { key: Digest },
+}
+
+/// That blobs are there, and for how long.
+#[derive(Clone, Debug)]
+pub(crate) struct Promise {
+    pub(crate) blobs: Vec<Digest>,
+    /// When that was asked.
+    pub(crate) asked: Duration,
+    /// How long from then on they are there.
+    pub(crate) lasts: Duration,
+    /// By whom, for people.
+    pub(crate) by: &'static str,
 }
 
 /// What was said and not heard yet.
@@ -78,11 +99,6 @@ impl SaidQueue {
     /// Nothing that is said from now on is heard.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
-    }
-
-    /// A new process speaks; what the last one said and nobody heard is lost.
-    pub(crate) fn open(&self) {
-        *self.lock() = State::default();
     }
 
     pub(crate) fn take(&self) -> VecDeque<Said> {

@@ -130,6 +130,15 @@ impl Told {
         Some(invariant)
     }
 
+    /// How many blobs it says went whose promises had run out.
+    fn gone(&self) -> u64 {
+        let said = self.last_line().split_once("gone: ");
+        let number = said.and_then(|(_, rest)| rest.split_once(','));
+        number
+            .and_then(|(number, _)| number.parse().ok())
+            .unwrap_or(0)
+    }
+
     fn breaks(&self, invariant: Invariant) -> bool {
         !self.good && self.broken() == Some(invariant.name())
     }
@@ -141,8 +150,10 @@ impl Told {
 
 fn play_all(arguments: &Arguments) -> io::Result<bool> {
     let (mut played, mut failed, mut first) = (0_u64, 0_u64, None);
+    let mut gone = 0;
     play_each(arguments, arguments.plant, |told| {
         played += 1;
+        gone += told.gone();
         if told.good {
             return true;
         }
@@ -156,7 +167,9 @@ fn play_all(arguments: &Arguments) -> io::Result<bool> {
     })?;
     let from = arguments.first_seed;
     match failed {
-        0 => println!("{played} seeds from {from} on: every invariant held"),
+        0 => println!(
+            "{played} seeds from {from} on: every invariant held; {gone} blobs were let go that had been promised"
+        ),
         _ => println!("{failed} of {played} seeds from {from} on broke an invariant"),
     }
     if let Some(seed) = first {

@@ -13,6 +13,10 @@ pub(crate) enum Invariant {
     TokensGrow,
     /// No served action result names an absent blob.
     ServedResultsAreComplete,
+    /// What was told to be stored is there for as long as that is promised, and what runs need that go on.
+    PromisesAreKept,
+    /// As long as nothing fails, no stored action result names a blob that was let go.
+    ResultsGoFirst,
     /// Every run ends.
     EveryRunEnds,
     /// Capacity returns to full.
@@ -34,6 +38,8 @@ impl Invariant {
             Self::NoResultOfAnExpiredFence => "no_result_of_an_expired_fence",
             Self::TokensGrow => "tokens_grow",
             Self::ServedResultsAreComplete => "served_results_are_complete",
+            Self::PromisesAreKept => "promises_are_kept",
+            Self::ResultsGoFirst => "results_go_first",
             Self::EveryRunEnds => "every_run_ends",
             Self::CapacityReturns => "capacity_returns",
             Self::WhatWasSeenStays => "what_was_seen_stays",

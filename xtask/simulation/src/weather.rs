@@ -1,5 +1,6 @@
 //! What storage is like just now.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,9 +15,21 @@ const USUAL_MILLIS: (u64, u64) = (0, 3);
 /// How long it takes in bad weather.
 const SLOW_MILLIS: (u64, u64) = (20, 3000);
 
-/// The mood of all storage, which every operation asks.
+/// The mood of all storage, which every operation of every process asks.
 #[derive(Clone, Debug)]
-pub(crate) struct Weather(Arc<Mutex<State>>);
+pub(crate) struct Weather {
+    state: Arc<Mutex<State>>,
+    trace: Trace,
+    process: Arc<Process>,
+}
+
+/// Who asks.
+#[derive(Debug, Default)]
+struct Process {
+    said: SaidQueue,
+    clock: Option<(Instant, Duration)>,
+    crashed: AtomicBool,
+}
 
 #[derive(Debug)]
 struct State {
@@ -29,10 +42,6 @@ struct State {
     /// Of a thousand reads, how many return something else.
     lying: u64,
     crash: Option<Crash>,
-    crashed: bool,
-    clock: Option<(Instant, Duration)>,
-    said: SaidQueue,
-    trace: Trace,
 }
 
 /// When the coordinator ends without a word.
@@ -59,23 +68,37 @@ pub(crate) enum Fate {
 }
 
 impl Weather {
-    pub(crate) fn new(seed: u64, said: SaidQueue, trace: Trace) -> Self {
-        Self(Arc::new(Mutex::new(State {
+    pub(crate) fn new(seed: u64, trace: Trace) -> Self {
+        let state = State {
             random: Random::new(seed, 2),
             slow: false,
             full: false,
             failing: 0,
             lying: 0,
             crash: None,
-            crashed: false,
-            clock: None,
-            said,
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
             trace,
-        })))
+            process: Arc::default(),
+        }
+    }
+
+    /// As a process knows it that begins now, and says things to the world.
+    pub(crate) fn over(&self, said: SaidQueue, instant: Instant, now: Duration) -> Self {
+        let process = Process {
+            said,
+            clock: Some((instant, now)),
+            crashed: AtomicBool::new(false),
+        };
+        Self {
+            process: Arc::new(process),
+            ..self.clone()
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn set_slow(&self, slow: bool) {
@@ -90,6 +113,12 @@ impl Weather {
         self.lock().full = full;
     }
 
+    /// Whether nothing is the matter.
+    pub(crate) fn is_fine(&self) -> bool {
+        let state = self.lock();
+        !state.slow && !state.full && state.failing == 0 && state.lying == 0
+    }
+
     pub(crate) fn set_lying(&self, permille: u64) {
         self.lock().lying = permille;
     }
@@ -98,28 +127,21 @@ impl Weather {
         self.lock().crash = crash;
     }
 
-    /// A new process asks from now on.
-    pub(crate) fn begin(&self, instant: Instant, now: Duration) {
-        let mut state = self.lock();
-        state.crashed = false;
-        state.clock = Some((instant, now));
-    }
-
     /// Waits as long as an operation takes; for ever once the process has ended.
     pub(crate) async fn pass(&self) {
-        let (delay, crashed) = {
+        let delay = {
             let mut state = self.lock();
             let (first, last) = if state.slow {
                 SLOW_MILLIS
             } else {
                 USUAL_MILLIS
             };
-            (state.random.millis(first, last), state.crashed)
+            state.random.millis(first, last)
         };
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
-        if crashed || self.lock().crashed {
+        if self.process.crashed.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
         }
     }
@@ -136,13 +158,13 @@ impl Weather {
             }
         }
         if state.full {
-            state.tell(&format!("ledger: {what} finds no room"));
+            self.tell(&format!("ledger: {what} finds no room"));
             return Fate::Failed;
         }
         let failing = state.failing;
         if state.random.chance(failing) {
             let done = state.random.chance(500);
-            state.tell(&format!(
+            self.tell(&format!(
                 "ledger: {what} fails{}",
                 if done { ", though it is done" } else { "" }
             ));
@@ -163,7 +185,7 @@ impl Weather {
             return Fate::Done;
         }
         let done = state.random.chance(500);
-        state.tell(&format!(
+        self.tell(&format!(
             "store: {what} fails{}",
             if done { ", though it is done" } else { "" }
         ));
@@ -180,34 +202,28 @@ impl Weather {
         let lying = state.lying;
         let lies = state.random.chance(lying);
         if lies {
-            state.tell(&format!("store: {what} is answered with something else"));
+            self.tell(&format!("store: {what} is answered with something else"));
         }
         lies
     }
 
     /// The process ends here: nothing that it does from now on happens.
     pub(crate) async fn crash(&self, what: &str, done: bool) {
-        {
-            let mut state = self.lock();
-            let when = if done { "after" } else { "before" };
-            state.tell(&format!("the coordinator crashes {when} {what}"));
-            state.crashed = true;
-            state.said.say(Said::Crashed);
-            state.said.close();
-        }
+        let when = if done { "after" } else { "before" };
+        self.tell(&format!("the coordinator crashes {when} {what}"));
+        self.process.crashed.store(true, Ordering::Relaxed);
+        self.process.said.say(Said::Crashed);
+        self.process.said.close();
         std::future::pending::<()>().await;
     }
 
     pub(crate) fn tell(&self, what: &str) {
-        self.lock().tell(what);
-    }
-}
-
-impl State {
-    fn tell(&self, what: &str) {
-        let now = self
-            .clock
-            .map_or(Duration::ZERO, |(begun, now)| now + begun.elapsed());
+        let clock = self.process.clock;
+        let now = clock.map_or(Duration::ZERO, |(begun, now)| now + begun.elapsed());
         self.trace.tell(now, what);
+    }
+
+    pub(crate) fn say(&self, said: Said) {
+        self.process.said.say(said);
     }
 }

@@ -1,31 +1,36 @@
 //! A world with one coordinator, some machines, clients, and all that can befall them.
 
 mod clients;
+mod ending;
 mod faults;
 mod happening;
 mod machines;
 mod network;
+mod standby;
+mod storage;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use regatta_model::Digest;
 
-use crate::coordinator::{Coordinator, Durable};
+use crate::coordinator::Coordinator;
 use crate::isolation;
 use crate::job::Begun;
 use crate::machine::Machine;
 use crate::model::Model;
 use crate::plan::{FAULTS_END, MENDED, Plan};
 use crate::random::Random;
-use crate::said::{Said, SaidQueue};
+use crate::said::Said;
+use crate::stock::Durable;
 use crate::trace::Trace;
-use crate::violation::{Checked, Invariant, Violation};
+use crate::violation::Violation;
 use crate::weather::Weather;
 use clients::Client;
 use happening::{Happening, Mood};
 use machines::Upload;
 use network::Wire;
+use standby::Hung;
 
 /// How long everything that is under way when all is mended may take to end.
 const SETTLING: Duration = Duration::from_secs(45 * 60);
@@ -33,6 +38,8 @@ const SETTLING: Duration = Duration::from_secs(45 * 60);
 const RETURNING: Duration = Duration::from_secs(40);
 /// How far time goes in one step at most, so that the wall clock and what storage thinks of it keep up.
 const STRIDE: Duration = Duration::from_secs(5);
+/// What clocks that nobody sets show at the beginning.
+const STEADY_CLOCK_BEGAN: Duration = Duration::from_secs(1_000_000);
 /// What the wall clock shows at the beginning, in seconds since 1970.
 const WALL_CLOCK_BEGAN: u64 = 1_800_000_000;
 
@@ -52,6 +59,8 @@ pub(crate) struct Summary {
     pub(crate) executions: usize,
     pub(crate) faults: usize,
     pub(crate) restarts: usize,
+    /// How many blobs went that somebody had been told of.
+    pub(crate) gone: usize,
     pub(crate) seconds: u64,
 }
 
@@ -64,11 +73,14 @@ pub(crate) struct World {
     entries: u64,
     durable: Durable,
     weather: Weather,
-    said: SaidQueue,
     coordinator: Option<Coordinator>,
+    /// One that stands still.
+    hung: Option<Hung>,
     restarts: usize,
     /// How much the coordinator's wall clock is off, in seconds.
     wall_clock_off: i64,
+    /// The same when it started last.
+    wall_clock_was_off: i64,
     machines: Vec<Machine>,
     wires: BTreeMap<crate::said::Link, Wire>,
     uploads: BTreeMap<u64, Upload>,
@@ -86,7 +98,7 @@ pub(crate) struct World {
 /// # Errors
 /// This machine gives no runtime.
 pub(crate) fn play(plan: &Plan) -> std::io::Result<Played> {
-    let mut world = World::new(plan);
+    let mut world = World::new(plan)?;
     world.schedule_plan();
     let ended = world.run();
     let trace = world.trace.clone();
@@ -120,20 +132,21 @@ impl From<Violation> for Ended {
 }
 
 impl World {
-    fn new(plan: &Plan) -> Self {
-        let (said, trace) = (SaidQueue::default(), Trace::default());
+    fn new(plan: &Plan) -> std::io::Result<Self> {
+        let trace = Trace::default();
         let machines = plan.machines.iter().enumerate();
-        Self {
+        Ok(Self {
             now: Duration::ZERO,
             random: Random::new(plan.seed, 3),
             agenda: BTreeMap::new(),
             entries: 0,
-            durable: Durable::default(),
-            weather: Weather::new(plan.seed, said.clone(), trace.clone()),
-            said,
+            durable: Durable::new()?,
+            weather: Weather::new(plan.seed, trace.clone()),
             coordinator: None,
+            hung: None,
             restarts: 0,
             wall_clock_off: 0,
+            wall_clock_was_off: 0,
             machines: machines
                 .map(|(index, it)| Machine::new(index, it))
                 .collect(),
@@ -146,7 +159,7 @@ impl World {
             model: Model::default(),
             trace,
             plan: plan.clone(),
-        }
+        })
     }
 
     fn schedule_plan(&mut self) {
@@ -166,6 +179,9 @@ impl World {
         }
         for at in self.plan.look_ups.clone() {
             self.at(at, Happening::LooksUp);
+        }
+        for (number, (at, _)) in self.plan.uploads.clone().iter().enumerate() {
+            self.at(*at, Happening::Provides(number));
         }
     }
 
@@ -217,12 +233,13 @@ impl World {
         self.set_clocks();
         if let Some(coordinator) = &self.coordinator {
             self.now = coordinator.run_until(target);
-            for said in self.said.take() {
+            for said in coordinator.said() {
                 self.hear(said)?;
             }
         } else {
             self.now = target;
         }
+        self.go_on()?;
         self.check_panics()?;
         while let Some(entry) = self
             .agenda
@@ -236,11 +253,12 @@ impl World {
     }
 
     fn set_clocks(&self) {
-        self.durable.blobs.set_clock(self.now);
-        self.durable.results.set_clock(self.now);
+        self.durable.stock.set_clock(self.now);
         let seconds = WALL_CLOCK_BEGAN.saturating_add_signed(self.wall_clock_off);
         let wall = Duration::from_secs(seconds) + self.now;
-        isolation::set_clock(u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX));
+        let steady = STEADY_CLOCK_BEGAN + self.now;
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        isolation::set_clocks(nanos(wall), nanos(steady));
     }
 
     fn happens(&mut self, happening: Happening) -> Result<(), Ended> {
@@ -266,6 +284,8 @@ impl World {
             Happening::Cancels(run) => self.cancel(run),
             Happening::Sweeps => self.sweep(),
             Happening::LooksUp => self.look_up(),
+            Happening::Awakes => self.awake(),
+            Happening::Provides(number) => self.provide(number),
         }
         Ok(())
     }
@@ -298,63 +318,16 @@ impl World {
                 self.tell(&format!("the result of {key} is served"));
                 self.model.served(&key, &absent)?;
             }
+            Said::Promised(promise) => self.promised(&promise)?,
+            Said::StoreChanged { removed } => {
+                if removed {
+                    self.check_promises()?;
+                }
+            }
+            Said::Removing { key } => self.removing(&key),
+            Said::Spoilt { key } => self.spoilt(&key),
         }
         Ok(())
-    }
-
-    fn is_over(&self) -> bool {
-        self.is_mended()
-            && self.now >= self.plan.last_submission()
-            && self.clients.iter().all(Client::is_done)
-            && self.open_runs().is_empty()
-    }
-
-    fn check_time(&self, ends_by: Duration) -> Checked {
-        Invariant::EveryRunEnds.holds(self.now < ends_by, || {
-            let queue = self.coordinator.as_ref().and_then(Coordinator::snapshot);
-            format!(
-                "after {:?} runs go on: {:?}; the scheduler has {queue:?}",
-                self.now,
-                self.open_runs()
-            )
-        })
-    }
-
-    fn check_panics(&self) -> Checked {
-        let panicked = crate::panics::take();
-        Invariant::NothingPanics.holds(panicked.is_none(), || panicked.unwrap_or_default())
-    }
-
-    fn check_capacity(&self) -> Checked {
-        for machine in &self.machines {
-            let busy = machine
-                .core
-                .as_ref()
-                .map(regatta_agent_core::AgentCore::busy_slots);
-            Invariant::CapacityReturns.holds(busy == Some(0), || {
-                format!(
-                    "{} has {busy:?} busy slots when nothing is left to do",
-                    machine.name()
-                )
-            })?;
-        }
-        let snapshot = self.coordinator.as_ref().and_then(Coordinator::snapshot);
-        let Some(snapshot) = snapshot else {
-            return Err(Invariant::CapacityReturns.violated("no coordinator is there".to_owned()));
-        };
-        let is_idle = snapshot.queued_units == 0 && snapshot.leased_units == 0;
-        let mut free = snapshot.agents.iter().filter(|agent| agent.connected);
-        let slots = |name: &str| {
-            let mut machines = self.machines.iter();
-            let machine = machines.find(|machine| machine.name() == name);
-            machine.map_or(0, Machine::slot_count)
-        };
-        let all = free.clone().count() == self.machines.len();
-        let whole = free
-            .all(|agent| agent.free_slots == slots(agent.agent.as_str()) && !agent.holds_foreign);
-        Invariant::CapacityReturns.holds(is_idle && all && whole, || {
-            format!("nothing is left to do, and the scheduler has {snapshot:?}")
-        })
     }
 
     fn summary(&self) -> Summary {
@@ -363,6 +336,7 @@ impl World {
             executions: self.model.next_execution(),
             faults: self.plan.faults.len(),
             restarts: self.restarts,
+            gone: self.model.promises.gone(),
             seconds: self.now.as_secs(),
         }
     }

@@ -43,7 +43,10 @@ impl Write {
     pub(super) fn teaches(&self) -> bool {
         match self {
             Self::AppendEvents { events, .. } => events.iter().any(|event| event.teaches.is_some()),
-            Self::StartRun(_) | Self::ObserveSuite(_) | Self::ReserveTokens(_) => false,
+            Self::StartRun(_)
+            | Self::ObserveSuite(_)
+            | Self::KeepVerdict { .. }
+            | Self::ReserveTokens(_) => false,
         }
     }
 

@@ -136,6 +136,18 @@ fn outcomes_that_come_with_the_claim_count_at_once() {
 }
 
 #[test]
+fn what_is_taken_up_and_answered_for_at_once_occupies_nothing_once_it_is_gone() {
+    let mut fixture = restarted();
+    fixture.submit(named(1, &["x"]));
+    // Its outcome is there, and its slot is not free yet.
+    fixture.give(joining("a", 1, vec![ended(7, &["x"], 1, false)]));
+    assert_eq!(fixture.answers().len(), 1);
+    fixture.submit(named(2, &["y"]));
+    fixture.report(report("a", 2, Vec::new()));
+    assert_eq!(fixture.the_grant().task, TaskId(2));
+}
+
+#[test]
 fn what_was_taken_before_is_not_expected_again() {
     let mut fixture = restarted();
     fixture.submit(named(1, &["y"]));

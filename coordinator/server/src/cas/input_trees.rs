@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use regatta_cas::BlobStore;
-use regatta_model::Digest;
+use regatta_model::{Digest, PlantedBug};
 
 use super::directories::{DirectoryError, canonical_references, read_directory};
 use super::{FIND_MISSING_CHUNK, find_missing};
@@ -79,14 +79,17 @@ impl InputTrees {
     }
 
     /// How often what is needed for a while has to be used.
-    pub(crate) const fn renewal_interval(&self) -> Duration {
-        self.renewal_interval
+    pub(crate) fn renewal_interval(&self) -> Duration {
+        match PlantedBug::PinsForgotten.is_planted() {
+            true => Duration::MAX,
+            false => self.renewal_interval,
+        }
     }
 
     /// Uses a tree now and then, for as long as this is polled: it never ends.
     pub(crate) async fn keep(&self, root: Digest) {
         loop {
-            tokio::time::sleep(self.renewal_interval).await;
+            tokio::time::sleep(self.renewal_interval()).await;
             // Whoever needs the tree finds out what is missing of it. Apart, so that the many who sleep are small.
             if let Err(error) = Box::pin(self.missing(root)).await {
                 tracing::warn!(%error, "it is not known whether an input root is still there");

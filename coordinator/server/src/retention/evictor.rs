@@ -7,12 +7,13 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use regatta_cas::{AbsenceIndex, BlobStore, Deletions, ListedBlobStore, MemoryTier, StoreError};
-use regatta_model::Digest;
+use regatta_model::{Digest, PlantedBug};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::entry::{Claimant, Key, Kind};
 use super::plan::{Eviction, Plan, kinds_of, plan};
+use super::apart::apart;
 use super::{Retention, VerdictPins, listing};
 
 /// How often the log is told and the limits are looked at.
@@ -143,7 +144,7 @@ impl Evictor {
             () = stop.cancelled() => correcting.is_complete(),
         };
         let retention = Arc::clone(&this.retention);
-        let closed = tokio::task::spawn_blocking(move || retention.close(is_complete)).await;
+        let closed = apart(move || retention.close(is_complete)).await;
         if let Err(error) = closed {
             tracing::warn!(%error, "the log of uses could not be ended");
         }
@@ -183,7 +184,7 @@ impl Evictor {
                 tokio::time::sleep(INTERVAL / 10).await;
             }
             let retention = Arc::clone(&self.retention);
-            if let Err(error) = tokio::task::spawn_blocking(move || retention.flush()).await {
+            if let Err(error) = apart(move || retention.flush()).await {
                 tracing::error!(%error, "the log of uses could not be written");
             }
             self.measure();
@@ -232,9 +233,7 @@ impl Evictor {
     async fn let_go(&self, lacking_bytes: u64) -> bool {
         let retention = Arc::clone(&self.retention);
         let limits = retention.limits(lacking_bytes);
-        let planned = tokio::task::spawn_blocking(move || {
-            plan(&retention.index.entries(), &limits, retention.now())
-        });
+        let planned = apart(move || plan(&retention.index.entries(), &limits, retention.now()));
         let Plan {
             evictions,
             released,
@@ -258,6 +257,9 @@ impl Evictor {
             self.retention.index.release(key, claim);
         }
         for kind in kinds_of(&evictions) {
+            if kind == Kind::Result && PlantedBug::ResultsKept.is_planted() {
+                continue;
+            }
             let of_kind: Vec<&Eviction> =
                 evictions.iter().filter(|it| it.key.kind == kind).collect();
             // What names others must be gone before they go.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use regatta_model::Digest;
+use regatta_model::{Digest, PlantedBug};
 use tokio::sync::Notify;
 
 use super::entry::{Claim, Claimant, Entry, Key, Kind, Seconds};
@@ -212,7 +212,8 @@ impl UseIndex {
             settled.as_mut().enable();
             {
                 let mut shard = self.shard(&key);
-                if !shard.going.contains(&key) {
+                let is_going = shard.going.contains(&key);
+                if !is_going || PlantedBug::DeletionNotAwaited.is_planted() {
                     *shard.writing.entry(key).or_default() += 1;
                     return Writing { index: self, key };
                 }

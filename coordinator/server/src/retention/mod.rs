@@ -13,6 +13,7 @@
 //! - Within a process time passes steadily, and nothing was used in the future.
 //! - Uses cost no I/O: they are written together every few seconds, and a use again only if it is much later.
 
+mod apart;
 mod entry;
 mod evictor;
 mod index;
@@ -37,7 +38,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use regatta_cas::{BlobStore, StoreError};
-use regatta_model::{Digest, TenantId};
+use regatta_model::{Digest, PlantedBug, TenantId};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -127,6 +128,10 @@ impl Retention {
         settings: CacheSettings,
         (log, clock): (UseLogFrom, Clock),
     ) -> io::Result<(Arc<Self>, bool)> {
+        let log = match PlantedBug::EarlierTermBelieved.is_planted() {
+            true => UseLogFrom::TheLastTerm,
+            false => log,
+        };
         let (mut file, recalled) = UseLog::open(&state.join(USE_LOG))?;
         // It is complete no longer: what is stored from now on may be lost with this process.
         file.append(&[Record::Opened])?;
@@ -169,6 +174,9 @@ impl Retention {
             for claim in &mut entry.claims {
                 ahead += u64::from(claim.used > now);
                 claim.used = claim.used.min(now);
+                if PlantedBug::UsesForgotten.is_planted() {
+                    claim.used = 0;
+                }
             }
             if log == UseLogFrom::AnEarlierTerm {
                 use_now(&mut entry, now);

@@ -22,6 +22,15 @@ const fn broken_by(bug: PlantedBug) -> Invariant {
         PlantedBug::CompletenessSkipped | PlantedBug::PresenceKept => {
             Invariant::ServedResultsAreComplete
         }
+        PlantedBug::PinsForgotten
+        | PlantedBug::UseUncounted
+        | PlantedBug::UsesForgotten
+        | PlantedBug::EarlierTermBelieved
+        | PlantedBug::TermOutlived
+        | PlantedBug::DeletionNotAwaited
+        | PlantedBug::AnsweredBeforePacked
+        | PlantedBug::LivePacksDeleted => Invariant::PromisesAreKept,
+        PlantedBug::ResultsKept => Invariant::ResultsGoFirst,
         PlantedBug::VerificationSkipped | PlantedBug::FailureCached => Invariant::ResultsAreTrue,
     }
 }

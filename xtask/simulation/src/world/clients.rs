@@ -1,5 +1,6 @@
 //! Who submits runs, watches them, and asks for what is cached.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -28,6 +29,8 @@ pub(super) struct Client {
     run: Option<String>,
     /// Whether it wants its run to end.
     cancels: bool,
+    /// What its builds have made.
+    made: Vec<Digest>,
     story: Story,
 }
 
@@ -65,7 +68,8 @@ impl World {
             return;
         };
         client.state = State::Submitting;
-        coordinator.submit(run, self.plan.runs[run].spec.clone());
+        let planned = &self.plan.runs[run];
+        coordinator.submit(run, planned.inputs.clone(), planned.spec.clone());
         self.tell(&format!("run {run} is submitted"));
     }
 
@@ -80,6 +84,8 @@ impl World {
             Ok(id) => {
                 self.tell(&format!("run {run} is accepted: {id}"));
                 self.clients[run].run = Some(id);
+                let inputs = self.plan.runs[run].inputs.digests();
+                self.model.promises.pin(self.now, run, inputs);
                 self.clients[run].state = State::Away;
                 if let Some(pause) = self.plan.runs[run].cancel_after {
                     self.after(pause, Happening::Cancels(run));
@@ -130,10 +136,23 @@ impl World {
             let keys = keys.filter_map(|key| Digest::try_from(key).ok());
             self.keys.extend(keys);
         }
+        let made = match &event.event {
+            Some(Event::JobFinished(finished)) => finished.result.as_ref(),
+            _ => None,
+        };
+        let made: Vec<Digest> = made.into_iter().flat_map(crate::job::blobs_of).collect();
+        self.clients[run].made.extend(made);
         self.clients[run].story.take(event)?;
         let story = &self.clients[run].story;
         if story.has_ended {
             check_whole(Some(&self.plan.runs[run]), story)?;
+            // As long as there is room: what was used lately takes that of what verdicts name. Another coordinator
+            // knows nothing of them (decision 0017).
+            let storage = self.plan.storage;
+            let lasts = storage.max_bytes.is_none() && !storage.is_shared;
+            if let Some(coordinator) = self.coordinator.as_ref().filter(|_| lasts) {
+                coordinator.give_verdict(self.clients[run].made.clone());
+            }
         }
         Ok(())
     }
@@ -185,7 +204,7 @@ impl World {
         };
         for _ in 0..4 {
             let key = self.keys[self.random.index(self.keys.len())];
-            coordinator.look_up(key, self.durable.blobs.clone());
+            coordinator.look_up(key, self.durable.stock.clone());
         }
     }
 
@@ -204,6 +223,17 @@ impl World {
     pub(super) fn open_runs(&self) -> Vec<RunId> {
         let open = self.stored_runs(true).into_iter();
         open.map(|record| record.new.run).collect()
+    }
+
+    /// The clients whose runs have no end.
+    pub(super) fn open_clients(&self) -> BTreeSet<usize> {
+        let open: BTreeSet<String> = self.open_runs().iter().map(RunId::to_string).collect();
+        let clients = self.clients.iter().enumerate();
+        let is_open = |it: &Client| it.run.as_ref().is_some_and(|run| open.contains(run));
+        clients
+            .filter(|(_, it)| is_open(it))
+            .map(|(run, _)| run)
+            .collect()
     }
 
     /// Checks every run there is, those included that nobody was told of.

@@ -1,11 +1,13 @@
 //! Faults, and how they are mended.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::happening::{Happening, Mood};
 use super::{Ended, World, permille};
 use crate::coordinator::Coordinator;
 use crate::plan::FaultKind;
+use crate::stock::PLACES;
 
 /// What nobody used for so long is swept from the store: longer than blobs are known to be there without asking.
 const RETENTION: Duration = Duration::from_secs(80);
@@ -42,6 +44,7 @@ impl World {
                 let down = self.random.millis(200, 20_000);
                 self.kill_coordinator(down);
             }
+            FaultKind::Hangs(length) => self.hang(length),
             FaultKind::Crashes(crash) => self.weather.plan_crash(Some(crash)),
             FaultKind::StorageSlow(length) => self.disturb(Mood::Slow, length),
             FaultKind::StorageFails(length) => self.disturb(Mood::Failing, length),
@@ -65,6 +68,7 @@ impl World {
 
     fn disturb(&mut self, mood: Mood, length: Duration) {
         self.set_mood(mood, permille(mood));
+        self.note_peace();
         self.after(length, Happening::StorageMended(mood));
     }
 
@@ -77,9 +81,17 @@ impl World {
         }
     }
 
+    /// Whether nothing keeps the coordinator from using again what runs need.
+    fn note_peace(&mut self) {
+        let is_up = self.coordinator.as_ref().is_some_and(Coordinator::is_up);
+        let is_peace = is_up && self.weather.is_fine();
+        self.model.promises.set_peace(self.now, is_peace);
+    }
+
     pub(super) fn mend_storage(&mut self, mood: Mood) {
         self.tell(&format!("storage is not {mood:?} any more"));
         self.set_mood(mood, 0);
+        self.note_peace();
     }
 
     /// Nothing is broken from now on: what is away comes back.
@@ -88,6 +100,7 @@ impl World {
         for mood in [Mood::Slow, Mood::Failing, Mood::Full, Mood::Lying] {
             self.set_mood(mood, 0);
         }
+        self.note_peace();
         self.weather.plan_crash(None);
         for index in 0..self.machines.len() {
             self.machines[index].partitioned_until = self.now;
@@ -104,15 +117,27 @@ impl World {
         if self.coordinator.is_some() {
             return Ok(());
         }
-        self.tell("the coordinator starts");
         self.set_clocks();
-        let transport = self.plan.transport;
+        if self.wall_clock_off > self.wall_clock_was_off {
+            self.model.promises.forget_all();
+        }
+        self.wall_clock_was_off = self.wall_clock_off;
+        let last = self.durable.last_place.load(Ordering::Relaxed);
+        let place = match (self.plan.storage.is_shared, &self.hung) {
+            (true, Some(_)) => (last + 1) % PLACES,
+            (true, None) => self.random.index(PLACES),
+            (false, _) => 0,
+        };
+        self.tell(&match place {
+            0 => "the coordinator starts".to_owned(),
+            place => format!("the coordinator starts on machine {place}"),
+        });
         let coordinator = Coordinator::start(
             self.now,
             &self.durable,
             &self.weather,
-            &self.said,
-            transport,
+            self.plan.transport,
+            (place, self.plan.storage),
         )?;
         self.coordinator = Some(coordinator);
         Ok(())
@@ -120,6 +145,7 @@ impl World {
 
     pub(super) fn started(&mut self) {
         self.tell("the coordinator serves");
+        self.note_peace();
         self.clients_return();
     }
 
@@ -129,8 +155,14 @@ impl World {
             return;
         }
         self.tell(&format!("the coordinator is gone for {down:?}"));
+        self.lose_coordinator(down);
+    }
+
+    /// Nobody hears of it any more; another starts after a while.
+    pub(super) fn lose_coordinator(&mut self, down: Duration) {
         self.restarts += 1;
-        self.said.close();
+        self.note_peace();
+        self.model.promises.forget_last_uses(self.now);
         self.model.fences.leave_behind(self.now);
         self.wires.clear();
         for index in 0..self.machines.len() {
@@ -150,8 +182,7 @@ impl World {
     }
 
     pub(super) fn sweep(&mut self) {
-        let shelves = [&self.durable.blobs, &self.durable.results];
-        let swept: usize = shelves.iter().map(|shelf| shelf.sweep(RETENTION)).sum();
+        let swept = self.durable.stock.sweep(RETENTION);
         self.tell(&format!("{swept} objects are swept that nobody used"));
     }
 }

@@ -42,6 +42,10 @@ pub(crate) enum Happening {
     Cancels(usize),
     Sweeps,
     LooksUp,
+    /// The coordinator that stood still goes on.
+    Awakes,
+    /// Somebody uploads what is missing of this one of the plan's.
+    Provides(usize),
 }
 
 /// A part of the work in a slot.

@@ -172,6 +172,7 @@ impl World {
             *place = Some(Working {
                 key,
                 spec,
+                tasks: Vec::new(),
                 next: 0,
                 stopped: false,
                 part: self.parts,
@@ -199,6 +200,8 @@ impl World {
             return Ok(());
         }
         let (key, next, spec) = (working.key, working.next, Arc::clone(&working.spec));
+        let task = next.checked_sub(1).and_then(|last| working.tasks.get(last));
+        let task = task.cloned().unwrap_or(Task::Nonsense);
         if spec.executions.is_empty() {
             return self.lease_ends(slot, key);
         }
@@ -210,14 +213,17 @@ impl World {
             if self.machines[slot.machine].slots_fail_until > self.now {
                 return self.fail_slot(slot.machine, slot.slot);
             }
+            let stock = &self.durable.stock;
+            let tasks = spec.executions.iter().map(|it| Task::of(&spec, it, stock));
+            let tasks = tasks.collect();
             if let Some(working) = self.working(slot) {
                 working.next = 1;
+                working.tasks = tasks;
             }
             self.feed(slot.machine, Event::LeaseStarted(index, key))?;
             self.execute_next(slot);
             return Ok(());
         };
-        let task = Task::of(&spec, execution, &self.durable.blobs);
         let (outcome, blob) = self.execute(slot.machine, key, &task);
         let mut outcome = outcome;
         outcome.unit = execution.unit;
@@ -276,13 +282,12 @@ impl World {
         let is_long = self.random.chance(60);
         let (first, last) = if is_long { LONG_MILLIS } else { USUAL_MILLIS };
         let own = self.random.millis(first, last);
-        let shelf = self.durable.blobs.clone();
         let Some(working) = self.working(slot) else {
             return;
         };
-        let execution = working.next.checked_sub(1);
-        let execution = execution.and_then(|it| working.spec.executions.get(it));
-        let takes = execution.map(|it| Task::of(&working.spec, it, &shelf).takes(own));
+        let task = working.next.checked_sub(1);
+        let task = task.and_then(|it| working.tasks.get(it));
+        let takes = task.map(|it| it.takes(own));
         if let Some(takes) = takes {
             self.after(takes, Happening::Works(slot));
         }

@@ -95,6 +95,80 @@ async fn a_blob_that_somebody_splits_stays_for_those_who_used_it() {
     }
 }
 
+/// Forgets a blob only once somebody has been told that it is there.
+#[derive(Debug)]
+struct AskedMeanwhile {
+    store: Arc<dyn BlobStore>,
+    other: Arc<ChunkedBlobStore>,
+}
+
+#[async_trait]
+impl BlobStore for AskedMeanwhile {
+    async fn get(&self, digest: &Digest, range: BlobRange) -> Result<BlobStream, StoreError> {
+        self.store.get(digest, range).await
+    }
+
+    async fn put(&self, digest: &Digest, body: BlobStream) -> Result<(), StoreError> {
+        self.store.put(digest, body).await
+    }
+
+    async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
+        self.store.find_missing(digests).await
+    }
+
+    async fn delete(&self, digest: &Digest) -> Result<(), StoreError> {
+        assert_eq!(self.other.find_missing(&[*digest]).await?, []);
+        self.store.delete(digest).await
+    }
+}
+
+#[tokio::test]
+async fn who_is_told_of_a_blob_that_is_just_being_split_has_used_its_chunks() {
+    let settings = CacheSettings {
+        max_bytes: None,
+        other_tenants: TenantCacheLimits {
+            max_bytes: None,
+            max_age: Some(Duration::from_secs(900)),
+        },
+        keep_verdicts: Duration::from_secs(10_000),
+        ..settings()
+    };
+    let world = World::new(23, settings);
+    let (one, two) = (world.tenant(0), world.tenant(1));
+    let retention = world.node.retention();
+    let verdicts = retention.claimant_of(&one).for_verdicts();
+    let of_verdicts = |kind| {
+        let store = &world.node.evictor.places.of_kind[&kind].store;
+        retention.retaining(kind, store, (verdicts, None))
+    };
+    let other = ChunkedBlobStore::new(of_verdicts(Kind::Blob), of_verdicts(Kind::Mapping));
+    let chunks = [1, 2].map(|fill| Bytes::from(vec![fill; 3 << 20]));
+    let blobs = world.node.blobs(&two);
+    let whole = put_bytes(blobs.as_ref(), chunks.concat().into()).await;
+    let whole = whole.unwrap();
+    let mapping = ChunkMapping {
+        chunks: chunks.iter().map(|chunk| Digest::of(chunk)).collect(),
+        function: ChunkingFunction::FastCdc2020,
+    };
+    for chunk in chunks {
+        put_bytes(blobs.as_ref(), chunk).await.unwrap();
+    }
+    let store = AskedMeanwhile {
+        store: world.node.store(Kind::Blob, &two),
+        other: Arc::new(other),
+    };
+    let split = Arc::clone(retention);
+    let splitting = ChunkedBlobStore::new(Arc::new(store), world.node.store(Kind::Mapping, &two))
+        .with_splits_observed(Arc::new(move |blob, chunks| split.split(blob, chunks)));
+    splitting.keep_as_chunks(&whole, &mapping).await.unwrap();
+    world.pass(5000);
+    for _ in 0..20 {
+        world.node.evictor.pass(0).await;
+    }
+    let read = read_all(blobs.as_ref(), &whole, 10 << 20).await;
+    assert_eq!(read.expect("the verdict keeps it").len(), 6 << 20);
+}
+
 #[tokio::test]
 async fn what_verdicts_name_stays_for_as_long_as_they_do() {
     let settings = CacheSettings {
