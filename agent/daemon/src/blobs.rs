@@ -80,8 +80,8 @@ impl TenantStores {
         let files = self.cache.tier(Arc::clone(&remote), &owner);
         let files = files.with_chunks(server);
         // What is kept must be right: it would be wrong for as long as it is used.
-        let verified = Arc::new(VerifyingBlobStore::new(Arc::clone(&remote)));
-        let directories = MemoryTier::new(verified, DIRECTORIES_BYTES, DIRECTORY_BYTES);
+        let verified = VerifyingBlobStore::new(Arc::clone(&remote)).without_quarantine();
+        let directories = MemoryTier::new(Arc::new(verified), DIRECTORIES_BYTES, DIRECTORY_BYTES);
         TenantStore {
             remote,
             directories,

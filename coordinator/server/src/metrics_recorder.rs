@@ -96,6 +96,10 @@ const COUNTERS: &[(&str, &str)] = &[
         "requests to a bucket that were not made because it is away",
     ),
     (
+        "regatta_corrupt_reads_total",
+        "blobs that came wrong from the directory or bucket: once, or again when they were read once more",
+    ),
+    (
         "regatta_evicted_total",
         "blobs, action results and assets that were let go, by reason",
     ),

@@ -9,6 +9,7 @@
 //!
 //! Invariants:
 //! - A blob is visible whole or not at all.
+//! - What is read never has anything deleted: bytes may go wrong on their way from a store that has the right ones.
 //! - No adapter and no decorator holds a large blob in memory: bytes pass through in pieces of at most
 //!   [`MAX_PIECE_BYTES`]. Only what is bounded by a named constant is ever collected.
 //! - Every wait, queue, retry and cache here has a named bound.
@@ -33,6 +34,7 @@ mod memory_tier;
 mod object_store_blob_store;
 mod packing_blob_store;
 mod piece_buffer;
+mod quarantine;
 mod server_addresses;
 mod single_flight;
 mod spool;

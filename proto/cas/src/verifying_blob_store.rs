@@ -1,19 +1,27 @@
 //! Nothing wrong gets in, nothing wrong gets out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::{StreamExt as _, stream};
 use regatta_model::{Digest, PlantedBug};
 
 use crate::file_state::FileState;
+use crate::quarantine::Quarantine;
 use crate::verified_files::{BlobFiles, VerifiedFiles};
 use crate::whole_blob::is_whole;
 use crate::{BlobRange, BlobStore, BlobStream, SpooledBlob, StoreError, checked_body};
 
+/// How long a blob counts as absent that came wrong: whoever hears of it comes back with it in that time.
+const QUARANTINE: Duration = Duration::from_secs(60 * 60);
+
 /// Makes a store content-addressed: bytes that do not have the digest they come under never become
-/// visible, and a blob that went bad in the store is deleted when it is read, so that it can be uploaded
-/// again. One that went bad on its way from the store alone is [`StoreError::Unavailable`], and stays.
+/// visible, and a blob that comes wrong when it is read, and once more, counts as absent for an hour, so that it is
+/// uploaded again, in its own place. One that comes wrong once is [`StoreError::Unavailable`].
+///
+/// Nothing is deleted because of what was read: nobody can tell whether bytes are stored wrong, or go wrong each
+/// time that they are sent.
 ///
 /// A write is refused by ending the body below with [`StoreError::Corrupt`], after which the port forbids
 /// the store to show anything. Reads of a part of a blob are passed on unverified.
@@ -21,6 +29,7 @@ use crate::{BlobRange, BlobStore, BlobStream, SpooledBlob, StoreError, checked_b
 pub struct VerifyingBlobStore {
     store: Arc<dyn BlobStore>,
     verified: Option<Arc<VerifiedFiles>>,
+    quarantine: Option<Arc<Quarantine>>,
 }
 
 impl VerifyingBlobStore {
@@ -30,6 +39,25 @@ impl VerifyingBlobStore {
         Self {
             store,
             verified: None,
+            quarantine: Some(Arc::new(Quarantine::of(QUARANTINE))),
+        }
+    }
+
+    /// Has blobs that came wrong count as absent for another while than an hour.
+    #[must_use]
+    pub fn with_quarantine(self, period: Duration) -> Self {
+        Self {
+            quarantine: Some(Arc::new(Quarantine::of(period))),
+            ..self
+        }
+    }
+
+    /// For a store that nobody uploads to through this: a blob that came wrong is asked for again.
+    #[must_use]
+    pub fn without_quarantine(self) -> Self {
+        Self {
+            quarantine: None,
+            ..self
         }
     }
 
@@ -49,7 +77,12 @@ impl VerifyingBlobStore {
         // Asking for no length lets bytes beyond the expected end be seen.
         let body = self.store.get(digest, BlobRange::ALL).await?;
         let checked = checked_body(*digest, body);
-        let checked = deleting_if_corrupt(Arc::clone(&self.store), *digest, checked);
+        let checked = judging_if_corrupt(
+            Arc::clone(&self.store),
+            self.quarantine.clone(),
+            *digest,
+            checked,
+        );
         Ok(match (&self.verified, state) {
             (Some(verified), Some(state)) => {
                 remembering(Arc::clone(verified), *digest, state, checked)
@@ -67,10 +100,22 @@ impl VerifyingBlobStore {
         verified.is_some_and(|verified| verified.has(digest))
     }
 
-    fn remember_written(&self, digest: &Digest) {
+    fn note_written(&self, digest: &Digest) {
         if let Some(verified) = &self.verified {
             verified.remember_written(digest);
         }
+        self.release(digest);
+    }
+
+    fn release(&self, digest: &Digest) {
+        if let Some(quarantine) = &self.quarantine {
+            quarantine.release(digest);
+        }
+    }
+
+    fn is_quarantined(&self, digest: &Digest) -> bool {
+        let quarantine = self.quarantine.as_ref();
+        quarantine.is_some_and(|quarantine| quarantine.holds(digest))
     }
 }
 
@@ -96,14 +141,19 @@ fn remembering(
     .boxed()
 }
 
-/// Deletes the blob below when its stream proves it corrupt, before the reader learns of it.
-fn deleting_if_corrupt(store: Arc<dyn BlobStore>, digest: Digest, body: BlobStream) -> BlobStream {
+/// Says what it means when the stream of a blob proves it corrupt, before the reader learns of it.
+fn judging_if_corrupt(
+    store: Arc<dyn BlobStore>,
+    quarantine: Option<Arc<Quarantine>>,
+    digest: Digest,
+    body: BlobStream,
+) -> BlobStream {
     body.then(move |piece| {
-        let store = Arc::clone(&store);
+        let (store, quarantine) = (Arc::clone(&store), quarantine.clone());
         async move {
             match piece {
                 Err(StoreError::Corrupt { actual, .. }) => {
-                    Err(judge(store.as_ref(), digest, actual).await)
+                    Err(judge(store.as_ref(), quarantine.as_deref(), digest, actual).await)
                 }
                 other => other,
             }
@@ -112,9 +162,13 @@ fn deleting_if_corrupt(store: Arc<dyn BlobStore>, digest: Digest, body: BlobStre
     .boxed()
 }
 
-/// What it means that a blob came as another one. Bytes go bad on their way, too: it is read once more, and
-/// deleted only if it is wrong again.
-async fn judge(store: &dyn BlobStore, digest: Digest, actual: Digest) -> StoreError {
+/// What it means that a blob came as another one. Bytes go bad on their way, too: it is read once more.
+async fn judge(
+    store: &dyn BlobStore,
+    quarantine: Option<&Quarantine>,
+    digest: Digest,
+    actual: Digest,
+) -> StoreError {
     let again = async {
         let body = store.get(&digest, BlobRange::ALL).await?;
         let mut body = checked_body(digest, body);
@@ -123,8 +177,10 @@ async fn judge(store: &dyn BlobStore, digest: Digest, actual: Digest) -> StoreEr
         }
         Ok(())
     };
+    let expected = digest;
     match again.await {
         Ok(()) => {
+            count("once");
             tracing::warn!(%digest, %actual, "a blob was corrupted on its way from the store");
             let detail = format!(
                 "blob {digest} came as {actual}, though it is stored as it should be; read it again"
@@ -132,28 +188,32 @@ async fn judge(store: &dyn BlobStore, digest: Digest, actual: Digest) -> StoreEr
             StoreError::Unavailable { detail }
         }
         Err(StoreError::Corrupt { actual, .. }) => {
-            delete_corrupt(store, &digest, &actual).await;
-            let expected = digest;
+            count("again");
+            if let Some(quarantine) = quarantine {
+                quarantine.hold(&digest);
+                tracing::error!(
+                    %digest, %actual, absent_for = ?quarantine.period(),
+                    "a blob is stored wrong, or comes wrong again and again; it counts as absent, and is overwritten \
+                     when it is uploaded again (`regatta cas verify` tells whether it is stored wrong)"
+                );
+            }
             StoreError::Corrupt { expected, actual }
         }
-        Err(StoreError::NotFound { .. }) => {
-            let expected = digest;
-            StoreError::Corrupt { expected, actual }
-        }
+        Err(StoreError::NotFound { .. }) => StoreError::Corrupt { expected, actual },
         Err(other) => other,
     }
 }
 
-async fn delete_corrupt(store: &dyn BlobStore, digest: &Digest, actual: &Digest) {
-    tracing::error!(%digest, %actual, "a stored blob is corrupt; deleting it");
-    if let Err(error) = store.delete(digest).await {
-        tracing::error!(%digest, %error, "could not delete a corrupt blob");
-    }
+fn count(came_wrong: &'static str) {
+    metrics::counter!("regatta_corrupt_reads_total", "came_wrong" => came_wrong).increment(1);
 }
 
 #[async_trait]
 impl BlobStore for VerifyingBlobStore {
     async fn get(&self, digest: &Digest, range: BlobRange) -> Result<BlobStream, StoreError> {
+        if self.is_quarantined(digest) {
+            return Err(StoreError::NotFound { digest: *digest });
+        }
         if !is_whole(digest.size_bytes(), range) {
             return self.store.get(digest, range).await;
         }
@@ -165,7 +225,7 @@ impl BlobStore for VerifyingBlobStore {
 
     async fn put(&self, digest: &Digest, body: BlobStream) -> Result<(), StoreError> {
         self.store.put(digest, checked_body(*digest, body)).await?;
-        self.remember_written(digest);
+        self.note_written(digest);
         Ok(())
     }
 
@@ -173,7 +233,7 @@ impl BlobStore for VerifyingBlobStore {
         match blob.digest() {
             Some(actual) if actual == *digest => {
                 self.store.put_spooled(digest, blob).await?;
-                self.remember_written(digest);
+                self.note_written(digest);
                 Ok(())
             }
             Some(actual) => Err(StoreError::Corrupt {
@@ -185,11 +245,27 @@ impl BlobStore for VerifyingBlobStore {
     }
 
     async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
-        self.store.find_missing(digests).await
+        let asked: Vec<Digest> = digests
+            .iter()
+            .filter(|digest| !self.is_quarantined(digest))
+            .copied()
+            .collect();
+        let missing = self.store.find_missing(&asked).await?;
+        if asked.len() == digests.len() {
+            return Ok(missing);
+        }
+        let (mut asked, mut missing) = (asked.iter().peekable(), missing.iter().peekable());
+        let absent = digests.iter().filter(|digest| {
+            let was_asked = asked.next_if_eq(digest).is_some();
+            !was_asked || missing.next_if_eq(digest).is_some()
+        });
+        Ok(absent.copied().collect())
     }
 
     async fn delete(&self, digest: &Digest) -> Result<(), StoreError> {
-        self.store.delete(digest).await
+        self.store.delete(digest).await?;
+        self.release(digest);
+        Ok(())
     }
 }
 
@@ -201,7 +277,8 @@ mod tests {
     };
     use bytes::Bytes;
     use std::path::PathBuf;
-    use std::time::{Duration, SystemTime};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::SystemTime;
 
     fn stack() -> (Arc<MemoryBlobStore>, VerifyingBlobStore) {
         let store = Arc::new(MemoryBlobStore::new());
@@ -236,23 +313,33 @@ mod tests {
         }
     }
 
-    /// Wrong the first time that it is read.
+    /// Wrong the first times that it is read; nothing may be deleted from it.
     #[derive(Debug)]
     struct NoisyWire {
         store: MemoryBlobStore,
-        was_read: std::sync::atomic::AtomicBool,
+        wrong_reads: AtomicUsize,
+    }
+
+    impl NoisyWire {
+        fn wrong_for(reads: usize) -> Arc<Self> {
+            Arc::new(Self {
+                store: MemoryBlobStore::new(),
+                wrong_reads: reads.into(),
+            })
+        }
     }
 
     #[async_trait]
     impl BlobStore for NoisyWire {
         async fn get(&self, digest: &Digest, range: BlobRange) -> Result<BlobStream, StoreError> {
             let body = self.store.get(digest, range).await?;
-            match self
-                .was_read
-                .swap(true, std::sync::atomic::Ordering::SeqCst)
-            {
-                true => Ok(body),
-                false => Ok(stream_of(Bytes::from_static(b"wrong"))),
+            let less = |left: usize| left.checked_sub(1);
+            let left = self
+                .wrong_reads
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
+            match left {
+                Ok(_) => Ok(stream_of(Bytes::from_static(b"wrong"))),
+                Err(_) => Ok(body),
             }
         }
 
@@ -265,16 +352,13 @@ mod tests {
         }
 
         async fn delete(&self, digest: &Digest) -> Result<(), StoreError> {
-            self.store.delete(digest).await
+            panic!("{digest} is deleted, and may be right");
         }
     }
 
     #[tokio::test]
     async fn a_blob_that_went_bad_on_its_way_stays() {
-        let store = VerifyingBlobStore::new(Arc::new(NoisyWire {
-            store: MemoryBlobStore::new(),
-            was_read: false.into(),
-        }));
+        let store = VerifyingBlobStore::new(NoisyWire::wrong_for(1));
         let digest = put_bytes(&store, Bytes::from_static(b"right"))
             .await
             .unwrap();
@@ -283,6 +367,51 @@ mod tests {
             matches!(read, Err(StoreError::Unavailable { .. })),
             "{read:?}"
         );
+        assert_eq!(read_all(&store, &digest, 100).await.unwrap(), "right");
+    }
+
+    async fn expect_corrupt(store: &VerifyingBlobStore, digest: &Digest) {
+        let read = read_all(store, digest, 100).await;
+        assert!(matches!(read, Err(StoreError::Corrupt { .. })), "{read:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_blob_that_comes_wrong_again_and_again_is_absent_for_a_while_and_lost_never() {
+        let other = Digest::of(b"other");
+        for stored_again in [false, true] {
+            let wire = NoisyWire::wrong_for(4);
+            let store = VerifyingBlobStore::new(wire.clone());
+            let right = Bytes::from_static(b"right");
+            let digest = put_bytes(&store, right.clone()).await.unwrap();
+            expect_corrupt(&store, &digest).await;
+            let part = BlobRange {
+                offset: 1,
+                length: Some(1),
+            };
+            for range in [BlobRange::ALL, part] {
+                let read = store.get(&digest, range).await.map(drop);
+                assert!(matches!(read, Err(StoreError::NotFound { .. })), "{read:?}");
+            }
+            let asked = [digest, other, digest];
+            assert_eq!(store.find_missing(&asked).await.unwrap(), asked);
+            match stored_again {
+                true => drop(put_bytes(&store, right).await.unwrap()),
+                false => tokio::time::advance(QUARANTINE).await,
+            }
+            assert_eq!(store.find_missing(&asked).await.unwrap(), [other]);
+            expect_corrupt(&store, &digest).await;
+            tokio::time::advance(QUARANTINE).await;
+            assert_eq!(read_all(&store, &digest, 100).await.unwrap(), "right");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_only_reads_asks_again() {
+        let wire = NoisyWire::wrong_for(2);
+        let digest = put_bytes(&wire.store, Bytes::from_static(b"right")).await;
+        let (digest, store) = (digest.unwrap(), VerifyingBlobStore::new(wire));
+        let store = store.without_quarantine();
+        expect_corrupt(&store, &digest).await;
         assert_eq!(read_all(&store, &digest, 100).await.unwrap(), "right");
     }
 

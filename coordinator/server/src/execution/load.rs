@@ -71,7 +71,7 @@ async fn load<Loaded: Message + Default>(
         Ok(bytes) => Loaded::decode(bytes).map(Some).map_err(|error| {
             status::invalid_argument(field, format!("{digest} is not what it should be: {error}"))
         }),
-        // A corrupt blob is gone from the store by now, and has to be sent again.
+        // A corrupt blob counts as absent by now, and has to be sent again.
         Err(StoreError::NotFound { .. } | StoreError::Corrupt { .. }) => Ok(None),
         Err(error) => Err(status::of_read(&error)),
     }

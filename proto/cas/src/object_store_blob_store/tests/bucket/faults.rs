@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::proxy::{Concerned, Fault, FaultyProxy};
 use super::server::Bucket;
 use super::*;
+use crate::PackingBlobStore;
 use crate::object_store_blob_store::guarded::Limits;
 
 /// Short, for tests that have to wait for them.
@@ -318,4 +319,104 @@ async fn an_upload_that_is_dropped_leaves_nothing_in_the_bucket() {
     }
     assert!(!spoilt.is_there(&bytes).await);
     spoilt.expect_no_remains().await;
+}
+
+/// How long what comes wrong counts as absent here.
+const QUARANTINE: Duration = Duration::from_millis(500);
+
+fn whole(objects: &ObjectStoreBlobStore) -> Arc<ObjectStoreBlobStore> {
+    Arc::new(objects.below("whole").unwrap())
+}
+
+/// What is read from the bucket through the proxy by whoever packs small blobs, or by whoever does not.
+fn verifying(objects: ObjectStoreBlobStore, is_packed: bool) -> VerifyingBlobStore {
+    let store: Arc<dyn BlobStore> = match is_packed {
+        true => {
+            let packs = Arc::new(objects.below("packs").unwrap());
+            Arc::new(PackingBlobStore::new(packs, whole(&objects), 1000))
+        }
+        false => whole(&objects),
+    };
+    VerifyingBlobStore::new(store).with_quarantine(QUARANTINE)
+}
+
+/// Reads, again and again, a blob that comes wrong so many times. Answers how many readers were told that it is.
+async fn read_until_right(
+    spoilt: &Spoilt,
+    store: &VerifyingBlobStore,
+    bytes: &Bytes,
+    wrong_times: usize,
+) -> usize {
+    let (digest, begun) = (Digest::of(bytes), Instant::now());
+    spoilt.proxy.spoil(Fault::CorruptAnswer, READS, wrong_times);
+    let mut told_wrong = 0;
+    loop {
+        match read_all(store, &digest, u64::MAX).await {
+            Ok(read) => {
+                assert!(read == *bytes, "nobody notices");
+                return told_wrong;
+            }
+            Err(StoreError::Corrupt { .. }) => told_wrong += 1,
+            Err(StoreError::Unavailable { .. }) => {}
+            Err(StoreError::NotFound { .. }) => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+        assert!(begun.elapsed() < RECOVERY, "it is absent for ever");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_wrong_from_a_bucket_again_and_again_is_not_lost() {
+    let spoilt = Spoilt::before(Bucket::in_directory().await).await;
+    let open = |address, is_packed| {
+        let objects = spoilt.bucket.store_at(address, LIMITS);
+        verifying(objects, is_packed)
+    };
+    for (size, is_packed) in [(SIZES[0], false), (SIZES[1], false), (SIZES[0], true)] {
+        let store = open(spoilt.proxy.address(), is_packed);
+        for wrong_times in [1, 2, 3, 4, 9] {
+            let what = format!("{size} bytes, packed: {is_packed}, wrong {wrong_times} times");
+            let bytes = blob(size);
+            put_bytes(&store, bytes.clone()).await.unwrap();
+            let told = read_until_right(&spoilt, &store, &bytes, wrong_times).await;
+            assert_eq!(spoilt.proxy.applied(), wrong_times, "{what}");
+            // Who packs reads once more itself.
+            let enough = if is_packed { 3 } else { 2 };
+            assert_eq!(told > 0, wrong_times >= enough, "{what}");
+            // Whoever has another way to the bucket has it, too.
+            let direct = open(spoilt.bucket.address, is_packed);
+            let read = read_all(&direct, &Digest::of(&bytes), u64::MAX).await;
+            assert!(read.unwrap() == bytes, "{what}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_stored_wrong_in_a_bucket_is_absent_until_it_is_uploaded_again() {
+    let bucket = Bucket::in_directory().await;
+    let [bytes, wrong] = [blob(SIZES[0]), blob(SIZES[0])];
+    let digest = Digest::of(&bytes);
+    for is_packed in [false, true] {
+        let objects = whole(&bucket.store());
+        let put = objects.put(&digest, stream_of(wrong.clone()));
+        put.await.unwrap();
+        let store = verifying(bucket.store(), is_packed);
+        let begun = Instant::now();
+        while store.find_missing(&[digest]).await.unwrap().is_empty() {
+            let read = read_all(&store, &digest, u64::MAX).await;
+            let is_told = matches!(
+                read,
+                Err(StoreError::Corrupt { .. } | StoreError::NotFound { .. })
+            );
+            assert!(is_told, "{read:?}");
+            assert!(begun.elapsed() < RECOVERY);
+        }
+        put_bytes(&store, bytes.clone()).await.unwrap();
+        assert_eq!(store.find_missing(&[digest]).await.unwrap(), []);
+        let read = read_all(&store, &digest, u64::MAX).await;
+        assert!(read.unwrap() == bytes);
+        objects.delete(&digest).await.unwrap();
+    }
 }
