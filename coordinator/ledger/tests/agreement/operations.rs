@@ -243,7 +243,7 @@ fn artefacts_of(bundle: &Digest) -> Vec<NamedArtefact> {
     let artefact = |seed: &u8| NamedArtefact {
         name: format!("make/\0{seed}"),
         digest: Digest::of(&[seed % 6]),
-        is_tree: seed % 2 == 0,
+        is_tree: seed.is_multiple_of(2),
     };
     seeds.map(artefact).collect()
 }

@@ -11,9 +11,9 @@ use regatta_model::{Digest, PlantedBug};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use super::apart::apart;
 use super::entry::{Claimant, Key, Kind};
 use super::plan::{Eviction, Plan, kinds_of, plan};
-use super::apart::apart;
 use super::{Retention, VerdictPins, listing};
 
 /// How often the log is told and the limits are looked at.

@@ -31,7 +31,7 @@ const TOLD_BATCHES: usize = 5;
 /// What is known of a job beforehand.
 enum Planned {
     /// A build, whose result is known or not.
-    Build(Option<reapi::ActionResult>),
+    Build(Option<Box<reapi::ActionResult>>),
     Suite(Box<Foreseen>),
     /// Why it cannot be planned.
     Unplanned(String),
@@ -53,7 +53,7 @@ impl RunRegistry {
             let (run, builds) = (&run, &builds);
             async move {
                 match builds.get(&index) {
-                    Some(result) => Planned::Build(result.clone()),
+                    Some(result) => Planned::Build(result.clone().map(Box::new)),
                     None => plan_suite(run, index, builds).await,
                 }
             }

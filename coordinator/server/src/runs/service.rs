@@ -295,7 +295,10 @@ fn in_pieces(bundle: Bytes, unkept_reason: String) -> BundleStream {
         let is_first = from == 0;
         Ok(v1::BundlePiece {
             data: bundle.slice(from..to),
-            unkept_reason: is_first.then(|| unkept_reason.clone()).unwrap_or_default(),
+            unkept_reason: match is_first {
+                true => unkept_reason.clone(),
+                false => String::new(),
+            },
         })
     };
     stream::iter(places.map(piece)).boxed()

@@ -132,10 +132,7 @@ async fn byproducts(job: &JobContext, result: &reapi::ActionResult) -> Option<Di
 }
 
 /// For each test that depends on others, what these are.
-pub(super) async fn dependencies(
-    job: &JobContext,
-    suite: &PlannedSuite,
-) -> DependenciesByTest {
+pub(super) async fn dependencies(job: &JobContext, suite: &PlannedSuite) -> DependenciesByTest {
     let command = match &suite.adapter {
         Adapter::Harness(harness) => harness.list_dependencies(suite),
         Adapter::Sharding { .. } | Adapter::Contract { .. } => None,
@@ -156,10 +153,7 @@ fn without_tests() -> JobEnd {
     failed(FailureClass::Test, text)
 }
 
-async fn list<Listed>(
-    job: &JobContext,
-    command: ListCommand<Listed>,
-) -> Result<Listed, JobEnd> {
+async fn list<Listed>(job: &JobContext, command: ListCommand<Listed>) -> Result<Listed, JobEnd> {
     let (listed, _) = list_and_make(job, command, Vec::new()).await?;
     Ok(listed)
 }

@@ -141,7 +141,10 @@ impl Harness {
     }
 
     /// What lists the tests that others depend on, and so how to read it; `None` if none does.
-    pub(super) fn list_dependencies(self, suite: &PlannedSuite) -> Option<ListCommand<DependenciesByTest>> {
+    pub(super) fn list_dependencies(
+        self,
+        suite: &PlannedSuite,
+    ) -> Option<ListCommand<DependenciesByTest>> {
         match self {
             Self::Libtest | Self::GoogleTest | Self::Go => None,
             // The same action as the list's, whose result is then known.

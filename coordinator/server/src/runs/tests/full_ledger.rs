@@ -10,8 +10,8 @@ use regatta_ledger::{
     RunEnd, RunQuery, RunRecord, StoredEvent, SuiteKnowledge, SuiteObservation, TestHistory,
     VerdictQuery,
 };
-use tokio::sync::watch;
 use regatta_model::{RunId, TenantId, Timestamp};
+use tokio::sync::watch;
 
 /// Refuses reservations and verdicts, and events unless it is told to take those, while there is no room. It begins
 /// without.
