@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
 use regatta_cas::{
-    AbsenceIndex, BlobStore, ChunkedBlobStore, Deletions, EmptyBlobStore, ExistenceIndex,
-    ListedBlobStore, MemoryTier, OpenStoreError,
+    AbsenceIndex, BlobStore, ChunkedBlobStore, Deletions, Durability, EmptyBlobStore,
+    ExistenceIndex, ListedBlobStore, MemoryTier, OpenStoreError,
 };
 use regatta_model::Digest;
 
@@ -91,6 +91,7 @@ impl Storage {
             blobs: Arc::clone(&blob_place.store),
             mappings: Arc::clone(&mapping_place.store),
             retention: Arc::clone(&retention),
+            durability: Arc::clone(&objects.durability),
         };
         let of_kind = HashMap::from([
             (Kind::Result, keyed_place(objects.of(Kind::Result))),
@@ -143,6 +144,7 @@ struct Stacks {
     mappings: Arc<dyn BlobStore>,
     memory: Arc<MemoryTier>,
     retention: Arc<Retention>,
+    durability: Arc<dyn Durability>,
 }
 
 impl Stacks {
@@ -154,6 +156,7 @@ impl Stacks {
         let retention = Arc::clone(&self.retention);
         let split = move |blob: &Digest, chunks: &[Digest]| retention.split(blob, chunks);
         let chunked = ChunkedBlobStore::new(blobs, mappings);
+        let chunked = chunked.with_durability(Arc::clone(&self.durability));
         Arc::new(chunked.with_splits_observed(Arc::new(split)))
     }
 

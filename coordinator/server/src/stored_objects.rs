@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use regatta_cas::{
-    BlobFiles, BlobStore, Deletions, ListedBlobStore, ObjectStoreBlobStore, OpenStoreError,
-    PackingBlobStore, VerifyingBlobStore,
+    BlobFiles, BlobStore, Deletions, Durability, ListedBlobStore, ObjectStoreBlobStore,
+    OpenStoreError, PackingBlobStore, VerifyingBlobStore,
 };
 
 use crate::retention::Kind;
@@ -49,6 +49,8 @@ pub(crate) struct StoredObjects {
     mappings: Arc<dyn ListedBlobStore>,
     results: Arc<dyn ListedBlobStore>,
     assets: Arc<dyn ListedBlobStore>,
+    /// Of all of it.
+    pub(crate) durability: Arc<dyn Durability>,
 }
 
 impl StoredObjects {
@@ -58,8 +60,9 @@ impl StoredObjects {
         small_blobs: SmallBlobs,
         upkeep: Upkeep,
     ) -> Result<Self, OpenStoreError> {
-        let place = ObjectStoreBlobStore::open(url)?;
+        let place = Arc::new(ObjectStoreBlobStore::open(url)?);
         let open = |name| opened(&place, name);
+        let durability: Arc<dyn Durability> = Arc::clone(&place) as _;
         let blobs = Arc::new(open(Kind::Blob.place())?.with_sizes_checked());
         let results = Arc::new(open(Kind::Result.place())?);
         let (mappings, assets) = (open(Kind::Mapping.place())?, open(Kind::Asset.place())?);
@@ -71,6 +74,7 @@ impl StoredObjects {
                 mappings,
                 results,
                 assets,
+                durability,
             });
         }
         let packs = [open("cas-packs")?, open("ac-packs")?].map(Arc::new);
@@ -91,6 +95,7 @@ impl StoredObjects {
             mappings,
             results: Arc::new(results),
             assets,
+            durability,
         })
     }
 

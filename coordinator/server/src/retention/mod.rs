@@ -23,6 +23,7 @@ mod retaining_blob_store;
 mod room;
 mod settings;
 mod shard;
+mod split_blob;
 mod usage;
 mod use_log;
 
@@ -217,11 +218,6 @@ impl Retention {
         let tenant = tenant.clone();
         tenants.news.push(Record::Tenant { claimant, tenant });
         claimant
-    }
-
-    /// Notes that a blob is kept as chunks from now on: whoever used the blob used these.
-    pub(crate) fn split(&self, blob: &Digest, chunks: &[Digest]) {
-        self.index.inherit(blob, chunks);
     }
 
     /// The digests of everything of a kind that is known.

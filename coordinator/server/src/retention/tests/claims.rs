@@ -170,3 +170,94 @@ async fn who_is_given_many_verdicts_keeps_what_fits_the_latest() {
         "the latest are left: {earlier}"
     );
 }
+
+/// Has a blob asked for by others while it is being deleted.
+#[derive(Debug, Default)]
+struct AskedMeanwhile {
+    store: regatta_cas::MemoryBlobStore,
+    asking: Mutex<Vec<Arc<ChunkedBlobStore>>>,
+}
+
+#[async_trait]
+impl BlobStore for AskedMeanwhile {
+    async fn get(&self, digest: &Digest, range: BlobRange) -> Result<BlobStream, StoreError> {
+        self.store.get(digest, range).await
+    }
+
+    async fn put(&self, digest: &Digest, body: BlobStream) -> Result<(), StoreError> {
+        self.store.put(digest, body).await
+    }
+
+    async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
+        self.store.find_missing(digests).await
+    }
+
+    async fn delete(&self, digest: &Digest) -> Result<(), StoreError> {
+        let asking = std::mem::take(&mut *self.asking.lock().unwrap());
+        for user in asking {
+            assert_eq!(user.find_missing(&[*digest]).await?, []);
+            let read = read_all(user.as_ref(), digest, u64::MAX).await?;
+            assert_eq!(Digest::of(&read), *digest);
+        }
+        self.store.delete(digest).await
+    }
+}
+
+#[tokio::test]
+async fn who_asks_for_a_blob_while_its_whole_is_forgotten_uses_its_chunks() {
+    let state = tempfile::tempdir().unwrap();
+    let opened = (UseLogFrom::TheLastTerm, Box::new(|| 1_000_000_u32) as Clock);
+    let (retention, _) = Retention::open_at(state.path(), None, settings(), opened).unwrap();
+    let objects = Arc::new(AskedMeanwhile::default());
+    let mappings: Arc<dyn BlobStore> = Arc::new(regatta_cas::MemoryBlobStore::new());
+    let blobs: Arc<dyn BlobStore> = Arc::clone(&objects) as _;
+    let view = |claimant| {
+        let splitting = Arc::clone(&retention);
+        let split = move |blob: &Digest, chunks: &[Digest]| splitting.split(blob, chunks);
+        let blobs = retention.retaining(Kind::Blob, &blobs, claimant);
+        let mappings = retention.retaining(Kind::Mapping, &mappings, claimant);
+        let chunked = ChunkedBlobStore::new(blobs, mappings);
+        Arc::new(chunked.with_splits_observed(Arc::new(split)))
+    };
+    let [one, two] = ["one", "two"].map(|name| retention.claimant_of(&name.parse().unwrap()));
+    let chunks = [1, 2].map(|fill| Bytes::from(vec![fill; 3 << 20]));
+    let splitter = view(one);
+    let whole = put_bytes(splitter.as_ref(), chunks.concat().into());
+    let whole = whole.await.unwrap();
+    let mapping = ChunkMapping {
+        chunks: chunks.iter().map(|chunk| Digest::of(chunk)).collect(),
+        function: ChunkingFunction::FastCdc2020,
+    };
+    for chunk in chunks {
+        put_bytes(splitter.as_ref(), chunk).await.unwrap();
+    }
+    let users = [two, two.for_verdicts()];
+    objects.asking.lock().unwrap().extend(users.map(view));
+    splitter.keep_as_chunks(&whole, &mapping).await.unwrap();
+    let entries = retention.index.entries();
+    assert_eq!(entries.len(), 3, "a mapping and two chunks: {entries:?}");
+    for entry in &entries {
+        for user in users {
+            let is_users = entry.claims.iter().any(|claim| claim.claimant == user);
+            assert!(is_users, "{user:?} has no claim to {entry:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_whole_that_is_written_while_it_is_split_stays() {
+    let (index, blob) = (UseIndex::new(1), Digest::of(b"blob"));
+    let key = Key {
+        kind: Kind::Blob,
+        digest: blob,
+    };
+    let writing = index.write(key).await;
+    assert!(index.split(&blob, &[]).is_none());
+    index.written(&writing, 4, Claimant::FIRST_TENANT, 5);
+    drop(writing);
+    let going = index.split(&blob, &[]).unwrap();
+    assert_eq!(going.claims.len(), 1);
+    assert!(!index.touch(key, Claimant::FIRST_TENANT, 6), "it is going");
+    index.settle(&going, false);
+    assert_eq!(index.entries(), [going]);
+}
