@@ -47,7 +47,7 @@ pub(crate) use self::entry::{Claimant, Kind, Seconds};
 pub(crate) use self::evictor::{Evictor, Place, Places};
 pub use self::settings::{CacheSettings, TenantCacheLimits};
 pub use self::usage::{CacheUsage, TenantUsage};
-pub(crate) use self::usage::{note_gone, usage_of};
+pub(crate) use self::usage::{note_coverage, note_gone, usage_of};
 
 use self::index::UseIndex;
 use self::record::Record;

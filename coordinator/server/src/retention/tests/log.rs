@@ -194,3 +194,14 @@ async fn the_log_is_told_what_goes_before_it_goes() {
     evictor.pass(u64::MAX).await;
     assert_eq!(store.deleted.load(Ordering::Relaxed), 3);
 }
+
+#[test]
+fn usage_says_whether_it_is_all_that_is_stored() {
+    let state = tempfile::tempdir().unwrap();
+    let is_own_part = || usage_of(state.path()).unwrap().is_own_part;
+    assert!(!is_own_part());
+    for is_all in [true, false, false, true] {
+        note_coverage(state.path(), is_all).unwrap();
+        assert_eq!(is_own_part(), !is_all);
+    }
+}
