@@ -1,9 +1,11 @@
 //! Looks through everything that is stored, and says or mends what is wrong with it.
 //!
 //! It reads the store itself, whether or not a coordinator runs: what is let go meanwhile is passed over. To mend
-//! anything it takes the state directory, so that no coordinator can run.
+//! anything it takes what a coordinator takes, so that none can run: the state directory and, if coordinators share a
+//! storage, the ledger (`tenancy`).
 
 mod leftovers;
+mod tenancy;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,11 +18,14 @@ use regatta_cas::{
     BlobRange, BlobStore, ChunkedBlobStore, EmptyBlobStore, OpenStoreError, StoreError,
     checked_body, read_all,
 };
+use regatta_ledger::PostgresAddress;
 use regatta_model::Digest;
 
 use self::leftovers::{leftovers, remove};
+use self::tenancy::Tenancy;
 use crate::action_cache::{EntryFault, fault_of};
 use crate::assets::is_asset;
+use crate::ledger::LedgerOpeningError;
 use crate::retention::{CacheUsage, Kind, note_gone, usage_of};
 use crate::sealed::MAX_SEALED_SIZE_BYTES;
 use crate::state_directory::{StateDirectory, StateDirectoryError};
@@ -40,6 +45,8 @@ pub struct StoreLocation {
     pub state_directory: PathBuf,
     /// The URL below which everything is stored, if it is not stored there.
     pub storage: Option<String>,
+    /// The ledger that its coordinators share, if they do. Nothing is repaired unless it is nobody's.
+    pub ledger: Option<PostgresAddress>,
 }
 
 /// Something that is wrong.
@@ -102,6 +109,15 @@ pub enum InspectError {
     /// Nothing can be mended while a coordinator runs. Stop it, or look without mending.
     #[error("nothing can be repaired while a coordinator runs")]
     Busy(#[from] StateDirectoryError),
+    /// The ledger cannot be had: another coordinator may be working. Stop it, or look without mending.
+    #[error("nothing can be repaired while a coordinator may run")]
+    Ledger(#[from] LedgerOpeningError),
+    /// Other coordinators may use the storage. Name what they share.
+    #[error(
+        "coordinators that share a ledger may use this storage: name it with --ledger, as they were told it, so that \
+         none of them works while it is repaired"
+    )]
+    LedgerNotNamed,
     /// The storage cannot be opened.
     #[error("cannot open the storage")]
     Open(#[from] OpenStoreError),
@@ -146,10 +162,16 @@ pub async fn verify_store(
         (false, Err(StateDirectoryError::InUse { .. })) => None,
         (_, Err(error)) => return Err(error.into()),
     };
+    let tenancy = match repair {
+        true => Tenancy::take(location).await?,
+        false => Tenancy::none(),
+    };
     let inspection = Inspection::open(location)?;
     let mut report = StoreReport::default();
     for kind in [Kind::Blob, Kind::Mapping, Kind::Result, Kind::Asset] {
-        inspection.inspect(kind, repair, &mut report).await?;
+        inspection
+            .inspect(kind, (repair, &tenancy), &mut report)
+            .await?;
     }
     if taken.is_some() {
         let found = leftovers(&location.state_directory, &url(location)?)?;
@@ -159,16 +181,6 @@ pub async fn verify_store(
             remove(&report.leftovers)?;
             report.leftovers_removed = true;
         }
-    }
-    if repair {
-        let mended = report
-            .faults
-            .iter()
-            .map(|fault| (kind_of(fault), fault.digest));
-        note_gone(&location.state_directory, mended).map_err(|source| InspectError::File {
-            path: location.state_directory.clone(),
-            source,
-        })?;
     }
     Ok(report)
 }
@@ -191,12 +203,6 @@ const fn name_of(kind: Kind) -> &'static str {
     }
 }
 
-fn kind_of(fault: &StoreFault) -> Kind {
-    let mut kinds = Kind::ALL.into_iter();
-    let kind = kinds.find(|kind| name_of(*kind) == fault.kind);
-    kind.unwrap_or(Kind::Blob)
-}
-
 /// The store, with nothing between.
 struct Inspection {
     objects: StoredObjects,
@@ -204,6 +210,7 @@ struct Inspection {
     /// Blobs as whoever asks for them gets them.
     chunked: Arc<ChunkedBlobStore>,
     whole: EmptyBlobStore,
+    state: PathBuf,
 }
 
 impl Inspection {
@@ -219,13 +226,14 @@ impl Inspection {
             is_bucket: SmallBlobs::below(&url) == SmallBlobs::Packed,
             whole: EmptyBlobStore::new(Arc::clone(&chunked) as _),
             chunked,
+            state: location.state_directory.clone(),
         })
     }
 
     async fn inspect(
         &self,
         kind: Kind,
-        repair: bool,
+        (repair, tenancy): (bool, &Tenancy),
         report: &mut StoreReport,
     ) -> Result<(), InspectError> {
         let listed: BoxStream<'static, Result<Digest, StoreError>> = self.objects.of(kind).list();
@@ -251,7 +259,7 @@ impl Inspection {
                 continue;
             };
             if repair {
-                self.objects.of(kind).delete(&digest).await?;
+                self.repair(kind, &digest, tenancy).await?;
             }
             report.faults.push(StoreFault {
                 kind: name_of(kind),
@@ -261,6 +269,22 @@ impl Inspection {
             });
         }
         Ok(())
+    }
+
+    /// Removes something. The log of uses never names what is gone.
+    async fn repair(
+        &self,
+        kind: Kind,
+        digest: &Digest,
+        tenancy: &Tenancy,
+    ) -> Result<(), InspectError> {
+        let gone = std::iter::once((kind, *digest));
+        note_gone(&self.state, gone).map_err(|source| InspectError::File {
+            path: self.state.clone(),
+            source,
+        })?;
+        let deleting = self.objects.of(kind).delete(digest);
+        Ok(tenancy.deletions().while_allowed(deleting).await?)
     }
 
     async fn problem(&self, kind: Kind, digest: &Digest) -> Result<Option<String>, StoreError> {

@@ -39,6 +39,11 @@ pub(crate) struct OpenedLedger {
     pub(crate) term: Option<i64>,
 }
 
+/// Whether a state directory has a ledger of its own, which no other coordinator can have.
+pub(crate) fn keeps_its_own(state: &Path) -> bool {
+    state.join(FILE).exists()
+}
+
 /// Opens the ledger at an address, or else the one in the state directory.
 pub(crate) async fn open(
     address: Option<&PostgresAddress>,

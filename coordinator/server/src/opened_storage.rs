@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::config::CoordinatorConfig;
 use crate::ledger::{OpenedLedger, deletions_in};
-use crate::retention::{Evictor, Retention, UseLogFrom, VerdictPins};
+use crate::retention::{Evictor, Retention, UseLogFrom, VerdictPins, note_coverage};
 use crate::start_error::StartError;
 use crate::state_directory::StateDirectory;
 use crate::storage::{Storage, Writers, directory_of, url_of};
@@ -40,6 +40,7 @@ impl OpenedStorage {
             (Some(_), Some(term)) => log_before(state.path(), term).map_err(StartError::UseLog)?,
             _ => UseLogFrom::TheLastTerm,
         };
+        note_coverage(state.path(), writers == Writers::This).map_err(StartError::UseLog)?;
         let opened = Retention::open(state.path(), directory_of(&url), config.cache.clone(), log);
         let (retention, was_complete) = opened.map_err(StartError::UseLog)?;
         if let Some(term) = ledger.term {
@@ -94,6 +95,20 @@ fn log_before(state: &Path, term: i64) -> io::Result<UseLogFrom> {
         Some(last) if last.checked_add(1) == Some(term) => UseLogFrom::TheLastTerm,
         _ => UseLogFrom::AnEarlierTerm,
     })
+}
+
+/// Whether a coordinator with this state directory has ever had a ledger that others can have.
+pub(crate) fn has_had_terms(state: &Path) -> bool {
+    state.join(LAST_TERM).exists()
+}
+
+/// Notes that a term has begun in which nobody uses the storage but who keeps the log of uses: that is believed after
+/// it if it would have been before.
+pub(crate) fn follow_term(state: &Path, term: i64) -> io::Result<()> {
+    match log_before(state, term)? {
+        UseLogFrom::TheLastTerm => remember_term(state, term),
+        UseLogFrom::AnEarlierTerm => Ok(()),
+    }
 }
 
 fn remember_term(state: &Path, term: i64) -> io::Result<()> {
@@ -278,6 +293,12 @@ mod tests {
             let found = log_before(state.path(), term).expect("can be read");
             assert_eq!(found, expected, "{term}");
             remember_term(state.path(), term).expect("is written");
+        }
+        // A term of whoever repairs the storage is as none.
+        for (term, followed) in [(7, true), (9, false)] {
+            follow_term(state.path(), term).expect("is written");
+            let found = log_before(state.path(), term + 1).expect("can be read");
+            assert_eq!(found == UseLogFrom::TheLastTerm, followed);
         }
         std::fs::write(state.path().join(LAST_TERM), "").expect("is written");
         let found = log_before(state.path(), 7).expect("can be read");

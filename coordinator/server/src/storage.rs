@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
 use regatta_cas::{
-    AbsenceIndex, BlobStore, ChunkedBlobStore, Deletions, EmptyBlobStore, ExistenceIndex,
-    ListedBlobStore, MemoryTier, OpenStoreError,
+    AbsenceIndex, BlobStore, ChunkedBlobStore, Deletions, Durability, EmptyBlobStore,
+    ExistenceIndex, ListedBlobStore, MemoryTier, OpenStoreError,
 };
 use regatta_model::{Digest, TenantId};
 
@@ -124,6 +124,7 @@ struct Stacks {
     mappings: Arc<dyn BlobStore>,
     memory: Arc<MemoryTier>,
     retention: Arc<Retention>,
+    durability: Option<Arc<dyn Durability>>,
 }
 
 impl Stacks {
@@ -136,6 +137,10 @@ impl Stacks {
         let retention = Arc::clone(&self.retention);
         let split = move |blob: &Digest, chunks: &[Digest]| retention.split(blob, chunks);
         let chunked = ChunkedBlobStore::new(blobs, mappings);
+        let chunked = match &self.durability {
+            Some(durability) => chunked.with_durability(Arc::clone(durability)),
+            None => chunked,
+        };
         Arc::new(chunked.with_splits_observed(Arc::new(split)))
     }
 
@@ -173,6 +178,7 @@ impl Opening<'_> {
             blobs: Arc::clone(&blob_place.store),
             mappings: Arc::clone(&mapping_place.store),
             retention: Arc::clone(retention),
+            durability: objects.durability.clone(),
         };
         let of_kind = HashMap::from([
             (Kind::Result, self.keyed_place(objects.of(Kind::Result))),
@@ -216,7 +222,7 @@ impl Opening<'_> {
         let mut place = self.place(Kind::Blob, objects.of(Kind::Blob), verified);
         let known = ExistenceIndex::new(place.store, INDEX_CAPACITY, self.nearby.presence_expiry);
         // Of a bucket that others change, or that changed since, nothing is known.
-        if self.is_known && self.writers == Writers::This && !self.is_asked {
+        if self.retention.is_log_believed() && self.writers == Writers::This && !self.is_asked {
             known.remember(self.retention.digests(Kind::Blob));
         }
         place.store = Arc::new(known);
@@ -313,6 +319,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::retention::{CacheSettings, UseLogFrom};
 
     /// Forgets a blob that was not used for a while, as a bucket that is swept does.
     #[derive(Debug)]
@@ -389,6 +396,70 @@ mod tests {
         let kept = below.find_missing(&[asked, left]).await.unwrap();
         assert_eq!(kept, [left], "what is answered is what is there");
         assert_eq!(store.find_missing(&[left]).await.unwrap(), [left]);
+    }
+
+    #[tokio::test]
+    async fn what_was_there_ahead_of_a_kill_is_there_without_asking() {
+        let state = tempfile::tempdir().unwrap();
+        // Each opens a bucket of its own: what the second takes for present, it has not asked about.
+        let open = |log| {
+            let opened = Retention::open(state.path(), None, CacheSettings::default(), log);
+            let (retention, is_known) = opened.unwrap();
+            let place = ("memory://", SmallBlobs::Packed);
+            let retained = Arc::clone(&retention);
+            let deletions = Deletions::default();
+            let opened = Storage::open(place, Writers::This, retained, is_known, deletions);
+            (retention, opened.unwrap())
+        };
+        let (retention, storage) = open(UseLogFrom::TheLastTerm);
+        let blobs = (0..20).map(|fill| Bytes::from(vec![fill; 300 << 10]));
+        let mut digests = Vec::new();
+        for blob in blobs {
+            let stored = put_bytes(storage.blobs.shared().as_ref(), blob).await;
+            digests.push(stored.unwrap());
+        }
+        retention.flush();
+        drop((retention, storage));
+        let (_, storage) = open(UseLogFrom::TheLastTerm);
+        let store = storage.blobs.shared();
+        assert_eq!(store.find_missing(&digests).await.unwrap(), []);
+        // It is corrected by what is read.
+        let read = store.get(&digests[3], BlobRange::ALL).await.map(drop);
+        assert!(matches!(read, Err(StoreError::NotFound { .. })), "{read:?}");
+        assert_eq!(store.find_missing(&digests).await.unwrap(), [digests[3]]);
+        drop(storage);
+        // Another may have deleted them; that is so until they have been listed.
+        for log in [UseLogFrom::AnEarlierTerm, UseLogFrom::TheLastTerm] {
+            let (retention, storage) = open(log);
+            assert!(retention.digests(Kind::Blob).len() >= 19);
+            let missing = storage.blobs.shared().find_missing(&digests[..1]).await;
+            assert_eq!(missing.unwrap(), digests[..1], "{log:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_somebody_else_removes_is_found_to_be_gone_when_it_is_read() {
+        let state = tempfile::tempdir().unwrap();
+        let log = UseLogFrom::TheLastTerm;
+        let opened = Retention::open(state.path(), None, CacheSettings::default(), log);
+        let (retention, is_known) = opened.unwrap();
+        let place = ("memory://", SmallBlobs::Packed);
+        let deletions = Deletions::default();
+        let opened = Storage::open(place, Writers::This, retention, is_known, deletions);
+        let storage = opened.unwrap();
+        let store = storage.blobs.shared();
+        // More than is kept in memory.
+        let blob = Bytes::from(vec![7; 300 << 10]);
+        let digest = put_bytes(store.as_ref(), blob.clone()).await.unwrap();
+        let objects = &storage.places.of_kind[&Kind::Blob].objects;
+        objects.delete(&digest).await.unwrap();
+        // The bucket is not asked about what was there a moment ago.
+        assert_eq!(store.find_missing(&[digest]).await.unwrap(), []);
+        let read = store.get(&digest, BlobRange::ALL).await.map(drop);
+        assert!(matches!(read, Err(StoreError::NotFound { .. })), "{read:?}");
+        assert_eq!(store.find_missing(&[digest]).await.unwrap(), [digest]);
+        put_bytes(store.as_ref(), blob).await.unwrap();
+        assert_eq!(store.find_missing(&[digest]).await.unwrap(), []);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use regatta_cas::{
-    BlobFiles, BlobStore, Deletions, ListedBlobStore, ObjectStoreBlobStore, OpenStoreError,
-    PackingBlobStore, VerifyingBlobStore,
+    BlobFiles, BlobStore, Deletions, Durability, ListedBlobStore, ObjectStoreBlobStore,
+    OpenStoreError, PackingBlobStore, VerifyingBlobStore,
 };
 
 use crate::retention::Kind;
@@ -49,6 +49,8 @@ pub(crate) struct StoredObjects {
     mappings: Arc<dyn ListedBlobStore>,
     results: Arc<dyn ListedBlobStore>,
     assets: Arc<dyn ListedBlobStore>,
+    /// Of all of it, if a loss of power can take something that was stored.
+    pub(crate) durability: Option<Arc<dyn Durability>>,
 }
 
 impl StoredObjects {
@@ -58,8 +60,9 @@ impl StoredObjects {
         small_blobs: SmallBlobs,
         upkeep: Upkeep,
     ) -> Result<Self, OpenStoreError> {
-        let place = ObjectStoreBlobStore::open(url)?;
+        let place = Arc::new(ObjectStoreBlobStore::open(url)?);
         let open = |name| opened(&place, name);
+        let durability: Arc<dyn Durability> = Arc::clone(&place) as _;
         if small_blobs == SmallBlobs::Apart {
             let blobs = Arc::new(open(Kind::Blob.place())?.with_sizes_checked());
             return Ok(Self {
@@ -68,6 +71,7 @@ impl StoredObjects {
                 mappings: Arc::new(open(Kind::Mapping.place())?),
                 results: Arc::new(open(Kind::Result.place())?),
                 assets: Arc::new(open(Kind::Asset.place())?),
+                durability: Some(durability),
             });
         }
         let open = |name| -> Result<Arc<dyn ListedBlobStore>, OpenStoreError> {
@@ -77,10 +81,14 @@ impl StoredObjects {
                 false => Arc::new(store),
             })
         };
-        Self::over(open, small_blobs, upkeep)
+        let objects = Self::over(open, small_blobs, upkeep)?;
+        Ok(Self {
+            durability: Some(durability),
+            ..objects
+        })
     }
 
-    /// The same over any objects, which have their places' names.
+    /// The same over any objects, which have their places' names, and lose nothing that was stored.
     pub(crate) fn over<Error>(
         open: impl Fn(&'static str) -> Result<Arc<dyn ListedBlobStore>, Error>,
         small_blobs: SmallBlobs,
@@ -96,6 +104,7 @@ impl StoredObjects {
                 mappings,
                 results,
                 assets,
+                durability: None,
             });
         }
         let (packs_of_blobs, packs_of_results) = (open("cas-packs")?, open("ac-packs")?);
@@ -115,6 +124,7 @@ impl StoredObjects {
             mappings,
             results: Arc::new(results),
             assets,
+            durability: None,
         })
     }
 

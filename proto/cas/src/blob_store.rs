@@ -69,6 +69,16 @@ pub trait ListedBlobStore: BlobStore {
     fn list(&self) -> BoxStream<'static, Result<Digest, StoreError>>;
 }
 
+/// A store that may take something for stored which a machine that loses power forgets.
+#[async_trait]
+pub trait Durability: fmt::Debug + Send + Sync + 'static {
+    /// Returns once everything that was stored before is safe.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: it is not known whether it is.
+    async fn settle(&self) -> Result<(), StoreError>;
+}
+
 /// A part of a blob, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct BlobRange {

@@ -15,7 +15,8 @@ pub use chunk_mapping::ChunkMapping;
 use self::chunk_mapping::MAX_MAPPING_BYTES;
 use crate::whole_blob::bounds_of;
 use crate::{
-    BlobRange, BlobStore, BlobStream, ChunkingParams, SpooledBlob, StoreError, read_all, stream_of,
+    BlobRange, BlobStore, BlobStream, ChunkingParams, Durability, SpooledBlob, StoreError,
+    read_all, stream_of,
 };
 
 /// Blobs of at most so many bytes are never kept as chunks: one of them may be a chunk itself, and a chunk is
@@ -29,8 +30,8 @@ const FIND_CONCURRENCY: usize = 16;
 ///
 /// Of a blob that is kept as chunks, a keyed store has the mapping, which says what it is made of; the chunks
 /// are blobs like any other. It is there as long as all of its chunks are, and asking for it counts as a use
-/// of each. The store below verifies chunks as they are read, which verifies the blob: a mapping is stored
-/// only for chunks that were found to make it up.
+/// of each; reading a part of it, of those that have the part. The store below verifies chunks as they are read,
+/// which verifies the blob: a mapping is stored only for chunks that were found to make it up.
 ///
 /// A blob that is there as a whole is served as a whole. It is forgotten only after its mapping has been
 /// stored, and readers look for it first: so at every moment they find one or the other.
@@ -38,10 +39,17 @@ pub struct ChunkedBlobStore {
     blobs: Arc<dyn BlobStore>,
     mappings: Arc<dyn BlobStore>,
     on_split: Option<OnSplit>,
+    durability: Option<Arc<dyn Durability>>,
 }
 
-/// Is told of a blob and its chunks.
-type OnSplit = Arc<dyn Fn(&Digest, &[Digest]) + Send + Sync>;
+/// Is told of a blob and its chunks. Nothing if its whole has to stay as well.
+type OnSplit = Arc<dyn Fn(&Digest, &[Digest]) -> Option<Box<dyn LeavingWhole>> + Send + Sync>;
+
+/// The whole of a blob while it is forgotten, as it is kept as chunks by now.
+pub trait LeavingWhole: Send {
+    /// It is forgotten. If this is dropped instead, it may still be there.
+    fn gone(self: Box<Self>);
+}
 
 impl ChunkedBlobStore {
     /// Whole blobs and chunks are in `blobs`, which verifies them; mappings are in `mappings`, which is keyed.
@@ -51,11 +59,22 @@ impl ChunkedBlobStore {
             blobs,
             mappings,
             on_split: None,
+            durability: None,
+        }
+    }
+
+    /// The same, above a store that a machine may forget which loses power: a whole is forgotten only once its chunks
+    /// are durable.
+    #[must_use]
+    pub fn with_durability(self, durability: Arc<dyn Durability>) -> Self {
+        Self {
+            durability: Some(durability),
+            ..self
         }
     }
 
     /// The same; `on_split` is told of each blob that is kept as chunks from then on, and of these, once its
-    /// mapping is stored and before its whole is forgotten.
+    /// mapping is stored and before its whole is forgotten. What it answers is held meanwhile.
     #[must_use]
     pub fn with_splits_observed(self, on_split: OnSplit) -> Self {
         Self {
@@ -84,7 +103,14 @@ impl ChunkedBlobStore {
 
     /// The chunks that are not there as wholes.
     async fn missing_chunks(&self, mapping: &ChunkMapping) -> Result<Vec<Digest>, StoreError> {
-        let different: BTreeSet<Digest> = mapping.chunks.iter().copied().collect();
+        self.missing_of(mapping.chunks.iter().copied()).await
+    }
+
+    async fn missing_of(
+        &self,
+        chunks: impl Iterator<Item = Digest>,
+    ) -> Result<Vec<Digest>, StoreError> {
+        let different: BTreeSet<Digest> = chunks.collect();
         let different: Vec<Digest> = different.into_iter().collect();
         self.blobs.find_missing(&different).await
     }
@@ -110,10 +136,18 @@ impl ChunkedBlobStore {
         self.mappings
             .put(digest, stream_of(mapping.encode()))
             .await?;
-        if let Some(on_split) = &self.on_split {
-            on_split(digest, &mapping.chunks);
+        if let Some(durability) = &self.durability {
+            durability.settle().await?;
         }
-        self.blobs.delete(digest).await
+        let Some(on_split) = &self.on_split else {
+            return self.blobs.delete(digest).await;
+        };
+        let Some(leaving) = on_split(digest, &mapping.chunks) else {
+            return Ok(());
+        };
+        self.blobs.delete(digest).await?;
+        leaving.gone();
+        Ok(())
     }
 
     async fn stored_mapping(&self, digest: &Digest) -> Result<Option<ChunkMapping>, StoreError> {
@@ -153,15 +187,9 @@ impl ChunkedBlobStore {
         Ok(mapping.is_none().then_some(digest))
     }
 
-    /// A part of a blob from the chunks that have it.
-    fn assembled(
-        &self,
-        digest: Digest,
-        mapping: &ChunkMapping,
-        start: u64,
-        end: u64,
-    ) -> BlobStream {
-        let body = parts_in_order(Arc::clone(&self.blobs), mapping.parts(start, end));
+    /// A part of a blob from the parts of chunks that have it.
+    fn assembled(&self, digest: Digest, parts: Vec<(Digest, BlobRange)>) -> BlobStream {
+        let body = parts_in_order(Arc::clone(&self.blobs), parts);
         let of_blob = move |error| match error {
             StoreError::NotFound { .. } => StoreError::NotFound { digest },
             error => error,
@@ -206,9 +234,15 @@ impl BlobStore for ChunkedBlobStore {
             Err(absent @ StoreError::NotFound { .. }) => absent,
             found => return found,
         };
-        let mapping = self.mapping(digest).await?.ok_or(absent)?;
+        let mapping = self.stored_mapping(digest).await?.ok_or(absent)?;
         let (start, end) = bounds_of(digest, digest.size_bytes(), range)?;
-        Ok(self.assembled(*digest, &mapping, start, end))
+        let parts = mapping.parts(start, end);
+        // Those of other parts need not be there, and asking for each may cost a request.
+        let chunks = parts.iter().map(|(chunk, _)| *chunk);
+        if !self.missing_of(chunks).await?.is_empty() {
+            return Err(StoreError::NotFound { digest: *digest });
+        }
+        Ok(self.assembled(*digest, parts))
     }
 
     async fn put(&self, digest: &Digest, body: BlobStream) -> Result<(), StoreError> {
@@ -221,9 +255,8 @@ impl BlobStore for ChunkedBlobStore {
 
     async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
         let missing = self.blobs.find_missing(digests).await?;
-        // Most are absent for certain, if the mappings have an index. Those that are there as wholes, too: one that
-        // is just being split is used as what it is kept as from then on.
-        let mapped = self.mapped_of(digests).await?;
+        // Most are absent for certain, if the mappings have an index.
+        let mapped = self.mapped_of(&missing).await?;
         if mapped.is_empty() {
             return Ok(missing);
         }

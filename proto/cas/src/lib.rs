@@ -49,9 +49,9 @@ pub mod conformance;
 pub mod merkle;
 
 pub use absence_index::AbsenceIndex;
-pub use blob_store::{BlobRange, BlobStore, BlobStream, ListedBlobStore, StoreError};
+pub use blob_store::{BlobRange, BlobStore, BlobStream, Durability, ListedBlobStore, StoreError};
 pub use checked_body::checked_body;
-pub use chunked_blob_store::{ChunkMapping, ChunkedBlobStore};
+pub use chunked_blob_store::{ChunkMapping, ChunkedBlobStore, LeavingWhole};
 pub use chunking::{Chunker, ChunkingParams, MAX_CHUNKS, concatenated, put_chunks};
 pub use deletions::Deletions;
 pub use disk_tier::{

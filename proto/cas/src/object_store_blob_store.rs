@@ -27,8 +27,8 @@ use self::local_directory::LocalDirectory;
 use self::upload_shape::UploadShape;
 use crate::whole_blob::{bounds_of, is_whole};
 use crate::{
-    BlobFiles, BlobRange, BlobStore, BlobStream, FileState, ListedBlobStore, SpooledBlob,
-    StoreError, file_body, stream_of,
+    BlobFiles, BlobRange, BlobStore, BlobStream, Durability, FileState, ListedBlobStore,
+    SpooledBlob, StoreError, file_body, stream_of,
 };
 
 /// How many presence requests are under way at a time.
@@ -289,6 +289,17 @@ impl BlobStore for ObjectStoreBlobStore {
 impl ListedBlobStore for ObjectStoreBlobStore {
     fn list(&self) -> BoxStream<'static, Result<Digest, StoreError>> {
         Self::list(self)
+    }
+}
+
+#[async_trait]
+impl Durability for ObjectStoreBlobStore {
+    /// A bucket answers once it is; files are written to the disk here.
+    async fn settle(&self) -> Result<(), StoreError> {
+        match &self.directory {
+            Some(directory) => directory.settle().await,
+            None => Ok(()),
+        }
     }
 }
 

@@ -16,12 +16,13 @@ use crate::exit_code::{ExitCode, Failure, OrExit};
 use crate::options::{CasCommand, CasOptions};
 
 pub(super) async fn cas(options: CasOptions) -> Result<ExitCode, Failure> {
-    let location = StoreLocation {
+    let mut location = StoreLocation {
         state_directory: match options.state_dir {
             Some(directory) => directory,
             None => default_directory()?,
         },
         storage: options.storage,
+        ledger: None,
     };
     let (text, code) = match options.command {
         CasCommand::Usage => {
@@ -33,7 +34,9 @@ pub(super) async fn cas(options: CasOptions) -> Result<ExitCode, Failure> {
             };
             (text, ExitCode::Good)
         }
-        CasCommand::Verify { repair } => {
+        CasCommand::Verify { repair, ledger } => {
+            let ledger = ledger.map(|it| it.resolve(&|name| std::env::var_os(name)));
+            location.ledger = ledger.transpose().or_exit(ExitCode::BadConfiguration)?;
             let report = verify_store(&location, repair).await.map_err(failure)?;
             let text = match options.json {
                 true => report_as_json(&report),
@@ -63,9 +66,13 @@ fn default_directory() -> Result<PathBuf, Failure> {
 
 fn failure(error: InspectError) -> Failure {
     let code = match error {
-        InspectError::NoState { .. } | InspectError::Open(_) => ExitCode::BadConfiguration,
+        InspectError::NoState { .. } | InspectError::Open(_) | InspectError::LedgerNotNamed => {
+            ExitCode::BadConfiguration
+        }
         InspectError::Store(_) => ExitCode::Infrastructure,
-        InspectError::Busy(_) | InspectError::File { .. } => ExitCode::Local,
+        InspectError::Busy(_) | InspectError::Ledger(_) | InspectError::File { .. } => {
+            ExitCode::Local
+        }
     };
     Failure {
         code,
@@ -110,7 +117,14 @@ fn usage_as_table(usage: &CacheUsage, now: Timestamp) -> String {
             ]
         })
         .collect();
-    table(
+    let note = match usage.is_own_part {
+        true => {
+            "This is what this coordinator has used. What else is in its storage is not counted: nothing goes from one \
+             without a limit.\n"
+        }
+        false => "",
+    };
+    let table = table(
         [
             "TENANT",
             "SIZE",
@@ -121,7 +135,8 @@ fn usage_as_table(usage: &CacheUsage, now: Timestamp) -> String {
             "OLDEST USE",
         ],
         &rows,
-    )
+    );
+    format!("{table}{note}")
 }
 
 fn usage_as_json(usage: &CacheUsage) -> String {
@@ -142,6 +157,7 @@ fn usage_as_json(usage: &CacheUsage) -> String {
         .collect();
     let object = json!({
         "version": 1,
+        "is_own_part": usage.is_own_part,
         "all": part(&usage.all),
         "tenants": tenants,
         "unclaimed": part(&usage.unclaimed),
@@ -276,5 +292,13 @@ mod tests {
         assert_eq!(object["tenants"][""]["bytes"], 3 << 29);
         assert_eq!(object["tenants"][""]["verdict_bytes"], 1 << 29);
         assert_eq!(object["unclaimed"]["oldest_use_seconds"], Value::Null);
+        assert_eq!(object["is_own_part"], false);
+        assert_eq!(lines.len(), 3);
+        let part = CacheUsage {
+            is_own_part: true,
+            ..usage
+        };
+        let text = usage_as_table(&part, Timestamp::from_nanos(0));
+        assert!(text.ends_with("without a limit.\n"), "{text}");
     }
 }

@@ -7,6 +7,8 @@ use clap::{Args, Subcommand};
 use regatta_model::TenantId;
 use regatta_server::{CacheSettings, TenantCacheLimits};
 
+use crate::ledger_reference::LedgerReference;
+
 /// The name that stands for all tenants that have no limit of their own.
 const OTHERS: &str = "*";
 
@@ -119,18 +121,24 @@ pub struct CasOptions {
 }
 
 /// What to do with what is stored.
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub enum CasCommand {
-    /// Say how much is stored, and how much each tenant uses
+    /// Say how much is stored, and how much each tenant uses; of a --storage without a limit, what its coordinator has
+    /// used
     Usage,
     /// Read everything that is stored, and say what is wrong with it; a coordinator may run meanwhile
     #[command(
         after_help = "Ends with 0 if nothing is wrong or all of it was repaired, with 1 if something is."
     )]
     Verify {
-        /// Remove what is wrong, so that whoever needs it sends or makes it again; no coordinator may run
+        /// Remove what is wrong, so that whoever needs it sends or makes it again. It takes the state directory and
+        /// the ledger as a coordinator does, and refuses to begin while one runs that has either; those that stand by
+        /// wait until it is done
         #[arg(long)]
         repair: bool,
+        /// The ledger that the coordinators of a --storage share, as they were told it
+        #[arg(long, value_name = "ADDRESS", requires = "repair")]
+        ledger: Option<LedgerReference>,
     },
 }
 

@@ -266,3 +266,55 @@ fn what_a_coordinator_cannot_stand_by_with_is_refused() {
     refused.expect_code(2).expect_complaint(&words);
     active.stop();
 }
+
+/// A blob that is stored with other bytes than its name says.
+fn spoilt_blob(storage: &Path) -> std::path::PathBuf {
+    let hash = "ab".repeat(32);
+    let folder = storage.join("cas/ab");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let file = folder.join(format!("{hash}-5"));
+    std::fs::write(&file, "wrong").expect("is written");
+    file
+}
+
+#[test]
+fn nothing_is_repaired_while_a_coordinator_works_on_the_storage() {
+    let server = PostgresServer::start();
+    let shared = tempfile::tempdir().expect("a directory");
+    let key = new_key(&shared.path().join("key.pem"));
+    let told = options(&server, &directory(shared.path()), &key);
+    let told: Vec<&str> = told.iter().map(String::as_str).collect();
+    let mut active = Fleet::coordinator_told(&told);
+    wait_until("it has the ledger", || {
+        Ended::of(active.command().args(["agents", "--format", "json"])).code == Some(0)
+    });
+    let spoilt = spoilt_blob(&shared.path().join("storage"));
+    // Of another coordinator, that does not run.
+    let state = tempfile::tempdir().expect("a directory");
+    std::fs::write(state.path().join("lock"), "").expect("is written");
+    let state = state.path().display().to_string();
+    let repair = |ledger: &[&str]| {
+        let mut repair = regatta();
+        repair.args(["cas", "verify", "--repair", "--state-dir", &state]);
+        // `--storage` and its value are told to coordinators in the same way.
+        Ended::of(repair.args(&told[3..5]).args(ledger))
+    };
+    repair(&[])
+        .expect_code(96)
+        .expect_complaint(&["name it with --ledger"]);
+    let with_ledger = &told[1..3];
+    repair(with_ledger)
+        .expect_code(99)
+        .expect_complaint(&["is in use by another coordinator"]);
+    assert!(spoilt.exists());
+    active.kill_coordinator();
+    let mut repaired = None;
+    wait_until("the ledger is nobody's", || {
+        let ended = repair(with_ledger);
+        let is_done = ended.code == Some(0);
+        repaired = Some(ended);
+        is_done
+    });
+    assert!(!spoilt.exists(), "{repaired:?}");
+    active.stop();
+}

@@ -16,9 +16,11 @@ fn fixture() -> Fixture {
     // What a coordinator leaves.
     drop(StateDirectory::take(state.path()).unwrap());
     std::fs::create_dir(state.path().join("uploads")).unwrap();
+    std::fs::write(state.path().join("ledger.sqlite"), "").unwrap();
     let location = StoreLocation {
         state_directory: state.path().to_owned(),
         storage: None,
+        ledger: None,
     };
     Fixture { state, location }
 }
@@ -198,7 +200,38 @@ async fn nothing_is_repaired_beside_a_coordinator() {
     let elsewhere = StoreLocation {
         state_directory: fixture.state.path().join("uploads"),
         storage: None,
+        ledger: None,
     };
     let refused = verify_store(&elsewhere, false).await;
     assert!(matches!(refused, Err(InspectError::NoState { .. })));
+}
+
+#[tokio::test]
+async fn a_storage_whose_coordinators_may_share_a_ledger_is_repaired_with_that_alone() {
+    let mut fixture = fixture();
+    let (blob, ..) = filled(&fixture).await;
+    std::fs::write(fixture.file(Kind::Blob, &blob), "b alob").unwrap();
+    let state = fixture.state.path().to_owned();
+    // Elsewhere by name.
+    fixture.location.storage = Some(url_of(&state));
+    let [own, term] = ["ledger.sqlite", "ledger-term"].map(|name| state.join(name));
+    std::fs::remove_file(&own).unwrap();
+    for has_had_a_term in [false, true] {
+        if has_had_a_term {
+            std::fs::write(&own, "").unwrap();
+            std::fs::write(&term, "4\n").unwrap();
+        }
+        let refused = verify_store(&fixture.location, true).await;
+        assert!(
+            matches!(refused, Err(InspectError::LedgerNotNamed)),
+            "{refused:?}"
+        );
+        assert!(fixture.file(Kind::Blob, &blob).exists());
+        let report = verify_store(&fixture.location, false).await.unwrap();
+        assert!(!report.is_good(), "looking needs nobody's leave");
+    }
+    std::fs::remove_file(&term).unwrap();
+    let report = verify_store(&fixture.location, true).await.unwrap();
+    assert!(report.is_good(), "its coordinator has a ledger of its own");
+    assert!(!fixture.file(Kind::Blob, &blob).exists());
 }

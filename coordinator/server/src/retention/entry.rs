@@ -125,4 +125,21 @@ impl Entry {
         let used = self.claims.iter().map(|claim| claim.used);
         used.max().unwrap_or(Seconds::MAX)
     }
+
+    /// Counts it as used by whoever has used it. What verdicts keep has its time from when they were given; others may
+    /// have used it since all the same.
+    pub(crate) fn use_now(&mut self, now: Seconds) {
+        let others = |claim: &&mut Claim| !claim.claimant.is_for_verdicts();
+        let mut is_used = false;
+        for claim in self.claims.iter_mut().filter(others) {
+            (claim.used, is_used) = (now, true);
+        }
+        if !is_used {
+            let claimant = Claimant::NOBODY;
+            self.claims.push(Claim {
+                claimant,
+                used: now,
+            });
+        }
+    }
 }

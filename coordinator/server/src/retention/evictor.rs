@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::apart::apart;
 use super::entry::{Claimant, Key, Kind};
+use super::index::Going;
 use super::plan::{Eviction, Plan, kinds_of, plan};
 use super::{Retention, VerdictPins, listing};
 
@@ -224,6 +225,9 @@ impl Evictor {
 
     /// Lets go what has to go now; false if there was nothing that could.
     pub(super) async fn pass(&self, lacking_bytes: u64) -> bool {
+        if self.retention.holds_all() {
+            return false;
+        }
         self.retention.set_letting_go(true);
         let has_let_go = self.let_go(lacking_bytes).await;
         self.retention.set_letting_go(false);
@@ -274,8 +278,21 @@ impl Evictor {
 
     async fn evict_all(&self, evictions: &[&Eviction]) -> Result<(), StoreError> {
         let mut result = Ok(());
+        let index = &self.retention.index;
         for portion in evictions.chunks(PORTION) {
-            let evicting = portion.iter().map(|eviction| self.evict_one(eviction));
+            let going = portion.iter().filter_map(|eviction| {
+                let going = index.take(eviction.key, eviction.last_used)?;
+                Some((*eviction, going))
+            });
+            let going: Vec<_> = going.collect();
+            if going.is_empty() {
+                continue;
+            }
+            // A log that is found after a kill names nothing that is gone.
+            self.tell_log().await?;
+            let evicting = going
+                .into_iter()
+                .map(|(eviction, going)| self.evict_one(eviction, going));
             let evicting: Vec<_> = evicting.collect();
             let mut ended = stream::iter(evicting).buffer_unordered(CONCURRENT_DELETIONS);
             while let Some(evicted) = ended.next().await {
@@ -285,11 +302,20 @@ impl Evictor {
         result
     }
 
-    async fn evict_one(&self, eviction: &Eviction) -> Result<(), StoreError> {
-        let index = &self.retention.index;
-        let Some(going) = index.take(eviction.key, eviction.last_used) else {
-            return Ok(());
-        };
+    /// Has the log on the disk, unless what is stored is there, too, and may have to go for want of room.
+    async fn tell_log(&self) -> Result<(), StoreError> {
+        let retention = Arc::clone(&self.retention);
+        let told = tokio::task::spawn_blocking(move || retention.flush_to_disk()).await;
+        let is_told = told.is_ok_and(|is_told| is_told);
+        match is_told || self.retention.room.is_on_this_machine() {
+            true => Ok(()),
+            false => Err(StoreError::Unavailable {
+                detail: "the log of uses cannot be told what goes".to_owned(),
+            }),
+        }
+    }
+
+    async fn evict_one(&self, eviction: &Eviction, going: Going<'_>) -> Result<(), StoreError> {
         self.places.delete(&eviction.key).await?;
         going.gone();
         let reason = eviction.reason.name();

@@ -1,5 +1,7 @@
 //! Who used what, and when: everything that is stored, in memory.
 
+mod splitting;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -65,21 +67,7 @@ impl Going<'_> {
 
 impl Drop for Going<'_> {
     fn drop(&mut self) {
-        let mut shard = self.index.shard(&self.entry.key);
-        shard.going.remove(&self.entry.key);
-        if !self.is_gone {
-            let Entry {
-                key,
-                size_bytes,
-                order,
-                ..
-            } = self.entry;
-            for claim in &self.entry.claims {
-                shard.insert(key, size_bytes, *claim, (0, order));
-            }
-        }
-        drop(shard);
-        self.index.settled.notify_waiters();
+        self.index.settle(&self.entry, self.is_gone);
     }
 }
 
@@ -175,33 +163,17 @@ impl UseIndex {
         shard.news.clear();
     }
 
-    /// Has a blob's mapping and chunks used by all who used the blob, when they did. The mapping is never younger
-    /// than its chunks.
-    pub(super) fn inherit(&self, blob: &Digest, chunks: &[Digest]) {
-        let [whole, mapping] = [Kind::Blob, Kind::Mapping].map(|kind| Key {
-            kind,
-            digest: *blob,
-        });
-        let claims_of = |key: Key| {
-            let shard = self.shard(&key);
-            let claims = shard.slots.get(&key).map(Slot::claims);
-            claims.into_iter().flatten().copied().collect::<Vec<_>>()
-        };
-        let mut claims = [claims_of(whole), claims_of(mapping)].concat();
-        // Whoever splits it has used all of them.
-        claims.retain(|claim| claim.claimant != Claimant::NOBODY);
-        let chunks = chunks.iter().map(|digest| Key {
-            kind: Kind::Blob,
-            digest: *digest,
-        });
-        // After the mapping, which was written after they were looked for.
-        let chunks = chunks.map(|key| (key, self.next()));
-        for (key, order) in chunks.chain([(mapping, 0)]) {
-            let mut shard = self.shard(&key);
-            for claim in &claims {
-                shard.touch(key, claim.claimant, claim.used, order);
+    /// What was going is gone, or stays as it was.
+    pub(super) fn settle(&self, entry: &Entry, is_gone: bool) {
+        let mut shard = self.shard(&entry.key);
+        shard.going.remove(&entry.key);
+        if !is_gone {
+            for claim in &entry.claims {
+                shard.insert(entry.key, entry.size_bytes, *claim, (0, entry.order));
             }
         }
+        drop(shard);
+        self.settled.notify_waiters();
     }
 
     /// Begins to write something, once it is not going.

@@ -10,6 +10,9 @@
 //! - What verdicts name is kept for long, but never takes more than a part of what its tenant, or all, may have. What
 //!   that is the ledger knows, and nothing goes before it was asked.
 //! - What is not known counts as used when it is found. Losing the log of uses loses nothing else.
+//! - Of what was told to be there in the last seconds before a coordinator was killed the log says nothing: after a
+//!   start that follows no orderly stop nothing goes for [`CacheSettings::keep`], whatever the limits say; a disk
+//!   without room refuses what is new.
 //! - Within a process time passes steadily, and nothing was used in the future.
 //! - Uses cost no I/O: they are written together every few seconds, and a use again only if it is much later.
 
@@ -25,6 +28,7 @@ mod retaining_blob_store;
 mod room;
 mod settings;
 mod shard;
+mod split_blob;
 mod usage;
 mod use_log;
 mod verdict_pins;
@@ -46,10 +50,9 @@ pub(crate) use self::entry::{Claimant, Kind, Seconds};
 pub(crate) use self::evictor::{Evictor, Place, Places};
 pub use self::settings::{CacheSettings, TenantCacheLimits};
 pub use self::usage::{CacheUsage, TenantUsage};
-pub(crate) use self::usage::{note_gone, usage_of};
+pub(crate) use self::usage::{note_coverage, note_gone, usage_of};
 pub(crate) use self::verdict_pins::VerdictPins;
 
-use self::entry::{Claim, Entry};
 use self::index::UseIndex;
 use self::record::Record;
 use self::retaining_blob_store::RetainingBlobStore;
@@ -58,6 +61,8 @@ use self::use_log::{Recalled, UseLog};
 
 /// The log's file in the state directory.
 pub(crate) const USE_LOG: &str = "uses.log";
+/// The file beside it that says that it may name what is gone.
+const DOUBT: &str = "uses-in-doubt";
 /// How many tenants' uses are told apart; those of others are nobody's in particular.
 const MAX_TENANTS: u16 = 10_000;
 
@@ -86,6 +91,12 @@ pub(crate) struct Retention {
     is_letting_go: AtomicBool,
     /// Something was not let go, or was, though the store did not say so; until everything is listed again.
     is_in_doubt: AtomicBool,
+    /// Before this moment nothing goes.
+    held_until: Option<Seconds>,
+    /// Nobody else has used the storage since the log was written.
+    is_log_believed: bool,
+    /// A file that is there as long as the log may name what is gone.
+    doubt: PathBuf,
 }
 
 /// Tells the time.
@@ -136,6 +147,13 @@ impl Retention {
         // It is complete no longer: what is stored from now on may be lost with this process.
         file.append(&[Record::Opened])?;
         let granularity = seconds(settings.granularity());
+        // What was promised in the seconds that it lacks has no name.
+        let held_for = seconds(settings.keep).saturating_add(1);
+        let doubt = state.join(DOUBT);
+        if log == UseLogFrom::AnEarlierTerm {
+            std::fs::write(&doubt, "")?;
+        }
+        let held_until = (!recalled.is_complete).then(|| clock().saturating_add(held_for));
         let retention = Self {
             index: UseIndex::new(granularity),
             room: Room::new(directory, settings.min_free_bytes),
@@ -150,6 +168,9 @@ impl Retention {
             is_listed: AtomicBool::new(false),
             is_letting_go: AtomicBool::new(false),
             is_in_doubt: AtomicBool::new(false),
+            held_until,
+            is_log_believed: !doubt.exists(),
+            doubt,
         };
         let is_complete = recalled.is_complete && log == UseLogFrom::TheLastTerm;
         retention.take_up(recalled, log);
@@ -179,7 +200,7 @@ impl Retention {
                 }
             }
             if log == UseLogFrom::AnEarlierTerm {
-                use_now(&mut entry, now);
+                entry.use_now(now);
             }
             self.index.restore(&entry);
         }
@@ -231,9 +252,9 @@ impl Retention {
         claimant
     }
 
-    /// Notes that a blob is kept as chunks from now on: whoever used the blob used these.
-    pub(crate) fn split(&self, blob: &Digest, chunks: &[Digest]) {
-        self.index.inherit(blob, chunks);
+    /// Whether what is known at a start is there, as far as nobody else deletes: what goes is told to the log first.
+    pub(crate) const fn is_log_believed(&self) -> bool {
+        self.is_log_believed
     }
 
     /// The digests of everything of a kind that is known.
@@ -242,7 +263,7 @@ impl Retention {
     }
 
     /// Tells the log what it has not been told. It blocks.
-    fn flush(&self) {
+    pub(crate) fn flush(&self) {
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         let mut records = std::mem::take(&mut self.tenants().news);
         records.extend(self.index.news());
@@ -262,6 +283,13 @@ impl Retention {
             Ok(()) if was_broken => tracing::info!("the log of uses is written again"),
             Ok(()) => {}
         }
+    }
+
+    /// The same; whether all of it is on the disk. It blocks.
+    fn flush_to_disk(&self) -> bool {
+        self.flush();
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        !log.is_broken && log.file.sync().is_ok()
     }
 
     fn everything(&self) -> Vec<Record> {
@@ -299,9 +327,16 @@ impl Retention {
             && !self.is_in_doubt.load(Ordering::Relaxed)
     }
 
+    /// Whether nothing may go yet, as what was promised before the start is not known.
+    fn holds_all(&self) -> bool {
+        self.held_until.is_some_and(|until| self.now() < until)
+    }
+
     fn set_listed(&self) {
         self.is_listed.store(true, Ordering::Relaxed);
         self.is_in_doubt.store(false, Ordering::Relaxed);
+        // As long as it is there, the store is asked more often than need be.
+        drop(std::fs::remove_file(&self.doubt));
     }
 
     fn set_letting_go(&self, is_letting_go: bool) {
@@ -337,27 +372,11 @@ impl Retention {
             other_tenants = ?settings.other_tenants,
             tenants = ?settings.tenants,
             keep = ?settings.keep,
+            holds_all = self.holds_all(),
             known = self.index.all().count,
             known_bytes = self.index.all().bytes,
             "what is stored is kept within these limits, by last use"
         );
-    }
-}
-
-/// Counts something as used by whoever has used it. What verdicts keep has its time from when they were given; others may
-/// have used it since all the same.
-fn use_now(entry: &mut Entry, now: Seconds) {
-    let others = |claim: &&mut Claim| !claim.claimant.is_for_verdicts();
-    let mut is_used = false;
-    for claim in entry.claims.iter_mut().filter(others) {
-        (claim.used, is_used) = (now, true);
-    }
-    if !is_used {
-        let claimant = Claimant::NOBODY;
-        entry.claims.push(Claim {
-            claimant,
-            used: now,
-        });
     }
 }
 

@@ -77,10 +77,11 @@ pub(super) const fn found_bytes(kind: Kind, digest: &Digest) -> u64 {
 impl BlobStore for RetainingBlobStore {
     async fn get(&self, digest: &Digest, range: BlobRange) -> Result<BlobStream, StoreError> {
         let (at, counted) = (self.at(), self.retention.index.counted());
-        // Before it is read: it does not go while it is.
-        self.retention
-            .index
-            .touch(self.key(digest), self.claimant, at);
+        // Before it is read: it does not go while it is. What is going is absent, or kept as chunks by now.
+        let index = &self.retention.index;
+        if !index.touch(self.key(digest), self.claimant, at) {
+            return Err(StoreError::NotFound { digest: *digest });
+        }
         let got = self.store.get(digest, range).await;
         match &got {
             Ok(_) => self.found(digest, at),

@@ -34,6 +34,11 @@ impl Room {
         }
     }
 
+    /// Whether everything is on a disk of this machine.
+    pub(super) const fn is_on_this_machine(&self) -> bool {
+        self.directory.is_some()
+    }
+
     /// How many bytes are to be free.
     pub(super) fn wanted_bytes(&self) -> Option<u64> {
         let disk = Disk::of(self.directory.as_deref()?)?;

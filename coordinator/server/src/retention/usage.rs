@@ -22,6 +22,27 @@ pub struct CacheUsage {
     pub unclaimed: TenantUsage,
     /// What is kept for verdicts that were given, which counts for tenants, too.
     pub verdicts: TenantUsage,
+    /// Whether it is only what this coordinator has used: a storage without a limit is not listed, as nothing goes
+    /// from it.
+    pub is_own_part: bool,
+}
+
+/// The file in the state directory that says that the log of uses does not name what is not used here.
+const OWN_PART: &str = "uses-of-a-part";
+
+/// Notes whether the log of uses comes to name all that is stored.
+///
+/// # Errors
+/// The state directory cannot be written.
+pub(crate) fn note_coverage(state: &Path, is_all: bool) -> io::Result<()> {
+    let mark = state.join(OWN_PART);
+    match is_all {
+        false => std::fs::write(mark, ""),
+        true => match std::fs::remove_file(mark) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        },
+    }
 }
 
 /// How much somebody uses.
@@ -102,7 +123,10 @@ pub(crate) fn usage_of(state: &Path) -> io::Result<CacheUsage> {
         | Record::Complete => None,
     });
     let names: BTreeMap<Claimant, &TenantId> = names.collect();
-    let mut usage = CacheUsage::default();
+    let mut usage = CacheUsage {
+        is_own_part: state.join(OWN_PART).exists(),
+        ..CacheUsage::default()
+    };
     for entry in &recalled.entries {
         let claims = entry.claims.iter();
         usage.all.add(entry, claims.clone());

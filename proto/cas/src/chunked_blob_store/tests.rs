@@ -203,3 +203,124 @@ async fn what_is_missing_keeps_its_order() {
     let expected = [large(9), small(1), large(3), small(7)];
     assert_eq!(stack.store.find_missing(&asked).await.unwrap(), expected);
 }
+
+/// What a store was asked to do, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Done {
+    AskedFor(Digest),
+    Read(Digest),
+    Deleted(Digest),
+    Settled,
+}
+
+#[derive(Debug, Default)]
+struct Recording {
+    store: MemoryBlobStore,
+    done: std::sync::Mutex<Vec<Done>>,
+    cannot_settle: bool,
+}
+
+impl Recording {
+    fn note(&self, done: Done) {
+        self.done.lock().unwrap().push(done);
+    }
+
+    fn take(&self) -> Vec<Done> {
+        std::mem::take(&mut *self.done.lock().unwrap())
+    }
+}
+
+#[async_trait]
+impl BlobStore for Recording {
+    async fn get(&self, digest: &Digest, range: BlobRange) -> Result<BlobStream, StoreError> {
+        let found = self.store.get(digest, range).await?;
+        self.note(Done::Read(*digest));
+        Ok(found)
+    }
+
+    async fn put(&self, digest: &Digest, body: BlobStream) -> Result<(), StoreError> {
+        self.store.put(digest, body).await
+    }
+
+    async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
+        digests
+            .iter()
+            .for_each(|digest| self.note(Done::AskedFor(*digest)));
+        self.store.find_missing(digests).await
+    }
+
+    async fn delete(&self, digest: &Digest) -> Result<(), StoreError> {
+        self.note(Done::Deleted(*digest));
+        self.store.delete(digest).await
+    }
+}
+
+#[async_trait]
+impl Durability for Recording {
+    async fn settle(&self) -> Result<(), StoreError> {
+        self.note(Done::Settled);
+        match self.cannot_settle {
+            true => Err(StoreError::Unavailable {
+                detail: "the disk".to_owned(),
+            }),
+            false => Ok(()),
+        }
+    }
+}
+
+async fn cut_in(store: &ChunkedBlobStore, blob: &Bytes) -> (Digest, ChunkMapping) {
+    let digest = put_bytes(store, blob.clone()).await.unwrap();
+    let body = stream_of(blob.clone());
+    let chunks = put_chunks(store, ChunkingParams::RECOMMENDED, &digest, body).await;
+    let mapping = ChunkMapping {
+        chunks: chunks.unwrap(),
+        function: ChunkingFunction::FastCdc2020,
+    };
+    (digest, mapping)
+}
+
+#[tokio::test]
+async fn a_part_of_a_blob_costs_the_chunks_that_have_it() {
+    let below = Arc::new(Recording::default());
+    let store = ChunkedBlobStore::new(below.clone(), Arc::new(MemoryBlobStore::new()));
+    let blob = noise(9_000_000);
+    let (digest, mapping) = cut_in(&store, &blob).await;
+    store.keep_as_chunks(&digest, &mapping).await.unwrap();
+    assert!(mapping.chunks.len() > 6, "{}", mapping.chunks.len());
+    below.take();
+    let offset = mapping.chunks[0].size_bytes() + 10;
+    let length = Some(20);
+    let body = store.get(&digest, BlobRange { offset, length }).await;
+    let pieces: Vec<Bytes> = body.unwrap().try_collect().await.unwrap();
+    let start = usize::try_from(offset).unwrap();
+    assert!(pieces.concat() == blob[start..start + 20]);
+    let chunk = mapping.chunks[1];
+    assert_eq!(below.take(), [Done::AskedFor(chunk), Done::Read(chunk)]);
+    // What the part does not need may be missing; the blob is, then.
+    below.store.delete(&mapping.chunks[3]).await.unwrap();
+    let body = store.get(&digest, BlobRange { offset, length }).await;
+    assert!(body.is_ok());
+    let whole = store.get(&digest, BlobRange::ALL).await.map(drop);
+    assert!(matches!(whole, Err(StoreError::NotFound { digest: named }) if named == digest));
+}
+
+#[tokio::test]
+async fn a_whole_is_forgotten_only_once_its_chunks_are_safe() {
+    for cannot_settle in [false, true] {
+        let below = Arc::new(Recording {
+            cannot_settle,
+            ..Recording::default()
+        });
+        let store = ChunkedBlobStore::new(below.clone(), Arc::new(MemoryBlobStore::new()));
+        let store = store.with_durability(below.clone());
+        let (digest, mapping) = cut_in(&store, &noise(5_000_000)).await;
+        below.take();
+        let kept = store.keep_as_chunks(&digest, &mapping).await;
+        assert_eq!(kept.is_err(), cannot_settle);
+        let done = below.take();
+        let done = done.iter().filter(|it| !matches!(it, Done::AskedFor(_)));
+        let expected = [Done::Settled, Done::Deleted(digest)];
+        let expected = &expected[..if cannot_settle { 1 } else { 2 }];
+        assert!(done.eq(expected), "{cannot_settle}");
+    }
+}

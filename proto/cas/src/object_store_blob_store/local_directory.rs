@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use regatta_model::Digest;
-use rustix::fs::{AtFlags, CWD, linkat};
+use rustix::fs::{AtFlags, CWD, linkat, syncfs};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::name_of;
@@ -73,6 +73,17 @@ impl LocalDirectory {
         }
     }
 
+    /// Writes everything that is in memory only to the disk, as thousands of files that came one by one take longer.
+    pub(super) async fn settle(&self) -> Result<(), StoreError> {
+        let root = self.root.clone();
+        let synced =
+            tokio::task::spawn_blocking(move || Ok::<_, io::Error>(syncfs(File::open(root)?)?));
+        let synced = synced.await.map_err(io::Error::other);
+        synced.flatten().map_err(|error| StoreError::Unavailable {
+            detail: format!("syncing {}: {error}", self.root.display()),
+        })
+    }
+
     fn path_of(&self, digest: &Digest) -> PathBuf {
         let [folder, name] = name_of(digest);
         self.root.join(folder).join(name)
@@ -135,6 +146,19 @@ mod tests {
             assert_eq!(std::fs::read_dir(folder).unwrap().count(), 1);
             assert!(blob.reopen().is_none(), "it is the store's now");
         }
+    }
+
+    #[tokio::test]
+    async fn a_directory_can_be_settled_as_long_as_it_is_there() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = LocalDirectory::new(root.path().to_owned());
+        assert!(directory.settle().await.is_ok());
+        drop(root);
+        let gone = directory.settle().await;
+        assert!(
+            matches!(gone, Err(StoreError::Unavailable { .. })),
+            "{gone:?}"
+        );
     }
 
     #[tokio::test]

@@ -95,80 +95,6 @@ async fn a_blob_that_somebody_splits_stays_for_those_who_used_it() {
     }
 }
 
-/// Forgets a blob only once somebody has been told that it is there.
-#[derive(Debug)]
-struct AskedMeanwhile {
-    store: Arc<dyn BlobStore>,
-    other: Arc<ChunkedBlobStore>,
-}
-
-#[async_trait]
-impl BlobStore for AskedMeanwhile {
-    async fn get(&self, digest: &Digest, range: BlobRange) -> Result<BlobStream, StoreError> {
-        self.store.get(digest, range).await
-    }
-
-    async fn put(&self, digest: &Digest, body: BlobStream) -> Result<(), StoreError> {
-        self.store.put(digest, body).await
-    }
-
-    async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
-        self.store.find_missing(digests).await
-    }
-
-    async fn delete(&self, digest: &Digest) -> Result<(), StoreError> {
-        assert_eq!(self.other.find_missing(&[*digest]).await?, []);
-        self.store.delete(digest).await
-    }
-}
-
-#[tokio::test]
-async fn who_is_told_of_a_blob_that_is_just_being_split_has_used_its_chunks() {
-    let settings = CacheSettings {
-        max_bytes: None,
-        other_tenants: TenantCacheLimits {
-            max_bytes: None,
-            max_age: Some(Duration::from_secs(900)),
-        },
-        keep_verdicts: Duration::from_secs(10_000),
-        ..settings()
-    };
-    let world = World::new(23, settings);
-    let (one, two) = (world.tenant(0), world.tenant(1));
-    let retention = world.node.retention();
-    let verdicts = retention.claimant_of(&one).for_verdicts();
-    let of_verdicts = |kind| {
-        let store = &world.node.evictor.places.of_kind[&kind].store;
-        retention.retaining(kind, store, (verdicts, None))
-    };
-    let other = ChunkedBlobStore::new(of_verdicts(Kind::Blob), of_verdicts(Kind::Mapping));
-    let chunks = [1, 2].map(|fill| Bytes::from(vec![fill; 3 << 20]));
-    let blobs = world.node.blobs(&two);
-    let whole = put_bytes(blobs.as_ref(), chunks.concat().into()).await;
-    let whole = whole.unwrap();
-    let mapping = ChunkMapping {
-        chunks: chunks.iter().map(|chunk| Digest::of(chunk)).collect(),
-        function: ChunkingFunction::FastCdc2020,
-    };
-    for chunk in chunks {
-        put_bytes(blobs.as_ref(), chunk).await.unwrap();
-    }
-    let store = AskedMeanwhile {
-        store: world.node.store(Kind::Blob, &two),
-        other: Arc::new(other),
-    };
-    let split = Arc::clone(retention);
-    let splitting = ChunkedBlobStore::new(Arc::new(store), world.node.store(Kind::Mapping, &two))
-        .with_splits_observed(Arc::new(move |blob, chunks| split.split(blob, chunks)));
-    splitting.keep_as_chunks(&whole, &mapping).await.unwrap();
-    world.pass(5000);
-    for _ in 0..20 {
-        world.node.evictor.pass(0).await;
-    }
-    let read = read_all(blobs.as_ref(), &whole, 10 << 20).await;
-    assert_eq!(read.expect("the verdict keeps it").len(), 6 << 20);
-}
-
 #[tokio::test]
 async fn what_verdicts_name_stays_for_as_long_as_they_do() {
     let settings = CacheSettings {
@@ -243,4 +169,95 @@ async fn who_is_given_many_verdicts_keeps_what_fits_the_latest() {
         last_gone < 39 && earlier < 4,
         "the latest are left: {earlier}"
     );
+}
+
+/// Has a blob asked for by others while it is being deleted.
+#[derive(Debug, Default)]
+struct AskedMeanwhile {
+    store: regatta_cas::MemoryBlobStore,
+    asking: Mutex<Vec<Arc<ChunkedBlobStore>>>,
+}
+
+#[async_trait]
+impl BlobStore for AskedMeanwhile {
+    async fn get(&self, digest: &Digest, range: BlobRange) -> Result<BlobStream, StoreError> {
+        self.store.get(digest, range).await
+    }
+
+    async fn put(&self, digest: &Digest, body: BlobStream) -> Result<(), StoreError> {
+        self.store.put(digest, body).await
+    }
+
+    async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
+        self.store.find_missing(digests).await
+    }
+
+    async fn delete(&self, digest: &Digest) -> Result<(), StoreError> {
+        let asking = std::mem::take(&mut *self.asking.lock().unwrap());
+        for user in asking {
+            assert_eq!(user.find_missing(&[*digest]).await?, []);
+            let read = read_all(user.as_ref(), digest, u64::MAX).await?;
+            assert_eq!(Digest::of(&read), *digest);
+        }
+        self.store.delete(digest).await
+    }
+}
+
+#[tokio::test]
+async fn who_asks_for_a_blob_while_its_whole_is_forgotten_uses_its_chunks() {
+    let state = tempfile::tempdir().unwrap();
+    let opened = (UseLogFrom::TheLastTerm, Box::new(|| 1_000_000_u32) as Clock);
+    let (retention, _) = Retention::open_at(state.path(), None, settings(), opened).unwrap();
+    let objects = Arc::new(AskedMeanwhile::default());
+    let mappings: Arc<dyn BlobStore> = Arc::new(regatta_cas::MemoryBlobStore::new());
+    let blobs: Arc<dyn BlobStore> = Arc::clone(&objects) as _;
+    let view = |claimant| {
+        let splitting = Arc::clone(&retention);
+        let split = move |blob: &Digest, chunks: &[Digest]| splitting.split(blob, chunks);
+        let blobs = retention.retaining(Kind::Blob, &blobs, (claimant, None));
+        let mappings = retention.retaining(Kind::Mapping, &mappings, (claimant, None));
+        let chunked = ChunkedBlobStore::new(blobs, mappings);
+        Arc::new(chunked.with_splits_observed(Arc::new(split)))
+    };
+    let [one, two] = ["one", "two"].map(|name| retention.claimant_of(&name.parse().unwrap()));
+    let chunks = [1, 2].map(|fill| Bytes::from(vec![fill; 3 << 20]));
+    let splitter = view(one);
+    let whole = put_bytes(splitter.as_ref(), chunks.concat().into());
+    let whole = whole.await.unwrap();
+    let mapping = ChunkMapping {
+        chunks: chunks.iter().map(|chunk| Digest::of(chunk)).collect(),
+        function: ChunkingFunction::FastCdc2020,
+    };
+    for chunk in chunks {
+        put_bytes(splitter.as_ref(), chunk).await.unwrap();
+    }
+    let users = [two, two.for_verdicts()];
+    objects.asking.lock().unwrap().extend(users.map(view));
+    splitter.keep_as_chunks(&whole, &mapping).await.unwrap();
+    let entries = retention.index.entries();
+    assert_eq!(entries.len(), 3, "a mapping and two chunks: {entries:?}");
+    for entry in &entries {
+        for user in users {
+            let is_users = entry.claims.iter().any(|claim| claim.claimant == user);
+            assert!(is_users, "{user:?} has no claim to {entry:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_whole_that_is_written_while_it_is_split_stays() {
+    let (index, blob) = (UseIndex::new(1), Digest::of(b"blob"));
+    let key = Key {
+        kind: Kind::Blob,
+        digest: blob,
+    };
+    let writing = index.write(key).await;
+    assert!(index.split(&blob, &[]).is_none());
+    index.written(&writing, 4, Claimant::FIRST_TENANT, 5);
+    drop(writing);
+    let going = index.split(&blob, &[]).unwrap();
+    assert_eq!(going.claims.len(), 1);
+    assert!(!index.touch(key, Claimant::FIRST_TENANT, 6), "it is going");
+    index.settle(&going, false);
+    assert_eq!(index.entries(), [going]);
 }

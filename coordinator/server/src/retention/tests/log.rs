@@ -112,3 +112,96 @@ async fn what_an_earlier_terms_log_knows_counts_as_used_now_and_is_not_all() {
         assert_eq!(all_later, used_later, "{log:?}");
     }
 }
+
+#[tokio::test]
+async fn what_was_promised_ahead_of_a_kill_is_kept_and_limits_hold_after_that() {
+    for is_orderly in [false, true] {
+        let mut world = World::new(31, settings());
+        let tenant = world.tenant(0);
+        upload(&world, &world.node, &tenant, &[1, 2]).await;
+        world.node.retention().flush();
+        world.pass(KEEP * 5);
+        // The log is not told that they were asked for.
+        let retention = Arc::clone(world.node.retention());
+        match is_orderly {
+            true => retention.close(true),
+            false => drop(upload(&world, &world.node, &tenant, &[1, 2]).await),
+        }
+        world.crash();
+        let evict = async || {
+            // The dice may not let it at first.
+            for _ in 0..20 {
+                world.node.evictor.pass(u64::MAX).await;
+            }
+            world.node.retention().digests(Kind::Blob).len()
+        };
+        if !is_orderly {
+            assert_eq!(evict().await, 2, "they were told to be there");
+            world.pass(KEEP);
+            assert_eq!(evict().await, 2);
+            world.pass(1);
+        }
+        assert_eq!(evict().await, 0, "orderly: {is_orderly}");
+    }
+}
+
+/// Has the log looked at while something is deleted.
+#[derive(Debug)]
+struct LogRead {
+    state: PathBuf,
+    deleted: AtomicU32,
+}
+
+#[async_trait]
+impl BlobStore for LogRead {
+    async fn get(&self, digest: &Digest, _: BlobRange) -> Result<BlobStream, StoreError> {
+        Err(StoreError::NotFound { digest: *digest })
+    }
+
+    async fn put(&self, _: &Digest, _: BlobStream) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn find_missing(&self, _: &[Digest]) -> Result<Vec<Digest>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn delete(&self, digest: &Digest) -> Result<(), StoreError> {
+        let recalled = UseLog::peek(&self.state.join(USE_LOG)).unwrap();
+        let mut known = recalled.entries.iter();
+        assert!(
+            known.all(|entry| entry.key.digest != *digest),
+            "a log names what is gone"
+        );
+        self.deleted.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_log_is_told_what_goes_before_it_goes() {
+    let mut world = World::new(37, settings());
+    upload(&world, &world.node, &world.tenant(0), &[1, 2, 3]).await;
+    world.node.retention().flush();
+    world.pass(KEEP * 5);
+    let store = Arc::new(LogRead {
+        state: world.state.path().to_owned(),
+        deleted: AtomicU32::new(0),
+    });
+    let evictor = Arc::get_mut(&mut world.node.evictor).unwrap();
+    let place = evictor.places.of_kind.get_mut(&Kind::Blob).unwrap();
+    place.store = Arc::clone(&store) as _;
+    evictor.pass(u64::MAX).await;
+    assert_eq!(store.deleted.load(Ordering::Relaxed), 3);
+}
+
+#[test]
+fn usage_says_whether_it_is_all_that_is_stored() {
+    let state = tempfile::tempdir().unwrap();
+    let is_own_part = || usage_of(state.path()).unwrap().is_own_part;
+    assert!(!is_own_part());
+    for is_all in [true, false, false, true] {
+        note_coverage(state.path(), is_all).unwrap();
+        assert_eq!(is_own_part(), !is_all);
+    }
+}
