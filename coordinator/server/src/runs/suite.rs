@@ -10,6 +10,7 @@ mod foresee;
 mod googletest;
 mod gotest;
 mod harness;
+mod ids_file;
 mod judged;
 mod junit;
 mod libtest;

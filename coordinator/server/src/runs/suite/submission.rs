@@ -6,8 +6,8 @@ use futures::StreamExt as _;
 use regatta_scheduler::{ExpectedUnit, FailedAt};
 
 use super::Test;
-use super::contract::IdsFile;
 use super::execution::Execution;
+use super::ids_file::IdsFile;
 use super::live::events_of;
 use super::outbox::Purpose;
 use super::precedence;
