@@ -40,8 +40,6 @@ pub enum PlantedBug {
     ResultsKept,
     /// What was used before a restart counts as unused.
     UsesForgotten,
-    /// What a coordinator knows of uses counts though another has worked since.
-    EarlierTermBelieved,
     /// A coordinator goes on deleting when another may have its place.
     TermOutlived,
     /// Whoever writes what is being deleted does not wait until it is gone.
@@ -54,7 +52,7 @@ pub enum PlantedBug {
 
 impl PlantedBug {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 22] = [
         Self::FenceDropped,
         Self::CommitSkipped,
         Self::LostUnitForgotten,
@@ -73,7 +71,6 @@ impl PlantedBug {
         Self::UseUncounted,
         Self::ResultsKept,
         Self::UsesForgotten,
-        Self::EarlierTermBelieved,
         Self::TermOutlived,
         Self::DeletionNotAwaited,
         Self::AnsweredBeforePacked,

@@ -139,10 +139,6 @@ impl Retention {
         settings: CacheSettings,
         (log, clock): (UseLogFrom, Clock),
     ) -> io::Result<(Arc<Self>, bool)> {
-        let log = match PlantedBug::EarlierTermBelieved.is_planted() {
-            true => UseLogFrom::TheLastTerm,
-            false => log,
-        };
         let (mut file, recalled) = UseLog::open(&state.join(USE_LOG))?;
         // It is complete no longer: what is stored from now on may be lost with this process.
         file.append(&[Record::Opened])?;

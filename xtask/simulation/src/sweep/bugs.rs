@@ -25,7 +25,6 @@ const fn broken_by(bug: PlantedBug) -> Invariant {
         PlantedBug::PinsForgotten
         | PlantedBug::UseUncounted
         | PlantedBug::UsesForgotten
-        | PlantedBug::EarlierTermBelieved
         | PlantedBug::TermOutlived
         | PlantedBug::DeletionNotAwaited
         | PlantedBug::AnsweredBeforePacked
