@@ -7,9 +7,9 @@ use futures::stream::BoxStream;
 use regatta_cas::StoreError;
 use regatta_model::Digest;
 
+use super::Places;
 use super::Retention;
 use super::entry::{Key, Kind};
-use super::evictor::Places;
 use super::retaining_blob_store::found_bytes;
 
 /// How many things are asked for at once.

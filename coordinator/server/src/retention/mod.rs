@@ -17,11 +17,13 @@
 //! - Uses cost no I/O: they are written together every few seconds, and a use again only if it is much later.
 
 mod apart;
+mod clock;
 mod entry;
 mod evictor;
 mod index;
 mod limits;
 mod listing;
+mod places;
 mod plan;
 mod record;
 mod retaining_blob_store;
@@ -39,20 +41,20 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use regatta_cas::{BlobStore, StoreError};
 use regatta_model::{Digest, PlantedBug, TenantId};
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
 pub(crate) use self::entry::{Claimant, Kind, Seconds};
-pub(crate) use self::evictor::{Evictor, Place, Places};
+pub(crate) use self::evictor::Evictor;
+pub(crate) use self::places::{Place, Places};
 pub use self::settings::{CacheSettings, TenantCacheLimits};
 pub use self::usage::{CacheUsage, TenantUsage};
 pub(crate) use self::usage::{note_coverage, note_gone, usage_of};
 pub(crate) use self::verdict_pins::VerdictPins;
 
+use self::clock::{Clock, seconds, steady_clock, system_time};
 use self::index::UseIndex;
 use self::record::Record;
 use self::retaining_blob_store::RetainingBlobStore;
@@ -98,9 +100,6 @@ pub(crate) struct Retention {
     /// A file that is there as long as the log may name what is gone.
     doubt: PathBuf,
 }
-
-/// Tells the time.
-type Clock = Box<dyn Fn() -> Seconds + Send + Sync>;
 
 #[derive(Debug, Default)]
 struct Tenants {
@@ -374,22 +373,6 @@ impl Retention {
             "what is stored is kept within these limits, by last use"
         );
     }
-}
-
-fn seconds(duration: Duration) -> Seconds {
-    Seconds::try_from(duration.as_secs()).unwrap_or(Seconds::MAX)
-}
-
-/// Goes on from what another clock says now, whatever that says later: nothing grows old because somebody sets the
-/// time.
-fn steady_clock(wall: &dyn Fn() -> Seconds) -> Clock {
-    let (wall, since) = (wall(), Instant::now());
-    Box::new(move || wall.saturating_add(seconds(since.elapsed())))
-}
-
-fn system_time() -> Seconds {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, seconds)
 }
 
 impl fmt::Debug for Retention {
