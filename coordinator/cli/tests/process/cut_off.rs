@@ -99,7 +99,7 @@ pub(crate) fn listed(fleet: &Fleet) -> serde_json::Value {
 }
 
 /// How many outcomes came too late to count.
-pub(crate) fn fenced(fleet: &Fleet) -> f64 {
+fn fenced(fleet: &Fleet) -> f64 {
     let (_, page) = fleet.page("/metrics");
     let lines = page
         .lines()
@@ -141,43 +141,62 @@ pub(crate) fn expect_each_test_once(fleet: &Fleet, project: &Path, ended: &Ended
     assert!(known.iter().all(is_once), "{history}");
 }
 
+/// An agent is lost for longer than its leases last, and comes back: what it was at runs elsewhere, and counts once.
+/// Returns the agent that took over.
+#[track_caller]
+pub(crate) fn lose_for_a_while(
+    fleet: &mut Fleet,
+    lost: &str,
+    add_other: impl FnOnce(&mut Fleet) -> String,
+    [lose, regain]: [&dyn Fn(&mut Fleet); 2],
+) -> String {
+    let project = project(two_that_are_lost);
+    let directory = project.path();
+    let mut run = begin(fleet.command(), directory);
+    // Nobody else is there yet, so it is this agent that is at them.
+    wait_until("two tests wait", || directory.join("lasting").exists());
+    let other = add_other(fleet);
+    run.expect_words(&format!(r#""agent":"{other}""#));
+
+    lose(fleet);
+    wait_until("its leases have expired", || state(fleet, lost) == "lost");
+    run.expect_words(r#""type":"infrastructure-retry""#);
+    std::fs::write(directory.join("fail"), "").expect("is written");
+    wait_until("the result nobody waits for is there", || {
+        directory.join("failed").exists()
+    });
+    let text = directory.display().to_string();
+    assert_eq!(processes_mentioning(&text).len(), 1, "one still runs");
+
+    regain(fleet);
+    wait_until("it is back", || state(fleet, lost) == "ready");
+    wait_until("what it was at is stopped", || {
+        processes_mentioning(&text).is_empty()
+    });
+    wait_until("what came of it is refused", || fenced(fleet) >= 1.0);
+    std::fs::write(directory.join("again"), "").expect("is written");
+    let ended = run.end();
+    expect_each_test_once(fleet, directory, &ended);
+    for retry in ended.lines("infrastructure-retry") {
+        assert_eq!(retry["agent"], *lost, "{retry}");
+        assert_eq!(retry["next_attempt"], 2, "{retry}");
+    }
+    other
+}
+
 #[test]
 fn an_agent_that_is_cut_off_costs_its_leases_and_works_again_later() {
     Network::with(|network| {
         let [first, second] = [Place(1), Place(2)];
         let mut fleet = Fleet::coordinator();
         let lost = fleet.add_agent_at(&network.url(fleet.url(), first), &[]);
-        let project = project(two_that_are_lost);
-        let directory = project.path();
-        let mut run = begin(fleet.command(), directory);
-        // Nobody else is there yet, so it is this agent that is at them.
-        wait_until("two tests wait", || directory.join("lasting").exists());
-        let other = fleet.add_agent_at(&network.url(fleet.url(), second), &[]);
-        run.expect_words(&format!(r#""agent":"{other}""#));
-
-        network.cut_off(&[first]);
-        wait_until("its leases have expired", || state(&fleet, &lost) == "lost");
-        run.expect_words(r#""type":"infrastructure-retry""#);
-        std::fs::write(directory.join("fail"), "").expect("is written");
-        wait_until("the result nobody waits for is there", || {
-            directory.join("failed").exists()
-        });
-        let text = directory.display().to_string();
-        assert_eq!(processes_mentioning(&text).len(), 1, "one still runs");
-
-        network.join(&[first]);
-        wait_until("it is back", || state(&fleet, &lost) == "ready");
-        wait_until("what it was at is stopped", || {
-            processes_mentioning(&text).is_empty()
-        });
-        wait_until("what came of it is refused", || fenced(&fleet) >= 1.0);
-        std::fs::write(directory.join("again"), "").expect("is written");
-        let ended = run.end();
-        expect_each_test_once(&fleet, directory, &ended);
-        for retry in ended.lines("infrastructure-retry") {
-            assert_eq!(retry["agent"], *lost, "{retry}");
-            assert_eq!(retry["next_attempt"], 2, "{retry}");
-        }
+        let add_other = |fleet: &mut Fleet| {
+            let url = network.url(fleet.url(), second);
+            fleet.add_agent_at(&url, &[])
+        };
+        let lose = |_: &mut Fleet| network.cut_off(&[first]);
+        let regain = |_: &mut Fleet| network.join(&[first]);
+        let other = lose_for_a_while(&mut fleet, &lost, add_other, [&lose, &regain]);
 
         Ended::of(fleet.command().args(["drain", &other])).expect_code(0);
         Ended::of(fleet.command().args(["exec", "--", "true"])).expect_code(0);

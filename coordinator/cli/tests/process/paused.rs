@@ -6,10 +6,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::cut_off::{
-    begin, expect_each_test_once, fenced, project, state, two_that_are_lost, waiting,
-};
-use super::fleet::{Fleet, processes_mentioning};
+use super::cut_off::{begin, expect_each_test_once, lose_for_a_while, project, state, waiting};
+use super::fleet::Fleet;
 use super::program::{Running, wait_until};
 
 /// How long the coordinator stands still: twice as long as agents may be silent.
@@ -45,55 +43,51 @@ fn are(fleet: &Fleet, agents: &[String], wanted: &str) -> bool {
     agents.iter().all(|it| state(fleet, it) == wanted)
 }
 
+/// A run of which every slot of two agents waits for a test.
+struct Waiting {
+    fleet: Fleet,
+    agents: [String; 2],
+    project: tempfile::TempDir,
+    run: Running,
+}
+
+impl Waiting {
+    fn begin() -> Self {
+        let mut fleet = Fleet::of(0);
+        let agents = [(); 2].map(|()| fleet.add_agent(&[]));
+        let project = project(that_wait);
+        let run = begin(fleet.command(), project.path());
+        wait_until("every slot waits", || waiting(project.path()) == SLOTS);
+        Self {
+            fleet,
+            agents,
+            project,
+            run,
+        }
+    }
+}
+
 #[test]
 fn an_agent_that_is_paused_costs_its_leases_and_works_again_when_it_goes_on() {
     let mut fleet = Fleet::coordinator();
     let paused = fleet.add_agent(&[]);
-    let project = project(two_that_are_lost);
-    let directory = project.path();
-    let mut run = begin(fleet.command(), directory);
-    // Nobody else is there yet, so it is this agent that is at them.
-    wait_until("two tests wait", || directory.join("lasting").exists());
-    let other = fleet.add_agent(&[]);
-    run.expect_words(&format!(r#""agent":"{other}""#));
-
-    fleet.signal_agent(&paused, Signal::STOP);
-    wait_until("its leases have expired", || {
-        state(&fleet, &paused) == "lost"
-    });
-    run.expect_words(r#""type":"infrastructure-retry""#);
-    std::fs::write(directory.join("fail"), "").expect("is written");
-    wait_until("the result nobody waits for is there", || {
-        directory.join("failed").exists()
-    });
-    let text = directory.display().to_string();
-    assert_eq!(processes_mentioning(&text).len(), 1, "one still runs");
-
-    fleet.signal_agent(&paused, Signal::CONT);
-    wait_until("it is back", || state(&fleet, &paused) == "ready");
-    wait_until("what it was at is stopped", || {
-        processes_mentioning(&text).is_empty()
-    });
-    wait_until("what came of it is refused", || fenced(&fleet) >= 1.0);
-    std::fs::write(directory.join("again"), "").expect("is written");
-    let ended = run.end();
-    expect_each_test_once(&fleet, directory, &ended);
-    for retry in ended.lines("infrastructure-retry") {
-        assert_eq!(retry["agent"], *paused, "{retry}");
-        assert_eq!(retry["next_attempt"], 2, "{retry}");
-    }
+    let add_other = |fleet: &mut Fleet| fleet.add_agent(&[]);
+    let pause = |fleet: &mut Fleet| fleet.signal_agent(&paused, Signal::STOP);
+    let go_on = |fleet: &mut Fleet| fleet.signal_agent(&paused, Signal::CONT);
+    lose_for_a_while(&mut fleet, &paused, add_other, [&pause, &go_on]);
     expect_slots(&fleet, SLOTS);
     fleet.stop();
 }
 
 #[test]
 fn agents_that_are_all_paused_take_up_the_run_when_they_go_on() {
-    let mut fleet = Fleet::of(0);
-    let agents = [(); 2].map(|()| fleet.add_agent(&[]));
-    let project = project(that_wait);
+    let Waiting {
+        mut fleet,
+        agents,
+        project,
+        mut run,
+    } = Waiting::begin();
     let directory = project.path();
-    let mut run = begin(fleet.command(), directory);
-    wait_until("every slot waits", || waiting(directory) == SLOTS);
     for agent in &agents {
         fleet.signal_agent(agent, Signal::STOP);
     }
@@ -116,12 +110,13 @@ fn agents_that_are_all_paused_take_up_the_run_when_they_go_on() {
 
 #[test]
 fn a_coordinator_that_is_paused_goes_on_where_it_was() {
-    let mut fleet = Fleet::of(0);
-    let agents = [(); 2].map(|()| fleet.add_agent(&[]));
-    let project = project(that_wait);
+    let Waiting {
+        fleet,
+        agents,
+        project,
+        mut run,
+    } = Waiting::begin();
     let directory = project.path();
-    let mut run = begin(fleet.command(), directory);
-    wait_until("every slot waits", || waiting(directory) == SLOTS);
     run.expect_words(r#""type":"test""#);
     let paused = Instant::now();
     fleet.signal_coordinator(Signal::STOP);
