@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import sys
+from types import ModuleType
 from xml.sax.saxutils import escape, quoteattr
 
 if __name__ == "__main__":
@@ -200,8 +201,9 @@ def serially(arguments):
 def keep_byte_code():
     """Copies the byte code of this project's loaded modules, with that of pytest, which compiles tests its own way."""
     here = os.path.join(os.getcwd(), "")
-    files = {getattr(module, "__file__", None) or "" for module in list(sys.modules.values())}
-    folders = {os.path.join(os.path.dirname(file), "__pycache__") for file in files if file.startswith(here)}
+    files = [vars(module).get("__file__") for module in list(sys.modules.values()) if isinstance(module, ModuleType)]
+    files = {file for file in files if isinstance(file, str) and file.startswith(here)}
+    folders = {os.path.join(os.path.dirname(file), "__pycache__") for file in files}
     compiled = [file for folder in sorted(folders) for file in glob.glob(os.path.join(glob.escape(folder), "*.pyc"))]
     os.makedirs(BYTE_CODE, exist_ok=True)
     if sum(map(os.path.getsize, compiled)) > BYTE_CODE_BYTES:
@@ -225,9 +227,13 @@ def list_tests(arguments):
     if any("\n" in test for test in listing.tests):
         print("a test's id has a newline in it; give its parameters other ids", file=sys.stderr)
         return 1
-    keep_byte_code()
     with ids:
         ids.writelines(f"{test}\n" for test in listing.tests)
+    try:
+        keep_byte_code()
+    except Exception as error:
+        # It is worth time alone.
+        print(f"byte code is not kept: {error}", file=sys.stderr)
     return 0
 
 

@@ -89,14 +89,14 @@ impl<W: Write> EventSink for GitlabReport<W> {
 
     fn finish(&mut self) -> io::Result<()> {
         let notes = self.notes.sorted();
-        let text = sections(notes, self.time);
-        self.log.write_all(text.as_bytes())?;
         // Without findings as well: a job that names it wants it to be there.
         let json = serde_json::to_vec(&findings(notes)).map_err(io::Error::other)?;
         crate::files::write_atomically(&self.report, &json).map_err(|error| {
             let message = format!("the Code Quality report {}: {error}", self.report.display());
             io::Error::new(error.kind(), message)
-        })
+        })?;
+        let text = sections(notes, self.time);
+        self.log.write_all(text.as_bytes())
     }
 }
 
@@ -141,7 +141,8 @@ fn sections(notes: &[Note], time: u64) -> String {
     }
     let line = |note: &Note| {
         let first = note.message.lines().next().unwrap_or_default();
-        format!("{:<9} {}: {first}\n", note.what, note.title)
+        let said = format!("{:<9} {}: {first}", note.what, note.title);
+        format!("{}\n", shortened(&said, MOST_DESCRIPTION_BYTES))
     };
     let mut lines: String = notes.iter().take(MOST_LINES).map(line).collect();
     if notes.len() > MOST_LINES {
@@ -153,7 +154,8 @@ fn sections(notes: &[Note], time: u64) -> String {
         let name = format!("regatta_{number}[collapsed=true]");
         let mut output = shortened(&note.message, MOST_OUTPUT_BYTES).to_owned();
         output.push('\n');
-        text += &section(&name, time, &note.title, &output);
+        let title = shortened(&note.title, MOST_DESCRIPTION_BYTES);
+        text += &section(&name, time, title, &output);
     }
     text
 }

@@ -158,7 +158,7 @@ async fn run(job: &JobContext, suite: &PlannedSuite) -> Result<JobEnd, JobEnd> {
         Some(listing) => listing,
         None => discovery::discover(job, suite).await?,
     };
-    let planned = plan_tests(job, suite, &listing).await;
+    let planned = plan_tests(job, suite, &listing).await?;
     let mut tally = Tally::new(planned.tests.len());
     if let Some(recorded) = recorded {
         replay(job, recorded, &planned.tests, &mut tally)?;
@@ -230,14 +230,18 @@ fn conclude(job: &JobContext, tally: &Tally, complaints: &[String]) -> JobEnd {
 }
 
 /// The tests with their keys, and with what earlier runs teach about their duration.
-async fn plan_tests(job: &JobContext, suite: &PlannedSuite, listing: &Listing) -> PlannedTests {
+async fn plan_tests(
+    job: &JobContext,
+    suite: &PlannedSuite,
+    listing: &Listing,
+) -> Result<PlannedTests, JobEnd> {
     let ids = &listing.ids[..];
     let known = knowledge(job).await;
     let wanted: BTreeSet<&str> = ids.iter().map(String::as_str).collect();
     let estimates = Estimates::new(&known.tests, suite.adapter.usual_duration(), |id| {
         wanted.contains(id)
     });
-    let dependencies = discovery::dependencies(job, suite).await;
+    let dependencies = discovery::dependencies(job, suite).await?;
     let test = |id: &String| {
         let companions = dependencies.get(id).cloned().unwrap_or_default();
         let key = key_of(job, suite, (id, &companions));
@@ -251,7 +255,7 @@ async fn plan_tests(job: &JobContext, suite: &PlannedSuite, listing: &Listing) -
         }
     };
     let tests = ids.iter().map(test);
-    PlannedTests {
+    Ok(PlannedTests {
         tests: match &suite.repetition {
             Some(wanted) => tests
                 .flat_map(|test| repeated(&test, wanted.times))
@@ -262,7 +266,7 @@ async fn plan_tests(job: &JobContext, suite: &PlannedSuite, listing: &Listing) -
             .batch_overhead
             .unwrap_or_else(|| suite.adapter.usual_overhead()),
         byproducts: listing.byproducts,
-    }
+    })
 }
 
 fn repeated(test: &Test, times: u32) -> Vec<Test> {

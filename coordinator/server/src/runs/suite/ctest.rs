@@ -21,6 +21,13 @@ use crate::runs::plan::PlannedSuite;
 pub(super) const VERSION: &str = "ctest 2";
 /// How much of the end of an output is read, in bytes: what cleans up may print much after the test.
 pub(super) const SUMMARY_BYTES: u64 = 1 << 20;
+/// What ctest exits with if tests have failed, and nothing worse has happened.
+const TESTS_FAILED: i32 = 8;
+/// How long the pattern may be that names a test and what it depends on, in bytes: CMake compiles patterns of some 64
+/// KiB, and Linux hands over arguments of 128.
+const MOST_PATTERN_BYTES: usize = 32 << 10;
+/// How long all names may be that a suite's tests depend on, each counted for each test, in bytes.
+const MOST_DEPENDENCIES_BYTES: usize = 64 << 20;
 /// What means something else to CMake's regular expressions.
 const REGEX_SYNTAX: [char; 11] = ['^', '$', '.', '[', '(', ')', '|', '?', '+', '*', '\\'];
 
@@ -152,8 +159,14 @@ pub(super) fn parse_dependencies(text: &str) -> Result<BTreeMap<String, Vec<Stri
         }
     }
     let mut dependencies = BTreeMap::new();
+    let mut left_bytes = MOST_DEPENDENCIES_BYTES;
     for test in &tests {
-        let all = dependencies_of(test, &by_name, &by_fixture);
+        let all = dependencies_of(test, &by_name, &by_fixture)?;
+        let bytes = all.iter().map(String::len).sum();
+        left_bytes = left_bytes.checked_sub(bytes).ok_or_else(|| {
+            "its tests depend on too many others altogether; let them share fixtures instead"
+                .to_owned()
+        })?;
         if !all.is_empty() {
             dependencies.insert(test.name.clone(), all);
         }
@@ -166,7 +179,8 @@ fn dependencies_of(
     test: &ListedTest,
     by_name: &BTreeMap<&str, &ListedTest>,
     by_fixture: &BTreeMap<&str, Vec<&ListedTest>>,
-) -> Vec<String> {
+) -> Result<Vec<String>, String> {
+    let mut pattern_bytes = escaped(&test.name).len();
     let mut found = BTreeSet::new();
     let mut seen = BTreeSet::from([test.name.as_str()]);
     let mut left = vec![test];
@@ -174,12 +188,18 @@ fn dependencies_of(
         let needed = next.names("DEPENDS");
         let needed = needed.filter_map(|name| by_name.get(name));
         for other in needed.filter(|other| !next.is_tied_by_fixture(other)) {
-            if other.name != test.name {
-                found.insert(other.name.clone());
+            if other.name != test.name && found.insert(other.name.clone()) {
+                pattern_bytes += 1 + escaped(&other.name).len();
             }
             if seen.insert(other.name.as_str()) {
                 left.push(other);
             }
+        }
+        if pattern_bytes > MOST_PATTERN_BYTES {
+            let name = &test.name;
+            return Err(format!(
+                "`{name}` depends on more tests than can be named to ctest; let it require a fixture instead"
+            ));
         }
         let fixtures = next.names("FIXTURES_REQUIRED");
         let serving = fixtures.filter_map(|fixture| by_fixture.get(fixture));
@@ -189,7 +209,7 @@ fn dependencies_of(
             }
         }
     }
-    found.into_iter().collect()
+    Ok(found.into_iter().collect())
 }
 
 /// The names of those in a list that are not to be run.
@@ -256,16 +276,20 @@ pub(super) fn ran_one(id: &str, stdout: &str) -> Verdict {
     }
 }
 
-/// What ctest says of this test if it failed: that it passed all the same, and only companions failed; or that it failed
-/// itself, or something that runs with it for a fixture. `None` if nothing more is known.
-pub(super) fn beside_failed(id: &str, companions: &[String], stdout: &str) -> Option<Verdict> {
+/// What ctest says of this test if it exited like this: that the test passed all the same, and only companions failed; or
+/// that it failed itself, or something that runs with it for a fixture. `None` if nothing more is known.
+pub(super) fn beside_failed(
+    id: &str,
+    companions: &[String],
+    (exit_code, stdout): (i32, &str),
+) -> Option<Verdict> {
     let good = ["Passed", "***Skipped", "***Not Run (Disabled)"];
     let bad = stdout.lines().filter_map(line);
     let bad = bad.filter(|line| !good.contains(&line.status));
     let is_companion = |line: &Line<'_>| companions.iter().any(|name| name == line.name);
     let (companions_too, bad): (Vec<_>, Vec<_>) = bad.partition(is_companion);
     match bad.first() {
-        None if companions_too.is_empty() => None,
+        None if companions_too.is_empty() || exit_code != TESTS_FAILED => None,
         None => Some(ran_one(id, stdout)),
         Some(first) => why_failed(id, first).map(Err),
     }
@@ -387,13 +411,34 @@ mod tests {
             )
         };
         let companions = ["first".to_owned()];
-        let said = |own, fixture| beside_failed("own", &companions, &lines(own, fixture));
+        let said = |own, fixture| beside_failed("own", &companions, (8, &lines(own, fixture)));
         assert_eq!(said("   Passed", "   Passed"), Some(Ok(Ended::Passed)));
         assert_eq!(said("***Failed", "   Passed"), None, "it shows why");
         let text = "`setup`, which runs with it for a fixture: Failed".to_owned();
         let expected = Some(Err((FailureClass::Test, text)));
         assert_eq!(said("   Passed", "***Failed"), expected);
-        assert_eq!(beside_failed("own", &companions, ""), None);
+        assert_eq!(beside_failed("own", &companions, (8, "")), None);
+        let crashed = (139, &*lines("   Passed", "   Passed"));
+        assert_eq!(beside_failed("own", &companions, crashed), None);
+    }
+
+    #[test]
+    fn more_than_ctest_can_be_told_of_is_refused() {
+        let depending = |needed: &[String]| {
+            let tests = needed.iter().map(|name| serde_json::json!({"name": name}));
+            let depends = serde_json::json!([{"name": "DEPENDS", "value": needed}]);
+            let last = serde_json::json!({"name": "last", "properties": depends});
+            let tests: Vec<_> = tests.chain([last]).collect();
+            serde_json::json!({"kind": "ctestInfo", "tests": tests}).to_string()
+        };
+        let long = |count: usize| -> Vec<_> {
+            (0..count).map(|number| format!("{number:0>99}")).collect()
+        };
+        let most = MOST_PATTERN_BYTES / 100;
+        let found = parse_dependencies(&depending(&long(most - 1))).expect("fits");
+        assert_eq!(found["last"].len(), most - 1);
+        let error = parse_dependencies(&depending(&long(most + 1))).expect_err("is too long");
+        assert!(error.contains("`last`"), "{error}");
     }
 
     #[test]
@@ -455,14 +500,14 @@ mod tests {
         assert_eq!(ran_one("uses", output), Ok(skipped));
         assert_eq!(ran_one("setup", output), Ok(Ended::Passed));
         assert!(ran_one("other", output).is_err() && ran_one("uses", "").is_err());
-        assert_eq!(beside_failed("uses", &[], output), None);
+        assert_eq!(beside_failed("uses", &[], (8, output)), None);
     }
 
     #[test]
     fn a_failure_is_blamed_on_what_failed() {
         let why = |status: &str| {
             let output = format!("1/1 Test #1: a ...***{status}  1.00 sec\n");
-            beside_failed("a", &[], &output).and_then(Result::err)
+            beside_failed("a", &[], (8, &output)).and_then(Result::err)
         };
         assert_eq!(why("Failed  "), None);
         let (class, _) = why("Timeout ").expect("it is said");
@@ -471,7 +516,7 @@ mod tests {
         assert_eq!(why("Exception: SegFault"), Some(segfault));
         let output =
             "1/2 Test #1: setup ...***Failed  0.01 sec\n2/2 Test #2: a ...***Not Run   0.00 sec\n";
-        let failed = beside_failed("a", &[], output).and_then(Result::err);
+        let failed = beside_failed("a", &[], (8, output)).and_then(Result::err);
         let (_, text) = failed.expect("it is said");
         assert_eq!(text, "`setup`, which runs with it for a fixture: Failed");
     }

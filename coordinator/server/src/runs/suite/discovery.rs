@@ -132,19 +132,18 @@ async fn byproducts(job: &JobContext, result: &reapi::ActionResult) -> Option<Di
 }
 
 /// For each test that depends on others, what these are.
-pub(super) async fn dependencies(job: &JobContext, suite: &PlannedSuite) -> DependenciesByTest {
+pub(super) async fn dependencies(
+    job: &JobContext,
+    suite: &PlannedSuite,
+) -> Result<DependenciesByTest, JobEnd> {
     let command = match &suite.adapter {
         Adapter::Harness(harness) => harness.list_dependencies(suite),
         Adapter::Sharding { .. } | Adapter::Contract { .. } => None,
     };
-    let Some(command) = command else {
-        return BTreeMap::new();
-    };
-    // It was read a moment ago, as the list of tests.
-    list(job, command).await.unwrap_or_else(|end| {
-        tracing::warn!(run = %job.run.run, reason = end.message, "what tests depend on is not known");
-        BTreeMap::new()
-    })
+    match command {
+        Some(command) => list(job, command).await,
+        None => Ok(BTreeMap::new()),
+    }
 }
 
 /// A suite that has no test proves nothing.

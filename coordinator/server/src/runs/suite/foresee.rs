@@ -39,7 +39,7 @@ pub(in crate::runs) async fn foresee(
     suite: &PlannedSuite,
 ) -> Result<Foreseen, JobEnd> {
     let listing = discovery::discover(job, suite).await?;
-    let planned = plan_tests(job, suite, &listing).await;
+    let planned = plan_tests(job, suite, &listing).await?;
     let mut tally = Tally::new(planned.tests.len());
     count_known(job, &listing, &planned.tests, &mut tally).await;
     let open: Vec<_> = tally.open().map(|index| &planned.tests[index]).collect();

@@ -133,10 +133,14 @@ impl Harness {
     }
 
     /// What is to be said of a test whose process did not exit with 0, if its output says more than it shows.
-    fn beside_failed(self, id: &str, companions: &[String], stdout: &str) -> Option<Verdict> {
+    fn beside_failed(
+        self,
+        (id, companions): (&str, &[String]),
+        ended: (i32, &str),
+    ) -> Option<Verdict> {
         match self {
             Self::Libtest | Self::GoogleTest | Self::Go => None,
-            Self::Ctest => ctest::beside_failed(id, companions, stdout),
+            Self::Ctest => ctest::beside_failed(id, companions, ended),
         }
     }
 
@@ -188,7 +192,8 @@ impl Harness {
             Err((class, _)) if class == FailureClass::Test && outcome.message.is_empty() => {
                 let text = summary().await.unwrap_or_default();
                 let text = String::from_utf8_lossy(&text);
-                let said = self.beside_failed(id, companions, &text);
+                let exit_code = outcome.result.as_ref().map_or(0, |it| it.exit_code);
+                let said = self.beside_failed((id, companions), (exit_code, &text));
                 said.unwrap_or(Err((class, String::new())))
             }
             Err(failure) => Err(failure),

@@ -10,7 +10,7 @@ use regatta_wire::convert::{duration_from_wire, duration_to_wire, required_diges
 use regatta_wire::v1;
 
 use crate::dispatch::{BatchPreparer, PrepareError};
-use crate::runs::overlay::{Layer, lay, remove, resolve};
+use crate::runs::overlay::{Layer, OverlayError, lay, remove, resolve};
 
 /// Where the ids are, from the working directory.
 const IDS_PATH: &str = ".regatta/tests";
@@ -54,20 +54,15 @@ impl BatchPreparer for IdsFile {
         let directory = &command.working_directory;
         let path = resolve(directory, IDS_PATH).map_err(|error| fail(&error))?;
         let report = resolve(directory, &self.junit_path).map_err(|error| fail(&error))?;
-        let root = required_digest(spec.input_root.as_ref(), "input_root")
+        let bare = required_digest(spec.input_root.as_ref(), "input_root")
             .map_err(|error| fail(&error))?;
-        let root = self.with_byproducts(root, directory).await;
-        // A report that the input root holds already would pass for this runner's.
-        let root = remove(blobs, root, &report)
-            .await
-            .map_err(|error| fail(&error))?;
-        let layer = Layer::File {
-            digest,
-            is_executable: false,
+        let more = self.with_byproducts(bare, directory).await;
+        let root = match with_ids(blobs, more, (&path, digest), &report).await {
+            // What discovery left is in the way, such as a link.
+            Err(_) if more != bare => with_ids(blobs, bare, (&path, digest), &report).await,
+            laid => laid,
         };
-        let root = lay(blobs, root, &path, layer)
-            .await
-            .map_err(|error| fail(&error))?;
+        let root = root.map_err(|error| fail(&error))?;
         command.arguments.push(format!("@{IDS_PATH}"));
         spec.input_root = Some(root.into());
         let each = spec.timeout.as_ref().map(duration_from_wire).transpose();
@@ -75,6 +70,21 @@ impl BatchPreparer for IdsFile {
         spec.timeout = each.map(|each| duration_to_wire(of_all(each, units.len())));
         Ok(spec)
     }
+}
+
+/// The root with the file of ids, and without a report: one that it holds already would pass for this runner's.
+async fn with_ids(
+    blobs: &dyn BlobStore,
+    root: Digest,
+    (path, digest): (&[String], Digest),
+    report: &[String],
+) -> Result<Digest, OverlayError> {
+    let root = remove(blobs, root, report).await?;
+    let layer = Layer::File {
+        digest,
+        is_executable: false,
+    };
+    lay(blobs, root, path, layer).await
 }
 
 impl IdsFile {
@@ -170,6 +180,31 @@ mod tests {
         };
         assert_eq!(with(left).await, laid(root, "work/cache/source").await);
         assert_eq!(with(Digest::of(b"gone")).await, root);
+
+        // What it left may be in the way of what a batch needs.
+        let link = Layer::Symlink {
+            target: "cache".to_owned(),
+        };
+        let place = resolve("", ".regatta").expect("is inside");
+        let link = lay(blobs.as_ref(), Digest::EMPTY, &place, link).await;
+        let prepared = |byproducts| {
+            let ids = IdsFile {
+                blobs: Arc::clone(&blobs),
+                junit_path: ".regatta/report.xml".to_owned(),
+                ids: Vec::new(),
+                byproducts,
+            };
+            async move {
+                let spec = v1::LeaseSpec {
+                    input_root: Some(root.into()),
+                    ..Default::default()
+                };
+                let spec = ids.prepare(LeaseId(1), &[], spec).await;
+                spec.expect("is prepared").input_root
+            }
+        };
+        let with_link = prepared(Some(link.expect("lays"))).await;
+        assert_eq!(with_link, prepared(None).await);
     }
 
     #[tokio::test]
