@@ -30,6 +30,12 @@ pub(crate) enum ArtefactError {
         /// What.
         path: PathBuf,
     },
+    /// It is, or has in it, something that no build tells of, such as a socket or a device.
+    #[error("{} is neither a file nor a directory nor a symbolic link", path.display())]
+    Special {
+        /// What.
+        path: PathBuf,
+    },
     /// It has directories in directories without end.
     #[error("{} is too deep", path.display())]
     TooDeep {
@@ -44,8 +50,12 @@ pub(crate) enum ArtefactError {
 /// [`ArtefactError`] names what cannot be read.
 pub(crate) fn digest_of(path: &Path) -> Result<Digest, ArtefactError> {
     let metadata = std::fs::metadata(path).map_err(failed(path))?;
-    if !metadata.is_dir() {
+    if metadata.is_file() {
         return digest_of_file(path);
+    }
+    if !metadata.is_dir() {
+        let path = path.to_owned();
+        return Err(ArtefactError::Special { path });
     }
     let mut below = Descendants::default();
     let root = directory(path, 0, &mut below)?;
@@ -103,6 +113,8 @@ fn directory(
             let digest = Some(digest.into());
             let node = reapi::DirectoryNode { name, digest };
             message.directories.push(node);
+        } else {
+            return Err(ArtefactError::Special { path: child });
         }
     }
     Ok(message)
@@ -173,6 +185,12 @@ mod tests {
         differs("a mode");
         let error = digest_of(&root.join("three")).expect_err("is not there");
         assert!(error.to_string().contains("three"), "{error}");
+        let socket = root.join("two/a/socket");
+        let _bound = std::os::unix::net::UnixListener::bind(&socket).expect("bound");
+        for what in [root.join("two"), socket] {
+            let error = digest_of(&what).expect_err("no build made it");
+            assert!(error.to_string().contains("two/a/socket"), "{error}");
+        }
     }
 
     #[test]

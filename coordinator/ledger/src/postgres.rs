@@ -244,9 +244,9 @@ impl Ledger for PostgresLedger {
             Value::number(signed(since.as_nanos())),
             Value::number(bounded(limit)),
         ];
-        self.readers
-            .read_all(READ_KEPT_BLOBS, &values, rows::kept_blob)
-            .await
+        let readers = &self.readers;
+        let kept = readers.read_all(READ_KEPT_BLOBS, &values, rows::kept_blob);
+        Ok(kept.await?.into_iter().flatten().collect())
     }
 
     async fn reserve_tokens(&self, last: u64) -> Result<(), LedgerError> {

@@ -89,13 +89,27 @@ pub(crate) fn given_verdict(row: &dyn Columns) -> Result<GivenVerdict, LedgerErr
     })
 }
 
-pub(crate) fn kept_blob(row: &dyn Columns) -> Result<KeptBlob, LedgerError> {
-    Ok(KeptBlob {
-        tenant: row.text(0)?.parse().map_err(corrupt)?,
-        digest: row.text(1)?.parse().map_err(corrupt)?,
-        is_tree: row.number(2)? != 0,
-        last_given_at: time(row.number(3)?),
-    })
+/// `None` if it is damaged: then it is not kept, and all others are.
+pub(crate) fn kept_blob(row: &dyn Columns) -> Result<Option<KeptBlob>, LedgerError> {
+    let read = || {
+        Ok(KeptBlob {
+            tenant: row.text(0)?.parse().map_err(corrupt)?,
+            digest: row.text(1)?.parse().map_err(corrupt)?,
+            is_tree: row.number(2)? != 0,
+            last_given_at: time(row.number(3)?),
+        })
+    };
+    match read() {
+        Ok(kept) => Ok(Some(kept)),
+        Err(LedgerError::Corrupt { detail }) => {
+            tracing::warn!(
+                detail,
+                "a blob that a verdict names is damaged in the ledger, and not kept"
+            );
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn verdict(row: &dyn Columns, column: usize) -> Result<Verdict, LedgerError> {

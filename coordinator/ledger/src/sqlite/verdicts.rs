@@ -62,5 +62,6 @@ pub(super) fn read_kept_blobs(
     limit: usize,
 ) -> Result<Vec<KeptBlob>, LedgerError> {
     let values = params![signed(since.as_nanos()), bounded(limit)];
-    read_all(connection, READ_KEPT_BLOBS, values, rows::kept_blob)
+    let kept = read_all(connection, READ_KEPT_BLOBS, values, rows::kept_blob)?;
+    Ok(kept.into_iter().flatten().collect())
 }

@@ -68,10 +68,12 @@ impl Evictor {
         self.retention.is_complete(self.was_complete)
     }
 
-    /// Learns what verdicts keep, however long that takes.
+    /// Learns what verdicts keep, however long that takes; and again with each listing, for what was away for a while
+    /// has lost its uses.
     async fn pin(&self) {
-        if let Some(pins) = self.pins.as_ref().filter(|_| self.may_evict) {
+        while let Some(pins) = self.pins.as_ref().filter(|_| self.may_evict) {
             pins.restore().await;
+            tokio::time::sleep(LISTING_INTERVAL).await;
         }
         std::future::pending().await
     }
@@ -315,8 +317,11 @@ impl Evictor {
                 );
             }
         }
-        self.retention.set_listed();
-        Ok(())
+        let retention = Arc::clone(&self.retention);
+        let set = apart(move || retention.set_listed()).await;
+        set.map_err(|error| StoreError::Unavailable {
+            detail: format!("the log of uses could not be told: {error}"),
+        })
     }
 }
 

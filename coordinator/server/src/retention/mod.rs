@@ -141,6 +141,7 @@ impl Retention {
         let (mut file, recalled) = UseLog::open(&state.join(USE_LOG))?;
         // It is complete no longer: what is stored from now on may be lost with this process.
         file.append(&[Record::Opened])?;
+        file.sync()?;
         let granularity = seconds(settings.granularity());
         // What was promised in the seconds that it lacks has no name.
         let held_for = seconds(settings.keep).saturating_add(1);
@@ -327,11 +328,15 @@ impl Retention {
         self.held_until.is_some_and(|until| self.now() < until)
     }
 
+    /// The store has been listed. It blocks.
     fn set_listed(&self) {
         self.is_listed.store(true, Ordering::Relaxed);
         self.is_in_doubt.store(false, Ordering::Relaxed);
-        // As long as it is there, the store is asked more often than need be.
-        drop(std::fs::remove_file(&self.doubt));
+        // Not before the log says what was found to be gone. As long as it is there, the store is asked more often than
+        // need be.
+        if self.flush_to_disk() {
+            drop(std::fs::remove_file(&self.doubt));
+        }
     }
 
     fn set_letting_go(&self, is_letting_go: bool) {

@@ -101,6 +101,10 @@ impl UseLog {
         let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.sync_all()?;
         std::fs::rename(&new, &self.path)?;
+        if let Some(directory) = self.path.parent() {
+            // Else a loss of power can bring the earlier one back.
+            File::open(directory)?.sync_all()?;
+        }
         self.file = file;
         self.records = records.len() as u64;
         self.needed = self.records;

@@ -92,6 +92,9 @@ impl VerdictPins {
     async fn try_restore(&self) -> Result<usize, RestorePinsError> {
         let since = now() - self.keep;
         let kept = self.ledger.read_kept_blobs(since, MAX_KEPT_BLOBS).await?;
+        if kept.len() == MAX_KEPT_BLOBS {
+            tracing::warn!("verdicts name more than can be kept: the files of the earliest may go");
+        }
         let of_one_moment =
             |a: &KeptBlob, b: &KeptBlob| a.last_given_at == b.last_given_at && a.tenant == b.tenant;
         let of_verdicts: Vec<&[KeptBlob]> = kept.chunk_by(of_one_moment).collect();
