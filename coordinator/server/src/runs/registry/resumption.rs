@@ -10,6 +10,7 @@ use regatta_model::{RunId, Timestamp, Verdict};
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::claims::Claim;
 use super::{Active, MAX_ACTIVE_RUNS, RunRegistry, SubmitRunError};
@@ -34,44 +35,48 @@ pub(in crate::runs) const MAX_ABANDONED_RUNS: usize = 100;
 
 /// How many runs are taken up at once. Each has its events read, and its inputs looked for.
 pub(in crate::runs) const MAX_RESUMPTIONS: usize = 8;
-/// How often it is tried to take a run up while the ledger fails, and how long after one try comes the next.
-const RESUMPTION_ATTEMPTS: u32 = 60;
+/// How long after one try to take a run up comes the next while the ledger fails, and after how many it is said again
+/// that it does.
 const RESUMPTION_PAUSE: Duration = Duration::from_secs(5);
+const ATTEMPTS_PER_WARNING: u32 = 12;
 
 /// Takes runs up, those that come first first, until there is nobody who would have them.
 pub(super) async fn resume_all(registry: Weak<RunRegistry>, runs: Vec<RunRecord>) {
     let registry = &registry;
     let take_up = |record: RunRecord| async move {
-        for attempt in 1..=RESUMPTION_ATTEMPTS {
-            let Some(registry) = registry.upgrade() else {
-                return;
-            };
-            if registry.take_up(&record, attempt).await {
-                return;
-            }
-            drop(registry);
-            tokio::time::sleep(RESUMPTION_PAUSE).await;
+        let run = record.new.run.clone();
+        // What is stored of one run, whatever it is, is no reason to leave the others.
+        let taking_up = tokio::spawn(resume_one(Weak::clone(registry), record));
+        if let Err(error) = AbortOnDropHandle::new(taking_up).await {
+            tracing::error!(%run, %error, "a run is left as it is");
+        }
+        if let Some(registry) = registry.upgrade() {
+            registry.left_open.taken_up(&run);
         }
     };
     let runs = stream::iter(runs);
     runs.for_each_concurrent(MAX_RESUMPTIONS, take_up).await;
 }
 
-impl RunRegistry {
-    /// Tries to take a run up; false if it is to be tried again.
-    async fn take_up(self: &Arc<Self>, record: &RunRecord, attempt: u32) -> bool {
-        let run = &record.new.run;
-        if let Err(error) = self.resume(record).await {
-            if attempt < RESUMPTION_ATTEMPTS {
-                tracing::warn!(%run, %error, attempt, "a run could not be taken up yet");
-                return false;
-            }
-            tracing::error!(%run, %error, "a run is left as it is; it is taken up after a restart");
+/// Takes a run up, however long the ledger fails.
+async fn resume_one(registry: Weak<RunRegistry>, record: RunRecord) {
+    let run = &record.new.run;
+    for attempt in 0_u32.. {
+        let Some(registry) = registry.upgrade() else {
+            return;
+        };
+        let Err(error) = registry.resume(&record).await else {
+            return;
+        };
+        drop(registry);
+        if attempt.is_multiple_of(ATTEMPTS_PER_WARNING) {
+            tracing::warn!(%run, %error, "a run could not be taken up yet");
         }
-        self.left_open.taken_up(run);
-        true
+        tokio::time::sleep(RESUMPTION_PAUSE).await;
     }
+}
 
+impl RunRegistry {
     /// Goes on with a run that has no end, or gives it one.
     async fn resume(self: &Arc<Self>, record: &RunRecord) -> Result<(), LedgerError> {
         let (run, ledger) = (&record.new.run, &self.services.ledger);
@@ -84,6 +89,10 @@ impl RunRegistry {
             }
             Err(error) => return Err(error),
         };
+        if recorded.has_ended() {
+            // It was given its end before, and the ledger's answer was lost.
+            return Ok(());
+        }
         let spec = match spec_to_resume(record, &recorded, now()) {
             Ok(spec) => spec,
             Err(why) => return give_up(ledger.as_ref(), run, &recorded, &why).await,

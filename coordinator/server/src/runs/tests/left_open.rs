@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 use regatta_ledger::{Ledger, NewRun};
-use regatta_model::RunId;
+use regatta_model::{RunId, Timestamp};
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 
@@ -27,6 +27,11 @@ fn name(number: usize) -> String {
 
 /// A fleet, and a ledger with so many runs that have begun and not ended.
 async fn left_open(runs: usize, ledger: &FullLedger) -> Fixture {
+    left_open_since(None, runs, ledger).await
+}
+
+/// The same, which were submitted then, if not now.
+async fn left_open_since(since: Option<Timestamp>, runs: usize, ledger: &FullLedger) -> Fixture {
     let fixture = Fixture::start().await;
     let run = fixture.submit(pipeline()).await;
     let (record, events) = stored(&fixture).await;
@@ -37,6 +42,7 @@ async fn left_open(runs: usize, ledger: &FullLedger) -> Fixture {
         let run: RunId = name(number).parse().expect("is an id");
         let new = NewRun {
             run: run.clone(),
+            submitted_at: since.unwrap_or(record.new.submitted_at),
             ..record.new.clone()
         };
         let first = vec![events[0].clone()];
@@ -129,4 +135,24 @@ async fn a_run_is_taken_up_though_the_ledger_fails_at_first() {
     tokio::time::resume();
     let _agent = fixture.agent("a", all_pass(TESTS));
     expect_resumed_and_right(&watched(&registry, &name(0)).await);
+}
+
+#[tokio::test]
+async fn a_run_that_is_too_old_ends_once_though_the_answer_to_that_is_lost() {
+    let ledger = Arc::new(FullLedger::answering([Answer::DoneAndFailed]));
+    let fixture = left_open_since(Some(Timestamp::EPOCH), 1, &ledger).await;
+    tokio::time::pause();
+    let registry = fixture.started_with(Arc::clone(&ledger) as _).await;
+    let mut ticks = tokio::time::interval(std::time::Duration::from_secs(1));
+    while registry.left_open() > 0 {
+        ticks.tick().await;
+    }
+    tokio::time::resume();
+    let events = watched(&registry, &name(0)).await;
+    let ends = |event: &&Event| matches!(event, Event::RunFinished(_));
+    assert_eq!(events.iter().filter(ends).count(), 1, "{events:#?}");
+    assert!(
+        matches!(events.last(), Some(Event::RunFinished(_))),
+        "{events:#?}"
+    );
 }
