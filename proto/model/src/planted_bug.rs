@@ -40,6 +40,8 @@ pub enum PlantedBug {
     ResultsKept,
     /// What was used before a restart counts as unused.
     UsesForgotten,
+    /// What was promised just before a coordinator was killed may go as soon as it is back.
+    LastPromisesForgotten,
     /// A coordinator goes on deleting when another may have its place.
     TermOutlived,
     /// Whoever writes what is being deleted does not wait until it is gone.
@@ -52,7 +54,7 @@ pub enum PlantedBug {
 
 impl PlantedBug {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::FenceDropped,
         Self::CommitSkipped,
         Self::LostUnitForgotten,
@@ -71,6 +73,7 @@ impl PlantedBug {
         Self::UseUncounted,
         Self::ResultsKept,
         Self::UsesForgotten,
+        Self::LastPromisesForgotten,
         Self::TermOutlived,
         Self::DeletionNotAwaited,
         Self::AnsweredBeforePacked,

@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::job::InputTree;
 use crate::ledger::{Term, WeatheredLedger};
+use crate::model::BY_VERDICT;
 use crate::plan::{KEEP_VERDICTS, StoragePlan};
 use crate::said::{Link, Promise, Said, SaidQueue};
 use crate::stock::{Durable, Stock};
@@ -288,7 +289,7 @@ impl Coordinator {
                 blobs: present.collect(),
                 asked,
                 lasts: KEEP_VERDICTS - VERDICT_ROUNDING,
-                by: "a verdict",
+                by: BY_VERDICT,
             }));
         });
     }

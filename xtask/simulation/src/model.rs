@@ -16,7 +16,7 @@ use regatta_wire::{reapi, v1};
 
 pub(crate) use fences::Fences;
 pub(crate) use packs::packed_in;
-pub(crate) use promises::Promises;
+pub(crate) use promises::{BY_VERDICT, Promises};
 pub(crate) use story::{Story, check_whole};
 
 use crate::job;

@@ -325,7 +325,8 @@ impl Retention {
 
     /// Whether nothing may go yet, as what was promised before the start is not known.
     fn holds_all(&self) -> bool {
-        self.held_until.is_some_and(|until| self.now() < until)
+        !PlantedBug::LastPromisesForgotten.is_planted()
+            && self.held_until.is_some_and(|until| self.now() < until)
     }
 
     /// The store has been listed. It blocks.

@@ -29,6 +29,9 @@ pub(crate) struct Promises {
     gone: usize,
 }
 
+/// Who is told of what verdicts keep.
+pub(crate) const BY_VERDICT: &str = "a verdict";
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Known {
     asked: Duration,
@@ -87,11 +90,12 @@ impl Promises {
         }
     }
 
-    /// The coordinator is killed: what it has not written down yet of uses is lost.
-    pub(crate) fn forget_last_uses(&mut self, now: Duration) {
-        let is_lost = |asked: Duration| asked + LAST_USES >= now;
+    /// The coordinator is killed: what it has not written down yet of what verdicts keep is lost, for the ledger that
+    /// would know of it is not asked here. What was promised otherwise holds.
+    pub(crate) fn forget_last_verdicts(&mut self, now: Duration) {
+        let is_lost = |it: &Known| it.by == BY_VERDICT && it.asked + LAST_USES >= now;
         for known in self.known.values_mut() {
-            known.retain(|it| !is_lost(it.asked));
+            known.retain(|it| !is_lost(it));
         }
     }
 

@@ -25,6 +25,7 @@ const fn broken_by(bug: PlantedBug) -> Invariant {
         PlantedBug::PinsForgotten
         | PlantedBug::UseUncounted
         | PlantedBug::UsesForgotten
+        | PlantedBug::LastPromisesForgotten
         | PlantedBug::TermOutlived
         | PlantedBug::DeletionNotAwaited
         | PlantedBug::AnsweredBeforePacked

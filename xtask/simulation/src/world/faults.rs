@@ -162,7 +162,7 @@ impl World {
     pub(super) fn lose_coordinator(&mut self, down: Duration) {
         self.restarts += 1;
         self.note_peace();
-        self.model.promises.forget_last_uses(self.now);
+        self.model.promises.forget_last_verdicts(self.now);
         self.model.fences.leave_behind(self.now);
         self.wires.clear();
         for index in 0..self.machines.len() {
