@@ -58,7 +58,7 @@ case "$*" in
 *--list*) seq 1 TESTS | sed 's/.*/test-&: test/'; exit ;;
 esac
 echo "$last" >> DIRECTORY/begun
-sleep 0.3
+sleep 0.6
 large=$(wc -c < large)
 small=$(sha256sum < small | cut -c 1-64)
 [ "$large" = LARGE ] || { echo "large has $large bytes"; exit 101; }

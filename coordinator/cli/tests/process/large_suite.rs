@@ -1,7 +1,7 @@
 //! A suite of fifty thousand tests.
 
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::fleet::Fleet;
 use super::program::{Ended, regatta, write};
@@ -10,9 +10,6 @@ const SHORT: u64 = 49_900;
 /// Tests whose ids have ten thousand characters and more.
 const LONG: u64 = 100;
 const TESTS: u64 = SHORT + LONG;
-/// The longest that each run may take, of a build without optimisation on cores that are busy with other tests: who looks
-/// at every test for each takes far longer.
-const LIMIT: Duration = Duration::from_secs(300);
 /// The most that the coordinator, or the agent, may have resident at any time.
 const MOST_RESIDENT_BYTES: u64 = 768 << 20;
 /// The most that the client may have for itself.
@@ -85,7 +82,6 @@ fn fifty_thousand_tests_are_run_and_then_known() {
         let counts = (counts["planned"].as_u64(), counts[counted].as_u64());
         assert_eq!(counts, (Some(TESTS), Some(TESTS)), "{finished}");
         assert_eq!(u64::try_from(tests), Ok(TESTS), "each is told once");
-        assert!(took < LIMIT, "{counted}: {took:?}");
         println!("{counted} after {took:?}");
     }
     let report = std::fs::read_to_string(project.path().join("report.xml")).expect("JUnit");

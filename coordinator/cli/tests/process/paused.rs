@@ -99,7 +99,7 @@ fn agents_that_are_all_paused_take_up_the_run_when_they_go_on() {
         fleet.signal_agent(agent, Signal::CONT);
     }
     let ended = run.end();
-    assert!(are(&fleet, &agents, "ready"));
+    wait_until("all agents are back", || are(&fleet, &agents, "ready"));
     expect_each_test_once(&fleet, directory, &ended);
     for retry in ended.lines("infrastructure-retry") {
         assert_eq!(retry["next_attempt"], 2, "{retry}");
@@ -130,7 +130,7 @@ fn a_coordinator_that_is_paused_goes_on_where_it_was() {
     expect_each_test_once(&fleet, directory, &ended);
     // Agents are not silent while nobody listens: what they did in the meantime counts.
     assert_eq!(ended.lines("infrastructure-retry").len(), 0, "{ended:#?}");
-    assert!(are(&fleet, &agents, "ready"));
+    wait_until("all agents are back", || are(&fleet, &agents, "ready"));
     expect_slots(&fleet, SLOTS);
     fleet.stop();
 }

@@ -109,10 +109,9 @@ fn expect_to_be_told_what_was_overtaken(ended: &Ended) {
         .iter()
         .map(|it| it["message"].to_string())
         .collect();
-    let told = warnings
-        .iter()
-        .filter(|it| it.contains("had been running for"));
-    assert_eq!(told.count(), 1, "{warnings:?}");
+    // Once for the batch that stalled; on a busy machine another may have been late, too.
+    let is_told = |it: &String| it.contains("had been running for");
+    assert!(warnings.iter().any(is_told), "{warnings:?}");
     let tests = ended.lines("test");
     let mut stalled = tests
         .iter()
