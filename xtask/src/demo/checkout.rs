@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
 use crate::workspace;
@@ -35,7 +35,30 @@ impl Checkout {
                 .open(&to)?
                 .set_modified(modified)?;
         }
+        checkout.git(&["init", "--quiet"])?;
+        checkout.commit("The workspace as it is")?;
         Ok(checkout)
+    }
+
+    /// Commits all that is there, so that verdicts are about a commit.
+    fn commit(&self, message: &str) -> Result<()> {
+        self.git(&["add", "--all"])?;
+        self.git(&["commit", "--quiet", "--no-verify", "--message", message])
+    }
+
+    fn git(&self, arguments: &[&str]) -> Result<()> {
+        let mut git = Command::new("git");
+        for setting in [
+            "user.name=demo",
+            "user.email=demo@example.org",
+            "commit.gpgSign=false",
+        ] {
+            git.args(["-c", setting]);
+        }
+        let git = git.current_dir(&self.root).args(arguments);
+        let status = git.status().context("starting git")?;
+        ensure!(status.success(), "{git:?}: {status}");
+        Ok(())
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -56,13 +79,14 @@ impl Checkout {
         command
     }
 
-    /// Adds a function and its test to a source file.
+    /// Adds a function and its test to a source file, in a commit.
     pub(crate) fn change(&self, file: &str) -> Result<()> {
         let path = self.root.join(file);
         let text = super::read(&path)?;
         let addition = "\n/// Added by the demo.\npub fn added_by_the_demo() -> u32 {\n    41 + 1\n}\n\n\
              #[cfg(test)]\n#[test]\nfn the_demo_added_this() {\n    assert_eq!(added_by_the_demo(), 42);\n}\n";
-        std::fs::write(&path, text + addition).with_context(|| format!("changing {file}"))
+        std::fs::write(&path, text + addition).with_context(|| format!("changing {file}"))?;
+        self.commit("Add a function and its test")
     }
 
     /// A package of the workspace and all that depend on it, by name.
