@@ -22,8 +22,19 @@ pub(crate) fn target() -> PathBuf {
 /// The cargo that runs this chore.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(root());
+    forget_package(command.current_dir(root()));
     command
+}
+
+/// Tells a command that starts cargo nothing of the package that cargo runs here: build scripts that look at that,
+/// as ring's does, would build anew what a cargo that is started by hand has built, and the other way round.
+pub(crate) fn forget_package(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
 }
 
 /// Builds the product as its users have it, and returns where the command is.

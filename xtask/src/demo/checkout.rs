@@ -73,6 +73,7 @@ impl Checkout {
 
     /// The command, run in the copy.
     pub(crate) fn command(&self, mut command: Command) -> Command {
+        workspace::forget_package(&mut command);
         command
             .current_dir(&self.root)
             .env("CARGO_TARGET_DIR", self.target());
