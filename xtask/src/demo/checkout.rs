@@ -1,13 +1,14 @@
 //! A scratch copy of the workspace that may be changed.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
-use crate::workspace;
+use crate::{process, workspace};
 
 /// The copy; removed when dropped. It is always in the same place, so that cargo can go on using
 /// what it built for the last one.
@@ -34,6 +35,10 @@ impl Checkout {
                 .write(true)
                 .open(&to)?
                 .set_modified(modified)?;
+        }
+        if !checkout.target().exists() {
+            let (from, to) = (workspace::target(), checkout.target());
+            take_libraries(&from.join("debug"), &to.join("debug"))?;
         }
         checkout.git(&["init", "--quiet"])?;
         checkout.commit("The workspace as it is")?;
@@ -116,6 +121,34 @@ impl Checkout {
             found.extend(more);
         }
     }
+}
+
+/// Copies what cargo has built of other people's packages, if it has: there it need not be built again. What it finds
+/// unfit it builds; what is the workspace's own stays where it is.
+fn take_libraries(from: &Path, to: &Path) -> Result<()> {
+    let libraries: Vec<PathBuf> = match std::fs::read_dir(from.join("deps")) {
+        Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
+        Err(_) => return Ok(()),
+    };
+    std::fs::create_dir_all(to.join("deps"))?;
+    // With their times, which cargo looks at.
+    let copy = |from: &[PathBuf], to: &Path| {
+        let mut copy = Command::new("cp");
+        copy.args(["--archive", "--target-directory"]).arg(to);
+        process::run(copy.args(from))
+    };
+    copy(
+        &[".fingerprint", "build"].map(|folder| from.join(folder)),
+        to,
+    )?;
+    let is_library = |path: &&PathBuf| {
+        let kind = path.extension().and_then(OsStr::to_str).unwrap_or_default();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        ["rlib", "rmeta", "so", "d"].contains(&kind) && !name.contains("regatta")
+    };
+    let libraries: Vec<_> = libraries.iter().filter(is_library).cloned().collect();
+    let mut portions = libraries.chunks(1000);
+    portions.try_for_each(|portion| copy(portion, &to.join("deps")))
 }
 
 impl Drop for Checkout {
