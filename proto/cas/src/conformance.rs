@@ -328,7 +328,6 @@ async fn check_the_last_write_wins(store: &Store, size: usize) {
     }
 }
 
-/// Writes and reads a large blob; how much of what went in was alive at once, in bytes.
 /// Writes and reads a blob, and says how much of it the store held at a time.
 async fn pass_large_blob(store: &Store, size_bytes: usize) -> usize {
     let body = HeldBody::new(size_bytes);

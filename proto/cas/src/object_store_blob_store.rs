@@ -153,6 +153,14 @@ impl ObjectStoreBlobStore {
             Some(directory) => Some(directory.opening().await),
             None => None,
         };
+        // What a blob that is stored as it is does not have, so that no store is asked for what it refuses: object_store
+        // does not tell such a refusal from a failure, which would be asked again for seconds.
+        if range.offset > 0 && range.offset >= digest.size_bytes() {
+            let (start, end) = self.bounds(digest, range).await?;
+            if start >= end {
+                return Ok(stream_of(bytes::Bytes::new()));
+            }
+        }
         match self.objects.get_opts(&self.path_of(digest), options).await {
             Ok(found) => body_of(found).await,
             Err(error) => match store_error(digest, error) {

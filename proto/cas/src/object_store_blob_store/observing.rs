@@ -211,7 +211,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::{BlobStore as _, conformance, put_bytes, read_all};
+    use crate::{BlobRange, BlobStore as _, conformance, put_bytes, read_all};
 
     fn observed() -> (
         ObjectStoreBlobStore,
@@ -240,6 +240,24 @@ mod tests {
         let large = Bytes::from(vec![1; 6 << 20]);
         put_bytes(&store, large).await.unwrap();
         assert_eq!(take(), [Upload; 4], "begun, two parts, completed");
+    }
+
+    #[tokio::test]
+    async fn what_lies_beyond_the_end_is_not_asked_for() {
+        let (store, mut take) = observed();
+        let digest = put_bytes(&store, Bytes::from_static(b"abc")).await.unwrap();
+        for (offset, is_read) in [(2, true), (3, true), (4, false)] {
+            take();
+            let length = None;
+            let read = store.get(&digest, BlobRange { offset, length }).await;
+            assert_eq!(read.is_ok(), is_read, "{offset}");
+            let asked = if offset < 3 {
+                ObjectStoreRequest::Get
+            } else {
+                ObjectStoreRequest::Head
+            };
+            assert_eq!(take(), [asked], "{offset}");
+        }
     }
 
     #[tokio::test]

@@ -115,6 +115,8 @@ impl Bucket {
 async fn serve(listener: TcpListener, service: S3Service) {
     let mut connections = JoinSet::new();
     while let Ok((socket, _)) = listener.accept().await {
+        // Or each answer waits for the acknowledgement of its head.
+        socket.set_nodelay(true).unwrap();
         let service = service.clone();
         connections.spawn(async move {
             let server = Builder::new(TokioExecutor::new());
