@@ -319,7 +319,7 @@ async fn record_cached(job: &JobContext, tests: &[Test], tally: &mut Tally) -> V
     // A pass after a failure is flaky, whoever found it: what has failed already is not looked up.
     let has_failed = |index: &usize| {
         let recorded = job.recorded_suite();
-        recorded.is_some_and(|it| it.attempts(&tests[*index].name()) > 0)
+        recorded.is_some_and(|it| it.tried(&tests[*index].name()).attempts > 0)
     };
     let open: Vec<usize> = tally.open().filter(|index| !has_failed(index)).collect();
     let keys: Vec<Digest> = open.iter().map(|index| tests[*index].key).collect();

@@ -2,6 +2,7 @@ mod audit;
 mod builds;
 mod caching;
 mod contract;
+mod elsewhere;
 pub(crate) mod fake_agent;
 pub(crate) mod fixture;
 mod full_ledger;

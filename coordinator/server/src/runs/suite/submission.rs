@@ -1,5 +1,6 @@
 //! Tests become units of work for the fleet.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::StreamExt as _;
@@ -20,6 +21,29 @@ use crate::runs::plan::Adapter;
 use crate::runs::state::JobEnd;
 
 impl Execution<'_> {
+    /// Submits tests that nothing is under way for.
+    pub(super) async fn submit_all(&mut self, tests: Vec<usize>) -> Result<(), JobEnd> {
+        // A batch has no test twice, which its report could not tell apart; and none in quarantine beside
+        // others, or its failure would explain how the runner ended, and that of the others would not count.
+        let mut rounds: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+        for test in tests {
+            // What was tried before a restart is alone, as it was then.
+            if self.attempts[test] > 0 {
+                let failed_at = self.failed_before.remove(&test);
+                self.submit_besides(vec![test], failed_at).await?;
+                continue;
+            }
+            let known = &self.tests[test];
+            let apart = self.suite.quarantine.contains_key(&known.id);
+            let round = rounds.entry((known.repetition, apart)).or_default();
+            round.push(test);
+        }
+        for round in rounds.into_values() {
+            self.submit(round).await?;
+        }
+        Ok(())
+    }
+
     /// Submits tests, each of which is a unit.
     pub(super) async fn submit(&mut self, tests: Vec<usize>) -> Result<(), JobEnd> {
         self.submit_besides(tests, None).await
