@@ -277,7 +277,7 @@ impl<'a> Execution<'a> {
                 let took = event::duration_of(&outcome);
                 self.overheads.answered(origin.lease, took, Instant::now());
                 let test = &self.tests[test];
-                let named = (test.id.as_str(), test.companions.as_slice());
+                let named = (test.id.as_str(), &test.company);
                 harness.judge(self.job, named, &outcome).await
             }
             Adapter::Sharding { shards } => judge_shard(self.job, *shards, &outcome).await,
