@@ -1,4 +1,5 @@
 mod audit;
+mod audit_of_bad;
 mod builds;
 mod caching;
 mod contract;
