@@ -32,6 +32,8 @@ enum Action {
         fresh: bool,
         memory: u64,
         units: u32,
+        /// The slot to put it in last; there may be no such slot.
+        avoid: Option<u32>,
     },
     Cancel(usize),
     CoordinatorHears,
@@ -51,8 +53,9 @@ enum Action {
 
 fn action() -> impl Strategy<Value = Action> {
     prop_oneof![
-        4 => (0..3u8, any::<bool>(), 0..2u64, 1..4u32)
-            .prop_map(|(run, fresh, memory, units)| Action::Grant { run, fresh, memory, units }),
+        4 => (0..3u8, any::<bool>(), 0..2u64, 1..4u32, prop::option::of(0..=SLOTS)).prop_map(
+            |(run, fresh, memory, units, avoid)| Action::Grant { run, fresh, memory, units, avoid }
+        ),
         1 => any::<usize>().prop_map(Action::Cancel),
         6 => Just(Action::CoordinatorHears),
         6 => Just(Action::CoordinatorSpeaks),
@@ -74,6 +77,7 @@ fn action() -> impl Strategy<Value = Action> {
 #[derive(Clone, Debug)]
 struct Granted {
     demand: Demand,
+    avoid: Option<SlotIndex>,
     units: u32,
     recorded: Vec<(LeaseKey, u32)>,
     told_on: Option<ConnectionId>,
@@ -219,7 +223,11 @@ impl World {
     fn start(&mut self, slot: SlotIndex, lease: LeaseKey, plan: ContainerPlan) {
         assert!(self.ever_started.insert(lease), "no_lease_runs_twice");
         assert!(slot.0 < SLOTS, "slots_never_exceeded");
-        let demand = self.every_grant[&lease].demand.clone();
+        let Granted { demand, avoid, .. } = self.every_grant[&lease].clone();
+        assert!(
+            avoid != Some(slot) || self.idle_slots().eq([slot]),
+            "no_avoided_slot_while_another_is_idle"
+        );
         let slot = &mut self.slots[slot.0 as usize];
         assert_eq!(slot.lease, None, "slots_never_exceeded");
         if plan == ContainerPlan::Replace {
@@ -248,6 +256,11 @@ impl World {
         };
     }
 
+    fn idle_slots(&self) -> impl Iterator<Item = SlotIndex> {
+        let slots = (0..).map(SlotIndex).zip(&self.slots);
+        slots.filter_map(|(index, slot)| slot.lease.is_none().then_some(index))
+    }
+
     fn check_report(&mut self, report: Told) {
         assert!(self.connected && report.connection == self.id());
         assert!(!self.leaving, "two reports in flight");
@@ -274,6 +287,10 @@ impl World {
             assert_eq!(lease.outcome_count, produced);
             let busy = self.slots.iter().any(|slot| slot.lease == Some(lease.key));
             let waits = lease.slot.is_none();
+            assert!(
+                !waits || self.idle_slots().next().is_none(),
+                "no_lease_waits_beside_an_idle_slot"
+            );
             assert_eq!(lease.phase == LeasePhase::Finished, !busy && !waits);
             assert!(
                 !self.forgotten.contains(&lease.key),
@@ -322,7 +339,7 @@ impl World {
         }
     }
 
-    fn grant(&mut self, run: u8, fresh: bool, memory: u64, units: u32) {
+    fn grant(&mut self, (run, fresh, memory): (u8, bool, u64), units: u32, avoid: Option<u32>) {
         let key = LeaseKey {
             lease: LeaseId(self.next_lease),
             token: FencingToken(self.next_lease * 7),
@@ -343,6 +360,7 @@ impl World {
                 key: share,
                 isolation,
             },
+            avoid: avoid.map(SlotIndex),
             units,
             recorded: Vec::new(),
             told_on: None,
@@ -392,7 +410,7 @@ impl World {
             acknowledged_outcomes: u32::try_from(granted.recorded.len()).unwrap(),
             work: (granted.told_on != Some(ConnectionId(self.connection))).then(|| Work {
                 demand: granted.demand.clone(),
-                avoid: None,
+                avoid: granted.avoid,
                 spec: *key,
             }),
         };
@@ -471,7 +489,8 @@ impl World {
                 fresh,
                 memory,
                 units,
-            } => self.grant(run, fresh, memory, units),
+                avoid,
+            } => self.grant((run, fresh, memory), units, avoid),
             Action::Cancel(nth) => {
                 let key = self
                     .wished
@@ -586,6 +605,7 @@ fn a_dropped_lease_is_not_started_again() {
         fresh: false,
         memory: 0,
         units: 1,
+        avoid: None,
     });
     let granted = world.wished.clone();
     for wished in [granted.clone(), BTreeMap::new(), granted] {
@@ -631,6 +651,7 @@ fn a_container_whose_run_has_gone_quiet_is_replaced_by_an_unused_one() {
         fresh: false,
         memory: 0,
         units: 1,
+        avoid: None,
     });
     world.act(Action::CoordinatorSpeaks);
     world.act(Action::AgentHears);

@@ -62,7 +62,7 @@ impl Claim {
 }
 
 impl Adoptions {
-    fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.ends_at.is_some()
     }
 

@@ -68,7 +68,8 @@ impl Scheduler {
         }
     }
 
-    fn remember_lost(&mut self, key: AgentKey) {
+    /// Remembers an agent that is not there for a while.
+    pub(crate) fn remember_lost(&mut self, key: AgentKey) {
         let forget_at = self.after(self.config.forget_agents_after);
         let timer = Timer::ForgetAgent(key);
         let agent = &mut self.fleet.agents[key];

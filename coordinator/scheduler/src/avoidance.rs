@@ -4,12 +4,15 @@
 //! else to another slot of the same: a pass in the very place where it failed says less. Neither waits for that longer
 //! than [`SchedulerConfig::retry_elsewhere`](crate::SchedulerConfig), nor at all where there is no other place.
 //!
+//! A scheduler that goes on for an earlier one is told of failures on agents that it has not heard of. For as long as
+//! agents may go on with what they began before, these are expected to come back, and count as known.
+//!
 //! An agent loses little before it gets a pause, but everything may fail on it. Tasks that have failed in one slot
 //! therefore wait side by side ([`Try`]), and are passed over together.
 
 use std::num::NonZeroU32;
 
-use regatta_model::{SlotIndex, Timestamp};
+use regatta_model::{AgentId, SlotIndex, Timestamp};
 
 use crate::Submission;
 use crate::fleet::{AgentKey, ClassKey, Fleet};
@@ -87,7 +90,7 @@ impl Scheduler {
         class: ClassKey,
     ) -> Option<Avoided> {
         let failed_at = submission.failed_at.as_ref()?;
-        let agent = self.fleet.agent_key(&failed_at.agent)?;
+        let agent = self.known_or_expected(&failed_at.agent)?;
         let until = self.avoid_until(class);
         let next = &mut self.last_group;
         let groups = &mut self.fleet.classes[class].groups;
@@ -101,6 +104,17 @@ impl Scheduler {
             until,
             cause: Cause::Failed { slot, group },
         })
+    }
+
+    /// The key of an agent that is known, or that an earlier scheduler may have known.
+    fn known_or_expected(&mut self, id: &AgentId) -> Option<AgentKey> {
+        let known = self.fleet.agent_key(id);
+        if known.is_some() || !self.adoptions.is_open() {
+            return known;
+        }
+        let key = self.fleet.enter(id);
+        self.remember_lost(key);
+        Some(key)
     }
 
     /// Until when tasks of a class that are to be tried again wait for another place. One deadline serves all of them,

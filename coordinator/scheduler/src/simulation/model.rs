@@ -44,8 +44,9 @@ struct Work {
     /// The leases that have, or had, a duplicate.
     duplicated: BTreeSet<LeaseId>,
     answers: BTreeMap<UnitIndex, LeaseId>,
-    /// When a machine last lost some of it.
-    lost_at: Option<Timestamp>,
+    /// When a machine last lost some of it, or it came because it had failed somewhere: it may wait for another
+    /// place since then.
+    elsewhere_since: Option<Timestamp>,
 }
 
 type Checked = Result<(), String>;
@@ -70,11 +71,12 @@ impl Model {
         self.open.keys().copied().collect()
     }
 
-    /// Work of which something waits, by the task that stands for it, and when it was last lost.
+    /// Work of which something waits, by the task that stands for it, and since when for another place,
+    /// if it does.
     pub(crate) fn waiting(&self) -> impl Iterator<Item = (TaskId, Option<Timestamp>)> {
         let waits = |work: &Work| work.open.len() > work.valid.len();
         let waiting = self.works.iter().filter(move |(_, work)| waits(work));
-        waiting.map(|(task, work)| (*task, work.lost_at))
+        waiting.map(|(task, work)| (*task, work.elsewhere_since))
     }
 
     /// Forgets what a new scheduler does not know. Returns the first token that it may grant.
@@ -131,6 +133,7 @@ impl Model {
         let work = Work {
             submitters: BTreeSet::from([submission.task]),
             open: units.clone(),
+            elsewhere_since: submission.failed_at.is_some().then_some(now),
             ..Work::default()
         };
         self.open.insert(submission.task, units);
@@ -160,7 +163,7 @@ impl Model {
                 self.retried += 1;
                 if let Some(work) = self.work(*task) {
                     work.valid.remove(unit);
-                    work.lost_at = Some(now);
+                    work.elsewhere_since = Some(now);
                 }
                 Ok(())
             }

@@ -51,6 +51,8 @@ pub struct WorkPlan {
     pub tree: Option<u8>,
     /// After how many percent of what a unit takes it is late, if it may run twice at once.
     pub late_percent: Option<u8>,
+    /// The machine and the slot in which it has failed before, if it is tried again.
+    pub failed_at: Option<(u8, u8)>,
     /// When it is cancelled after it has arrived, if ever.
     pub cancel_after: Option<Duration>,
 }
@@ -138,6 +140,9 @@ fn work(random: &mut Random) -> WorkPlan {
         merge: random.chance(20).then(|| small(random, 200)),
         tree: random.chance(50).then(|| small(random, 20)),
         late_percent: random.chance(50).then(|| 50 + small(random, 100)),
+        failed_at: random
+            .chance(10)
+            .then(|| (small(random, u8::MAX), small(random, 8))),
         cancel_after: random.chance(5).then(|| random.millis(20_000)),
     }
 }

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use regatta_model::{
-    AgentId, Digest, ImageReference, Platform, Resources, RunId, TaskId, TenantId, Timestamp,
-    UnitIndex,
+    AgentId, Digest, ImageReference, Platform, Resources, RunId, SlotIndex, TaskId, TenantId,
+    Timestamp, UnitIndex,
 };
 
 use super::happening::Happening;
@@ -19,7 +19,9 @@ use super::plan::{Fault, MachinePlan, Plan, WorkPlan};
 use super::random::Random;
 use super::summary::Summary;
 use super::violation::Violation;
-use crate::{Effect, Event, ExpectedUnit, Offer, Scheduler, SchedulerConfig, Step, Submission};
+use crate::{
+    Effect, Event, ExpectedUnit, FailedAt, Offer, Scheduler, SchedulerConfig, Step, Submission,
+};
 
 /// How long after its last fault a plan may take to end, in simulated time.
 const PATIENCE: Duration = Duration::from_secs(24 * 3600);
@@ -286,9 +288,17 @@ impl<'plan> World<'plan> {
             units: (0..).zip(&work.units_ms).map(unit).collect(),
             batch_overhead: Duration::from_millis(50),
             merge_key: work.merge.map(|merge| digest("merge", merge)),
-            failed_at: None,
+            failed_at: work.failed_at.and_then(|place| self.failed_at(place)),
         };
         self.step(Event::Submit(submission))
+    }
+
+    fn failed_at(&self, (machine, slot): (u8, u8)) -> Option<FailedAt> {
+        let machine = usize::from(machine).checked_rem(self.machines.len())?;
+        Some(FailedAt {
+            agent: self.machines[machine].id.clone(),
+            slot: SlotIndex(slot.into()),
+        })
     }
 
     fn step(&mut self, event: Event) -> Result<(), String> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use regatta_model::{AgentId, LeaseId, SlotIndex, TaskId};
+use regatta_model::{AgentId, FencingToken, LeaseId, SlotIndex, TaskId};
 
 use super::fixture::{Fixture, agent, held, offer, report, submission};
 use crate::{
@@ -75,6 +75,28 @@ fn an_agent_that_is_not_known_is_no_reason_to_wait() {
     fixture.connect("a", offer(2));
     fixture.submit(again(1, "gone", 0));
     assert_eq!(fixture.the_grant().agent, agent("a"));
+}
+
+#[test]
+fn an_agent_that_comes_back_after_a_restart_is_known_by_what_has_failed_on_it() {
+    let mut fixture = Fixture::new(SchedulerConfig {
+        first_token: FencingToken(100),
+        ..SchedulerConfig::default()
+    });
+    fixture.submit(again(1, "a", 1));
+    fixture.submit(again(2, "gone", 0));
+    fixture.connect("a", offer(3));
+    let avoided = fixture.grants().into_iter();
+    let avoided: BTreeMap<_, _> = avoided.map(|it| (it.task, it.avoid_slot)).collect();
+    let expected = [(TaskId(1), Some(SlotIndex(1))), (TaskId(2), None)];
+    assert_eq!(avoided, BTreeMap::from(expected));
+    // It is not remembered for ever, and nobody is expected later.
+    fixture.report(report("a", 2, Vec::new()));
+    let config = SchedulerConfig::default();
+    fixture.pass(config.forget_agents_after * 2);
+    fixture.submit(again(3, "late", 0));
+    let agents = fixture.scheduler.snapshot().agents;
+    assert!(agents.is_empty(), "{agents:?}");
 }
 
 /// Agent `a` has two slots, of which 1 is taken, and 0 is where it failed.

@@ -29,6 +29,7 @@ fn work() -> impl Strategy<Value = WorkPlan> {
         option::of(0u8..4),
         option::weighted(0.2, millis(20_000)),
         option::of(0u8..150),
+        option::weighted(0.3, (any::<u8>(), 0u8..4)),
     );
     (who, what, how).prop_map(|(who, what, how)| WorkPlan {
         at: who.0,
@@ -42,6 +43,7 @@ fn work() -> impl Strategy<Value = WorkPlan> {
         tree: how.1,
         cancel_after: how.2,
         late_percent: how.3,
+        failed_at: how.4,
     })
 }
 
@@ -156,6 +158,7 @@ impl Streams {
             merge: None,
             tree: None,
             late_percent: None,
+            failed_at: None,
             cancel_after: None,
         };
         let at_once = u32::try_from(self.machines).expect("few") * self.cpus;

@@ -90,6 +90,7 @@ pub(super) async fn run_action(job: &JobContext, spec: ActionSpec) -> Result<Ans
         merge_key,
         stream_output: spec.stream_output,
         failed_at: spec.failed_at,
+        time_limit: None,
     };
     let handle = job.submit(work).await?;
     let answer = tokio::select! {

@@ -16,6 +16,7 @@ use super::origin::origin_of;
 use super::output::tail_to_show;
 use super::plan::JobKind;
 use super::state::{JobEnd, JobStatus};
+use super::tried::Tried;
 
 /// How much of a failed build's error output its message repeats, in bytes.
 const MESSAGE_OUTPUT_BYTES: u64 = 2048;
@@ -31,8 +32,10 @@ pub(super) async fn run_build(
     } else {
         Lookup::Allowed
     };
-    let mut attempts = job.run.recorded.failed_attempts(&job.name());
-    let mut failed_at = None;
+    let Tried {
+        mut attempts,
+        mut failed_at,
+    } = job.run.recorded.tried(&job.name());
     loop {
         attempts += 1;
         let begun = Instant::now();

@@ -199,6 +199,8 @@ pub(super) struct JobWork {
     pub(super) stream_output: bool,
     /// Where the same has just failed, if it is tried again.
     pub(super) failed_at: Option<FailedAt>,
+    /// How long each execution may take, if that is not what the job says.
+    pub(super) time_limit: Option<Duration>,
 }
 
 impl JobContext {
@@ -275,7 +277,7 @@ impl JobContext {
             mount_path: job.mount_path.clone(),
             command: Some(work.command),
             input_root: Some(self.input_root.into()),
-            timeout: Some(duration_to_wire(job.timeout)),
+            timeout: Some(duration_to_wire(work.time_limit.unwrap_or(job.timeout))),
             executions: Vec::new(),
             stream_output: work.stream_output,
             // It has none of these before it is leased.

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use regatta_ledger::{RunEnd, RunTimes};
-use regatta_model::{Timestamp, Verdict};
+use regatta_model::Timestamp;
 use regatta_verdict::Policy;
 use regatta_wire::convert::duration_to_wire;
 use regatta_wire::v1::run_event::Event;
@@ -214,22 +214,13 @@ impl RunDriver {
 
     /// What a run comes to once some of the cached passes that it rests on have been looked into.
     async fn audited(&mut self, conclusion: Conclusion) -> Conclusion {
-        if conclusion.verdict != Verdict::Releasable {
-            return conclusion;
-        }
         let context = Arc::clone(&self.context);
-        tell_of_lost_audits(&context);
+        // What was found before a restart stays found, whatever has stopped the run since.
         end_failed_audits(&context).await;
-        // A task of its own, so that whatever becomes of it the run ends.
-        let audit = tokio::spawn(audit_hits(Arc::clone(&context), self.cancel.clone()));
-        let mut audit = AbortOnDropHandle::new(audit);
-        let failed = tokio::select! {
-            ended = &mut audit => ended.err().map(|error| {
-                format!("cached passes could not be looked into: {error}; report this")
-            }),
-            reason = trouble_of(&context) => Some(reason),
-        };
-        self.trouble = failed;
+        if conclusion.may_be_audited() {
+            tell_of_lost_audits(&context);
+            self.trouble = audit(&context, &self.cancel).await;
+        }
         let audit = &context.audit;
         conclusion.corrected_by(&audit.disagreements(), audit.complaints())
     }
@@ -267,6 +258,19 @@ impl RunDriver {
             never_began: false,
         });
         context.log.finish(event, end);
+    }
+}
+
+/// Looks into cached passes; tells what kept it from it, if anything did.
+async fn audit(context: &Arc<RunContext>, cancel: &CancellationToken) -> Option<String> {
+    // A task of its own, so that whatever becomes of it the run ends.
+    let audit = tokio::spawn(audit_hits(Arc::clone(context), cancel.clone()));
+    let mut audit = AbortOnDropHandle::new(audit);
+    tokio::select! {
+        ended = &mut audit => ended.err().map(|error| {
+            format!("cached passes could not be looked into: {error}; report this")
+        }),
+        reason = trouble_of(context) => Some(reason),
     }
 }
 

@@ -45,6 +45,7 @@ mod suite;
 mod surroundings;
 mod tally;
 mod times;
+mod tried;
 mod verdict;
 mod waiting;
 

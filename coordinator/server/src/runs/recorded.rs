@@ -15,6 +15,7 @@ use super::event::{job_end_of, test_ending_of};
 use super::state::{JobEnd, JobStatus};
 use super::suite::Disagreement;
 use super::tally::{Ending, Tally, one, plus};
+use super::tried::Tried;
 
 /// What is recorded of a run.
 #[derive(Debug, Default)]
@@ -27,8 +28,8 @@ pub(super) struct Recorded {
     /// Jobs that a slot has taken something of.
     leased: BTreeSet<String>,
     ended: BTreeMap<String, v1::JobFinished>,
-    /// How many attempts of each build have failed and are followed by another.
-    builds: BTreeMap<String, u32>,
+    /// The attempts of each build that have failed and are followed by another.
+    builds: BTreeMap<String, Tried>,
     suites: BTreeMap<String, RecordedSuite>,
     /// What whoever submitted the run was warned of.
     warnings: BTreeSet<String>,
@@ -45,7 +46,7 @@ pub(super) struct RecordedSuite {
     plan: Option<Digest>,
     endings: BTreeMap<String, Ending>,
     /// The attempts of tests that are to be tried again.
-    attempts: BTreeMap<String, u32>,
+    tried: BTreeMap<String, Tried>,
     complaints: Vec<String>,
     /// Tests whose cached pass did not hold, with how they ended instead.
     audited: BTreeMap<String, Ending>,
@@ -98,9 +99,9 @@ impl Recorded {
                 self.ended.insert(finished.job.clone(), finished);
             }
             Event::BuildRetried(retried) => {
-                let job = retried.attempt.unwrap_or_default().job;
-                let failed = retried.next_attempt.saturating_sub(1);
-                self.builds.insert(job, failed);
+                let failed = retried.attempt.unwrap_or_default();
+                let tried = Tried::before(retried.next_attempt, failed.r#where.as_ref());
+                self.builds.insert(failed.job, tried);
             }
             Event::SuitePlanned(planned) => {
                 let suite = self.suites.entry(planned.job).or_default();
@@ -179,9 +180,9 @@ impl Recorded {
         Some((job_end_of(finished), finished))
     }
 
-    /// How many attempts of a build have failed already.
-    pub(super) fn failed_attempts(&self, build: &str) -> u32 {
-        self.builds.get(build).copied().unwrap_or(0)
+    /// The attempts of a build that have failed already.
+    pub(super) fn tried(&self, build: &str) -> Tried {
+        self.builds.get(build).cloned().unwrap_or_default()
     }
 
     pub(super) fn suite(&self, job: &str) -> Option<&RecordedSuite> {
@@ -308,8 +309,8 @@ impl RecordedSuite {
             self.failed_audits.insert(failed.test_id.clone(), failed);
             return;
         }
-        let attempts = next_attempt.saturating_sub(1);
-        self.attempts.insert(failed.test_id, attempts);
+        let tried = Tried::before(next_attempt, failed.r#where.as_ref());
+        self.tried.insert(failed.test_id, tried);
     }
 
     /// Whether its tests have been told of.
@@ -326,9 +327,9 @@ impl RecordedSuite {
         &self.complaints
     }
 
-    /// How often a test has been answered without that being its end.
-    pub(super) fn attempts(&self, test: &str) -> u32 {
-        self.attempts.get(test).copied().unwrap_or(0)
+    /// The attempts of a test that have been answered without that being its end.
+    pub(super) fn tried(&self, test: &str) -> Tried {
+        self.tried.get(test).cloned().unwrap_or_default()
     }
 
     /// Whether a test is a cached pass that nothing else was found of.
@@ -523,7 +524,8 @@ mod tests {
         let failed: Vec<_> = told.failed_audits().map(|it| &it.test_id).collect();
         assert_eq!(failed, ["x"]);
         let suite = told.suite("a").expect("is recorded");
-        assert_eq!((suite.attempts("x"), suite.attempts("y")), (0, 1));
+        let attempts = ["x", "y"].map(|test| suite.tried(test).attempts);
+        assert_eq!(attempts, [0, 1]);
         let ended = results(vec![("x", v1::TestStatus::Flaky, true)]);
         let told = recorded(vec![cached(), retried("x"), ended]);
         assert_eq!(told.failed_audits().count(), 0);

@@ -72,9 +72,21 @@ pub(crate) struct Conclusion {
     pub(crate) reasons: Vec<String>,
     pub(crate) counts: RunCounts,
     pub(crate) cancelled: bool,
+    /// Whether its own failures stopped it.
+    pub(crate) failed_fast: bool,
 }
 
 impl Conclusion {
+    /// Whether the cached passes that it rests on may be looked into now.
+    ///
+    /// Not after a run that was stopped, by a person or by its failures: that is to end. Nor after one that the
+    /// machines lost tests of, which they would only get more to do of. One that has failed is as good as one that has
+    /// passed: where a pipeline is never green nothing else would find a wrong pass, and what is found is one more reason.
+    pub(crate) fn may_be_audited(&self) -> bool {
+        let was_stopped = self.cancelled || self.failed_fast;
+        !was_stopped && self.counts.not_run == 0 && self.verdict != Verdict::Unknown
+    }
+
     /// The same if it was not a person who stopped the run: nothing is known that was not known before.
     pub(crate) fn stopped_by(mut self, reason: String) -> Self {
         self.reasons.insert(0, reason);
@@ -336,6 +348,7 @@ impl RunState {
             reasons,
             counts,
             cancelled,
+            failed_fast: self.stop == Some(Stop::FailedFast),
         }
     }
 }
@@ -413,6 +426,7 @@ mod tests {
                 ..RunCounts::default()
             },
             cancelled: false,
+            failed_fast: false,
         };
         let policy = Policy {
             max_flaky: Some(1),

@@ -1,6 +1,7 @@
 //! A test job: discover, look up, run the rest, judge, count.
 
 mod audit;
+mod company;
 mod contract;
 mod ctest;
 mod discovery;
@@ -43,6 +44,7 @@ use super::plan::{Adapter, PlannedSuite};
 use super::state::{JobEnd, JobStatus};
 use super::tally::{Ending, Tally};
 pub(super) use audit::{Audit, Disagreement, audit_hits, end_failed_audits};
+use company::Company;
 use discovery::Listing;
 use estimate::{Estimate, Estimates};
 use execution::Execution;
@@ -62,8 +64,7 @@ struct Test {
     id: String,
     /// Which of its runs this is, if it runs many times.
     repetition: Option<u32>,
-    /// Other tests that its process runs before it, because it depends on them.
-    companions: Vec<String>,
+    company: Company,
     key: Digest,
     estimate: Estimate,
     suspicion: Suspicion,
@@ -96,9 +97,13 @@ struct OwnPart {
 }
 
 impl PlannedSuite {
-    fn own_part(&self, id: &str, companions: &[String]) -> OwnPart {
+    /// `limit` is how long a test may take.
+    fn own_part(&self, (id, company): (&str, &Company), limit: Duration) -> OwnPart {
         let (arguments, environment) = match &self.adapter {
-            Adapter::Harness(harness) => (harness.run_arguments(self, id, companions), Vec::new()),
+            Adapter::Harness(harness) => {
+                let arguments = harness.run_arguments(self, (id, company), limit);
+                (arguments, Vec::new())
+            }
             Adapter::Sharding { shards } => (Vec::new(), sharding::environment(id, *shards)),
             // In the end it is in a file, with others; but it makes the test what it is.
             Adapter::Contract { .. } => (vec![id.to_owned()], Vec::new()),
@@ -241,14 +246,14 @@ async fn plan_tests(
     let estimates = Estimates::new(&known.tests, suite.adapter.usual_duration(), |id| {
         wanted.contains(id)
     });
-    let dependencies = discovery::dependencies(job, suite).await?;
+    let companies = discovery::companies(job, suite).await?;
     let test = |id: &String| {
-        let companions = dependencies.get(id).cloned().unwrap_or_default();
-        let key = key_of(job, suite, (id, &companions));
+        let company = companies.get(id).cloned().unwrap_or_default();
+        let key = key_of(job, suite, (id, &company));
         Test {
             id: id.clone(),
             repetition: None,
-            companions,
+            company,
             key,
             estimate: estimates.of(id),
             suspicion: Suspicion::of(estimates.known(id), key),
@@ -297,8 +302,8 @@ fn place_of(job: &JobContext) -> Place {
 }
 
 /// The digest of the action that would run this test alone.
-fn key_of(job: &JobContext, suite: &PlannedSuite, (id, companions): (&str, &[String])) -> Digest {
-    let own = suite.own_part(id, companions);
+fn key_of(job: &JobContext, suite: &PlannedSuite, named: (&str, &Company)) -> Digest {
+    let own = suite.own_part(named, job.job().timeout);
     let arguments = suite.run_arguments.iter().cloned().chain(own.arguments);
     let mut command = job.command(arguments.collect());
     let own_names: Vec<_> = own.environment.iter().map(|it| it.name.clone()).collect();
@@ -319,7 +324,7 @@ async fn record_cached(job: &JobContext, tests: &[Test], tally: &mut Tally) -> V
     // A pass after a failure is flaky, whoever found it: what has failed already is not looked up.
     let has_failed = |index: &usize| {
         let recorded = job.recorded_suite();
-        recorded.is_some_and(|it| it.attempts(&tests[*index].name()) > 0)
+        recorded.is_some_and(|it| it.tried(&tests[*index].name()).attempts > 0)
     };
     let open: Vec<usize> = tally.open().filter(|index| !has_failed(index)).collect();
     let keys: Vec<Digest> = open.iter().map(|index| tests[*index].key).collect();

@@ -1,7 +1,9 @@
 mod audit;
+mod audit_of_bad;
 mod builds;
 mod caching;
 mod contract;
+mod elsewhere;
 pub(crate) mod fake_agent;
 pub(crate) mod fixture;
 mod full_ledger;

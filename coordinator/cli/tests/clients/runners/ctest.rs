@@ -1,5 +1,7 @@
 //! CMake projects, with the CMake and the CTest of the image.
 
+use std::collections::BTreeMap;
+
 use super::{check, run, tests};
 use crate::fleet::Fleet;
 use crate::program::{Ended, write};
@@ -198,6 +200,86 @@ fn tests_that_depend_on_others_find_what_these_have_left() {
     fleet.stop();
 }
 
+/// What fails beside a test, or takes its time, and is none of its own.
+const BESIDE_LISTS: &str = r#"
+cmake_minimum_required(VERSION 3.19)
+project(beside NONE)
+enable_testing()
+add_test(NAME bad_setup COMMAND false)
+set_tests_properties(bad_setup PROPERTIES FIXTURES_SETUP bad)
+add_test(NAME without_setup COMMAND true)
+set_tests_properties(without_setup PROPERTIES FIXTURES_REQUIRED bad)
+add_test(NAME after_it COMMAND true)
+set_tests_properties(after_it PROPERTIES DEPENDS without_setup)
+add_test(NAME without_it_too COMMAND true)
+set_tests_properties(without_it_too PROPERTIES DEPENDS without_setup FIXTURES_REQUIRED bad)
+add_test(NAME slow COMMAND sleep 3)
+add_test(NAME slow_second COMMAND sleep 3)
+set_tests_properties(slow_second PROPERTIES DEPENDS slow)
+add_test(NAME slow_third COMMAND sleep 3)
+set_tests_properties(slow_third PROPERTIES DEPENDS slow_second)
+add_test(NAME slow_setup COMMAND sleep 3)
+set_tests_properties(slow_setup PROPERTIES FIXTURES_SETUP slowly)
+add_test(NAME set_up_slowly COMMAND sleep 3)
+set_tests_properties(set_up_slowly PROPERTIES FIXTURES_REQUIRED slowly)
+add_test(NAME hangs COMMAND sleep 600)
+add_test(NAME after_hanging COMMAND true)
+set_tests_properties(after_hanging PROPERTIES DEPENDS hangs)
+add_test(NAME hangs_afterwards COMMAND sleep 600)
+set_tests_properties(hangs_afterwards PROPERTIES DEPENDS slow)
+"#;
+
+/// What the image's CTest itself says of each test, if each may take as long as in the pipeline.
+fn by_ctest_itself(lists: &str) -> BTreeMap<String, &'static str> {
+    let toolbox = Toolbox::new(&bookworm(), &[]);
+    toolbox.write(&[("CMakeLists.txt", lists)]);
+    toolbox.shell("cmake -S . -B own").expect_code(0);
+    let said = toolbox.shell("ctest --test-dir own --timeout 5 --parallel 8");
+    let lines = said.stdout.lines().filter(|line| line.contains('#'));
+    let status = |line: &str| {
+        let (_, rest) = line.split_once(": ").expect("a number and a name");
+        let (name, rest) = rest.split_once(' ').expect("dots and a status");
+        let status = if rest.contains("Passed") {
+            "passed"
+        } else {
+            "failed"
+        };
+        (name.to_owned(), status)
+    };
+    lines.map(status).collect()
+}
+
+#[test]
+fn what_a_test_depends_on_neither_fails_it_nor_takes_its_time() {
+    let mut own = by_ctest_itself(BESIDE_LISTS);
+    // They are told with the tests that require them.
+    assert_eq!(own.remove("bad_setup"), Some("failed"));
+    assert_eq!(own.remove("slow_setup"), Some("passed"));
+    assert_eq!(own["after_it"], "passed", "{own:#?}");
+    let fleet = Fleet::with_image(&bookworm());
+    let project = tempfile::tempdir().expect("a directory");
+    let pipeline = PIPELINE.split("[jobs.chosen]").next().unwrap_or_default();
+    write(
+        project.path(),
+        &[("regatta.toml", pipeline), ("CMakeLists.txt", BESIDE_LISTS)],
+    );
+    let ended: Ended = run(&fleet, &project, &[]);
+    ended.expect_code(100);
+    let message = |test: &str| match test {
+        "without_setup" | "without_it_too" => {
+            "`bad_setup`, which runs with it for a fixture: Failed"
+        }
+        "hangs_afterwards" => "its time was over",
+        _ => "",
+    };
+    let expected = own.iter();
+    let expected: Vec<_> = expected
+        .map(|(test, status)| (test.as_str(), *status, message(test)))
+        .collect();
+    check(&ended, "check", &expected);
+    fleet.stop();
+}
+
 const PIPELINE: &str = r#"
 [jobs.build]
 inputs = ["CMakeLists.txt"]
@@ -235,7 +317,7 @@ fn ctest_tests_end_as_they_do_by_themselves() {
         ("fails", "failed", ""),
         ("fakes", "failed", ""),
         ("crashes", "failed", "Exception: SegFault"),
-        ("hangs", "failed", "its TIMEOUT was over"),
+        ("hangs", "failed", "its time was over"),
         ("hangs_long", "failed", ""),
         ("no_program", "failed", "Not Run"),
         ("will_pass", "failed", ""),

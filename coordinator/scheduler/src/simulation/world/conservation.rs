@@ -63,10 +63,10 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Work that waits, and not for another machine than the one that lost it.
+    /// Work that waits, and not for another place than the one that lost it or where it failed.
     fn waiting_work(&self) -> impl Iterator<Item = &WorkPlan> {
-        let settled = self.model.waiting().filter(|(_, lost_at)| {
-            lost_at.is_none_or(|lost_at| lost_at + self.config.retry_elsewhere <= self.now)
+        let settled = self.model.waiting().filter(|(_, elsewhere_since)| {
+            elsewhere_since.is_none_or(|since| since + self.config.retry_elsewhere <= self.now)
         });
         settled.filter_map(|(task, _)| self.plan.work.get(task_index(task)?))
     }

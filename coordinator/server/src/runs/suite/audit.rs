@@ -1,7 +1,8 @@
-//! Cached passes that are executed again once all else has passed.
+//! Cached passes that are executed again once all else has ended.
 //!
 //! What a cache says is only as good as the declared inputs are complete. A pass that does not hold is
-//! forgotten, and its test's result is told anew: a wrong hit never passes silently.
+//! forgotten, and its test's result is told anew: a wrong hit never passes silently. In a run that has failed otherwise
+//! it is one more reason; what is not RELEASABLE never becomes so by an audit, nor does any other reason go.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

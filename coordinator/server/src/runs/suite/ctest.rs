@@ -3,24 +3,32 @@
 //! Each test is a run of ctest, which brings the tests that set up and clean up its fixtures by itself. Those
 //! are therefore no tests of their own: alone, what they clean up would not be there. What a test `DEPENDS` on ctest
 //! does not bring, only runs before it: such a test is asked for with all that it depends on, and finds what they have
-//! left. They are tests of their own as well, and one of them that fails beside it fails for itself alone.
+//! left. They are tests of their own as well, and one of them that fails beside it, or that what sets it up fails,
+//! fails for itself alone: to ctest an order is no condition, and only a fixture of its own keeps a test from running.
+//!
+//! To ctest, each test has its own time: `TIMEOUT`, or what all have that have none. The job's timeout is what all have
+//! (`--timeout`, unless the suite's command says it), and their process has it as often as it runs tests.
 //!
 //! `RUN_SERIAL`, `RESOURCE_LOCK` and `RESOURCE_GROUPS` keep tests apart that share a machine's directory, ports or
 //! devices. No two tests share any of these here: each run of ctest has a view of the files of its own, and a container
 //! that does nothing else meanwhile. Within a run, ctest has one test after the other.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use regatta_model::FailureClass;
 
-use super::harness::{Verdict, did_not_run_it};
+use super::company::Company;
+use super::harness::{CompanyByTest, Verdict, did_not_run_it};
 use super::judged::Ended;
 use crate::runs::plan::PlannedSuite;
 
 /// Changes whenever tests are run or judged in another way.
-pub(super) const VERSION: &str = "ctest 2";
+pub(super) const VERSION: &str = "ctest 3";
 /// How much of the end of an output is read, in bytes: what cleans up may print much after the test.
 pub(super) const SUMMARY_BYTES: u64 = 1 << 20;
+/// How ctest is told the time of tests that have none of their own.
+const TIMEOUT: &str = "--timeout";
 /// What ctest exits with if tests have failed, and nothing worse has happened.
 const TESTS_FAILED: i32 = 8;
 /// How long the pattern may be that names a test and what it depends on, in bytes: CMake compiles patterns of some 64
@@ -102,19 +110,32 @@ pub(super) fn list_arguments(suite: &PlannedSuite) -> Vec<String> {
     given.iter().cloned().chain(list).collect()
 }
 
-/// What makes the suite's command run exactly one test, what it depends on, and what its fixtures need.
-pub(super) fn run_arguments(id: &str, companions: &[String]) -> Vec<String> {
-    let exactly = match companions {
+/// What makes the suite's command run exactly one test, what it depends on, and what its fixtures need, each of which
+/// may take so long.
+pub(super) fn run_arguments(
+    suite: &PlannedSuite,
+    (id, company): (&str, &Company),
+    limit: Duration,
+) -> Vec<String> {
+    let mut arguments = vec!["-V".to_owned(), "--no-tests=error".to_owned()];
+    let mut given = suite.run_arguments.iter();
+    if company.others() > 0 && !given.any(|it| it.starts_with(TIMEOUT)) {
+        arguments.extend([TIMEOUT.to_owned(), limit.as_secs_f64().to_string()]);
+    }
+    arguments.extend(["-R".to_owned(), pattern(id, &company.companions)]);
+    arguments
+}
+
+/// What matches these names and no other.
+fn pattern(id: &str, companions: &[String]) -> String {
+    match companions {
         [] => format!("^{}$", escaped(id)),
         more => {
             let names = std::iter::once(id).chain(more.iter().map(String::as_str));
             let names: Vec<_> = names.map(escaped).collect();
             format!("^({})$", names.join("|"))
         }
-    };
-    ["-V", "--no-tests=error", "-R", &exactly]
-        .map(str::to_owned)
-        .into()
+    }
 }
 
 /// A regular expression of CMake's for this text.
@@ -143,9 +164,9 @@ pub(super) fn parse_listing(text: &str) -> Result<Vec<String>, String> {
         .collect())
 }
 
-/// For each test that depends on others, directly or not, what these are; those that are disabled or not there are
-/// waited for by nobody.
-pub(super) fn parse_dependencies(text: &str) -> Result<BTreeMap<String, Vec<String>>, String> {
+/// For each test that depends on others or has fixtures, directly or not, what runs with it; those that are disabled or
+/// not there are waited for by nobody.
+pub(super) fn parse_companies(text: &str) -> Result<CompanyByTest, String> {
     let mut tests = read(text)?;
     tests.retain(|test| !test.is_disabled());
     let by_name: BTreeMap<&str, &ListedTest> = tests
@@ -158,41 +179,72 @@ pub(super) fn parse_dependencies(text: &str) -> Result<BTreeMap<String, Vec<Stri
             by_fixture.entry(fixture).or_default().push(test);
         }
     }
-    let mut dependencies = BTreeMap::new();
+    let mut companies = BTreeMap::new();
     let mut left_bytes = MOST_DEPENDENCIES_BYTES;
     for test in &tests {
-        let all = dependencies_of(test, &by_name, &by_fixture)?;
-        let bytes = all.iter().map(String::len).sum();
+        let company = company_of(test, &by_name, &by_fixture)?;
+        let bytes = company.companions.iter().map(String::len).sum();
         left_bytes = left_bytes.checked_sub(bytes).ok_or_else(|| {
             "its tests depend on too many others altogether; let them share fixtures instead"
                 .to_owned()
         })?;
-        if !all.is_empty() {
-            dependencies.insert(test.name.clone(), all);
+        if company.others() > 0 {
+            companies.insert(test.name.clone(), company);
         }
     }
-    Ok(dependencies)
+    Ok(companies)
 }
 
-/// Those of its fixtures count as its own.
-fn dependencies_of(
+/// The tests that a test's fixtures are made of, and those of theirs: ctest runs it only if these have set them up.
+fn fixtures_of<'listed>(
+    test: &'listed ListedTest,
+    by_fixture: &BTreeMap<&str, Vec<&'listed ListedTest>>,
+) -> BTreeSet<&'listed str> {
+    let mut found = BTreeSet::new();
+    let mut left = vec![test];
+    while let Some(next) = left.pop() {
+        for other in serving(next, by_fixture) {
+            if other.name != test.name && found.insert(other.name.as_str()) {
+                left.push(other);
+            }
+        }
+    }
+    found
+}
+
+/// What sets up and cleans up what a test requires.
+fn serving<'listed>(
+    test: &ListedTest,
+    by_fixture: &BTreeMap<&str, Vec<&'listed ListedTest>>,
+) -> impl Iterator<Item = &'listed ListedTest> {
+    let fixtures = test.names("FIXTURES_REQUIRED");
+    let serving = fixtures.filter_map(|fixture| by_fixture.get(fixture));
+    serving.flatten().copied()
+}
+
+/// What its fixtures depend on it depends on, too.
+fn company_of(
     test: &ListedTest,
     by_name: &BTreeMap<&str, &ListedTest>,
     by_fixture: &BTreeMap<&str, Vec<&ListedTest>>,
-) -> Result<Vec<String>, String> {
+) -> Result<Company, String> {
+    let own = fixtures_of(test, by_fixture);
     let mut pattern_bytes = escaped(&test.name).len();
-    let mut found = BTreeSet::new();
+    let mut companions = BTreeSet::new();
     let mut seen = BTreeSet::from([test.name.as_str()]);
     let mut left = vec![test];
     while let Some(next) = left.pop() {
         let needed = next.names("DEPENDS");
-        let needed = needed.filter_map(|name| by_name.get(name));
-        for other in needed.filter(|other| !next.is_tied_by_fixture(other)) {
-            if other.name != test.name && found.insert(other.name.clone()) {
-                pattern_bytes += 1 + escaped(&other.name).len();
+        let needed = needed.filter_map(|name| by_name.get(name).copied());
+        let needed = needed.filter(|other| !next.is_tied_by_fixture(other));
+        for other in needed.chain(serving(next, by_fixture)) {
+            if !seen.insert(other.name.as_str()) {
+                continue;
             }
-            if seen.insert(other.name.as_str()) {
-                left.push(other);
+            left.push(other);
+            if !own.contains(other.name.as_str()) {
+                pattern_bytes += 1 + escaped(&other.name).len();
+                companions.insert(other.name.clone());
             }
         }
         if pattern_bytes > MOST_PATTERN_BYTES {
@@ -201,15 +253,11 @@ fn dependencies_of(
                 "`{name}` depends on more tests than can be named to ctest; let it require a fixture instead"
             ));
         }
-        let fixtures = next.names("FIXTURES_REQUIRED");
-        let serving = fixtures.filter_map(|fixture| by_fixture.get(fixture));
-        for other in serving.flatten() {
-            if seen.insert(other.name.as_str()) {
-                left.push(other);
-            }
-        }
     }
-    Ok(found.into_iter().collect())
+    Ok(Company {
+        companions: companions.into_iter().collect(),
+        fixtures: own.len(),
+    })
 }
 
 /// The names of those in a list that are not to be run.
@@ -277,16 +325,15 @@ pub(super) fn ran_one(id: &str, stdout: &str) -> Verdict {
 }
 
 /// What ctest says of this test if it exited like this: that the test passed all the same, and only companions failed; or
-/// that it failed itself, or something that runs with it for a fixture. `None` if nothing more is known.
+/// that it failed itself, or something that runs with it for a fixture of its own. `None` if nothing more is known.
 pub(super) fn beside_failed(
-    id: &str,
-    companions: &[String],
+    (id, company): (&str, &Company),
     (exit_code, stdout): (i32, &str),
 ) -> Option<Verdict> {
     let good = ["Passed", "***Skipped", "***Not Run (Disabled)"];
     let bad = stdout.lines().filter_map(line);
     let bad = bad.filter(|line| !good.contains(&line.status));
-    let is_companion = |line: &Line<'_>| companions.iter().any(|name| name == line.name);
+    let is_companion = |line: &Line<'_>| company.companions.iter().any(|name| name == line.name);
     let (companions_too, bad): (Vec<_>, Vec<_>) = bad.partition(is_companion);
     match bad.first() {
         None if companions_too.is_empty() || exit_code != TESTS_FAILED => None,
@@ -302,7 +349,7 @@ fn why_failed(id: &str, first: &Line<'_>) -> Option<(FailureClass, String)> {
         return Some((FailureClass::Test, text));
     }
     match said {
-        "Timeout" => Some((FailureClass::Timeout, "its TIMEOUT was over".to_owned())),
+        "Timeout" => Some((FailureClass::Timeout, "its time was over".to_owned())),
         // Nobody needs to be told.
         "Failed" => None,
         _ => Some((FailureClass::Test, said.to_owned())),
@@ -379,25 +426,29 @@ mod tests {
             // What ctest makes of fixtures.
             test("uses", &[("FIXTURES_REQUIRED", "db"), ("DEPENDS", "set")]),
             test("uses too", &[("FIXTURES_REQUIRED", "db"), ("DEPENDS", "set")]),
+            test("after", &[("DEPENDS", "uses")]),
+            test("uses after", &[("DEPENDS", "set c"), ("FIXTURES_REQUIRED", "db")]),
             test("clean", &[("FIXTURES_CLEANUP", "db"), ("DEPENDS", "set uses"), ("FIXTURES_REQUIRED", "disk")]),
         ]});
-        let found = parse_dependencies(&tests.to_string()).expect("is a list");
+        let found = parse_companies(&tests.to_string()).expect("is a list");
         let found: Vec<_> = found
             .iter()
-            .map(|(test, needed)| (test.as_str(), needed.join(" ")))
+            .map(|(test, with)| (test.as_str(), with.companions.join(" "), with.fixtures))
             .collect();
         let expected = [
-            ("about", "round"),
-            ("b", "a"),
-            ("c", "a b"),
-            ("round", "about"),
-            ("set", "a"),
-            ("uses", "a"),
-            ("uses too", "a"),
+            ("about", "round", 0),
+            ("after", "a clean set uses", 0),
+            ("b", "a", 0),
+            ("c", "a b", 0),
+            ("round", "about", 0),
+            ("set", "a", 0),
+            ("uses", "a", 2),
+            ("uses after", "a b c", 2),
+            ("uses too", "a", 2),
         ];
         assert_eq!(
             found,
-            expected.map(|(test, needed)| (test, needed.to_owned()))
+            expected.map(|(test, needed, fixtures)| (test, needed.to_owned(), fixtures))
         );
     }
 
@@ -410,16 +461,24 @@ mod tests {
                  3/3 Test #3: own ......{own}    0.01 sec\n"
             )
         };
-        let companions = ["first".to_owned()];
-        let said = |own, fixture| beside_failed("own", &companions, (8, &lines(own, fixture)));
+        let with = |companions: &[&str]| Company {
+            companions: companions.iter().map(|&it| it.to_owned()).collect(),
+            fixtures: 1,
+        };
+        let company = with(&["first"]);
+        let named = ("own", &company);
+        let said = |own, fixture| beside_failed(named, (8, &lines(own, fixture)));
         assert_eq!(said("   Passed", "   Passed"), Some(Ok(Ended::Passed)));
         assert_eq!(said("***Failed", "   Passed"), None, "it shows why");
         let text = "`setup`, which runs with it for a fixture: Failed".to_owned();
         let expected = Some(Err((FailureClass::Test, text)));
         assert_eq!(said("   Passed", "***Failed"), expected);
-        assert_eq!(beside_failed("own", &companions, (8, "")), None);
+        let others = with(&["first", "setup"]);
+        let of_others = beside_failed(("own", &others), (8, &lines("   Passed", "***Failed")));
+        assert_eq!(of_others, Some(Ok(Ended::Passed)));
+        assert_eq!(beside_failed(named, (8, "")), None);
         let crashed = (139, &*lines("   Passed", "   Passed"));
-        assert_eq!(beside_failed("own", &companions, crashed), None);
+        assert_eq!(beside_failed(named, crashed), None);
     }
 
     #[test]
@@ -435,17 +494,17 @@ mod tests {
             (0..count).map(|number| format!("{number:0>99}")).collect()
         };
         let most = MOST_PATTERN_BYTES / 100;
-        let found = parse_dependencies(&depending(&long(most - 1))).expect("fits");
-        assert_eq!(found["last"].len(), most - 1);
-        let error = parse_dependencies(&depending(&long(most + 1))).expect_err("is too long");
+        let found = parse_companies(&depending(&long(most - 1))).expect("fits");
+        assert_eq!(found["last"].others(), most - 1);
+        let error = parse_companies(&depending(&long(most + 1))).expect_err("is too long");
         assert!(error.contains("`last`"), "{error}");
     }
 
     #[test]
     fn names_are_taken_as_they_are() {
-        assert_eq!(run_arguments("a.b", &[])[3], r"^a\.b$");
+        assert_eq!(pattern("a.b", &[]), r"^a\.b$");
         let companions = ["c|d".to_owned(), "e".to_owned()];
-        assert_eq!(run_arguments("a.b", &companions)[3], r"^(a\.b|c\|d|e)$");
+        assert_eq!(pattern("a.b", &companions), r"^(a\.b|c\|d|e)$");
         assert_eq!(
             escaped(r"S/T.é [x] (1+2)*?$|\"),
             r"S/T\.é \[x] \(1\+2\)\*\?\$\|\\"
@@ -500,14 +559,17 @@ mod tests {
         assert_eq!(ran_one("uses", output), Ok(skipped));
         assert_eq!(ran_one("setup", output), Ok(Ended::Passed));
         assert!(ran_one("other", output).is_err() && ran_one("uses", "").is_err());
-        assert_eq!(beside_failed("uses", &[], (8, output)), None);
+        assert_eq!(
+            beside_failed(("uses", &Company::default()), (8, output)),
+            None
+        );
     }
 
     #[test]
     fn a_failure_is_blamed_on_what_failed() {
         let why = |status: &str| {
             let output = format!("1/1 Test #1: a ...***{status}  1.00 sec\n");
-            beside_failed("a", &[], (8, &output)).and_then(Result::err)
+            beside_failed(("a", &Company::default()), (8, &output)).and_then(Result::err)
         };
         assert_eq!(why("Failed  "), None);
         let (class, _) = why("Timeout ").expect("it is said");
@@ -516,7 +578,8 @@ mod tests {
         assert_eq!(why("Exception: SegFault"), Some(segfault));
         let output =
             "1/2 Test #1: setup ...***Failed  0.01 sec\n2/2 Test #2: a ...***Not Run   0.00 sec\n";
-        let failed = beside_failed("a", &[], (8, output)).and_then(Result::err);
+        let failed = beside_failed(("a", &Company::default()), (8, output));
+        let failed = failed.and_then(Result::err);
         let (_, text) = failed.expect("it is said");
         assert_eq!(text, "`setup`, which runs with it for a fixture: Failed");
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use regatta_model::{Digest, FailureClass};
 use regatta_wire::reapi;
 
-use super::harness::{DependenciesByTest, ListCommand};
+use super::harness::{CompanyByTest, ListCommand};
 use super::sharding;
 use crate::runs::action::{ActionSpec, Lookup, judge, run_action};
 use crate::runs::context::{JobContext, failed, unknown};
@@ -131,13 +131,13 @@ async fn byproducts(job: &JobContext, result: &reapi::ActionResult) -> Option<Di
     }
 }
 
-/// For each test that depends on others, what these are.
-pub(super) async fn dependencies(
+/// For each test that does not run alone, what runs with it.
+pub(super) async fn companies(
     job: &JobContext,
     suite: &PlannedSuite,
-) -> Result<DependenciesByTest, JobEnd> {
+) -> Result<CompanyByTest, JobEnd> {
     let command = match &suite.adapter {
-        Adapter::Harness(harness) => harness.list_dependencies(suite),
+        Adapter::Harness(harness) => harness.list_companies(suite),
         Adapter::Sharding { .. } | Adapter::Contract { .. } => None,
     };
     match command {

@@ -40,6 +40,8 @@ pub(super) struct Execution<'a> {
     pub(super) tally: Tally,
     /// How often each test has been answered.
     pub(super) attempts: Vec<u32>,
+    /// Where tests failed last, in an earlier process, that are to be tried again.
+    pub(super) failed_before: HashMap<usize, FailedAt>,
     /// For each submission, the tests that are its units.
     pub(super) submissions: Vec<Arc<[usize]>>,
     pub(super) events: SelectAll<BoxStream<'static, (usize, TaskEvent)>>,
@@ -83,6 +85,7 @@ impl<'a> Execution<'a> {
             overheads: Overheads::default(),
             tally,
             attempts: vec![0; tests.len()],
+            failed_before: HashMap::new(),
             submissions: Vec::new(),
             events: SelectAll::new(),
             leases: HashMap::new(),
@@ -102,20 +105,9 @@ impl<'a> Execution<'a> {
         if open.is_empty() {
             return;
         }
-        // A batch has no test twice, which its report could not tell apart; and none in quarantine beside
-        // others, or its failure would explain how the runner ended, and that of the others would not count.
-        let mut rounds: BTreeMap<_, Vec<usize>> = BTreeMap::new();
-        for test in open {
-            let known = &self.tests[test];
-            let apart = self.suite.quarantine.contains_key(&known.id);
-            let round = rounds.entry((known.repetition, apart)).or_default();
-            round.push(test);
-        }
-        for round in rounds.into_values() {
-            if let Err(end) = self.submit(round).await {
-                self.give_up(&end);
-                return;
-            }
+        if let Err(end) = self.submit_all(open).await {
+            self.give_up(&end);
+            return;
         }
         let cancel = self.job.cancel.clone();
         while self.tally.open_count() > 0 && !cancel.is_cancelled() {
@@ -285,7 +277,7 @@ impl<'a> Execution<'a> {
                 let took = event::duration_of(&outcome);
                 self.overheads.answered(origin.lease, took, Instant::now());
                 let test = &self.tests[test];
-                let named = (test.id.as_str(), test.companions.as_slice());
+                let named = (test.id.as_str(), &test.company);
                 harness.judge(self.job, named, &outcome).await
             }
             Adapter::Sharding { shards } => judge_shard(self.job, *shards, &outcome).await,

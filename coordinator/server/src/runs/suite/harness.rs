@@ -6,6 +6,7 @@ use std::time::Duration;
 use regatta_model::{FailureClass, PlantedBug};
 use regatta_wire::v1;
 
+use super::company::Company;
 use super::judged::{Ended, Judged, cached_skip};
 use super::{ctest, googletest, gotest, libtest};
 use crate::runs::action::judge;
@@ -35,8 +36,8 @@ pub(super) struct ListCommand<Listed = Vec<String>> {
     pub(super) parse: fn(&str) -> Result<Listed, String>,
 }
 
-/// For each test that depends on others, these.
-pub(super) type DependenciesByTest = BTreeMap<String, Vec<String>>;
+/// For each test that does not run alone, what runs with it.
+pub(super) type CompanyByTest = BTreeMap<String, Company>;
 
 impl Harness {
     /// Changes whenever tests are run or judged in another way.
@@ -107,18 +108,18 @@ impl Harness {
         }
     }
 
-    /// What makes the suite's command run exactly one test.
+    /// What makes the suite's command run exactly one test, which may take so long.
     pub(super) fn run_arguments(
         self,
         suite: &PlannedSuite,
-        id: &str,
-        companions: &[String],
+        (id, company): (&str, &Company),
+        limit: Duration,
     ) -> Vec<String> {
         match self {
             Self::Libtest => libtest::run_arguments(suite, id),
             Self::GoogleTest => googletest::run_arguments(suite, id),
             Self::Go => gotest::run_arguments(id),
-            Self::Ctest => ctest::run_arguments(id, companions),
+            Self::Ctest => ctest::run_arguments(suite, (id, company), limit),
         }
     }
 
@@ -133,28 +134,21 @@ impl Harness {
     }
 
     /// What is to be said of a test whose process did not exit with 0, if its output says more than it shows.
-    fn beside_failed(
-        self,
-        (id, companions): (&str, &[String]),
-        ended: (i32, &str),
-    ) -> Option<Verdict> {
+    fn beside_failed(self, (id, company): (&str, &Company), ended: (i32, &str)) -> Option<Verdict> {
         match self {
             Self::Libtest | Self::GoogleTest | Self::Go => None,
-            Self::Ctest => ctest::beside_failed(id, companions, ended),
+            Self::Ctest => ctest::beside_failed((id, company), ended),
         }
     }
 
-    /// What lists the tests that others depend on, and so how to read it; `None` if none does.
-    pub(super) fn list_dependencies(
-        self,
-        suite: &PlannedSuite,
-    ) -> Option<ListCommand<DependenciesByTest>> {
+    /// What lists the tests that run with others, and so how to read it; `None` if none does.
+    pub(super) fn list_companies(self, suite: &PlannedSuite) -> Option<ListCommand<CompanyByTest>> {
         match self {
             Self::Libtest | Self::GoogleTest | Self::Go => None,
             // The same action as the list's, whose result is then known.
             Self::Ctest => Some(ListCommand {
                 arguments: ctest::list_arguments(suite),
-                parse: ctest::parse_dependencies,
+                parse: ctest::parse_companies,
             }),
         }
     }
@@ -172,7 +166,7 @@ impl Harness {
     pub(super) async fn judge(
         self,
         job: &JobContext,
-        (id, companions): (&str, &[String]),
+        (id, company): (&str, &Company),
         outcome: &v1::ExecutionOutcome,
     ) -> Judged {
         let summary = || async {
@@ -193,7 +187,7 @@ impl Harness {
                 let text = summary().await.unwrap_or_default();
                 let text = String::from_utf8_lossy(&text);
                 let exit_code = outcome.result.as_ref().map_or(0, |it| it.exit_code);
-                let said = self.beside_failed((id, companions), (exit_code, &text));
+                let said = self.beside_failed((id, company), (exit_code, &text));
                 said.unwrap_or(Err((class, String::new())))
             }
             Err(failure) => Err(failure),

@@ -77,8 +77,11 @@ pub(super) fn replay(
 impl Execution<'_> {
     /// Takes in what was answered and said before without anything having ended by it.
     pub(super) fn go_on_from(&mut self, recorded: &RecordedSuite) {
-        for (attempts, test) in self.attempts.iter_mut().zip(self.tests) {
-            *attempts = recorded.attempts(&test.name());
+        for (index, test) in self.tests.iter().enumerate() {
+            let tried = recorded.tried(&test.name());
+            self.attempts[index] = tried.attempts;
+            let failed_at = tried.failed_at;
+            self.failed_before.extend(failed_at.map(|it| (index, it)));
         }
         self.complaints = recorded.complaints().to_vec();
     }

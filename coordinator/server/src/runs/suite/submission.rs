@@ -1,6 +1,8 @@
 //! Tests become units of work for the fleet.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use regatta_scheduler::{ExpectedUnit, FailedAt};
@@ -20,6 +22,31 @@ use crate::runs::plan::Adapter;
 use crate::runs::state::JobEnd;
 
 impl Execution<'_> {
+    /// Submits tests that nothing is under way for.
+    pub(super) async fn submit_all(&mut self, tests: Vec<usize>) -> Result<(), JobEnd> {
+        // A batch has no test twice, which its report could not tell apart; and none in quarantine beside
+        // others, or its failure would explain how the runner ended, and that of the others would not count. One time
+        // limit holds for all of a batch.
+        let mut rounds: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+        for test in tests {
+            // What was tried before a restart is alone, as it was then.
+            if self.attempts[test] > 0 {
+                let failed_at = self.failed_before.remove(&test);
+                self.submit_besides(vec![test], failed_at).await?;
+                continue;
+            }
+            let known = &self.tests[test];
+            let apart = self.suite.quarantine.contains_key(&known.id);
+            let key = (known.repetition, apart, self.time_limit(test));
+            let round = rounds.entry(key).or_default();
+            round.push(test);
+        }
+        for round in rounds.into_values() {
+            self.submit(round).await?;
+        }
+        Ok(())
+    }
+
     /// Submits tests, each of which is a unit.
     pub(super) async fn submit(&mut self, tests: Vec<usize>) -> Result<(), JobEnd> {
         self.submit_besides(tests, None).await
@@ -50,17 +77,18 @@ impl Execution<'_> {
         // An audit is not resumed. What a test runs on is a part of what it is: a build may have come to something else.
         let is_resumed = self.purpose == Purpose::Answer;
         let command = self.job.command(self.suite.run_arguments.clone());
+        let limit = self.job.job().timeout;
         let action = action_key(self.job, &command, ACTION, true);
         let unit = |(position, test): (usize, &usize)| {
             let known = &self.tests[*test];
             let Test {
                 id,
                 estimate,
-                companions,
+                company,
                 ..
             } = known;
             let attempt = self.attempts[*test].saturating_add(1);
-            let own = self.suite.own_part(id, companions);
+            let own = self.suite.own_part((id, company), limit);
             UnitPlan {
                 expected: ExpectedUnit {
                     expected: estimate.timing.expected,
@@ -81,6 +109,7 @@ impl Execution<'_> {
             merge_key: None,
             stream_output: self.job.run.plan.spec.stream_tests,
             failed_at,
+            time_limit: tests.iter().map(|test| self.time_limit(*test)).max(),
         };
         let handle = self.job.submit(work).await?;
         let submission = self.submissions.len();
@@ -91,6 +120,12 @@ impl Execution<'_> {
                 .boxed(),
         );
         Ok(())
+    }
+
+    /// How long an execution of this test may take, with whatever runs with it.
+    fn time_limit(&self, test: usize) -> Duration {
+        let of_each = self.job.job().timeout;
+        self.tests[test].company.time_limit(of_each)
     }
 
     /// Whether a batch that is late may be begun again elsewhere. Whoever looks into how a test behaves wants to

@@ -12,7 +12,7 @@ use super::fixture::{Fixture, Story, contract, libtest, spec};
 use super::{PASSED, names, runner};
 
 /// Four tests, of which the second does as it is told: nobody declared what it depends on.
-fn undeclared(how: Arc<AtomicU32>) -> Script {
+pub(super) fn undeclared(how: Arc<AtomicU32>) -> Script {
     runner(names(4), move |id| {
         let fails = id == "test_0001"
             && match how.load(Ordering::SeqCst) {
@@ -27,11 +27,11 @@ fn undeclared(how: Arc<AtomicU32>) -> Script {
     })
 }
 
-const GOOD: u32 = 0;
+pub(super) const GOOD: u32 = 0;
 const FLAKY: u32 = 1;
-const BROKEN: u32 = 2;
+pub(super) const BROKEN: u32 = 2;
 
-fn audited(retries: u32) -> v1::RunSpec {
+pub(super) fn audited(retries: u32) -> v1::RunSpec {
     let job = v1::Job {
         retries,
         ..libtest("unit")
@@ -42,7 +42,7 @@ fn audited(retries: u32) -> v1::RunSpec {
     }
 }
 
-fn agreed(story: &Story) -> u32 {
+pub(super) fn agreed(story: &Story) -> u32 {
     let audits = story.events.iter().map(|event| match event {
         Event::HitsAudited(audited) => audited.agreed,
         _ => 0,
@@ -50,7 +50,7 @@ fn agreed(story: &Story) -> u32 {
     audits.sum()
 }
 
-fn in_place_of_hits(story: &Story) -> Vec<v1::TestResult> {
+pub(super) fn in_place_of_hits(story: &Story) -> Vec<v1::TestResult> {
     let results = story.events.iter().filter_map(|event| match event {
         Event::TestsFinished(finished) => Some(&finished.results),
         _ => None,
@@ -59,7 +59,7 @@ fn in_place_of_hits(story: &Story) -> Vec<v1::TestResult> {
     results.cloned().collect()
 }
 
-fn evidence(story: &Story) -> regatta_verdict::Evidence {
+pub(super) fn evidence(story: &Story) -> regatta_verdict::Evidence {
     let mut evidence = regatta_verdict::EvidenceBuilder::default();
     for (event, seconds) in story.events.iter().zip(1..) {
         evidence.take(&v1::RunEvent {
