@@ -4,6 +4,7 @@ mod caching;
 mod contract;
 pub(crate) mod fake_agent;
 pub(crate) mod fixture;
+mod forgotten;
 mod full_ledger;
 mod given;
 mod left_open;
