@@ -1,5 +1,6 @@
 //! What every [`Ledger`] must do, as one check that adapters run against a fresh, empty ledger.
 
+mod forgetting;
 mod places;
 mod verdicts;
 
@@ -27,6 +28,7 @@ pub async fn check(ledger: &dyn Ledger) {
     places::check(ledger).await;
     what_events_teach_is_learnt_once(ledger).await;
     verdicts::check(ledger).await;
+    forgetting::check(ledger).await;
 }
 
 fn run_id(text: &str) -> RunId {

@@ -8,10 +8,12 @@
 //! - A method that has returned `Ok` has made durable what it was given; several callers share one
 //!   transaction, so that durability costs one write to disk for all of them.
 //! - Events of a run are never changed, and read back in order, byte for byte.
+//! - Of a forgotten run nothing is told, and nothing is taken, though rows of it may be there yet.
 //! - Reserved tokens never decrease.
 //! - SQL is written here and nowhere else in the house: what every database understands in `statements`,
 //!   what its rows mean in `rows`. Events are opaque here: this crate knows no protocol.
 
+mod forgetting;
 mod history;
 mod memory_ledger;
 mod port;
@@ -24,6 +26,7 @@ mod verdicts;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 
+pub use forgetting::{Forgetting, ForgottenSubject, OldRun, OldRunPlace, OldRunsQuery};
 pub use history::{
     KnownTest, Place, SuiteKnowledge, SuiteObservation, TestHistory, TestObservation, Timing,
 };

@@ -1,18 +1,21 @@
 //! A ledger that forgets when it is dropped.
 
-use std::collections::BTreeMap;
+mod forgetting;
+
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use regatta_model::{Digest, RunId, TenantId, Timestamp};
 
+use self::forgetting::Forgotten;
 use crate::history::{MAX_PLACES, moved};
 use crate::{
-    GivenVerdict, KeptBlob, KnownTest, Ledger, LedgerError, NamedArtefact, NewRun, Place, RunEnd,
-    RunQuery, RunRecord, StoredEvent, SuiteKnowledge, SuiteObservation, TestHistory,
-    TestObservation, Timing, VerdictQuery,
+    Forgetting, ForgottenSubject, GivenVerdict, KeptBlob, KnownTest, Ledger, LedgerError,
+    NamedArtefact, NewRun, OldRun, OldRunsQuery, Place, RunEnd, RunQuery, RunRecord, StoredEvent,
+    SuiteKnowledge, SuiteObservation, TestHistory, TestObservation, Timing, VerdictQuery,
 };
 
 /// A ledger in memory, for tests: it is not bounded.
@@ -24,6 +27,10 @@ pub struct MemoryLedger {
 #[derive(Debug, Default)]
 struct State {
     runs: Vec<RunRecord>,
+    /// Runs that were known.
+    forgotten: BTreeMap<RunId, Forgotten>,
+    /// The runs that verdicts name.
+    named: BTreeMap<(TenantId, Digest), BTreeSet<RunId>>,
     events: BTreeMap<RunId, BTreeMap<u64, StoredEvent>>,
     history: BTreeMap<TestKey, TestHistory>,
     timings: BTreeMap<TestKey, BTreeMap<Place, (Timing, Timestamp)>>,
@@ -38,6 +45,9 @@ type TestKey = (TenantId, String, String);
 impl State {
     /// Adds an event, and learns what it teaches, unless the run has it.
     fn append(&mut self, run: &RunId, event: StoredEvent) {
+        if self.forgotten.contains_key(run) {
+            return;
+        }
         let known = self.events.entry(run.clone()).or_default();
         if let Entry::Vacant(place) = known.entry(event.sequence) {
             let StoredEvent {
@@ -148,7 +158,8 @@ fn is_asked_for(query: &VerdictQuery, given: &GivenVerdict) -> bool {
 impl Ledger for MemoryLedger {
     async fn start_run(&self, run: NewRun) -> Result<(), LedgerError> {
         let mut state = self.lock();
-        if !state.runs.iter().any(|known| known.new.run == run.run) {
+        let is_known = state.runs.iter().any(|known| known.new.run == run.run);
+        if !is_known && !state.forgotten.contains_key(&run.run) {
             state.runs.push(RunRecord {
                 new: run,
                 end: None,
@@ -168,7 +179,7 @@ impl Ledger for MemoryLedger {
         for event in events {
             state.append(run, event);
         }
-        let ended = state.runs.iter().filter_map(|record| record.ended).max();
+        let ended = state.last_ended();
         let record = state.runs.iter_mut().find(|record| record.new.run == *run);
         if let Some(record) = record.filter(|record| record.end.is_none() && end.is_some()) {
             record.end = end;
@@ -184,7 +195,9 @@ impl Ledger for MemoryLedger {
         limit: usize,
     ) -> Result<Vec<StoredEvent>, LedgerError> {
         let state = self.lock();
-        let events = state.events.get(run).into_iter().flatten();
+        let events = state.events.get(run);
+        let events = events.filter(|_| !state.forgotten.contains_key(run));
+        let events = events.into_iter().flatten();
         let later = events
             .map(|(_, event)| event)
             .filter(|event| event.sequence > after);
@@ -203,6 +216,32 @@ impl Ledger for MemoryLedger {
         found.sort_by_key(|record| std::cmp::Reverse(record.new.submitted_at));
         found.truncate(query.limit);
         Ok(found)
+    }
+
+    async fn find_old_runs(&self, query: OldRunsQuery) -> Result<Vec<OldRun>, LedgerError> {
+        Ok(self.lock().find_old_runs(&query))
+    }
+
+    async fn forget(&self, step: Forgetting) -> Result<(), LedgerError> {
+        self.lock().forget(step);
+        Ok(())
+    }
+
+    async fn find_half_gone(&self, limit: usize) -> Result<Vec<RunId>, LedgerError> {
+        let state = self.lock();
+        let half_gone = state.forgotten.iter().filter(|(_, it)| it.is_half_gone);
+        Ok(half_gone.map(|(run, _)| run.clone()).take(limit).collect())
+    }
+
+    async fn is_forgotten(&self, subject: ForgottenSubject) -> Result<bool, LedgerError> {
+        let state = self.lock();
+        Ok(match subject {
+            ForgottenSubject::Run(run) => state.forgotten.contains_key(&run),
+            ForgottenSubject::Commit(tenant, commit) => {
+                let mut forgotten = state.forgotten.values();
+                forgotten.any(|it| it.tenant == tenant && it.commit == commit)
+            }
+        })
     }
 
     async fn observe_suite(&self, seen: SuiteObservation) -> Result<(), LedgerError> {
@@ -259,8 +298,12 @@ impl Ledger for MemoryLedger {
         &self,
         given: GivenVerdict,
         artefacts: Vec<NamedArtefact>,
+        runs: Vec<RunId>,
     ) -> Result<(), LedgerError> {
         let mut state = self.lock();
+        let named = state.named.entry((given.tenant.clone(), given.bundle));
+        let named = named.or_default();
+        named.extend(runs.into_iter().chain([given.run.clone()]));
         let known = state.verdicts.entry((given.tenant.clone(), given.bundle));
         let last_given_at = given.last_given_at;
         known

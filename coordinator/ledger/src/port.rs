@@ -9,14 +9,14 @@ use bytes::Bytes;
 use regatta_model::{RunId, TenantId, Timestamp, Verdict};
 
 use crate::{
-    GivenVerdict, KeptBlob, NamedArtefact, Place, SuiteKnowledge, SuiteObservation, TestHistory,
-    VerdictQuery,
+    Forgetting, ForgottenSubject, GivenVerdict, KeptBlob, NamedArtefact, OldRun, OldRunsQuery,
+    Place, SuiteKnowledge, SuiteObservation, TestHistory, VerdictQuery,
 };
 
 /// Remembers what outlives a process.
 #[async_trait]
 pub trait Ledger: fmt::Debug + Send + Sync + 'static {
-    /// Remembers that a run has begun. A run that is known already stays as it is.
+    /// Remembers that a run has begun. A run that is known already stays as it is, and so does one that was forgotten.
     ///
     /// # Errors
     /// [`LedgerError`]: nothing was remembered.
@@ -24,7 +24,8 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
 
     /// Adds events to a run, and its end if `end` says that there will be no more; learns what they teach as
     /// [`observe_suite`](Self::observe_suite) does, all or nothing. An event whose sequence number the run has
-    /// already is left out, and teaches nothing, so that a call may be repeated.
+    /// already is left out, and teaches nothing, so that a call may be repeated; so is any event of a run that was
+    /// forgotten.
     ///
     /// # Errors
     /// [`LedgerError`]: nothing was remembered.
@@ -51,6 +52,30 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`LedgerError`].
     async fn find_runs(&self, query: RunQuery) -> Result<Vec<RunRecord>, LedgerError>;
+
+    /// Runs that ended long ago and were not forgotten, in the order in which they ended, and which of them may go.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    async fn find_old_runs(&self, query: OldRunsQuery) -> Result<Vec<OldRun>, LedgerError>;
+
+    /// Takes a step of letting runs go.
+    ///
+    /// # Errors
+    /// [`LedgerError`]: nothing was done.
+    async fn forget(&self, step: Forgetting) -> Result<(), LedgerError>;
+
+    /// Runs that were forgotten and may have events yet, by their ids, at most `limit`.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    async fn find_half_gone(&self, limit: usize) -> Result<Vec<RunId>, LedgerError>;
+
+    /// Whether something was forgotten, as far as its name is kept.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    async fn is_forgotten(&self, subject: ForgottenSubject) -> Result<bool, LedgerError>;
 
     /// Learns from a suite's executed tests: anywhere, with their image, and with their image on their branch.
     /// The times of a test are kept apart for a bounded number of images and branches, those that ran last.
@@ -81,8 +106,8 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
         suite: Option<&str>,
     ) -> Result<Vec<TestHistory>, LedgerError>;
 
-    /// Remembers that a verdict was given, whose bundle is stored, and what that names. One that was given before was
-    /// given again: all that changes is when it was last.
+    /// Remembers that a verdict was given, whose bundle is stored, and what that names: artefacts, and runs besides the
+    /// one that speaks first. One that was given before was given again: all that changes is when it was last.
     ///
     /// # Errors
     /// [`LedgerError`]: nothing was remembered.
@@ -90,6 +115,7 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
         &self,
         given: GivenVerdict,
         artefacts: Vec<NamedArtefact>,
+        runs: Vec<RunId>,
     ) -> Result<(), LedgerError>;
 
     /// The verdicts that a query asks for; those that were given last come first.

@@ -31,12 +31,14 @@ pub use tenure::{CoordinatorIdentity, LedgerTenure, SILENCE_LIMIT};
 
 use crate::rows::{self, Columns, bounded, signed};
 use crate::statements::{
-    FIND_RUNS, FIND_VERDICTS, READ_EVENTS, READ_HISTORY, READ_KEPT_BLOBS, READ_NUMBER,
-    READ_OVERHEAD, READ_SUITE, RESERVED_TOKENS,
+    FIND_HALF_GONE, FIND_OLD_RUNS, FIND_RUNS, FIND_VERDICTS, IS_COMMIT_FORGOTTEN, IS_RUN_FORGOTTEN,
+    READ_EVENTS, READ_HISTORY, READ_KEPT_BLOBS, READ_NUMBER, READ_OVERHEAD, READ_SUITE,
+    RESERVED_TOKENS,
 };
 use crate::{
-    GivenVerdict, KeptBlob, Ledger, LedgerError, NamedArtefact, NewRun, Place, RunEnd, RunQuery,
-    RunRecord, StoredEvent, SuiteKnowledge, SuiteObservation, TestHistory, VerdictQuery,
+    Forgetting, ForgottenSubject, GivenVerdict, KeptBlob, Ledger, LedgerError, NamedArtefact,
+    NewRun, OldRun, OldRunsQuery, Place, RunEnd, RunQuery, RunRecord, StoredEvent, SuiteKnowledge,
+    SuiteObservation, TestHistory, VerdictQuery,
 };
 use owner::{Owner, Request};
 use readers::Readers;
@@ -175,6 +177,43 @@ impl Ledger for PostgresLedger {
             .await
     }
 
+    async fn find_old_runs(&self, query: OldRunsQuery) -> Result<Vec<OldRun>, LedgerError> {
+        let after = query.after.as_ref();
+        let values = [
+            Value::number(signed(query.verdicts_since.as_nanos())),
+            Value::number(signed(query.ended_before.as_nanos())),
+            Value::number(after.map_or(0, |place| signed(place.finished_at.as_nanos()))),
+            Value::text(after.map_or("", |place| place.run.as_str())),
+            Value::number(bounded(query.limit)),
+        ];
+        let readers = &self.readers;
+        readers
+            .read_all(FIND_OLD_RUNS, &values, rows::old_run)
+            .await
+    }
+
+    async fn forget(&self, step: Forgetting) -> Result<(), LedgerError> {
+        self.write(Write::Forget(step)).await
+    }
+
+    async fn find_half_gone(&self, limit: usize) -> Result<Vec<RunId>, LedgerError> {
+        let values = [Value::number(bounded(limit))];
+        let readers = &self.readers;
+        readers.read_all(FIND_HALF_GONE, &values, rows::run).await
+    }
+
+    async fn is_forgotten(&self, subject: ForgottenSubject) -> Result<bool, LedgerError> {
+        let (statement, values) = match &subject {
+            ForgottenSubject::Run(run) => (IS_RUN_FORGOTTEN, vec![Value::text(run.as_str())]),
+            ForgottenSubject::Commit(tenant, commit) => {
+                let values = vec![Value::text(tenant.as_str()), Value::text(commit)];
+                (IS_COMMIT_FORGOTTEN, values)
+            }
+        };
+        let found = self.readers.read_all(statement, &values, rows::run).await?;
+        Ok(!found.is_empty())
+    }
+
     async fn observe_suite(&self, seen: SuiteObservation) -> Result<(), LedgerError> {
         self.write(Write::ObserveSuite(seen)).await
     }
@@ -217,8 +256,14 @@ impl Ledger for PostgresLedger {
         &self,
         given: GivenVerdict,
         artefacts: Vec<NamedArtefact>,
+        runs: Vec<RunId>,
     ) -> Result<(), LedgerError> {
-        self.write(Write::KeepVerdict { given, artefacts }).await
+        let write = Write::KeepVerdict {
+            given,
+            artefacts,
+            runs,
+        };
+        self.write(write).await
     }
 
     async fn find_verdicts(&self, query: VerdictQuery) -> Result<Vec<GivenVerdict>, LedgerError> {

@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use regatta_model::{Digest, Timestamp, Verdict};
+use regatta_model::{Digest, RunId, Timestamp, Verdict};
 
 use crate::{
-    GivenVerdict, KeptBlob, KnownTest, LedgerError, NewRun, RunCounts, RunEnd, RunRecord, RunTimes,
-    StoredEvent, TestHistory, Timing,
+    GivenVerdict, KeptBlob, KnownTest, LedgerError, NewRun, OldRun, OldRunPlace, RunCounts, RunEnd,
+    RunRecord, RunTimes, StoredEvent, TestHistory, Timing,
 };
 
 /// The columns of a row, from 0. What is not of the type that the schema says is an error.
@@ -71,6 +71,21 @@ fn run_end(row: &dyn Columns, finished_at: Timestamp) -> Result<RunEnd, LedgerEr
             took,
         }),
     })
+}
+
+pub(crate) fn old_run(row: &dyn Columns) -> Result<OldRun, LedgerError> {
+    Ok(OldRun {
+        place: OldRunPlace {
+            run: run(row)?,
+            finished_at: time(row.number(1)?),
+        },
+        may_go: row.number(2)? != 0,
+    })
+}
+
+/// In the first column.
+pub(crate) fn run(row: &dyn Columns) -> Result<RunId, LedgerError> {
+    row.text(0)?.parse().map_err(corrupt)
 }
 
 pub(crate) fn given_verdict(row: &dyn Columns) -> Result<GivenVerdict, LedgerError> {

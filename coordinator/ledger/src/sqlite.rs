@@ -3,6 +3,7 @@
 //! One thread owns the connection. Requests reach it through a bounded queue; those that are waiting
 //! when it looks are carried out in one transaction, which is what makes durability cheap.
 
+mod forgetting;
 mod history;
 mod queries;
 mod schema;
@@ -19,8 +20,9 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use crate::{
-    GivenVerdict, KeptBlob, Ledger, LedgerError, NamedArtefact, NewRun, Place, RunEnd, RunQuery,
-    RunRecord, StoredEvent, SuiteKnowledge, SuiteObservation, TestHistory, VerdictQuery,
+    Forgetting, ForgottenSubject, GivenVerdict, KeptBlob, Ledger, LedgerError, NamedArtefact,
+    NewRun, OldRun, OldRunsQuery, Place, RunEnd, RunQuery, RunRecord, StoredEvent, SuiteKnowledge,
+    SuiteObservation, TestHistory, VerdictQuery,
 };
 pub(crate) use schema::MIGRATIONS;
 pub use schema::OpenLedgerError;
@@ -89,6 +91,26 @@ impl Ledger for SqliteLedger {
             .await
     }
 
+    async fn find_old_runs(&self, query: OldRunsQuery) -> Result<Vec<OldRun>, LedgerError> {
+        self.ask(move |connection| forgetting::find_old_runs(connection, &query))
+            .await
+    }
+
+    async fn forget(&self, step: Forgetting) -> Result<(), LedgerError> {
+        self.ask(move |connection| forgetting::forget(connection, &step))
+            .await
+    }
+
+    async fn find_half_gone(&self, limit: usize) -> Result<Vec<RunId>, LedgerError> {
+        self.ask(move |connection| forgetting::find_half_gone(connection, limit))
+            .await
+    }
+
+    async fn is_forgotten(&self, subject: ForgottenSubject) -> Result<bool, LedgerError> {
+        self.ask(move |connection| forgetting::is_forgotten(connection, &subject))
+            .await
+    }
+
     async fn observe_suite(&self, seen: SuiteObservation) -> Result<(), LedgerError> {
         self.ask(move |connection| history::observe_suite(connection, &seen))
             .await
@@ -119,8 +141,9 @@ impl Ledger for SqliteLedger {
         &self,
         given: GivenVerdict,
         artefacts: Vec<NamedArtefact>,
+        runs: Vec<RunId>,
     ) -> Result<(), LedgerError> {
-        self.ask(move |connection| verdicts::keep_verdict(connection, &given, &artefacts))
+        self.ask(move |connection| verdicts::keep_verdict(connection, &given, &artefacts, &runs))
             .await
     }
 

@@ -19,6 +19,7 @@ pub(crate) const END_RUN: &str =
 /// Columns of `rows::event`.
 pub(crate) const READ_EVENTS: &str =
     "SELECT sequence, bytes FROM events WHERE run = $1 AND sequence > $2
+        AND NOT EXISTS (SELECT 1 FROM runs WHERE run = $1 AND forgotten_at IS NOT NULL)
      ORDER BY sequence LIMIT $3";
 
 /// By run, tenant, whether active ones alone (1) or all (0), and commit; columns of `rows::run_record`.
@@ -27,9 +28,97 @@ pub(crate) const FIND_RUNS: &str =
         planned, passed, flaky, failed, cached, skipped, not_run, quarantined,
         committed_at, queued_nanos, worked_nanos, ended, took_nanos
      FROM runs
-     WHERE ($1 IS NULL OR run = $1) AND ($2 IS NULL OR tenant = $2)
+     WHERE forgotten_at IS NULL AND ($1 IS NULL OR run = $1) AND ($2 IS NULL OR tenant = $2)
         AND ($3 = 0 OR finished_at IS NULL) AND ($4 IS NULL OR commit_id = $4)
      ORDER BY submitted_at DESC, rowid DESC LIMIT $5";
+
+/// Whether a run, with all others of its commit, may go: it is the last of them to have ended, none of them goes on, and
+/// none is named by a verdict that was given since the time that a parameter says. The run is a row `leader` with its
+/// `run`, `tenant`, `commit_id` and `finished_at`.
+macro_rules! may_go {
+    ($since:literal) => {
+        concat!(
+            "NOT EXISTS (SELECT 1 FROM runs AS active WHERE leader.commit_id <> ''
+                AND active.tenant = leader.tenant AND active.commit_id = leader.commit_id
+                AND active.finished_at IS NULL)
+             AND NOT EXISTS (SELECT 1 FROM runs AS later WHERE leader.commit_id <> ''
+                AND later.tenant = leader.tenant AND later.commit_id = leader.commit_id
+                AND later.finished_at > leader.finished_at AND later.forgotten_at IS NULL)
+             AND NOT EXISTS (SELECT 1 FROM runs AS equal WHERE leader.commit_id <> ''
+                AND equal.tenant = leader.tenant AND equal.commit_id = leader.commit_id
+                AND equal.finished_at = leader.finished_at AND equal.run > leader.run
+                AND equal.forgotten_at IS NULL)
+             AND NOT EXISTS (SELECT 1 FROM verdict_runs AS named
+                JOIN verdicts AS given ON given.tenant = named.tenant AND given.bundle = named.bundle
+                WHERE named.run = leader.run AND given.last_given_at >= ",
+            $since,
+            ") AND NOT EXISTS (SELECT 1 FROM runs AS sibling
+                JOIN verdict_runs AS named ON named.run = sibling.run
+                JOIN verdicts AS given ON given.tenant = named.tenant AND given.bundle = named.bundle
+                WHERE leader.commit_id <> '' AND sibling.tenant = leader.tenant
+                    AND sibling.commit_id = leader.commit_id AND sibling.forgotten_at IS NULL
+                    AND given.last_given_at >= ",
+            $since,
+            ")"
+        )
+    };
+}
+
+/// By since when verdicts keep runs, before when those ended that are looked at, and the place after which; columns of
+/// `rows::old_run`.
+pub(crate) const FIND_OLD_RUNS: &str = concat!(
+    "SELECT leader.run, leader.finished_at, CAST(CASE WHEN ",
+    may_go!("$1"),
+    " THEN 1 ELSE 0 END AS BIGINT)
+     FROM (
+        SELECT run, tenant, commit_id, finished_at FROM runs
+        WHERE forgotten_at IS NULL AND finished_at < $2
+            AND finished_at >= $3 AND (finished_at > $3 OR run > $4)
+        ORDER BY finished_at, run LIMIT $5
+     ) AS leader
+     ORDER BY leader.finished_at, leader.run"
+);
+
+/// At a time, a run that ended before another and that no verdict keeps since another, and all runs of its commit.
+pub(crate) const FORGET_RUN: &str = concat!(
+    "UPDATE runs SET forgotten_at = $1, half_gone = 1, description = ''
+     WHERE run IN (
+        SELECT leader.run FROM runs AS leader
+        WHERE leader.run = $2 AND leader.forgotten_at IS NULL AND leader.finished_at < $3 AND ",
+    may_go!("$4"),
+    "   UNION ALL
+        SELECT gone.run FROM runs AS leader
+        JOIN runs AS gone ON gone.tenant = leader.tenant AND gone.commit_id = leader.commit_id
+        WHERE leader.run = $2 AND leader.forgotten_at IS NULL AND leader.finished_at < $3
+            AND leader.commit_id <> '' AND gone.forgotten_at IS NULL AND ",
+    may_go!("$4"),
+    ")"
+);
+
+/// The first events of a forgotten run, so many at most.
+pub(crate) const DELETE_EVENTS: &str = "DELETE FROM events WHERE run = $1
+        AND EXISTS (SELECT 1 FROM runs WHERE run = $1 AND forgotten_at IS NOT NULL)
+        AND sequence <= (SELECT MAX(sequence) FROM (
+            SELECT sequence FROM events WHERE run = $1 ORDER BY sequence LIMIT $2) AS portion)";
+
+/// Once it is so.
+pub(crate) const NOTE_NO_EVENTS: &str =
+    "UPDATE runs SET half_gone = 0 WHERE run = $1 AND half_gone = 1
+        AND NOT EXISTS (SELECT 1 FROM events WHERE run = $1)";
+
+pub(crate) const DELETE_NAMES: &str = "DELETE FROM runs WHERE run IN (
+        SELECT run FROM runs WHERE forgotten_at IS NOT NULL AND forgotten_at < $1 AND half_gone = 0
+        ORDER BY forgotten_at, run LIMIT $2)";
+
+pub(crate) const FIND_HALF_GONE: &str =
+    "SELECT run FROM runs WHERE half_gone = 1 ORDER BY run LIMIT $1";
+
+pub(crate) const IS_RUN_FORGOTTEN: &str =
+    "SELECT run FROM runs WHERE run = $1 AND forgotten_at IS NOT NULL";
+
+/// Any of a tenant's commit.
+pub(crate) const IS_COMMIT_FORGOTTEN: &str = "SELECT run FROM runs
+     WHERE tenant = $1 AND commit_id = $2 AND forgotten_at IS NOT NULL LIMIT 1";
 
 pub(crate) const READ_NUMBER: &str = "SELECT value FROM numbers WHERE name = $1";
 
@@ -94,6 +183,10 @@ pub(crate) const KEEP_VERDICT: &str =
         CASE WHEN excluded.last_given_at > verdicts.last_given_at
             THEN excluded.last_given_at ELSE verdicts.last_given_at END";
 
+pub(crate) const NAME_RUN: &str =
+    "INSERT INTO verdict_runs (tenant, bundle, run) VALUES ($1, $2, $3)
+     ON CONFLICT (tenant, bundle, run) DO NOTHING";
+
 /// By tenant, commit, run and bundle; columns of `rows::given_verdict`.
 pub(crate) const FIND_VERDICTS: &str =
     "SELECT tenant, bundle, commit_id, run, verdict, policy, public_key, first_given_at,
@@ -131,6 +224,15 @@ mod tests {
             END_RUN,
             READ_EVENTS,
             FIND_RUNS,
+            FIND_OLD_RUNS,
+            FORGET_RUN,
+            DELETE_EVENTS,
+            NOTE_NO_EVENTS,
+            DELETE_NAMES,
+            FIND_HALF_GONE,
+            IS_RUN_FORGOTTEN,
+            IS_COMMIT_FORGOTTEN,
+            NAME_RUN,
             READ_NUMBER,
             WRITE_NUMBER,
             BEGIN_TERM,

@@ -17,6 +17,9 @@ pub const DEFAULT_GRPC_PORT: u16 = 8980;
 /// The port for metrics and health.
 pub const DEFAULT_HTTP_PORT: u16 = 8981;
 
+/// How long runs are kept after they ended.
+const DEFAULT_KEEP_RUNS: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
 /// A coordinator's settings. [`CoordinatorConfig::new`] has the defaults.
 #[derive(Clone, Debug)]
 pub struct CoordinatorConfig {
@@ -74,6 +77,8 @@ pub struct CoordinatorConfig {
     pub audit_share: AuditShare,
     /// How much is kept of what can be made again. Default: as much as the disk holds.
     pub cache: CacheSettings,
+    /// How long the ledger keeps runs after they ended; for ever if `None`. Default: 90 days.
+    pub keep_runs: Option<Duration>,
 }
 
 impl CoordinatorConfig {
@@ -107,7 +112,18 @@ impl CoordinatorConfig {
             clients_may_write: BTreeSet::new(),
             audit_share: AuditShare::DEFAULT,
             cache: CacheSettings::default(),
+            keep_runs: Some(DEFAULT_KEEP_RUNS),
         }
+    }
+
+    /// Where a coordinator stores what others can reach, and how; empty if that is nowhere.
+    pub(crate) fn storage_name(&self) -> String {
+        let packs = match self.pack_small_blobs {
+            true => "",
+            false => " (without packs)",
+        };
+        let url = self.storage.as_ref();
+        url.map(|url| format!("{url}{packs}")).unwrap_or_default()
     }
 }
 

@@ -22,6 +22,7 @@ use crate::cas::{InputTrees, UploadRegistry, UploadSettings};
 use crate::config::CoordinatorConfig;
 use crate::dispatch::{ClaimKey, DispatchConfig, Dispatcher};
 use crate::execution::ExecutionParts;
+use crate::forgetter::{Forgetter, forgetter};
 use crate::grpc_server::serve_grpc;
 use crate::http::{self, HttpParts};
 use crate::ledger::{self, LedgerLostError, OpenedLedger};
@@ -71,6 +72,7 @@ pub struct Coordinator {
     ending: CancellationToken,
     uploads: Arc<UploadRegistry>,
     evictor: Evictor,
+    forgetter: Forgetter,
     /// Ends what goes on in the background when the coordinator goes.
     stopping: DropGuard,
 }
@@ -110,7 +112,7 @@ impl Prepared {
         CoordinatorIdentity {
             url: format!("http://{}", self.listeners.grpc.address),
             verdict_key: self.verdict_key.public().id(),
-            storage: storage_name(&self.config),
+            storage: self.config.storage_name(),
         }
     }
 }
@@ -142,6 +144,7 @@ impl Coordinator {
         let opened = OpenedStorage::open(&config, &state, &ledger)?;
         let OpenedLedger { ledger, tenure, .. } = ledger;
         let storage = opened.storage;
+        let forgetter = forgetter(&config, Arc::clone(&ledger));
         let dispatch = dispatch_config(&config, &verdict_key);
         let dispatcher = Dispatcher::start(dispatch, Arc::clone(&ledger)).await?;
         let uploads = Arc::new(UploadRegistry::new(UploadSettings {
@@ -190,6 +193,7 @@ impl Coordinator {
         Ok(Self {
             listeners,
             evictor: opened.evictor,
+            forgetter,
             state,
             tenure,
             lost_ledger_patience: config.standby.then_some(LOST_LEDGER_PATIENCE),
@@ -225,6 +229,8 @@ impl Coordinator {
         // However this ends, no connection outlives it.
         let _close = close.clone().drop_guard();
         let _upkeep = AbortOnDropHandle::new(tokio::spawn(keep_up(self.uploads)));
+        let forgetting = self.forgetter.run(close.clone());
+        let _forgetting = AbortOnDropHandle::new(tokio::spawn(forgetting));
         let evicting = close.clone();
         let evicting = AbortOnDropHandle::new(tokio::spawn(self.evictor.run(evicting)));
         let all_left = CancellationToken::new();
@@ -275,16 +281,6 @@ pub enum ServeError {
     /// The ledger may be another's.
     #[error(transparent)]
     Ledger(#[from] LedgerLostError),
-}
-
-/// Where a coordinator stores what others can reach, and how; empty if that is nowhere.
-fn storage_name(config: &CoordinatorConfig) -> String {
-    let packs = match config.pack_small_blobs {
-        true => "",
-        false => " (without packs)",
-    };
-    let url = config.storage.as_ref();
-    url.map(|url| format!("{url}{packs}")).unwrap_or_default()
 }
 
 fn dispatch_config(config: &CoordinatorConfig, key: &SigningKey) -> DispatchConfig {

@@ -22,6 +22,7 @@ pub mod dispatch;
 mod ending_calls;
 mod execution;
 pub mod fleet_service;
+mod forgetter;
 mod grpc_server;
 mod health;
 mod http;

@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use regatta_ledger::{
-    GivenVerdict, KeptBlob, Ledger, LedgerError, NamedArtefact, NewRun, Place, RunEnd, RunQuery,
-    RunRecord, StoredEvent, SuiteKnowledge, SuiteObservation, TestHistory, VerdictQuery,
+    Forgetting, ForgottenSubject, GivenVerdict, KeptBlob, Ledger, LedgerError, NamedArtefact,
+    NewRun, OldRun, OldRunsQuery, Place, RunEnd, RunQuery, RunRecord, StoredEvent, SuiteKnowledge,
+    SuiteObservation, TestHistory, VerdictQuery,
 };
 use regatta_model::{RunId, TenantId, Timestamp};
 
@@ -67,6 +68,22 @@ impl Ledger for MeasuringLedger {
         measure("find_runs", self.measured.find_runs(query)).await
     }
 
+    async fn find_old_runs(&self, query: OldRunsQuery) -> Result<Vec<OldRun>, LedgerError> {
+        measure("find_old_runs", self.measured.find_old_runs(query)).await
+    }
+
+    async fn forget(&self, step: Forgetting) -> Result<(), LedgerError> {
+        measure("forget", self.measured.forget(step)).await
+    }
+
+    async fn find_half_gone(&self, limit: usize) -> Result<Vec<RunId>, LedgerError> {
+        measure("find_half_gone", self.measured.find_half_gone(limit)).await
+    }
+
+    async fn is_forgotten(&self, subject: ForgottenSubject) -> Result<bool, LedgerError> {
+        measure("is_forgotten", self.measured.is_forgotten(subject)).await
+    }
+
     async fn observe_suite(&self, seen: SuiteObservation) -> Result<(), LedgerError> {
         measure("observe_suite", self.measured.observe_suite(seen)).await
     }
@@ -94,8 +111,9 @@ impl Ledger for MeasuringLedger {
         &self,
         given: GivenVerdict,
         artefacts: Vec<NamedArtefact>,
+        runs: Vec<RunId>,
     ) -> Result<(), LedgerError> {
-        let kept = self.measured.keep_verdict(given, artefacts);
+        let kept = self.measured.keep_verdict(given, artefacts, runs);
         measure("keep_verdict", kept).await
     }
 

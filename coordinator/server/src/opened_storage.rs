@@ -209,7 +209,7 @@ mod tests {
             last_given_at: now(),
         };
         let artefacts = vec![named(file, false), named(tree, true)];
-        let kept = ledger.keep_verdict(verdict, artefacts).await;
+        let kept = ledger.keep_verdict(verdict, artefacts, Vec::new()).await;
         kept.expect("is kept");
         vec![file, in_directory, tree, bundle]
     }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use regatta_ledger::{
-    GivenVerdict, KeptBlob, Ledger, LedgerError, LedgerTenure, MemoryLedger, NamedArtefact, NewRun,
-    Place, RunEnd, RunQuery, RunRecord, StoredEvent, SuiteKnowledge, SuiteObservation, TestHistory,
-    VerdictQuery,
+    Forgetting, ForgottenSubject, GivenVerdict, KeptBlob, Ledger, LedgerError, LedgerTenure,
+    MemoryLedger, NamedArtefact, NewRun, OldRun, OldRunsQuery, Place, RunEnd, RunQuery, RunRecord,
+    StoredEvent, SuiteKnowledge, SuiteObservation, TestHistory, VerdictQuery,
 };
 use regatta_model::{RunId, TenantId, Timestamp};
 use tokio::sync::watch;
@@ -159,6 +159,26 @@ impl Ledger for WeatheredLedger {
         self.below.find_runs(query).await
     }
 
+    async fn find_old_runs(&self, query: OldRunsQuery) -> Result<Vec<OldRun>, LedgerError> {
+        self.read("finding old runs").await?;
+        self.below.find_old_runs(query).await
+    }
+
+    async fn forget(&self, step: Forgetting) -> Result<(), LedgerError> {
+        self.write("a step of forgetting", self.below.forget(step))
+            .await
+    }
+
+    async fn find_half_gone(&self, limit: usize) -> Result<Vec<RunId>, LedgerError> {
+        self.read("finding runs that are half gone").await?;
+        self.below.find_half_gone(limit).await
+    }
+
+    async fn is_forgotten(&self, subject: ForgottenSubject) -> Result<bool, LedgerError> {
+        self.read("asking whether something was forgotten").await?;
+        self.below.is_forgotten(subject).await
+    }
+
     async fn observe_suite(&self, seen: SuiteObservation) -> Result<(), LedgerError> {
         let observing = self.below.observe_suite(seen);
         self.write("what a suite taught", observing).await
@@ -187,10 +207,11 @@ impl Ledger for WeatheredLedger {
         &self,
         given: GivenVerdict,
         artefacts: Vec<NamedArtefact>,
+        runs: Vec<RunId>,
     ) -> Result<(), LedgerError> {
         let what = format!("a verdict of run {}", brief(&given.run));
-        self.write(&what, self.below.keep_verdict(given, artefacts))
-            .await
+        let keeping = self.below.keep_verdict(given, artefacts, runs);
+        self.write(&what, keeping).await
     }
 
     async fn find_verdicts(&self, query: VerdictQuery) -> Result<Vec<GivenVerdict>, LedgerError> {

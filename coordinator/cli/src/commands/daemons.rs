@@ -38,6 +38,7 @@ pub(super) async fn up(global: &GlobalOptions, options: UpOptions) -> Result<Exi
     listen_on(&mut config, &options.listen);
     config.default_image.clone_from(&options.work.image);
     config.cache = options.cache.settings();
+    config.keep_runs = options.cache.keep_runs(config.keep_runs);
     let coordinator = Coordinator::start(config).await.map_err(start_failure)?;
     let url = format!("http://{}", coordinator.grpc_address());
     let agent = make_agent(&url, &directory.join("agent"), None, &options.work).await?;
@@ -84,6 +85,7 @@ pub(super) async fn coordinator(
     config.maximum_timeout = options.maximum_timeout.unwrap_or(config.maximum_timeout);
     config.default_image = options.image;
     config.cache = options.cache.settings();
+    config.keep_runs = options.cache.keep_runs(config.keep_runs);
     config.verdict_key = options.verdict_key;
     config.tenant_weights = options.tenant_weights.into_iter().collect();
     for (tenant, name, value) in options.tenant_properties {

@@ -68,7 +68,7 @@ fn says_something(told: &Told) -> bool {
 fn unknown(options: &WhyOptions) -> Failure {
     let place = match (&options.job, &options.run) {
         (Some(job), Some(run)) => format!("in job {job} of run {run}"),
-        (None, Some(run)) => format!("in run {run}, if that has ended"),
+        (None, Some(run)) => format!("in run {run}, if that has ended and is kept yet"),
         (Some(job), None) => format!("in job {job} of the last {LOOKED_AT} runs"),
         (None, None) => format!("in the last {LOOKED_AT} runs"),
     };

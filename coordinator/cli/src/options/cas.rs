@@ -40,6 +40,20 @@ pub struct CacheOptions {
     /// longest ago goes first
     #[arg(long, value_name = "DURATION", value_parser = crate::config::parse_duration)]
     pub keep_verdicts: Option<Duration>,
+    /// How long the ledger remembers a run after it ended, with its events, such as 30d, or `all` for ever [default: 90
+    /// days]. Runs of one commit go together, once the last of them may; those stay that a verdict names which was
+    /// given in the last --keep-verdicts. What is known of tests (how long they take, how often they are flaky) stays
+    #[arg(long, value_name = "DURATION|all", value_parser = parse_keep_runs)]
+    pub keep_runs: Option<KeepRuns>,
+}
+
+/// How long runs are kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeepRuns {
+    /// For ever.
+    All,
+    /// For so long after they ended.
+    For(Duration),
 }
 
 /// Whose limit it is.
@@ -70,6 +84,26 @@ impl CacheOptions {
             limits_of(&mut settings, named).max_age = Some(*age);
         }
         settings
+    }
+
+    /// How long runs are kept; for ever if `None`.
+    #[must_use]
+    pub const fn keep_runs(&self, default: Option<Duration>) -> Option<Duration> {
+        match self.keep_runs {
+            Some(KeepRuns::All) => None,
+            Some(KeepRuns::For(duration)) => Some(duration),
+            None => default,
+        }
+    }
+}
+
+fn parse_keep_runs(text: &str) -> Result<KeepRuns, String> {
+    if text == "all" {
+        return Ok(KeepRuns::All);
+    }
+    match crate::config::parse_duration(text) {
+        Ok(duration) => Ok(KeepRuns::For(duration)),
+        Err(error) => Err(format!("{error}; or write `all`")),
     }
 }
 
@@ -168,5 +202,28 @@ mod tests {
             max_age: Some(Duration::from_secs(3600)),
         };
         assert_eq!(limits("a=b"), both);
+    }
+
+    #[test]
+    fn runs_are_kept_for_a_while_or_for_ever() {
+        let default = Some(Duration::from_secs(7));
+        let keep = |line: &str| {
+            let options = Options::try_parse_from(line.split_whitespace());
+            match options.map(|options| options.command) {
+                Ok(Command::Coordinator(options)) => Ok(options.cache.keep_runs(default)),
+                Ok(Command::Up(options)) => Ok(options.cache.keep_runs(default)),
+                Ok(_) => panic!("{line} is no coordinator's"),
+                Err(error) => Err(error.to_string()),
+            }
+        };
+        assert_eq!(keep("regatta coordinator"), Ok(default));
+        assert_eq!(keep("regatta up --keep-runs all"), Ok(None));
+        let hour = Some(Duration::from_secs(3600));
+        assert_eq!(keep("regatta coordinator --keep-runs 1h"), Ok(hour));
+        for wrong in ["0s", "ever"] {
+            let line = format!("regatta coordinator --keep-runs {wrong}");
+            let refused = keep(&line).expect_err("is no time");
+            assert!(refused.contains("or write `all`"), "{refused}");
+        }
     }
 }

@@ -46,6 +46,7 @@ mod lost_answer;
 mod network;
 #[path = "../docker/observability.rs"]
 mod observability;
+mod old_runs;
 mod paused;
 #[path = "../docker/pipeline.rs"]
 mod pipeline;

@@ -40,7 +40,9 @@ fn named(name: &str, is_tree: bool) -> NamedArtefact {
 }
 
 async fn keep(ledger: &dyn Ledger, given: GivenVerdict, artefacts: &[NamedArtefact]) {
-    let kept = ledger.keep_verdict(given, artefacts.to_vec()).await;
+    let kept = ledger
+        .keep_verdict(given, artefacts.to_vec(), Vec::new())
+        .await;
     kept.expect("is kept");
 }
 

@@ -10,8 +10,13 @@ use super::schema::read_reserved;
 use super::session::Session;
 use super::value::Value;
 use crate::rows::{Columns, bounded, nanos, signed, unsigned};
-use crate::statements::{END_RUN, KEEP_VERDICT, RESERVED_TOKENS, START_RUN, WRITE_NUMBER};
-use crate::{GivenVerdict, NamedArtefact, NewRun, RunEnd, StoredEvent, SuiteObservation};
+use crate::statements::{
+    DELETE_EVENTS, DELETE_NAMES, END_RUN, FORGET_RUN, KEEP_VERDICT, NOTE_NO_EVENTS,
+    RESERVED_TOKENS, START_RUN, WRITE_NUMBER,
+};
+use crate::{
+    Forgetting, GivenVerdict, NamedArtefact, NewRun, RunEnd, StoredEvent, SuiteObservation,
+};
 
 #[derive(Debug)]
 pub(super) enum Write {
@@ -25,7 +30,9 @@ pub(super) enum Write {
     KeepVerdict {
         given: GivenVerdict,
         artefacts: Vec<NamedArtefact>,
+        runs: Vec<RunId>,
     },
+    Forget(Forgetting),
     ReserveTokens(u64),
 }
 
@@ -46,6 +53,7 @@ impl Write {
             Self::StartRun(_)
             | Self::ObserveSuite(_)
             | Self::KeepVerdict { .. }
+            | Self::Forget(_)
             | Self::ReserveTokens(_) => false,
         }
     }
@@ -62,7 +70,15 @@ impl Write {
                 }
             }
             Self::ObserveSuite(seen) => learning::observe_suite(session, seen).await,
-            Self::KeepVerdict { given, artefacts } => keep_verdict(session, given, artefacts).await,
+            Self::KeepVerdict {
+                given,
+                artefacts,
+                runs,
+            } => {
+                keep_verdict(session, given, artefacts).await?;
+                name_runs(session, given, runs).await
+            }
+            Self::Forget(step) => forget(session, step).await,
             Self::ReserveTokens(last) => reserve_tokens(session, *last).await,
         }
     }
@@ -90,6 +106,7 @@ async fn append_events(
     let insert = "INSERT INTO events (run, sequence, bytes)
          SELECT $1, event.sequence, event.bytes
          FROM UNNEST($2::BIGINT[], $3::BYTEA[]) AS event (sequence, bytes)
+         WHERE NOT EXISTS (SELECT 1 FROM runs WHERE run = $1 AND forgotten_at IS NOT NULL)
          ON CONFLICT (run, sequence) DO NOTHING RETURNING sequence";
     if events.is_empty() {
         return Ok(());
@@ -178,4 +195,52 @@ async fn keep_verdict(
         Value::numbers(artefacts.iter().map(|it| it.is_tree.into())),
     ];
     session.execute(insert, &values).await
+}
+
+async fn name_runs(
+    session: &Session,
+    given: &GivenVerdict,
+    runs: &[RunId],
+) -> Result<(), CallError> {
+    let insert = "INSERT INTO verdict_runs (tenant, bundle, run)
+         SELECT $1, $2, UNNEST($3::TEXT[]) ON CONFLICT (tenant, bundle, run) DO NOTHING";
+    let runs = runs.iter().chain([&given.run]).map(RunId::as_str);
+    let values = [
+        Value::text(given.tenant.as_str()),
+        Value::text(&given.bundle.to_string()),
+        Value::texts(runs),
+    ];
+    session.execute(insert, &values).await
+}
+
+async fn forget(session: &Session, step: &Forgetting) -> Result<(), CallError> {
+    match step {
+        Forgetting::Run {
+            run,
+            ended_before,
+            verdicts_since,
+            now,
+        } => {
+            let values = [
+                Value::number(signed(now.as_nanos())),
+                Value::text(run.as_str()),
+                Value::number(signed(ended_before.as_nanos())),
+                Value::number(signed(verdicts_since.as_nanos())),
+            ];
+            session.execute(FORGET_RUN, &values).await
+        }
+        Forgetting::Events { run, limit } => {
+            let values = [Value::text(run.as_str()), Value::number(bounded(*limit))];
+            session.execute(DELETE_EVENTS, &values).await?;
+            session.execute(NOTE_NO_EVENTS, &values[..1]).await
+        }
+        Forgetting::Names {
+            forgotten_before,
+            limit,
+        } => {
+            let before = Value::number(signed(forgotten_before.as_nanos()));
+            let values = [before, Value::number(bounded(*limit))];
+            session.execute(DELETE_NAMES, &values).await
+        }
+    }
 }

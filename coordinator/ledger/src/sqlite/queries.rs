@@ -5,6 +5,7 @@ use regatta_model::{RunId, TenantId};
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, Params, Row, params};
 
+use super::forgetting::is_run_forgotten;
 use super::history::observe_what_can_be;
 use super::thread::unavailable;
 use crate::rows::{self, Columns, bounded, nanos, signed, unsigned};
@@ -30,6 +31,9 @@ pub(super) fn append_events(
     events: &[StoredEvent],
     end: Option<RunEnd>,
 ) -> Result<(), LedgerError> {
+    if is_run_forgotten(connection, run)? {
+        return Ok(());
+    }
     let insert = "INSERT INTO events (run, sequence, bytes) VALUES (?1, ?2, ?3)
          ON CONFLICT (run, sequence) DO NOTHING";
     for event in events {

@@ -116,6 +116,29 @@ pub(crate) const MIGRATIONS: &[&str] = &[
         PRIMARY KEY (tenant, bundle, place)
     ) STRICT, WITHOUT ROWID;
 ",
+    // Which runs other than the one that speaks first are named by verdicts that were kept before, nobody knows here:
+    // they are among those of the same commit.
+    "
+    ALTER TABLE runs ADD COLUMN forgotten_at INTEGER;
+    ALTER TABLE runs ADD COLUMN half_gone INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX runs_by_finish ON runs (finished_at, run) WHERE forgotten_at IS NULL;
+    CREATE INDEX runs_by_commit ON runs (tenant, commit_id, finished_at, run);
+    CREATE INDEX forgotten_runs ON runs (forgotten_at, run) WHERE forgotten_at IS NOT NULL;
+    CREATE INDEX half_gone_runs ON runs (run) WHERE half_gone = 1;
+    CREATE TABLE verdict_runs (
+        tenant TEXT NOT NULL,
+        bundle TEXT NOT NULL,
+        run TEXT NOT NULL,
+        PRIMARY KEY (tenant, bundle, run)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX verdicts_by_run ON verdict_runs (run);
+    INSERT INTO verdict_runs (tenant, bundle, run)
+        SELECT tenant, bundle, run FROM verdicts
+        UNION
+        SELECT verdicts.tenant, verdicts.bundle, runs.run FROM verdicts
+        JOIN runs ON runs.tenant = verdicts.tenant AND runs.commit_id = verdicts.commit_id
+        WHERE verdicts.commit_id <> '';
+",
 ];
 
 /// Why a ledger cannot be opened.

@@ -90,7 +90,7 @@ fn a_database_of_a_newer_release_is_left_alone() {
             error,
             OpenLedgerError::TooNew {
                 found: 99,
-                known: 8,
+                known: 9,
                 ..
             }
         ),
@@ -157,6 +157,56 @@ async fn runs_of_an_earlier_release_are_kept() {
     assert_eq!((end.counts.planned, end.times), (1, None));
     // What ended then has ended before all that ends from now on.
     assert_eq!(record.ended, Some(8));
+}
+
+#[tokio::test]
+async fn what_verdicts_of_an_earlier_release_name_is_kept() {
+    let directory = directory();
+    let path = directory.path().join("ledger.db");
+    let connection = Connection::open(&path).expect("opens");
+    let (earlier, _) = schema::MIGRATIONS.split_at(8);
+    for migration in earlier {
+        connection.execute_batch(migration).expect("is known");
+    }
+    let rows = "INSERT INTO runs (run, tenant, description, commit_id, branch, submitted_at, finished_at, verdict,
+            planned, passed, flaky, failed, cached, skipped, not_run)
+        VALUES ('other', '', '', 'c', '', 1, 2, 'RELEASABLE', 0, 0, 0, 0, 0, 0, 0),
+            ('speaker', '', '', 'c', '', 1, 3, 'RELEASABLE', 0, 0, 0, 0, 0, 0, 0),
+            ('elsewhere', 't', '', 'c', '', 1, 4, 'RELEASABLE', 0, 0, 0, 0, 0, 0, 0),
+            ('dirty', '', '', '', '', 1, 5, 'RELEASABLE', 0, 0, 0, 0, 0, 0, 0),
+            ('unnamed', '', '', '', '', 1, 6, 'RELEASABLE', 0, 0, 0, 0, 0, 0, 0);
+        INSERT INTO verdicts VALUES ('', 'b1', 'c', 'speaker', 'RELEASABLE', NULL, '', 10, 20),
+            ('', 'b2', '', 'dirty', 'RELEASABLE', NULL, '', 10, 20)";
+    connection.execute_batch(rows).expect("writes");
+    connection
+        .pragma_update(None, "user_version", 8)
+        .expect("writes");
+    drop(connection);
+    let ledger = SqliteLedger::open(&path).expect("is migrated");
+    let may_go = async |verdicts_since: u64| {
+        let query = OldRunsQuery {
+            ended_before: Timestamp::from_nanos(100),
+            verdicts_since: Timestamp::from_nanos(verdicts_since),
+            after: None,
+            limit: 10,
+        };
+        let old = ledger.find_old_runs(query).await.expect("finds");
+        let may_go = old.into_iter().filter(|old| old.may_go);
+        may_go
+            .map(|old| old.place.run.to_string())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(may_go(20).await, ["elsewhere", "unnamed"]);
+    let all = ["speaker", "elsewhere", "dirty", "unnamed"];
+    assert_eq!(may_go(21).await, all, "the last of its commit goes for all");
+    drop(ledger);
+    let connection = Connection::open(&path).expect("opens");
+    let named = "SELECT group_concat(bundle || ' ' || run, ', ') FROM
+        (SELECT bundle, run FROM verdict_runs ORDER BY bundle, run)";
+    let named: String = connection
+        .query_row(named, [], |row| row.get(0))
+        .expect("reads");
+    assert_eq!(named, "b1 other, b1 speaker, b2 dirty");
 }
 
 #[test]

@@ -5,13 +5,14 @@ use rusqlite::{Connection, params};
 
 use super::queries::{execute, read_all};
 use crate::rows::{self, bounded, signed};
-use crate::statements::{FIND_VERDICTS, KEEP_VERDICT, READ_KEPT_BLOBS};
+use crate::statements::{FIND_VERDICTS, KEEP_VERDICT, NAME_RUN, READ_KEPT_BLOBS};
 use crate::{GivenVerdict, KeptBlob, LedgerError, NamedArtefact, VerdictQuery};
 
 pub(super) fn keep_verdict(
     connection: &Connection,
     given: &GivenVerdict,
     artefacts: &[NamedArtefact],
+    runs: &[RunId],
 ) -> Result<(), LedgerError> {
     let (tenant, bundle) = (given.tenant.as_str(), given.bundle.to_string());
     let values = params![
@@ -38,6 +39,10 @@ pub(super) fn keep_verdict(
             i64::from(artefact.is_tree),
         ];
         execute(connection, insert, values)?;
+    }
+    for run in runs.iter().chain([&given.run]) {
+        let values = params![tenant, bundle, run.as_str()];
+        execute(connection, NAME_RUN, values)?;
     }
     Ok(())
 }

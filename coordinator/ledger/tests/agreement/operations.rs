@@ -8,9 +8,10 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use regatta_ledger::{
-    GivenVerdict, KeptBlob, Ledger, LedgerError, NamedArtefact, NewRun, Place, RunCounts, RunEnd,
-    RunQuery, RunRecord, RunTimes, StoredEvent, SuiteKnowledge, SuiteObservation, TestHistory,
-    TestObservation, VerdictQuery,
+    Forgetting, ForgottenSubject, GivenVerdict, KeptBlob, Ledger, LedgerError, NamedArtefact,
+    NewRun, OldRun, OldRunPlace, OldRunsQuery, Place, RunCounts, RunEnd, RunQuery, RunRecord,
+    RunTimes, StoredEvent, SuiteKnowledge, SuiteObservation, TestHistory, TestObservation,
+    VerdictQuery,
 };
 use regatta_model::{Digest, RunId, TenantId, Timestamp, Verdict};
 
@@ -24,7 +25,11 @@ pub(crate) enum Operation {
     Observe(SuiteObservation),
     ReadSuite(TenantId, String, Place),
     ReadHistory(TenantId, Option<String>),
-    KeepVerdict(GivenVerdict, Vec<NamedArtefact>),
+    FindOldRuns(OldRunsQuery),
+    Forget(Forgetting),
+    FindHalfGone(usize),
+    IsForgotten(ForgottenSubject),
+    KeepVerdict(GivenVerdict, Vec<NamedArtefact>, Vec<RunId>),
     FindVerdicts(VerdictQuery),
     ReadKeptBlobs(Timestamp, usize),
     Reserve(u64),
@@ -37,6 +42,9 @@ pub(crate) enum Answer {
     Done(Result<(), LedgerError>),
     Events(Result<Vec<StoredEvent>, LedgerError>),
     Runs(Result<Vec<RunRecord>, LedgerError>),
+    OldRuns(Result<Vec<OldRun>, LedgerError>),
+    HalfGone(Result<Vec<RunId>, LedgerError>),
+    IsForgotten(Result<bool, LedgerError>),
     Suite(Result<SuiteKnowledge, LedgerError>),
     History(Result<Vec<TestHistory>, LedgerError>),
     Verdicts(Result<Vec<GivenVerdict>, LedgerError>),
@@ -62,8 +70,12 @@ impl Operation {
             Self::ReadHistory(tenant, suite) => {
                 Answer::History(ledger.read_history(&tenant, suite.as_deref()).await)
             }
-            Self::KeepVerdict(given, artefacts) => {
-                Answer::Done(ledger.keep_verdict(given, artefacts).await)
+            Self::FindOldRuns(query) => Answer::OldRuns(ledger.find_old_runs(query).await),
+            Self::Forget(step) => Answer::Done(ledger.forget(step).await),
+            Self::FindHalfGone(limit) => Answer::HalfGone(ledger.find_half_gone(limit).await),
+            Self::IsForgotten(subject) => Answer::IsForgotten(ledger.is_forgotten(subject).await),
+            Self::KeepVerdict(given, artefacts, runs) => {
+                Answer::Done(ledger.keep_verdict(given, artefacts, runs).await)
             }
             Self::FindVerdicts(query) => Answer::Verdicts(ledger.find_verdicts(query).await),
             Self::ReadKeptBlobs(since, limit) => {
@@ -97,6 +109,13 @@ async fn compare_all(ledgers: &[&dyn Ledger], operations: &[Operation]) {
             ..VerdictQuery::default()
         }),
         Operation::ReadKeptBlobs(Timestamp::EPOCH, 1000),
+        Operation::FindHalfGone(1000),
+        Operation::FindOldRuns(OldRunsQuery {
+            ended_before: Timestamp::EPOCH + Duration::from_secs(1000),
+            verdicts_since: Timestamp::EPOCH,
+            after: None,
+            limit: 1000,
+        }),
     ];
     questions.push(Operation::FindRuns(RunQuery {
         limit: 1000,
@@ -107,6 +126,7 @@ async fn compare_all(ledgers: &[&dyn Ledger], operations: &[Operation]) {
         match operation {
             Operation::Append(run, events, _) => {
                 questions.push(Operation::ReadEvents(run.clone(), 0, 1000));
+                questions.push(Operation::IsForgotten(ForgottenSubject::Run(run.clone())));
                 let taught = events.iter().filter_map(|event| event.teaches.as_ref());
                 tenants.extend(taught.map(|seen| seen.tenant.clone()));
             }
@@ -149,10 +169,14 @@ pub(crate) fn operations(count: usize) -> impl Strategy<Value = Vec<Operation>> 
         2 => (tenant(), option::of(text())).prop_map(|(tenant, suite)| {
             Operation::ReadHistory(tenant, suite)
         }),
-        4 => given().prop_map(|given| {
+        4 => (given(), vec(run(), 0..3)).prop_map(|(given, runs)| {
             let artefacts = artefacts_of(&given.bundle);
-            Operation::KeepVerdict(given, artefacts)
+            Operation::KeepVerdict(given, artefacts, runs)
         }),
+        4 => old_runs_query().prop_map(Operation::FindOldRuns),
+        8 => forgetting().prop_map(Operation::Forget),
+        1 => (0..4_usize).prop_map(Operation::FindHalfGone),
+        2 => forgotten_subject().prop_map(Operation::IsForgotten),
         2 => verdict_query().prop_map(Operation::FindVerdicts),
         2 => (time(), 0..4_usize).prop_map(|(since, limit)| Operation::ReadKeptBlobs(since, limit)),
         1 => prop_oneof![0..10_u64, Just(u64::MAX), Just(1 << 63)].prop_map(Operation::Reserve),
@@ -302,6 +326,37 @@ fn query() -> impl Strategy<Value = RunQuery> {
             active_only,
             limit,
         })
+}
+
+fn old_runs_query() -> impl Strategy<Value = OldRunsQuery> {
+    let after = option::of((time(), run()));
+    (time(), time(), after, 0..4_usize).prop_map(|(ended_before, verdicts_since, after, limit)| {
+        OldRunsQuery {
+            ended_before,
+            verdicts_since,
+            after: after.map(|(finished_at, run)| OldRunPlace { finished_at, run }),
+            limit,
+        }
+    })
+}
+
+/// Runs go often, and their names seldom.
+fn forgetting() -> impl Strategy<Value = Forgetting> {
+    prop_oneof![
+        6 => (run(), time(), time(), time()).prop_map(|(run, ended_before, verdicts_since, now)| {
+            Forgetting::Run { run, ended_before, verdicts_since, now }
+        }),
+        4 => (run(), 0..4_usize).prop_map(|(run, limit)| Forgetting::Events { run, limit }),
+        1 => (time(), 0..2_usize)
+            .prop_map(|(forgotten_before, limit)| Forgetting::Names { forgotten_before, limit }),
+    ]
+}
+
+fn forgotten_subject() -> impl Strategy<Value = ForgottenSubject> {
+    prop_oneof![
+        run().prop_map(ForgottenSubject::Run),
+        (tenant(), text()).prop_map(|(tenant, commit)| ForgottenSubject::Commit(tenant, commit)),
+    ]
 }
 
 fn observation() -> impl Strategy<Value = SuiteObservation> {

@@ -134,7 +134,7 @@ fn memory_sqlite_and_postgres_agree() {
     proptest!(config, |(operations in operations::operations(200))| {
         server.sql(
             "TRUNCATE regatta.runs, regatta.events, regatta.test_history, regatta.test_timings, \
-             regatta.suite_history, regatta.verdicts, regatta.verdict_artefacts; \
+             regatta.suite_history, regatta.verdicts, regatta.verdict_artefacts, regatta.verdict_runs; \
              DELETE FROM regatta.numbers WHERE name <> 'term'",
         );
         let directory = tempfile::tempdir().expect("a directory");

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::TryFutureExt as _;
 use regatta_cas::{BlobRange, BlobStore, BlobStream, StoreError, stream_of};
-use regatta_ledger::{GivenVerdict, LedgerError, NamedArtefact, VerdictQuery};
-use regatta_model::{Digest, TenantId, Verdict};
+use regatta_ledger::{ForgottenSubject, GivenVerdict, LedgerError, NamedArtefact, VerdictQuery};
+use regatta_model::{Digest, RunId, TenantId, Verdict};
 use regatta_verdict::{Artefact, Judgement, Policy, PublicKey};
 use regatta_wire::convert::timestamp_to_wire;
 use regatta_wire::v1;
@@ -34,6 +33,9 @@ pub(super) enum KeepVerdictError {
     /// Its bundle is stored, and nobody will know of it.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// What it was made from went meanwhile.
+    #[error("its run is no longer kept")]
+    Forgotten,
     /// Nobody knows.
     #[error("the ledger or the storage has not answered for {KEEP_PATIENCE:?}")]
     Slow,
@@ -96,8 +98,16 @@ impl RunRegistry {
             is_tree: it.is_tree,
         });
         let given = given(tenant, judgement, digest, key)?;
-        let kept = self.ledger().keep_verdict(given, named.collect());
-        kept.err_into().await
+        let runs = runs_named(judgement);
+        let speaker = ForgottenSubject::Run(given.run.clone());
+        let ledger = self.ledger();
+        let kept = ledger.keep_verdict(given, named.collect(), runs);
+        kept.await?;
+        // From now on they stay; those of one commit have gone together if any has.
+        match ledger.is_forgotten(speaker).await? {
+            true => Err(KeepVerdictError::Forgotten),
+            false => Ok(()),
+        }
     }
 
     /// The verdicts that were given of a run or of a commit.
@@ -158,6 +168,13 @@ async fn keep_artefacts(blobs: &dyn BlobStore, artefacts: &[Artefact]) -> Result
         }
     }
     find_missing(blobs, &digests).await.map(drop)
+}
+
+/// The runs that a verdict is made from, and those whose results they found in the cache.
+fn runs_named(judgement: &Judgement) -> Vec<RunId> {
+    let judged = judgement.runs().map(|(run, _)| run);
+    let named = judged.chain(judgement.cached_from().into_keys());
+    named.filter_map(|run| run.parse().ok()).collect()
 }
 
 fn given(

@@ -2,6 +2,7 @@
 
 mod claims;
 mod error;
+mod kept;
 mod left_open;
 mod resumption;
 mod submission;
@@ -25,6 +26,7 @@ use uuid::Uuid;
 
 use self::claims::Claims;
 pub use self::error::{FindRunError, StartRunsError, SubmitRunError};
+use self::kept::{find, read_kept};
 use self::left_open::LeftOpen;
 pub(super) use self::resumption::MAX_ABANDONED_RUNS;
 #[cfg(test)]
@@ -33,7 +35,7 @@ use self::resumption::resume_all;
 use super::audit::AuditShare;
 use super::context::RunContext;
 use super::driver::drive;
-use super::log::{RunLog, now, read_spec, read_stored};
+use super::log::{RunLog, now, read_spec};
 use super::plan::Plan;
 use super::recorded::Recorded;
 use crate::action_cache::ActionCache;
@@ -247,7 +249,7 @@ impl RunRegistry {
             async move {
                 let events = match log {
                     Some(log) => log.read(after).await?,
-                    None => read_stored(ledger.as_ref(), &id, after).await?,
+                    None => read_kept(ledger.as_ref(), &id, after).await?,
                 };
                 let next = events.last().map(|event| event.sequence);
                 Ok::<_, FindRunError>(next.map(|next| (events, next)))
@@ -274,10 +276,7 @@ impl RunRegistry {
         match log {
             Some(log) if log.has_after(after) => Ok(log.read(after).await?),
             Some(_) => Ok(Vec::new()),
-            None => {
-                self.find(&id).await?;
-                Ok(read_stored(self.services.ledger.as_ref(), &id, after).await?)
-            }
+            None => read_kept(self.ledger(), &id, after).await,
         }
     }
 
@@ -344,18 +343,7 @@ impl RunRegistry {
     }
 
     async fn find(&self, run: &RunId) -> Result<RunRecord, FindRunError> {
-        let query = RunQuery {
-            run: Some(run.clone()),
-            limit: 1,
-            ..RunQuery::default()
-        };
-        let found = self.services.ledger.find_runs(query).await?;
-        found
-            .into_iter()
-            .next()
-            .ok_or_else(|| FindRunError::Unknown {
-                run: run.to_string(),
-            })
+        find(self.ledger(), run).await
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<RunId, Active>> {

@@ -50,7 +50,9 @@ fn of_submit(error: &SubmitRunError) -> Failure {
         SubmitRunError::TooMany { .. } => {
             status::resource_exhausted(text, status::DEFAULT_RETRY_DELAY)
         }
-        SubmitRunError::Taken { .. } => status::already_exists(text),
+        SubmitRunError::Taken { .. } | SubmitRunError::Forgotten { .. } => {
+            status::already_exists(text)
+        }
         SubmitRunError::NeverBegan { .. } => status::aborted(text),
         SubmitRunError::Undecided { .. } | SubmitRunError::Ledger(_) => {
             status::unavailable(text, status::DEFAULT_RETRY_DELAY)
@@ -60,7 +62,9 @@ fn of_submit(error: &SubmitRunError) -> Failure {
 
 fn of_find(error: &FindRunError) -> Failure {
     match error {
-        FindRunError::Unknown { .. } => status::not_found(error.to_string()),
+        FindRunError::Unknown { .. } | FindRunError::Forgotten { .. } => {
+            status::not_found(error.to_string())
+        }
         FindRunError::NotResumed { .. } | FindRunError::NotDurable(_) => {
             status::unavailable(error.to_string(), status::DEFAULT_RETRY_DELAY)
         }
@@ -71,7 +75,9 @@ fn of_find(error: &FindRunError) -> Failure {
 fn of_verdict(error: &FindVerdictError) -> Failure {
     match error {
         FindVerdictError::Run(error) => of_find(error),
-        FindVerdictError::NoRun { .. } => status::not_found(error.to_string()),
+        FindVerdictError::NoRun { .. } | FindVerdictError::Forgotten { .. } => {
+            status::not_found(error.to_string())
+        }
         FindVerdictError::GoesOn { .. }
         | FindVerdictError::Incomplete { .. }
         | FindVerdictError::TooManyRuns { .. } => status::failed_precondition(with_sources(error)),

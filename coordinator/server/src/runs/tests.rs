@@ -6,6 +6,7 @@ mod contract;
 mod elsewhere;
 pub(crate) mod fake_agent;
 pub(crate) mod fixture;
+mod forgotten;
 mod full_ledger;
 mod given;
 mod left_open;

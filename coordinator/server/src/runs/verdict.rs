@@ -32,6 +32,11 @@ pub(super) enum FindVerdictError {
     )]
     NoRun { commit: String },
     #[error(
+        "the runs of commit {commit} are no longer kept: the last of them ended longer ago than runs are kept for \
+         (the coordinator's --keep-runs); run its pipeline again, or see what was said of it (--kept)"
+    )]
+    Forgotten { commit: String },
+    #[error(
         "commit {commit} has too many runs, or too many of different jobs, to say which speaks for \
          it; name a run instead"
     )]
@@ -62,7 +67,7 @@ impl RunRegistry {
         commit: String,
     ) -> Result<Judgement, FindVerdictError> {
         let query = RunQuery {
-            tenant: Some(tenant),
+            tenant: Some(tenant.clone()),
             commit: Some(commit.clone()),
             limit: MAX_RUNS_OF_COMMIT,
             ..RunQuery::default()
@@ -91,7 +96,7 @@ impl RunRegistry {
             }
         }
         let Some(deciding) = decisive.finish() else {
-            return Err(FindVerdictError::NoRun { commit });
+            return Err(self.no_run(tenant, commit).await?);
         };
         let speaker = self.named_evidence(deciding.run).await?;
         let mut others = Vec::new();
@@ -99,6 +104,18 @@ impl RunRegistry {
             others.push(self.named_evidence(record).await?);
         }
         Ok(Judgement::of(speaker, others, deciding.policy))
+    }
+
+    /// Why no run speaks for a commit.
+    async fn no_run(
+        &self,
+        tenant: TenantId,
+        commit: String,
+    ) -> Result<FindVerdictError, FindVerdictError> {
+        match self.is_commit_forgotten(tenant, commit.clone()).await? {
+            true => Ok(FindVerdictError::Forgotten { commit }),
+            false => Ok(FindVerdictError::NoRun { commit }),
+        }
     }
 
     async fn named_evidence(

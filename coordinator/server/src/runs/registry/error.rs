@@ -56,6 +56,14 @@ pub enum SubmitRunError {
         /// The id.
         run: RunId,
     },
+    /// The id is that of a run that is kept no longer. Take another one.
+    #[error(
+        "run `{run}` ended so long ago that it is no longer kept; submit this one under another id"
+    )]
+    Forgotten {
+        /// The id.
+        run: RunId,
+    },
     /// The ledger failed. Come back later.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -69,6 +77,14 @@ pub enum FindRunError {
     Unknown {
         /// What was asked for.
         run: String,
+    },
+    /// There was, and it is kept no longer.
+    #[error(
+        "run `{run}` is no longer kept: it ended longer ago than runs are kept for (the coordinator's --keep-runs)"
+    )]
+    Forgotten {
+        /// Which one.
+        run: RunId,
     },
     /// It was left open by an earlier process, and has not been taken up yet. Come back later.
     #[error("run `{run}` has not been taken up yet after a restart; ask again in a moment")]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use regatta_ledger::{LedgerError, RunQuery, RunRecord};
+use regatta_ledger::{ForgottenSubject, LedgerError, RunQuery, RunRecord};
 use regatta_model::RunId;
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
@@ -90,6 +90,10 @@ impl RunRegistry {
             ..RunQuery::default()
         };
         let record = ledger.find_runs(query).await?.into_iter().next();
+        let subject = ForgottenSubject::Run(run.clone());
+        if record.is_none() && ledger.is_forgotten(subject).await? {
+            return Err(SubmitRunError::Forgotten { run: run.clone() });
+        }
         let events = read_first(ledger, run, TELLING_EVENTS).await?;
         let known = Known::of(plan, record.as_ref(), &events, is_active);
         let run = run.clone();

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use regatta_ledger::{
-    GivenVerdict, KeptBlob, Ledger, LedgerError, MemoryLedger, NamedArtefact, NewRun, Place,
-    RunEnd, RunQuery, RunRecord, StoredEvent, SuiteKnowledge, SuiteObservation, TestHistory,
-    VerdictQuery,
+    Forgetting, ForgottenSubject, GivenVerdict, KeptBlob, Ledger, LedgerError, MemoryLedger,
+    NamedArtefact, NewRun, OldRun, OldRunsQuery, Place, RunEnd, RunQuery, RunRecord, StoredEvent,
+    SuiteKnowledge, SuiteObservation, TestHistory, VerdictQuery,
 };
 use regatta_model::{RunId, TenantId, Timestamp};
 use tokio::sync::watch;
@@ -134,6 +134,22 @@ impl Ledger for FullLedger {
         self.memory.find_runs(query).await
     }
 
+    async fn find_old_runs(&self, query: OldRunsQuery) -> Result<Vec<OldRun>, LedgerError> {
+        self.memory.find_old_runs(query).await
+    }
+
+    async fn forget(&self, step: Forgetting) -> Result<(), LedgerError> {
+        self.memory.forget(step).await
+    }
+
+    async fn find_half_gone(&self, limit: usize) -> Result<Vec<RunId>, LedgerError> {
+        self.memory.find_half_gone(limit).await
+    }
+
+    async fn is_forgotten(&self, subject: ForgottenSubject) -> Result<bool, LedgerError> {
+        self.memory.is_forgotten(subject).await
+    }
+
     async fn observe_suite(&self, seen: SuiteObservation) -> Result<(), LedgerError> {
         self.memory.observe_suite(seen).await
     }
@@ -159,9 +175,10 @@ impl Ledger for FullLedger {
         &self,
         given: GivenVerdict,
         artefacts: Vec<NamedArtefact>,
+        runs: Vec<RunId>,
     ) -> Result<(), LedgerError> {
         self.room()?;
-        self.memory.keep_verdict(given, artefacts).await
+        self.memory.keep_verdict(given, artefacts, runs).await
     }
 
     async fn find_verdicts(&self, query: VerdictQuery) -> Result<Vec<GivenVerdict>, LedgerError> {
