@@ -35,6 +35,7 @@ use crate::services::{self, ServiceParts};
 use crate::start_error::StartError;
 use crate::state_directory::StateDirectory;
 use crate::storage::Storage;
+use crate::upload_upkeep::UploadUpkeep;
 use crate::verdict_key::{self, VerdictKeyError};
 
 /// How many uploads may be under way at once.
@@ -71,6 +72,7 @@ pub struct Coordinator {
     ending: CancellationToken,
     uploads: Arc<UploadRegistry>,
     evictor: Evictor,
+    upload_upkeep: UploadUpkeep,
     /// Ends what goes on in the background when the coordinator goes.
     stopping: DropGuard,
 }
@@ -190,6 +192,7 @@ impl Coordinator {
         Ok(Self {
             listeners,
             evictor: opened.evictor,
+            upload_upkeep: storage.uploads,
             state,
             tenure,
             lost_ledger_patience: config.standby.then_some(LOST_LEDGER_PATIENCE),
@@ -225,6 +228,7 @@ impl Coordinator {
         // However this ends, no connection outlives it.
         let _close = close.clone().drop_guard();
         let _upkeep = AbortOnDropHandle::new(tokio::spawn(keep_up(self.uploads)));
+        let _aborting = AbortOnDropHandle::new(tokio::spawn(self.upload_upkeep.run()));
         let evicting = close.clone();
         let evicting = AbortOnDropHandle::new(tokio::spawn(self.evictor.run(evicting)));
         let all_left = CancellationToken::new();
