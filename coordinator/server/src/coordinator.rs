@@ -371,6 +371,7 @@ fn run_services(
         results: Arc::clone(&execution.cache),
         blobs: Arc::clone(&execution.blobs),
         for_verdicts: storage.for_verdicts.clone(),
+        durability: storage.durability.clone(),
         trees: Arc::clone(&execution.inputs),
         ledger,
         defaults: execution.defaults.clone(),

@@ -68,6 +68,8 @@ pub(crate) struct Storage {
     pub(crate) for_verdicts: TenantViews<dyn BlobStore>,
     /// The same for verdicts that were given to the tenant at some time.
     pub(crate) for_earlier_verdicts: EarlierVerdictViews,
+    /// Of all of it, if a loss of power can take something that was stored.
+    pub(crate) durability: Option<Arc<dyn Durability>>,
     /// What lets go of what is not used.
     pub(crate) places: Places,
     /// What aborts uploads that nobody will end.
@@ -205,6 +207,7 @@ impl Opening<'_> {
                 let stacks = stacks.clone();
                 views(retention, move |claimant| stacks.chunked_of(claimant, None))
             },
+            durability: objects.durability.clone(),
             uploads: UploadUpkeep::new(objects.uploads.clone(), deletions.clone()),
             places: Places {
                 of_kind,
