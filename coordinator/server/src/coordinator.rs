@@ -36,6 +36,7 @@ use crate::services::{self, ServiceParts};
 use crate::start_error::StartError;
 use crate::state_directory::StateDirectory;
 use crate::storage::Storage;
+use crate::upload_upkeep::UploadUpkeep;
 use crate::verdict_key::{self, VerdictKeyError};
 
 /// How many uploads may be under way at once.
@@ -73,6 +74,7 @@ pub struct Coordinator {
     uploads: Arc<UploadRegistry>,
     evictor: Evictor,
     forgetter: Forgetter,
+    upload_upkeep: UploadUpkeep,
     /// Ends what goes on in the background when the coordinator goes.
     stopping: DropGuard,
 }
@@ -194,6 +196,7 @@ impl Coordinator {
             listeners,
             evictor: opened.evictor,
             forgetter,
+            upload_upkeep: storage.uploads,
             state,
             tenure,
             lost_ledger_patience: config.standby.then_some(LOST_LEDGER_PATIENCE),
@@ -231,6 +234,7 @@ impl Coordinator {
         let _upkeep = AbortOnDropHandle::new(tokio::spawn(keep_up(self.uploads)));
         let forgetting = self.forgetter.run(close.clone());
         let _forgetting = AbortOnDropHandle::new(tokio::spawn(forgetting));
+        let _aborting = AbortOnDropHandle::new(tokio::spawn(self.upload_upkeep.run()));
         let evicting = close.clone();
         let evicting = AbortOnDropHandle::new(tokio::spawn(self.evictor.run(evicting)));
         let all_left = CancellationToken::new();
@@ -363,6 +367,7 @@ fn run_services(
         results: Arc::clone(&execution.cache),
         blobs: Arc::clone(&execution.blobs),
         for_verdicts: storage.for_verdicts.clone(),
+        durability: storage.durability.clone(),
         trees: Arc::clone(&execution.inputs),
         ledger,
         defaults: execution.defaults.clone(),

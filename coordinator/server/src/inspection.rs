@@ -254,37 +254,40 @@ impl Inspection {
         if !suspects.is_empty() && self.is_bucket {
             tokio::time::sleep(LISTED_AGAIN_AFTER).await;
         }
+        let mut faults = Vec::new();
         for digest in suspects {
-            let Some(problem) = self.problem(kind, &digest).await? else {
-                continue;
-            };
-            if repair {
-                self.repair(kind, &digest, tenancy).await?;
-            }
-            report.faults.push(StoreFault {
+            let problem = self.problem(kind, &digest).await?;
+            faults.extend(problem.map(|problem| StoreFault {
                 kind: name_of(kind),
                 digest,
                 problem,
                 repaired: repair,
-            });
+            }));
         }
+        if repair {
+            self.repair(kind, &faults, tenancy).await?;
+        }
+        report.faults.append(&mut faults);
         Ok(())
     }
 
-    /// Removes something. The log of uses never names what is gone.
+    /// Removes what is wrong. The log of uses never names what is gone; it is read once for all of it, as it may be long.
     async fn repair(
         &self,
         kind: Kind,
-        digest: &Digest,
+        faults: &[StoreFault],
         tenancy: &Tenancy,
     ) -> Result<(), InspectError> {
-        let gone = std::iter::once((kind, *digest));
+        let gone = faults.iter().map(|fault| (kind, fault.digest));
         note_gone(&self.state, gone).map_err(|source| InspectError::File {
             path: self.state.clone(),
             source,
         })?;
-        let deleting = self.objects.of(kind).delete(digest);
-        Ok(tenancy.deletions().while_allowed(deleting).await?)
+        for fault in faults {
+            let deleting = self.objects.of(kind).delete(&fault.digest);
+            tenancy.deletions().while_allowed(deleting).await?;
+        }
+        Ok(())
     }
 
     async fn problem(&self, kind: Kind, digest: &Digest) -> Result<Option<String>, StoreError> {

@@ -49,6 +49,7 @@ mod storage;
 pub mod storage_over_objects;
 mod stored_objects;
 pub mod suites;
+mod upload_upkeep;
 mod verdict_key;
 
 pub use config::{CoordinatorConfig, DEFAULT_GRPC_PORT, DEFAULT_HTTP_PORT};

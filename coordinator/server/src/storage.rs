@@ -15,6 +15,7 @@ use regatta_model::{Digest, TenantId};
 use crate::cas::TenantViews;
 use crate::retention::{Claimant, Kind, Place, Places, Retention, Seconds};
 use crate::stored_objects::{SmallBlobs, StoredObjects, Upkeep};
+use crate::upload_upkeep::UploadUpkeep;
 
 /// How many blobs are known to be there without asking, at about 150 bytes each when all are used.
 const INDEX_CAPACITY: usize = 1 << 17;
@@ -67,8 +68,12 @@ pub(crate) struct Storage {
     pub(crate) for_verdicts: TenantViews<dyn BlobStore>,
     /// The same for verdicts that were given to the tenant at some time.
     pub(crate) for_earlier_verdicts: EarlierVerdictViews,
+    /// Of all of it, if a loss of power can take something that was stored.
+    pub(crate) durability: Option<Arc<dyn Durability>>,
     /// What lets go of what is not used.
     pub(crate) places: Places,
+    /// What aborts uploads that nobody will end.
+    pub(crate) uploads: UploadUpkeep,
 }
 
 /// Blobs as verdicts of some time see them.
@@ -202,6 +207,8 @@ impl Opening<'_> {
                 let stacks = stacks.clone();
                 views(retention, move |claimant| stacks.chunked_of(claimant, None))
             },
+            durability: objects.durability.clone(),
+            uploads: UploadUpkeep::new(objects.uploads.clone(), deletions.clone()),
             places: Places {
                 of_kind,
                 memory: Arc::clone(&stacks.memory),

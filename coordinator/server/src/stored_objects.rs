@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use regatta_cas::{
-    BlobFiles, BlobStore, Deletions, Durability, ListedBlobStore, ObjectStoreBlobStore,
-    OpenStoreError, PackingBlobStore, VerifyingBlobStore,
+    AbandonedUploads, BlobFiles, BlobStore, Deletions, Durability, ListedBlobStore,
+    ObjectStoreBlobStore, ObserveRequest, OpenStoreError, PackingBlobStore, VerifyingBlobStore,
 };
 
 use crate::retention::Kind;
@@ -51,6 +51,8 @@ pub(crate) struct StoredObjects {
     assets: Arc<dyn ListedBlobStore>,
     /// Of all of it, if a loss of power can take something that was stored.
     pub(crate) durability: Option<Arc<dyn Durability>>,
+    /// What aborts uploads to the same place that nobody will end, if they would stay.
+    pub(crate) uploads: Option<AbandonedUploads>,
 }
 
 impl StoredObjects {
@@ -63,6 +65,9 @@ impl StoredObjects {
         let place = Arc::new(ObjectStoreBlobStore::open(url)?);
         let open = |name| opened(&place, name);
         let durability: Arc<dyn Durability> = Arc::clone(&place) as _;
+        let uploads = place.abandoned_uploads();
+        let uploads =
+            uploads.map(|uploads| uploads.with_requests_observed(counting_requests("uploads")));
         if small_blobs == SmallBlobs::Apart {
             let blobs = Arc::new(open(Kind::Blob.place())?.with_sizes_checked());
             return Ok(Self {
@@ -72,6 +77,7 @@ impl StoredObjects {
                 results: Arc::new(open(Kind::Result.place())?),
                 assets: Arc::new(open(Kind::Asset.place())?),
                 durability: Some(durability),
+                uploads,
             });
         }
         let open = |name| -> Result<Arc<dyn ListedBlobStore>, OpenStoreError> {
@@ -84,6 +90,7 @@ impl StoredObjects {
         let objects = Self::over(open, small_blobs, upkeep)?;
         Ok(Self {
             durability: Some(durability),
+            uploads,
             ..objects
         })
     }
@@ -105,6 +112,7 @@ impl StoredObjects {
                 results,
                 assets,
                 durability: None,
+                uploads: None,
             });
         }
         let (packs_of_blobs, packs_of_results) = (open("cas-packs")?, open("ac-packs")?);
@@ -125,6 +133,7 @@ impl StoredObjects {
             results: Arc::new(results),
             assets,
             durability: None,
+            uploads: None,
         })
     }
 
@@ -145,10 +154,14 @@ fn opened(
     name: &'static str,
 ) -> Result<ObjectStoreBlobStore, OpenStoreError> {
     let store = place.below(name)?;
-    Ok(store.with_requests_observed(Arc::new(move |request| {
-        let labels = [("store", name), ("operation", request.name())];
+    Ok(store.with_requests_observed(counting_requests(name)))
+}
+
+fn counting_requests(store: &'static str) -> ObserveRequest {
+    Arc::new(move |request| {
+        let labels = [("store", store), ("operation", request.name())];
         metrics::counter!("regatta_object_store_requests_total", &labels).increment(1);
-    })))
+    })
 }
 
 /// Whoever else writes to the store verifies what it writes, so that what was found right, and is an unchanged file,

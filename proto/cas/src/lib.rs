@@ -65,7 +65,7 @@ pub use grpc_blob_store::{GrpcBlobStore, for_blobs};
 pub use memory_blob_store::MemoryBlobStore;
 pub use memory_tier::MemoryTier;
 pub use object_store_blob_store::{
-    ObjectStoreBlobStore, ObjectStoreRequest, ObserveRequest, OpenStoreError,
+    AbandonedUploads, ObjectStoreBlobStore, ObjectStoreRequest, ObserveRequest, OpenStoreError,
 };
 pub use packing_blob_store::PackingBlobStore;
 pub use server_addresses::{ParseServerAddressesError, ServerAddresses};

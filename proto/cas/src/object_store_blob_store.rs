@@ -1,5 +1,6 @@
 //! Blobs in a directory or a bucket.
 
+mod abandoned_uploads;
 mod failure;
 mod guarded;
 mod local_directory;
@@ -19,6 +20,7 @@ use object_store::{
 };
 use regatta_model::Digest;
 
+pub use abandoned_uploads::AbandonedUploads;
 pub use observing::{ObjectStoreRequest, ObserveRequest};
 pub use open::OpenStoreError;
 
@@ -54,6 +56,7 @@ pub struct ObjectStoreBlobStore {
     directory: Option<LocalDirectory>,
     /// Whether each key tells the size of its value.
     checks_size: bool,
+    uploads: Option<AbandonedUploads>,
 }
 
 impl ObjectStoreBlobStore {
@@ -66,6 +69,7 @@ impl ObjectStoreBlobStore {
             shape: UploadShape::BUCKET,
             directory: None,
             checks_size: false,
+            uploads: None,
         }
     }
 
@@ -105,7 +109,14 @@ impl ObjectStoreBlobStore {
             shape: self.shape,
             directory: None,
             checks_size: self.checks_size,
+            uploads: self.uploads.clone(),
         })
+    }
+
+    /// What aborts uploads that nobody will end, of all stores in this one's bucket, if there may be any that stay.
+    #[must_use]
+    pub fn abandoned_uploads(&self) -> Option<AbandonedUploads> {
+        self.uploads.clone()
     }
 
     fn of(opened: open::Opened) -> Self {
@@ -115,6 +126,7 @@ impl ObjectStoreBlobStore {
             shape: opened.shape,
             directory: opened.directory,
             checks_size: false,
+            uploads: opened.uploads,
         }
     }
 

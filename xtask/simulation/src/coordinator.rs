@@ -367,6 +367,7 @@ async fn start_services(
         results: Arc::clone(&results),
         blobs: Arc::clone(storage.blobs.shared()),
         for_verdicts: storage.for_verdicts.clone(),
+        durability: None,
         trees: Arc::clone(&storage.trees),
         ledger,
         defaults,

@@ -11,8 +11,8 @@
 //!   that is the ledger knows, and nothing goes before it was asked.
 //! - What is not known counts as used when it is found. Losing the log of uses loses nothing else.
 //! - Of what was told to be there in the last seconds before a coordinator was killed the log says nothing: after a
-//!   start that follows no orderly stop nothing goes for [`CacheSettings::keep`], whatever the limits say; a disk
-//!   without room refuses what is new.
+//!   start that follows no orderly stop nothing goes for [`CacheSettings::keep`], whatever the limits say, and however
+//!   often it is stopped and started meanwhile; a disk without room refuses what is new.
 //! - Within a process time passes steadily, and nothing was used in the future.
 //! - Uses cost no I/O: they are written together every few seconds, and a use again only if it is much later.
 
@@ -59,7 +59,7 @@ use self::index::UseIndex;
 use self::record::Record;
 use self::retaining_blob_store::RetainingBlobStore;
 use self::room::Room;
-use self::use_log::{Recalled, UseLog};
+use self::use_log::{LogEnd, Recalled, UseLog};
 
 /// The log's file in the state directory.
 pub(crate) const USE_LOG: &str = "uses.log";
@@ -143,13 +143,12 @@ impl Retention {
         file.append(&[Record::Opened])?;
         file.sync()?;
         let granularity = seconds(settings.granularity());
-        // What was promised in the seconds that it lacks has no name.
         let held_for = seconds(settings.keep).saturating_add(1);
         let doubt = state.join(DOUBT);
         if log == UseLogFrom::AnEarlierTerm {
             std::fs::write(&doubt, "")?;
         }
-        let held_until = (!recalled.is_complete).then(|| clock().saturating_add(held_for));
+        let held_until = recalled.held_until(clock(), held_for);
         let retention = Self {
             index: UseIndex::new(granularity),
             room: Room::new(directory, settings.min_free_bytes),
@@ -168,7 +167,7 @@ impl Retention {
             is_log_believed: !doubt.exists(),
             doubt,
         };
-        let is_complete = recalled.is_complete && log == UseLogFrom::TheLastTerm;
+        let is_complete = recalled.end == LogEnd::Complete && log == UseLogFrom::TheLastTerm;
         retention.take_up(recalled, log);
         if log == UseLogFrom::AnEarlierTerm {
             // Before anybody believes that the log is of this term.
@@ -295,17 +294,21 @@ impl Retention {
         tenants.chain(self.index.records()).collect()
     }
 
-    /// Ends the log when the coordinator stops. `is_complete` if it names all that is stored. It blocks.
+    /// Ends the log when the coordinator stops in good order. `is_complete` if it names all that is stored. It blocks.
     fn close(&self, is_complete: bool) {
         self.flush();
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         if log.is_broken {
             return;
         }
-        let ended = match is_complete {
-            true => log.file.append(&[Record::Complete]),
-            false => Ok(()),
+        let held = self.held_until.filter(|until| self.now() < *until);
+        let held = held.map(|until| Record::Held { until });
+        let end = match is_complete {
+            true => Record::Complete,
+            false => Record::Stopped,
         };
+        let ended: Vec<Record> = held.into_iter().chain([end]).collect();
+        let ended = log.file.append(&ended);
         if let Err(error) = ended.and_then(|()| log.file.sync()) {
             tracing::warn!(%error, "the log of uses could not be ended");
         }

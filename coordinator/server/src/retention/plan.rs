@@ -6,7 +6,7 @@
 //! - Whenever a blob goes, every result that was used no later by one of those who used the blob goes before
 //!   it, or is gone: as a result is used before the blobs that it names, none is left that names it.
 //! - Verdicts keep no more than their part, but for what the last hours named; what they keep goes for all only
-//!   after everything else.
+//!   after everything else, and as far as that would not be enough once the time of all of it is over.
 //! - Of what was used in the same moment, what was used first goes first; of what is not known, what names others.
 //! - Nothing goes if no limit is exceeded, and no more than a limit asks for, but for a margin.
 
@@ -288,20 +288,28 @@ impl Work<'_> {
             let entry = &self.entries[index];
             (is_kept(index), entry.last_used(), entry.order, entry.key)
         });
+        let mut evicted = Vec::new();
         for index in order {
             let entry = &self.entries[index];
+            let stays = entry.last_used() >= self.kept_since;
+            if stays && is_kept(index) {
+                continue;
+            }
             let reason = match () {
-                () if entry.last_used() >= self.kept_since => continue,
                 () if lacking_bytes > 0 => Reason::Disk,
                 () if excess.is_left() => Reason::Size,
                 () if too_many.is_left() => Reason::Count,
-                () => return,
+                () => break,
             };
+            // What stays as it was used lately will go, and so what verdicts keep need not go for it.
             lacking_bytes = lacking_bytes.saturating_sub(entry.size_bytes);
             excess.less(entry.size_bytes);
             too_many.less(1);
-            self.evicted.insert(index, reason);
+            if !stays {
+                evicted.push((index, reason));
+            }
         }
+        self.evicted.extend(evicted);
     }
 
     /// How many things verdicts keep no longer though their time is not over.

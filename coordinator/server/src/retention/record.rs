@@ -26,6 +26,12 @@ pub(super) enum Record {
     Opened,
     /// The coordinator stopped in good order, and everything that is stored is in the log.
     Complete,
+    /// The coordinator stopped in good order. Not everything that is stored may be in the log, but all that it was
+    /// asked for is.
+    Stopped,
+    /// What an earlier coordinator, which did not stop in good order, was asked for is not in the log: nothing goes
+    /// before this moment. It comes before how the log ends.
+    Held { until: Seconds },
 }
 
 const TENANT: u8 = 1;
@@ -34,6 +40,8 @@ const RELEASED: u8 = 3;
 const GONE: u8 = 4;
 const COMPLETE: u8 = 5;
 const OPENED: u8 = 6;
+const STOPPED: u8 = 7;
+const HELD: u8 = 8;
 
 impl Record {
     /// Adds its bytes: a tag, then fields in little-endian order.
@@ -69,6 +77,11 @@ impl Record {
             }
             Self::Complete => bytes.push(COMPLETE),
             Self::Opened => bytes.push(OPENED),
+            Self::Stopped => bytes.push(STOPPED),
+            Self::Held { until } => {
+                bytes.push(HELD);
+                bytes.extend(until.to_le_bytes());
+            }
         }
     }
 
@@ -101,6 +114,10 @@ impl Record {
             }),
             COMPLETE => Some(Self::Complete),
             OPENED => Some(Self::Opened),
+            STOPPED => Some(Self::Stopped),
+            HELD => Some(Self::Held {
+                until: Seconds::from_le_bytes(take(bytes)?),
+            }),
             _ => None,
         }
     }

@@ -120,7 +120,9 @@ pub(crate) fn usage_of(state: &Path) -> io::Result<CacheUsage> {
         | Record::Released { .. }
         | Record::Gone { .. }
         | Record::Opened
-        | Record::Complete => None,
+        | Record::Complete
+        | Record::Stopped
+        | Record::Held { .. } => None,
     });
     let names: BTreeMap<Claimant, &TenantId> = names.collect();
     let mut usage = CacheUsage {

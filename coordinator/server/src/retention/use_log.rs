@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use regatta_model::Digest;
 
-use super::entry::{Claim, Entry, Key};
+use super::entry::{Claim, Entry, Key, Seconds};
 use super::record::Record;
 
 /// What each batch begins with.
@@ -40,8 +40,44 @@ pub(super) struct UseLog {
 pub(super) struct Recalled {
     pub(super) entries: Vec<Entry>,
     pub(super) tenants: Vec<Record>,
-    /// Whether everything that was stored is in it.
-    pub(super) is_complete: bool,
+    /// How whoever wrote it last ended it.
+    pub(super) end: LogEnd,
+    /// Before this moment nothing is to go, if whoever wrote it last knew of one.
+    held_until: Option<Seconds>,
+}
+
+/// How much a log says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum LogEnd {
+    /// Nobody ended it: what was asked for in the last seconds is not in it.
+    #[default]
+    Killed,
+    /// All that was asked for is in it.
+    Stopped,
+    /// And so is all that was stored.
+    Complete,
+}
+
+impl LogEnd {
+    /// The same of a log that may not name all that was stored.
+    const fn without_all(self) -> Self {
+        match self {
+            Self::Killed => Self::Killed,
+            Self::Stopped | Self::Complete => Self::Stopped,
+        }
+    }
+}
+
+impl Recalled {
+    /// Before which moment nothing is to go: what was promised in the last seconds before a kill has no name, and is
+    /// kept for `held_for` after it.
+    pub(super) fn held_until(&self, now: Seconds, held_for: Seconds) -> Option<Seconds> {
+        let until = now.saturating_add(held_for);
+        match self.end {
+            LogEnd::Killed => Some(until),
+            LogEnd::Stopped | LogEnd::Complete => self.held_until.map(|held| held.min(until)),
+        }
+    }
 }
 
 impl UseLog {
@@ -138,7 +174,8 @@ fn write_batches(file: &mut impl Write, records: &[Record]) -> io::Result<()> {
 struct Replay {
     slots: HashMap<Key, (u64, Vec<Claim>)>,
     tenants: Vec<Record>,
-    is_complete: bool,
+    end: LogEnd,
+    held_until: Option<Seconds>,
     records: u64,
 }
 
@@ -159,8 +196,7 @@ impl Replay {
     }
 
     fn take(&mut self, record: Record) {
-        // Whatever is told after it shows that it no longer holds.
-        self.is_complete = record == Record::Complete;
+        self.note_end(&record);
         match record {
             Record::Tenant { .. } => self.tenants.push(record),
             Record::Used {
@@ -183,7 +219,22 @@ impl Replay {
             Record::Gone { key } => {
                 self.slots.remove(&key);
             }
-            Record::Opened | Record::Complete => {}
+            Record::Opened | Record::Complete | Record::Stopped | Record::Held { .. } => {}
+        }
+    }
+
+    /// Whatever is told after an end shows that it no longer holds.
+    fn note_end(&mut self, record: &Record) {
+        match record {
+            Record::Complete => self.end = LogEnd::Complete,
+            Record::Stopped => self.end = LogEnd::Stopped,
+            Record::Held { until } => (self.end, self.held_until) = (LogEnd::Killed, Some(*until)),
+            // Whoever repairs the store tells what it removed, and nobody asks it for anything.
+            Record::Gone { .. } => self.end = self.end.without_all(),
+            Record::Opened
+            | Record::Tenant { .. }
+            | Record::Used { .. }
+            | Record::Released { .. } => (self.end, self.held_until) = (LogEnd::Killed, None),
         }
     }
 
@@ -199,7 +250,8 @@ impl Replay {
         Recalled {
             entries: entries.collect(),
             tenants: self.tenants,
-            is_complete: self.is_complete,
+            end: self.end,
+            held_until: self.held_until,
         }
     }
 }
@@ -236,7 +288,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::entry::{Claimant, Kind, Seconds};
+    use super::super::entry::{Claimant, Kind};
     use super::*;
 
     fn key(seed: u8) -> Key {
@@ -267,6 +319,8 @@ mod tests {
             1 => (0..6u8).prop_map(|seed| Record::Gone { key: key(seed) }),
             1 => Just(Record::Complete),
             1 => Just(Record::Opened),
+            1 => Just(Record::Stopped),
+            1 => (0..99u32).prop_map(|until| Record::Held { until }),
             1 => "[a-z]{0,9}".prop_map(|name| Record::Tenant {
                 claimant: Claimant(7),
                 tenant: name.parse().unwrap(),
@@ -274,15 +328,18 @@ mod tests {
         ]
     }
 
-    fn sorted(mut recalled: Recalled) -> (Vec<Entry>, Vec<Record>, bool) {
+    type Sorted = (Vec<Entry>, Vec<Record>, (LogEnd, Option<Seconds>));
+
+    fn sorted(mut recalled: Recalled) -> Sorted {
         for entry in &mut recalled.entries {
             entry.claims.sort_by_key(|claim| claim.claimant);
         }
         recalled.entries.sort_by_key(|entry| entry.key);
-        (recalled.entries, recalled.tenants, recalled.is_complete)
+        let end = (recalled.end, recalled.held_until);
+        (recalled.entries, recalled.tenants, end)
     }
 
-    fn replayed(records: &[Record]) -> (Vec<Entry>, Vec<Record>, bool) {
+    fn replayed(records: &[Record]) -> Sorted {
         let mut replay = Replay::default();
         records
             .iter()
@@ -330,11 +387,43 @@ mod tests {
     }
 
     #[test]
+    fn what_is_told_after_an_end_shows_that_it_no_longer_holds() {
+        let [gone, used] = [Record::Gone { key: key(1) }, used(1, 2, 3)];
+        let held = Record::Held { until: 9 };
+        for (records, expected) in [
+            (vec![], (LogEnd::Killed, None)),
+            (vec![Record::Complete], (LogEnd::Complete, None)),
+            (vec![Record::Stopped], (LogEnd::Stopped, None)),
+            (
+                vec![held.clone(), Record::Stopped],
+                (LogEnd::Stopped, Some(9)),
+            ),
+            (
+                vec![held.clone(), Record::Complete, gone.clone()],
+                (LogEnd::Stopped, Some(9)),
+            ),
+            (vec![Record::Stopped, gone.clone()], (LogEnd::Stopped, None)),
+            (vec![gone], (LogEnd::Killed, None)),
+            (
+                vec![held.clone(), Record::Complete, used],
+                (LogEnd::Killed, None),
+            ),
+            (
+                vec![held, Record::Stopped, Record::Opened],
+                (LogEnd::Killed, None),
+            ),
+        ] {
+            assert_eq!(replayed(&records).2, expected, "{records:?}");
+        }
+    }
+
+    #[test]
     fn a_file_that_is_mostly_spare_is_written_anew() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("uses");
         let (mut log, recalled) = UseLog::open(&path).unwrap();
-        assert!(!recalled.is_complete, "nothing is known of an empty file");
+        let is_killed = recalled.end == LogEnd::Killed;
+        assert!(is_killed, "nothing is known of an empty file");
         let uses: Vec<Record> = (0..100_001).map(|at| used(1, 2, at)).collect();
         log.append(&uses[..100_000]).unwrap();
         assert!(!log.is_mostly_spare());

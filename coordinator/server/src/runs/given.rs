@@ -77,7 +77,7 @@ impl RunRegistry {
         kept.unwrap_or(Err(KeepVerdictError::Slow))
     }
 
-    /// What it names first, then its bundle, and only then that there is one.
+    /// What it names first, then its bundle, and only then, once a loss of power can take neither, that there is one.
     async fn keep_all(
         &self,
         tenant: &TenantId,
@@ -92,6 +92,8 @@ impl RunRegistry {
         if !missing.is_empty() {
             blobs.put(&digest, stream_of(bundle.clone())).await?;
         }
+        // Also if it was there: whoever stored it may not have come so far.
+        self.settle().await?;
         let named = artefacts.into_iter().map(|it| NamedArtefact {
             name: it.name,
             digest: it.digest,

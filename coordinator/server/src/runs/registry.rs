@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _, stream};
-use regatta_cas::BlobStore;
+use regatta_cas::{BlobStore, Durability, StoreError};
 use regatta_ledger::{Ledger, LedgerError, RunQuery, RunRecord};
 use regatta_model::{Digest, PlantedBug, RunId, TenantId};
 use regatta_wire::v1;
@@ -64,6 +64,8 @@ pub struct RunServices {
     pub blobs: Arc<dyn BlobStore>,
     /// The blobs, which stay for as long as a tenant's verdicts are kept once they were asked for here.
     pub for_verdicts: TenantViews<dyn BlobStore>,
+    /// What makes them safe from a loss of power, if that can take them.
+    pub durability: Option<Arc<dyn Durability>>,
     /// Tells whether input roots are complete.
     pub trees: Arc<InputTrees>,
     /// What must be remembered.
@@ -325,6 +327,14 @@ impl RunRegistry {
     /// The blobs, which stay for as long as a tenant's verdicts once they were asked for.
     pub(super) fn for_verdicts(&self, tenant: &TenantId) -> Arc<dyn BlobStore> {
         self.services.for_verdicts.of(tenant)
+    }
+
+    /// Returns once no loss of power can take what was stored before.
+    pub(super) async fn settle(&self) -> Result<(), StoreError> {
+        match &self.services.durability {
+            Some(durability) => durability.settle().await,
+            None => Ok(()),
+        }
     }
 
     /// What is known of a run besides its events.

@@ -7,6 +7,7 @@ mod listing;
 mod reading;
 mod trouble;
 mod upload;
+mod upload_marker;
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,9 +18,9 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, ObjectStoreExt as _, PutMode, PutMultipartOptions, PutOptions, PutPayload,
-    PutResult, Result,
+    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartId, MultipartUpload,
+    ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutMultipartOptions, PutOptions,
+    PutPayload, PutResult, Result,
 };
 
 use self::guard::Guard;
@@ -28,6 +29,8 @@ use self::listing::Listing;
 use self::reading::Reading;
 pub(super) use self::trouble::Trouble;
 use self::upload::GuardedUpload;
+use super::abandoned_uploads::{AbandonedUploads, AbortUpload, folder_of};
+use super::observing::Observed;
 
 /// How many deletions are under way at a time.
 const DELETE_CONCURRENCY: usize = 20;
@@ -48,6 +51,8 @@ const DELETE_CONCURRENCY: usize = 20;
 pub(super) struct GuardedObjectStore<S> {
     store: Arc<S>,
     guard: Arc<Guard>,
+    /// Where the markers of uploads are, if the store keeps what nobody aborts.
+    markers: Option<Path>,
 }
 
 impl<S: ObjectStore + MultipartStore> GuardedObjectStore<S> {
@@ -60,7 +65,17 @@ impl<S: ObjectStore + MultipartStore> GuardedObjectStore<S> {
         Self {
             store: Arc::new(store),
             guard: Arc::new(Guard::new(name, limits, at_random)),
+            markers: None,
         }
+    }
+
+    /// Has uploads to what is below `root` named by markers. What aborts those that nobody will end.
+    pub(super) fn with_uploads_marked(mut self, root: Path) -> (Arc<Self>, AbandonedUploads) {
+        self.markers = Some(folder_of(&root));
+        let after = self.guard.limits().abandoned_after;
+        let store = Arc::new(self);
+        let abandoned = AbandonedUploads::new(&store, root, after);
+        (store, abandoned)
     }
 
     /// What is read of `found`, with its breaks mended.
@@ -140,7 +155,11 @@ impl<S: ObjectStore + MultipartStore> ObjectStore for GuardedObjectStore<S> {
             location.clone(),
             id,
         );
-        Ok(Box::new(upload))
+        let observed = options.extensions.get::<Observed>().cloned();
+        Ok(match &self.markers {
+            Some(folder) => Box::new(upload.marked_in(folder, observed)),
+            None => Box::new(upload),
+        })
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
@@ -187,6 +206,15 @@ impl<S: ObjectStore + MultipartStore> ObjectStore for GuardedObjectStore<S> {
         let limit = self.guard.limits().answer;
         let copy = self.store.copy_opts(from, to, options);
         self.guard.once(limit, copy).await
+    }
+}
+
+#[async_trait]
+impl<S: ObjectStore + MultipartStore> AbortUpload for GuardedObjectStore<S> {
+    async fn abort_upload(&self, path: &Path, id: &MultipartId) -> Result<()> {
+        let limit = self.guard.limits().answer;
+        let abort = || self.store.abort_multipart(path, id);
+        self.guard.repeated(limit, abort).await
     }
 }
 

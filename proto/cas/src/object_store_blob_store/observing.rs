@@ -55,16 +55,25 @@ impl ObjectStoreRequest {
 /// Is told of each request.
 pub type ObserveRequest = Arc<dyn Fn(ObjectStoreRequest) + Send + Sync>;
 
+/// Goes with a request for an upload: what is to be told of the requests that an upload makes besides.
+#[derive(Clone)]
+pub(super) struct Observed(pub(super) ObserveRequest);
+
+/// The same objects; `observe` is told of each request.
+pub(super) fn observed(
+    objects: Arc<dyn ObjectStore>,
+    observe: ObserveRequest,
+) -> Arc<dyn ObjectStore> {
+    Arc::new(ObservingObjectStore { objects, observe })
+}
+
 impl ObjectStoreBlobStore {
     /// Tells `observe` of each request, when it is sent. One that object_store's client sends again counts
     /// once; a list counts once for each thousand objects.
     #[must_use]
     pub fn with_requests_observed(self, observe: ObserveRequest) -> Self {
         Self {
-            objects: Arc::new(ObservingObjectStore {
-                objects: self.objects,
-                observe,
-            }),
+            objects: observed(self.objects, observe),
             ..self
         }
     }
@@ -119,9 +128,11 @@ impl ObjectStore for ObservingObjectStore {
     async fn put_multipart_opts(
         &self,
         location: &Path,
-        options: PutMultipartOptions,
+        mut options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
         (self.observe)(ObjectStoreRequest::Upload);
+        let observed = Observed(Arc::clone(&self.observe));
+        options.extensions.insert(observed);
         let upload = self.objects.put_multipart_opts(location, options).await?;
         Ok(Box::new(ObservingUpload {
             upload,

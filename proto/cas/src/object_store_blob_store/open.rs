@@ -9,6 +9,7 @@ use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 
+use super::abandoned_uploads::AbandonedUploads;
 use super::local_directory::LocalDirectory;
 use super::upload_shape::UploadShape;
 
@@ -70,6 +71,8 @@ pub(super) struct Opened {
     pub(super) prefix: Path,
     pub(super) shape: UploadShape,
     pub(super) directory: Option<LocalDirectory>,
+    /// What aborts uploads that nobody will end, where they would stay.
+    pub(super) uploads: Option<AbandonedUploads>,
 }
 
 pub(super) fn open(url: &str) -> Result<Opened, OpenStoreError> {
@@ -86,6 +89,7 @@ pub(super) fn open(url: &str) -> Result<Opened, OpenStoreError> {
                 prefix,
                 shape: UploadShape::BUCKET,
                 directory: None,
+                uploads: None,
             })
         }
         "s3" => bucket::s3(url, rest),
@@ -129,6 +133,7 @@ pub(super) fn in_directory(path: PathBuf) -> Result<Opened, OpenStoreError> {
         prefix: Path::default(),
         shape: UploadShape::DIRECTORY,
         directory: Some(LocalDirectory::new(path)),
+        uploads: None,
     })
 }
 

@@ -105,6 +105,11 @@ fn carried_out(entries: &[Entry], plan: &Plan) -> Vec<Entry> {
     left
 }
 
+fn is_kept(entry: &Entry) -> bool {
+    let mut claims = entry.claims.iter();
+    claims.any(|claim| claim.claimant.is_for_verdicts())
+}
+
 fn bytes_of(entries: &[Entry], claimant: Option<Claimant>) -> u64 {
     let of_claimant = entries.iter().filter(|entry| {
         let mut charged = charged(entry.claims.iter());
@@ -129,12 +134,15 @@ proptest! {
     fn a_limit_is_kept_unless_what_exceeds_it_was_used_lately(entries in entries(), limits in limits()) {
         let left = carried_out(&entries, &plan(&entries, &limits, NOW));
         let is_old = |used: Seconds| used < NOW - limits.keep;
-        let any_is_old = left.iter().any(|entry| is_old(entry.last_used()));
-        if any_is_old {
-            prop_assert!(limits.max_bytes.is_none_or(|max| bytes_of(&left, None) <= max));
-            prop_assert!(limits.max_entries.is_none_or(|max| left.len() as u64 <= max));
-            let freed = bytes_of(&entries, None) - bytes_of(&left, None);
-            prop_assert!(freed >= limits.lacking_bytes);
+        let old: Vec<&Entry> = left.iter().filter(|entry| is_old(entry.last_used())).collect();
+        if !old.is_empty() {
+            // Verdicts keep what is old though there is too much, if what will go is enough.
+            let will_go = |entry: &&Entry| old.iter().all(|old| is_kept(old)) && !is_kept(entry);
+            let in_the_end: Vec<Entry> = left.iter().filter(|it| !will_go(it)).cloned().collect();
+            let bytes = bytes_of(&in_the_end, None);
+            prop_assert!(limits.max_bytes.is_none_or(|max| bytes <= max));
+            prop_assert!(limits.max_entries.is_none_or(|max| in_the_end.len() as u64 <= max));
+            prop_assert!(bytes_of(&entries, None) - bytes >= limits.lacking_bytes);
         }
         let of_verdicts = users().map(Claimant::for_verdicts);
         let claims = entries.iter().flat_map(|entry| &entry.claims);
@@ -186,13 +194,27 @@ proptest! {
             ..limits
         };
         let plan = plan(&entries, &limits, NOW);
-        let is_kept = |entry: &Entry| entry.claims.iter().any(|it| it.claimant.is_for_verdicts());
         let gone = |entry: &&Entry| plan.evictions.iter().any(|it| it.key == entry.key);
         let unkept = entries.iter().filter(gone).filter(|it| is_kept(it)).count();
         prop_assert_eq!(plan.unkept, unkept);
         if unkept > 0 {
             let mut left = entries.iter().filter(|it| !gone(it) && !is_kept(it));
             prop_assert!(left.all(|it| it.last_used() >= NOW - limits.keep));
+        }
+        // Without the last of it, there would be too much even if all else were gone.
+        let went = entries.iter().filter(gone).filter(|it| is_kept(it));
+        if let Some(last) = went.max_by_key(|it| (it.last_used(), it.order, it.key)) {
+            let kept: Vec<Entry> = entries.iter().filter(|it| is_kept(it) && !gone(it)).cloned().collect();
+            let kept_bytes = bytes_of(&kept, None) + last.size_bytes;
+            let (total, count) = (bytes_of(&entries, None), entries.len() as u64);
+            let margin = |max: u64| max - max / MARGIN_DIVISOR;
+            let exceeds = |amount: u64, kept: u64, max: Option<u64>| {
+                max.is_some_and(|max| amount > max && kept > margin(max))
+            };
+            let is_needed = total - kept_bytes < limits.lacking_bytes
+                || exceeds(total, kept_bytes, limits.max_bytes)
+                || exceeds(count, kept.len() as u64 + 1, limits.max_entries);
+            prop_assert!(is_needed);
         }
     }
 
@@ -314,4 +336,43 @@ fn whoever_was_given_the_most_verdicts_keeps_less_and_the_oldest_goes_first() {
         ..unlimited
     };
     assert_eq!(gone(&of_tenant), oldest[..2]);
+}
+
+#[test]
+fn what_verdicts_keep_outlasts_a_burst_of_uploads() {
+    let [_, user, ..] = users();
+    let entry = |seed: u8, claimant: Claimant, used: Seconds| Entry {
+        key: Key {
+            kind: Kind::Blob,
+            digest: Digest::of(&[seed]),
+        },
+        size_bytes: 10,
+        claims: vec![Claim { claimant, used }],
+        order: 0,
+    };
+    let kept = (0..5).map(|seed| entry(seed, user.for_verdicts(), 100));
+    let burst = (5..20).map(|seed| entry(seed, user, NOW));
+    let entries: Vec<Entry> = kept.chain(burst).collect();
+    let by_size = PlanLimits {
+        keep: 60,
+        max_bytes: Some(100),
+        ..PlanLimits::default()
+    };
+    let by_disk = PlanLimits {
+        max_bytes: None,
+        lacking_bytes: 110,
+        ..by_size.clone()
+    };
+    for limits in [by_size, by_disk] {
+        assert_eq!(plan(&entries, &limits, NOW), Plan::default());
+        let later = plan(&entries, &limits, NOW + 61);
+        assert_eq!((later.evictions.len(), later.unkept), (11, 0));
+        // If all of the burst were not enough, it is not waited for.
+        let more = PlanLimits {
+            max_bytes: limits.max_bytes.map(|_| 40),
+            lacking_bytes: limits.lacking_bytes + 50,
+            ..limits
+        };
+        assert!(plan(&entries, &more, NOW).unkept > 0);
+    }
 }

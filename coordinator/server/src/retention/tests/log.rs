@@ -1,5 +1,7 @@
 //! The log of uses, and the clock that it goes by.
 
+use tokio_util::sync::CancellationToken;
+
 use super::*;
 
 #[tokio::test(start_paused = true)]
@@ -113,36 +115,110 @@ async fn what_an_earlier_terms_log_knows_counts_as_used_now_and_is_not_all() {
     }
 }
 
+/// How a coordinator ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// Knowing all that is stored, or not.
+    Stopped {
+        is_complete: bool,
+    },
+    Killed,
+    /// And the next one is stopped at once.
+    KilledThenStopped {
+        is_complete: bool,
+    },
+}
+
+/// What may go after that of what was used long before, and asked for just before a kill.
+async fn check_ending(ending: Ending) {
+    let mut world = World::new(31, settings());
+    let tenant = world.tenant(0);
+    upload(&world, &world.node, &tenant, &[1, 2]).await;
+    world.node.retention().flush();
+    world.pass(KEEP * 5);
+    match ending {
+        Ending::Stopped { is_complete } => world.node.retention().close(is_complete),
+        // The log is not told that they were asked for.
+        Ending::Killed => drop(upload(&world, &world.node, &tenant, &[1, 2]).await),
+        Ending::KilledThenStopped { is_complete } => {
+            upload(&world, &world.node, &tenant, &[1, 2]).await;
+            world.crash();
+            world.node.retention().close(is_complete);
+        }
+    }
+    world.crash();
+    let evict = async || {
+        // The dice may not let it at first.
+        for _ in 0..20 {
+            world.node.evictor.pass(u64::MAX).await;
+        }
+        world.node.retention().digests(Kind::Blob).len()
+    };
+    if !matches!(ending, Ending::Stopped { .. }) {
+        assert_eq!(evict().await, 2, "they were told to be there: {ending:?}");
+        world.pass(KEEP);
+        assert_eq!(evict().await, 2, "{ending:?}");
+        world.pass(1);
+    }
+    assert_eq!(evict().await, 0, "{ending:?}");
+}
+
 #[tokio::test]
 async fn what_was_promised_ahead_of_a_kill_is_kept_and_limits_hold_after_that() {
-    for is_orderly in [false, true] {
-        let mut world = World::new(31, settings());
-        let tenant = world.tenant(0);
-        upload(&world, &world.node, &tenant, &[1, 2]).await;
-        world.node.retention().flush();
-        world.pass(KEEP * 5);
-        // The log is not told that they were asked for.
-        let retention = Arc::clone(world.node.retention());
-        match is_orderly {
-            true => retention.close(true),
-            false => drop(upload(&world, &world.node, &tenant, &[1, 2]).await),
-        }
-        world.crash();
-        let evict = async || {
-            // The dice may not let it at first.
-            for _ in 0..20 {
-                world.node.evictor.pass(u64::MAX).await;
-            }
-            world.node.retention().digests(Kind::Blob).len()
-        };
-        if !is_orderly {
-            assert_eq!(evict().await, 2, "they were told to be there");
-            world.pass(KEEP);
-            assert_eq!(evict().await, 2);
-            world.pass(1);
-        }
-        assert_eq!(evict().await, 0, "orderly: {is_orderly}");
+    check_ending(Ending::Killed).await;
+    for is_complete in [true, false] {
+        check_ending(Ending::Stopped { is_complete }).await;
+        check_ending(Ending::KilledThenStopped { is_complete }).await;
     }
+}
+
+/// Never deletes anything, and tells that it was asked to.
+#[derive(Debug, Default)]
+struct NeverDeleting {
+    asked: tokio::sync::Notify,
+}
+
+#[async_trait]
+impl BlobStore for NeverDeleting {
+    async fn get(&self, digest: &Digest, _: BlobRange) -> Result<BlobStream, StoreError> {
+        Err(StoreError::NotFound { digest: *digest })
+    }
+
+    async fn put(&self, _: &Digest, _: BlobStream) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn find_missing(&self, _: &[Digest]) -> Result<Vec<Digest>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn delete(&self, _: &Digest) -> Result<(), StoreError> {
+        self.asked.notify_one();
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_in_the_middle_of_an_eviction_is_in_good_order() {
+    let world = World::new(41, settings());
+    let numbers: Vec<u64> = (0..100).collect();
+    upload(&world, &world.node, &world.tenant(0), &numbers).await;
+    world.pass(KEEP * 5);
+    let store = Arc::new(NeverDeleting::default());
+    let mut evictor = Arc::into_inner(world.node.evictor).expect("is nobody else's");
+    let place = evictor.places.of_kind.get_mut(&Kind::Blob).unwrap();
+    place.store = Arc::clone(&store) as _;
+    let stop = CancellationToken::new();
+    let evicting = tokio::spawn(evictor.run(stop.clone()));
+    store.asked.notified().await;
+    stop.cancel();
+    evicting.await.unwrap();
+    let recalled = UseLog::peek(&world.state.path().join(USE_LOG)).unwrap();
+    assert_eq!(recalled.end, LogEnd::Stopped);
+    assert_eq!(
+        recalled.held_until(world.clock.load(Ordering::Relaxed), 1),
+        None
+    );
 }
 
 /// Has the log looked at while something is deleted.

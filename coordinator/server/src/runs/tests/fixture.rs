@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use regatta_cas::{BlobStore, EmptyBlobStore, MemoryBlobStore};
+use regatta_cas::{BlobStore, Durability, EmptyBlobStore, MemoryBlobStore};
 use regatta_ledger::{Ledger, MemoryLedger};
 use regatta_model::{Digest, Resources};
 use regatta_scheduler::SchedulerConfig;
@@ -78,10 +78,14 @@ impl Fixture {
         Self::with(ledger, AuditShare::default(), (memory(), memory())).await
     }
 
-    /// One that keeps verdicts in a store of their own.
-    pub(crate) async fn keeping_verdicts_in(store: Arc<dyn BlobStore>) -> Self {
+    /// One that keeps verdicts in a store of their own, which somebody makes safe from a loss of power.
+    pub(crate) async fn keeping_verdicts_in(
+        store: Arc<dyn BlobStore>,
+        durability: Option<Arc<dyn Durability>>,
+    ) -> Self {
         let (ledger, stores) = (Arc::new(MemoryLedger::new()), (memory(), memory()));
-        Self::with_all(ledger, AuditShare::default(), stores, Some(store)).await
+        let for_verdicts = (Some(store), durability);
+        Self::with_all(ledger, AuditShare::default(), stores, for_verdicts).await
     }
 
     async fn with(
@@ -89,14 +93,14 @@ impl Fixture {
         audit_share: AuditShare,
         stores: (Arc<dyn BlobStore>, Arc<dyn BlobStore>),
     ) -> Self {
-        Self::with_all(ledger, audit_share, stores, None).await
+        Self::with_all(ledger, audit_share, stores, (None, None)).await
     }
 
     async fn with_all(
         ledger: Arc<dyn Ledger>,
         audit_share: AuditShare,
         (blobs, results): (Arc<dyn BlobStore>, Arc<dyn BlobStore>),
-        for_verdicts: Option<Arc<dyn BlobStore>>,
+        (for_verdicts, durability): (Option<Arc<dyn BlobStore>>, Option<Arc<dyn Durability>>),
     ) -> Self {
         let scheduler = SchedulerConfig {
             heartbeat_interval: Duration::from_millis(100),
@@ -129,6 +133,7 @@ impl Fixture {
             )),
             blobs: Arc::clone(&blobs),
             for_verdicts: for_verdicts.unwrap_or_else(|| Arc::clone(&blobs)).into(),
+            durability,
             trees: Arc::new(InputTrees::new(Arc::clone(&blobs))),
             ledger: Arc::clone(&ledger),
             defaults,

@@ -1,10 +1,13 @@
 //! Verdicts that were given, as they are kept.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use futures::TryStreamExt as _;
-use regatta_cas::{BlobRange, BlobStore, BlobStream, StoreError};
+use regatta_cas::{
+    BlobRange, BlobStore, BlobStream, Durability, ListedBlobStore as _, MemoryBlobStore, StoreError,
+};
 use regatta_model::Digest;
 use regatta_verdict::{PublicKey, verify_bundle};
 use regatta_wire::v1;
@@ -208,7 +211,7 @@ impl BlobStore for FullStore {
 
 #[tokio::test]
 async fn what_cannot_be_stored_is_not_said_to_be_kept() {
-    let fixture = Fixture::keeping_verdicts_in(Arc::new(FullStore)).await;
+    let fixture = Fixture::keeping_verdicts_in(Arc::new(FullStore), None).await;
     let _agent = fixture.agent("a", all_pass(1));
     ended_run(&fixture, false).await;
     let (bundle, unkept) = given(&fixture, of_commit()).await.expect("is given");
@@ -226,4 +229,67 @@ async fn what_cannot_be_stored_is_not_said_to_be_kept() {
         ..Default::default()
     };
     assert_eq!(fixture.ledger.find_verdicts(query).await, Ok(Vec::new()));
+}
+
+/// A disk that takes what is stored, or does not.
+#[derive(Debug, Default)]
+struct Disk {
+    store: MemoryBlobStore,
+    is_broken: AtomicBool,
+    /// What was stored when it was written to last.
+    safe: std::sync::Mutex<Vec<Digest>>,
+}
+
+#[async_trait]
+impl Durability for Disk {
+    async fn settle(&self) -> Result<(), StoreError> {
+        if self.is_broken.load(Ordering::Relaxed) {
+            return Err(StoreError::Unavailable {
+                detail: "as the test has it".to_owned(),
+            });
+        }
+        let stored: Vec<Digest> = self.store.list().try_collect().await?;
+        *self.safe.lock().expect("no panic") = stored;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl BlobStore for Disk {
+    async fn get(&self, digest: &Digest, range: BlobRange) -> Result<BlobStream, StoreError> {
+        self.store.get(digest, range).await
+    }
+
+    async fn put(&self, digest: &Digest, body: BlobStream) -> Result<(), StoreError> {
+        self.store.put(digest, body).await
+    }
+
+    async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
+        self.store.find_missing(digests).await
+    }
+
+    async fn delete(&self, digest: &Digest) -> Result<(), StoreError> {
+        self.store.delete(digest).await
+    }
+}
+
+#[tokio::test]
+async fn a_verdict_is_kept_once_no_loss_of_power_takes_its_bundle() {
+    let disk = Arc::new(Disk::default());
+    disk.is_broken.store(true, Ordering::Relaxed);
+    let durability: Arc<dyn Durability> = Arc::clone(&disk) as _;
+    let fixture = Fixture::keeping_verdicts_in(Arc::clone(&disk) as _, Some(durability)).await;
+    let _agent = fixture.agent("a", all_pass(1));
+    ended_run(&fixture, false).await;
+    let kept = async || bundles(&listed(&fixture, Listed::Commit(COMMIT.to_owned())).await);
+    let (bundle, unkept) = given(&fixture, of_commit()).await.expect("is given");
+    assert!(!unkept.is_empty(), "it may be lost");
+    assert_eq!(kept().await, []);
+    // It is stored by now, and not safe all the same.
+    disk.is_broken.store(false, Ordering::Relaxed);
+    let (again, unkept) = given(&fixture, of_commit()).await.expect("is given");
+    assert_eq!((again == bundle, unkept.as_str()), (true, ""));
+    assert_eq!(kept().await, [digest_of(&bundle)]);
+    let safe = disk.safe.lock().expect("no panic").clone();
+    assert!(safe.contains(&digest_of(&bundle)));
 }

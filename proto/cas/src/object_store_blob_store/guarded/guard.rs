@@ -24,18 +24,22 @@ pub(in super::super) struct Limits {
     pub(in super::super) sending_rate: u32,
     /// How long it is tried to be rid of an upload that came to nothing.
     pub(in super::super) abort: Duration,
+    /// How long after its marker was written last an upload counts as abandoned.
+    pub(in super::super) abandoned_after: Duration,
 }
 
 impl Limits {
     /// A store answers in some 100 ms (Amazon S3's performance guidelines), so that what takes a hundred times
     /// as long is lost. Parts of 5 MiB have 80 s more, for lines that many of them share. Completing an upload
     /// "can take several minutes" (S3, `CompleteMultipartUpload`). Who aborts an upload is waited for by nobody.
+    /// A writer that says nothing of its upload for a day is gone, or its bucket was.
     pub(in super::super) const DEFAULT: Self = Self {
         answer: Duration::from_secs(15),
         stall: Duration::from_secs(15),
         complete: Duration::from_secs(5 * 60),
         sending_rate: 64 << 10,
         abort: Duration::from_secs(10 * 60),
+        abandoned_after: Duration::from_secs(24 * 60 * 60),
     };
 
     /// For a request with so many bytes.

@@ -1,4 +1,5 @@
 mod lying_store;
+mod markers;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -16,6 +16,8 @@ use tokio::time::Instant;
 use super::attempts::Attempts;
 use super::guard::Guard;
 use super::trouble::{Trouble, may_pass};
+use super::upload_marker::UploadMarker;
+use crate::object_store_blob_store::observing::Observed;
 
 /// How long the first wait is at most before an upload is aborted again.
 const FIRST_ABORT_WAIT: Duration = Duration::from_secs(1);
@@ -28,6 +30,8 @@ pub(super) struct GuardedUpload<S> {
     store: Arc<S>,
     path: Path,
     id: MultipartId,
+    /// Tells others of it, if the store keeps what nobody aborts.
+    marker: Option<Arc<UploadMarker<S>>>,
     parts: Arc<Mutex<Parts>>,
     size_bytes: u64,
 }
@@ -56,9 +60,34 @@ impl<S: ObjectStore + MultipartStore> GuardedUpload<S> {
             store,
             path,
             id,
+            marker: None,
             parts: Arc::default(),
             size_bytes: 0,
         }
+    }
+
+    /// Has it named by a marker in `folder`.
+    pub(super) fn marked_in(self, folder: &Path, observed: Option<Observed>) -> Self {
+        let place = (Arc::clone(&self.guard), Arc::clone(&self.store));
+        let upload = (self.path.clone(), self.id.clone());
+        let marker = UploadMarker::new(place, folder, upload, observed);
+        Self {
+            marker: Some(Arc::new(marker)),
+            ..self
+        }
+    }
+
+    /// Has its marker removed, for which nobody waits: all that was uploaded is an object now.
+    fn remove_marker(&mut self) {
+        if let Some(marker) = self.marker.take() {
+            tokio::spawn(async move { marker.remove().await });
+        }
+    }
+
+    /// Whether a part may be under way that the store takes after the upload was aborted, and then keeps (S3,
+    /// `AbortMultipartUpload`).
+    fn may_leave_parts(&self) -> bool {
+        locked(&self.parts).arrived.iter().any(Option::is_none)
     }
 
     fn arrived(&self) -> Result<Vec<PartId>> {
@@ -103,8 +132,11 @@ impl<S: ObjectStore + MultipartStore> MultipartUpload for GuardedUpload<S> {
         };
         let (guard, store) = (Arc::clone(&self.guard), Arc::clone(&self.store));
         let (path, id) = (self.path.clone(), self.id.clone());
-        let parts = Arc::clone(&self.parts);
+        let (parts, marker) = (Arc::clone(&self.parts), self.marker.clone());
         Box::pin(async move {
+            if let Some(marker) = marker {
+                marker.ensure_written().await?;
+            }
             let limit = guard.limits().of_sending(data.content_length());
             let put = || store.put_part(&path, &id, index, data.clone());
             let put = guard.repeated(limit, put).await;
@@ -138,21 +170,26 @@ impl<S: ObjectStore + MultipartStore> MultipartUpload for GuardedUpload<S> {
                 {
                     return self.was_completed(refusal).await;
                 }
-                answer => return answer,
+                answer => {
+                    if answer.is_ok() {
+                        self.remove_marker();
+                    }
+                    return answer;
+                }
             }
         }
     }
 
-    /// Goes on for as long as [`Limits::abort`](super::Limits) says, also while the store is away: nobody else
-    /// knows of the upload.
+    /// Goes on for as long as [`Limits::abort`](super::Limits) says, also while the store is away. What is left then,
+    /// or by a part that arrives later, its marker still tells of.
     async fn abort(&mut self) -> Result<()> {
-        let limits = *self.guard.limits();
+        let (limits, may_leave_parts) = (*self.guard.limits(), self.may_leave_parts());
         let until = Instant::now() + limits.abort;
         let mut waits = Backoff::new(FIRST_ABORT_WAIT, LONGEST_ABORT_WAIT);
         loop {
             let abort = self.store.abort_multipart(&self.path, &self.id);
             match self.guard.once(limits.answer, abort).await {
-                Ok(()) | Err(Error::NotFound { .. }) => return Ok(()),
+                Ok(()) | Err(Error::NotFound { .. }) => break,
                 Err(error) if may_pass(&error) || Trouble::is_away(&error) => {
                     let wait = waits.delay(self.guard.randomness());
                     if Instant::now() + wait > until {
@@ -163,5 +200,9 @@ impl<S: ObjectStore + MultipartStore> MultipartUpload for GuardedUpload<S> {
                 Err(error) => return Err(error),
             }
         }
+        if let Some(marker) = self.marker.take_if(|_| !may_leave_parts) {
+            marker.remove().await;
+        }
+        Ok(())
     }
 }

@@ -44,7 +44,9 @@ fn never_again() -> object_store::RetryConfig {
 pub(super) fn s3(url: &str, rest: &str) -> Result<Opened, OpenStoreError> {
     let (bucket, prefix) = split(rest);
     let builder = object_store::aws::AmazonS3Builder::from_env().with_bucket_name(bucket);
-    opened(url, prefix, || to_be_guarded(builder).build())
+    opened(url, prefix, Unfinished::Kept, || {
+        to_be_guarded(builder).build()
+    })
 }
 
 /// S3 as the guard wants it.
@@ -68,7 +70,7 @@ pub(super) fn gcs(url: &str, rest: &str) -> Result<Opened, OpenStoreError> {
         .with_config(timeout, TRANSFER_LIMIT)
         .with_retry(never_again())
         .with_bucket_name(bucket);
-    opened(url, prefix, || builder.build())
+    opened(url, prefix, Unfinished::Kept, || builder.build())
 }
 
 #[cfg(feature = "azure")]
@@ -80,7 +82,7 @@ pub(super) fn azure(url: &str, rest: &str) -> Result<Opened, OpenStoreError> {
         .with_config(timeout, TRANSFER_LIMIT)
         .with_retry(never_again())
         .with_container_name(container);
-    opened(url, prefix, || builder.build())
+    opened(url, prefix, Unfinished::Expires, || builder.build())
 }
 
 #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
@@ -88,10 +90,22 @@ fn split(rest: &str) -> (&str, &str) {
     rest.split_once('/').unwrap_or((rest, ""))
 }
 
+/// What becomes of an upload that nobody completes or aborts.
+#[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+enum Unfinished {
+    /// It stays.
+    #[cfg(any(feature = "s3", feature = "gcs"))]
+    Kept,
+    /// It goes after a week, and not before (Azure, `Put Block`).
+    #[cfg(feature = "azure")]
+    Expires,
+}
+
 #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
 fn opened<S: object_store::ObjectStore + object_store::multipart::MultipartStore>(
     url: &str,
     prefix: &str,
+    unfinished: Unfinished,
     build: impl FnOnce() -> object_store::Result<S>,
 ) -> Result<Opened, OpenStoreError> {
     use std::sync::Arc;
@@ -107,10 +121,21 @@ fn opened<S: object_store::ObjectStore + object_store::multipart::MultipartStore
         source,
     })?;
     let prefix = object_store::path::Path::from(prefix);
+    let objects = GuardedObjectStore::new(objects, url);
+    let (objects, uploads) = match unfinished {
+        #[cfg(any(feature = "s3", feature = "gcs"))]
+        Unfinished::Kept => {
+            let (objects, uploads) = objects.with_uploads_marked(prefix.clone());
+            (objects, Some(uploads))
+        }
+        #[cfg(feature = "azure")]
+        Unfinished::Expires => (Arc::new(objects), None),
+    };
     Ok(Opened {
-        objects: Arc::new(GuardedObjectStore::new(objects, url)),
+        objects,
         prefix,
         shape: UploadShape::BUCKET,
         directory: None,
+        uploads,
     })
 }

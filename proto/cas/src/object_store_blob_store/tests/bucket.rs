@@ -1,5 +1,6 @@
 //! The adapter against real S3 servers, whole and through a proxy that spoils what passes.
 
+mod abandoned;
 mod faults;
 #[cfg(feature = "garage-tests")]
 mod garage;
@@ -63,6 +64,16 @@ mod with_garage {
     #[tokio::test(flavor = "multi_thread")]
     async fn garage_conforms() {
         check_conformance(&Bucket::in_garage().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_a_killed_writer_leaves_in_garage_is_aborted() {
+        abandoned::check_killed_writer(&Bucket::in_garage().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_writer_whose_upload_to_garage_was_aborted_is_told_to_begin_again() {
+        abandoned::check_aborted_writer(&Bucket::in_garage().await).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -15,6 +15,7 @@ const LIMITS: Limits = Limits {
     complete: Duration::from_secs(5),
     sending_rate: 4 << 20,
     abort: Duration::from_secs(60),
+    abandoned_after: Limits::DEFAULT.abandoned_after,
 };
 /// The longest that any one call may take that fails: four attempts and their waits, on a busy machine.
 const BOUND: Duration = Duration::from_secs(60);

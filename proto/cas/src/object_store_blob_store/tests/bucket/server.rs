@@ -2,20 +2,25 @@
 
 use std::any::Any;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::time::Duration;
 
+use futures::TryStreamExt as _;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
-use object_store::ClientOptions;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::path::Path;
+use object_store::{ClientOptions, ObjectStore as _};
 use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::object_store_blob_store::ObjectStoreBlobStore;
+use crate::object_store_blob_store::abandoned_uploads::folder_of;
 use crate::object_store_blob_store::guarded::{GuardedObjectStore, Limits};
+use crate::object_store_blob_store::open::Opened;
 use crate::object_store_blob_store::open::bucket::to_be_guarded;
+use crate::object_store_blob_store::upload_shape::UploadShape;
 
 const NAME: &str = "blobs";
 const PREFIX: &str = "some/prefix";
@@ -98,17 +103,52 @@ impl Bucket {
     pub(super) fn store_at(&self, address: SocketAddr, limits: Limits) -> ObjectStoreBlobStore {
         let objects = self.objects_at(address);
         let guarded = GuardedObjectStore::with_limits(objects, "s3://blobs", limits);
-        ObjectStoreBlobStore::new(Arc::new(guarded), PREFIX)
+        let prefix = Path::from(PREFIX);
+        let (objects, uploads) = guarded.with_uploads_marked(prefix.clone());
+        ObjectStoreBlobStore::of(Opened {
+            objects,
+            prefix,
+            shape: UploadShape::BUCKET,
+            directory: None,
+            uploads: Some(uploads),
+        })
+    }
+
+    /// The names of the markers of uploads.
+    pub(super) async fn markers(&self) -> Vec<String> {
+        let folder = folder_of(&Path::from(PREFIX));
+        let objects = self.objects();
+        let listed = objects.list(Some(&folder)).map_ok(|it| it.location);
+        let names = listed.map_ok(|it| it.filename().unwrap().to_owned());
+        let names = names.try_filter(|name| std::future::ready(name != "0-now"));
+        names.try_collect().await.unwrap()
+    }
+
+    /// Makes the markers of uploads so much older.
+    pub(super) fn age_markers(&self, by: Duration) {
+        let folder = self.directory.as_ref().unwrap().join(NAME);
+        let folder = folder.join(folder_of(&Path::from(PREFIX)).as_ref());
+        for marker in std::fs::read_dir(folder).unwrap() {
+            let marker = std::fs::File::open(marker.unwrap().path()).unwrap();
+            let modified = marker.metadata().unwrap().modified().unwrap();
+            marker.set_modified(modified - by).unwrap();
+        }
     }
 
     /// How many files of uploads there are that were neither completed nor aborted.
     pub(super) fn unfinished(&self) -> usize {
-        let Some(directory) = &self.directory else {
-            return 0;
-        };
-        let entries = std::fs::read_dir(directory).unwrap();
+        self.files_with("upload").unwrap_or(0)
+    }
+
+    /// How many parts have arrived of uploads that have not ended, if there are files of them.
+    pub(super) fn arrived_parts(&self) -> Option<usize> {
+        self.files_with(".part-")
+    }
+
+    fn files_with(&self, word: &str) -> Option<usize> {
+        let entries = std::fs::read_dir(self.directory.as_ref()?).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        names.filter(|name| name.contains("upload")).count()
+        Some(names.filter(|name| name.contains(word)).count())
     }
 }
 
