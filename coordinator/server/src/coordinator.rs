@@ -149,11 +149,7 @@ impl Coordinator {
         let forgetter = forgetter(&config, Arc::clone(&ledger));
         let dispatch = dispatch_config(&config, &verdict_key);
         let dispatcher = Dispatcher::start(dispatch, Arc::clone(&ledger)).await?;
-        let uploads = Arc::new(UploadRegistry::new(UploadSettings {
-            directory: state.subdirectory("uploads")?,
-            limit: MAX_UPLOADS,
-            idle_timeout: UPLOAD_IDLE_TIMEOUT,
-        }));
+        let uploads = Arc::new(UploadRegistry::new(upload_settings(&state)?));
         let serving = watch::Sender::new(true);
         let ending = CancellationToken::new();
         let stopping = CancellationToken::new();
@@ -285,6 +281,15 @@ pub enum ServeError {
     /// The ledger may be another's.
     #[error(transparent)]
     Ledger(#[from] LedgerLostError),
+}
+
+/// How bytes are taken that come in several messages.
+fn upload_settings(state: &StateDirectory) -> Result<UploadSettings, StartError> {
+    Ok(UploadSettings {
+        directory: state.subdirectory("uploads")?,
+        limit: MAX_UPLOADS,
+        idle_timeout: UPLOAD_IDLE_TIMEOUT,
+    })
 }
 
 fn dispatch_config(config: &CoordinatorConfig, key: &SigningKey) -> DispatchConfig {

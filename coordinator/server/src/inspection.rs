@@ -141,10 +141,7 @@ pub enum InspectError {
 pub fn cache_usage(location: &StoreLocation) -> Result<CacheUsage, InspectError> {
     let directory = &location.state_directory;
     check_state(directory)?;
-    usage_of(directory).map_err(|source| InspectError::File {
-        path: directory.clone(),
-        source,
-    })
+    usage_of(directory).map_err(in_file(directory))
 }
 
 /// Reads everything that is stored. With `repair`, what is wrong is removed, so that whoever needs it sends or
@@ -279,10 +276,7 @@ impl Inspection {
         tenancy: &Tenancy,
     ) -> Result<(), InspectError> {
         let gone = faults.iter().map(|fault| (kind, fault.digest));
-        note_gone(&self.state, gone).map_err(|source| InspectError::File {
-            path: self.state.clone(),
-            source,
-        })?;
+        note_gone(&self.state, gone).map_err(in_file(&self.state))?;
         for fault in faults {
             let deleting = self.objects.of(kind).delete(&fault.digest);
             tenancy.deletions().while_allowed(deleting).await?;
@@ -391,12 +385,14 @@ fn url(location: &StoreLocation) -> Result<String, InspectError> {
             let absolute = directory.canonicalize();
             absolute
                 .map(|directory| url_of(&directory))
-                .map_err(|source| InspectError::File {
-                    path: directory.clone(),
-                    source,
-                })
+                .map_err(in_file(directory))
         }
     }
+}
+
+fn in_file(path: &Path) -> impl FnOnce(io::Error) -> InspectError {
+    let path = path.to_owned();
+    |source| InspectError::File { path, source }
 }
 
 #[cfg(test)]

@@ -66,9 +66,8 @@ async fn prepare(ledger: &dyn Ledger) {
     ];
     for (id, commit, ended) in runs {
         begin(ledger, id, commit).await;
-        match ended {
-            Some(second) => finish(ledger, id, second, 5).await,
-            None => {}
+        if let Some(second) = ended {
+            finish(ledger, id, second, 5).await;
         }
     }
     // Of a run that another has its results from, too.

@@ -39,6 +39,9 @@ pub(crate) async fn until(reached: impl Fn() -> bool) {
     }
 }
 
+/// Where verdicts are kept, and what makes them durable there, if anything does.
+type ForVerdicts = (Option<Arc<dyn BlobStore>>, Option<Arc<dyn Durability>>);
+
 /// The services.
 pub(crate) struct Fixture {
     pub(crate) channel: Channel,
@@ -100,7 +103,7 @@ impl Fixture {
         ledger: Arc<dyn Ledger>,
         audit_share: AuditShare,
         (blobs, results): (Arc<dyn BlobStore>, Arc<dyn BlobStore>),
-        (for_verdicts, durability): (Option<Arc<dyn BlobStore>>, Option<Arc<dyn Durability>>),
+        (for_verdicts, durability): ForVerdicts,
     ) -> Self {
         let scheduler = SchedulerConfig {
             heartbeat_interval: Duration::from_millis(100),
