@@ -298,7 +298,10 @@ impl Retention {
     fn close(&self, is_complete: bool) {
         self.flush();
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        if log.is_broken {
+        // What is not known to be gone may be, and the log names it.
+        let may_be_gone = &[&self.is_letting_go, &self.is_in_doubt];
+        let is_doubtful = may_be_gone.iter().any(|it| it.load(Ordering::Relaxed));
+        if log.is_broken || (is_doubtful && std::fs::write(&self.doubt, "").is_err()) {
             return;
         }
         let held = self.held_until.filter(|until| self.now() < *until);

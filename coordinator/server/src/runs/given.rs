@@ -20,6 +20,8 @@ use crate::status::with_sources;
 
 /// How long whoever asks for a verdict waits until it is kept, at most.
 const KEEP_PATIENCE: Duration = Duration::from_secs(10);
+/// How much of that it waits for the disk: all that anybody has written goes first.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(5);
 /// How many verdicts a list holds if its caller does not say, and at most.
 const DEFAULT_LIST: usize = 50;
 const MAX_LIST: usize = 1000;
@@ -93,7 +95,12 @@ impl RunRegistry {
             blobs.put(&digest, stream_of(bundle.clone())).await?;
         }
         // Also if it was there: whoever stored it may not have come so far.
-        self.settle().await?;
+        match timeout(SETTLE_PATIENCE, self.settle()).await {
+            Ok(settled) => settled?,
+            Err(_) => {
+                tracing::warn!(bundle = %digest, "the disk has much to write: a loss of power may take this verdict")
+            }
+        }
         let named = artefacts.into_iter().map(|it| NamedArtefact {
             name: it.name,
             digest: it.digest,

@@ -215,6 +215,8 @@ async fn a_stop_in_the_middle_of_an_eviction_is_in_good_order() {
     evicting.await.unwrap();
     let recalled = UseLog::peek(&world.state.path().join(USE_LOG)).unwrap();
     assert_eq!(recalled.end, LogEnd::Stopped);
+    let doubt = world.state.path().join(DOUBT);
+    assert!(doubt.exists(), "what may be gone is believed to be there");
     assert_eq!(
         recalled.held_until(world.clock.load(Ordering::Relaxed), 1),
         None

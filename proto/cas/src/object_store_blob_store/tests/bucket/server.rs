@@ -117,7 +117,9 @@ impl Bucket {
     /// The names of the markers of uploads.
     pub(super) async fn markers(&self) -> Vec<String> {
         let folder = folder_of(&Path::from(PREFIX));
-        let objects = self.objects();
+        // Guarded: the server fails where a file goes while it lists.
+        let limits = Limits::DEFAULT;
+        let objects = GuardedObjectStore::with_limits(self.objects(), "s3://blobs", limits);
         let listed = objects.list(Some(&folder)).map_ok(|it| it.location);
         let names = listed.map_ok(|it| it.filename().unwrap().to_owned());
         let names = names.try_filter(|name| std::future::ready(name != "0-now"));
