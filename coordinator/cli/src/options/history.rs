@@ -23,7 +23,8 @@ pub struct HistoryOptions {
     /// Only runs of this branch
     #[arg(long)]
     pub branch: Option<String>,
-    /// Only runs that were submitted within so long, such as 12h or 7d
+    /// Only runs that were submitted within so long, such as 12h or 7d; what the coordinator keeps no longer
+    /// (`--keep-runs`) is not counted
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub since: Option<Duration>,
     /// Only tests of this suite

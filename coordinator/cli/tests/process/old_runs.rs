@@ -38,6 +38,8 @@ fn a_run_that_is_kept_no_longer_is_said_to_be_so() {
     wait_until("the run is let go", || counted(&fleet, project.path()) == 0);
     // The next start goes on with what is left, and takes nothing up.
     fleet.kill_coordinator();
+    // It knows the name for as long as it keeps runs.
+    fleet.tell(&["--keep-runs", "1h"]);
     let address = fleet.url().replacen("grpc://", "", 1);
     fleet.start_coordinator(&address);
     let listed = regatta(&fleet, project.path(), &["ps", "--all"]);

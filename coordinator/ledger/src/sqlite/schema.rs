@@ -118,7 +118,10 @@ pub(crate) const MIGRATIONS: &[&str] = &[
 ",
     // Which runs other than the one that speaks first are named by verdicts that were kept before, nobody knows here:
     // they are among those of the same commit.
+    // PostgreSQL has no index of a text that is longer than some two thousand bytes.
     "
+    UPDATE runs SET commit_id = substr(commit_id, 1, 256) WHERE length(commit_id) > 256;
+    UPDATE verdicts SET commit_id = substr(commit_id, 1, 256) WHERE length(commit_id) > 256;
     ALTER TABLE runs ADD COLUMN forgotten_at INTEGER;
     ALTER TABLE runs ADD COLUMN half_gone INTEGER NOT NULL DEFAULT 0;
     CREATE INDEX runs_by_finish ON runs (finished_at, run) WHERE forgotten_at IS NULL;

@@ -260,7 +260,15 @@ impl RunLog {
         };
         Ok(match self.recent(after, visible) {
             Some(events) => decode_all(&events)?,
-            None => read_stored(self.ledger.as_ref(), &self.run, after).await?,
+            None => {
+                let events = read_stored(self.ledger.as_ref(), &self.run, after).await?;
+                if events.is_empty() {
+                    // They were durable, and its watcher came too late for them.
+                    let run = self.run.clone();
+                    return Err(FindRunError::Forgotten { run });
+                }
+                events
+            }
         })
     }
 

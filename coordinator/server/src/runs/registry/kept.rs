@@ -30,13 +30,17 @@ pub(super) async fn find(ledger: &dyn Ledger, run: &RunId) -> Result<RunRecord, 
     if let Some(record) = found.into_iter().next() {
         return Ok(record);
     }
-    let subject = ForgottenSubject::Run(run.clone());
-    match ledger.is_forgotten(subject).await? {
+    match is_forgotten(ledger, run).await? {
         true => Err(FindRunError::Forgotten { run: run.clone() }),
         false => Err(FindRunError::Unknown {
             run: run.to_string(),
         }),
     }
+}
+
+async fn is_forgotten(ledger: &dyn Ledger, run: &RunId) -> Result<bool, FindRunError> {
+    let subject = ForgottenSubject::Run(run.clone());
+    Ok(ledger.is_forgotten(subject).await?)
 }
 
 /// Events of a run that has ended. None means that there are no more, not that it was forgotten meanwhile.
@@ -46,6 +50,10 @@ pub(super) async fn read_kept(
     after: u64,
 ) -> Result<Vec<v1::RunEvent>, FindRunError> {
     let events = read_stored(ledger, run, after).await?;
-    find(ledger, run).await?;
+    if events.is_empty() {
+        find(ledger, run).await?;
+    } else if is_forgotten(ledger, run).await? {
+        return Err(FindRunError::Forgotten { run: run.clone() });
+    }
     Ok(events)
 }

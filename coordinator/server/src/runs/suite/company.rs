@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// For how many tests that take all their time a process has time, at most.
+const MOST_SHARES: usize = 64;
+
 /// Other tests that a test's process runs; none of most.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Company {
@@ -19,14 +22,17 @@ impl Company {
 
     /// How long the process may take if each of its tests may take so long. Tests with much the same company have the
     /// same time, so that they run in common batches; and the runner has some for itself, so that it ends a test that
-    /// takes too long before it is ended itself.
+    /// takes too long before it is ended itself. However many they are, a slot is not held for longer than for
+    /// [`MOST_SHARES`] of them.
     pub(super) fn time_limit(&self, of_each: Duration) -> Duration {
         match self.others() {
             0 => of_each,
             others => {
-                let shares = others.saturating_add(2).checked_next_power_of_two();
-                let shares = shares.and_then(|it| u32::try_from(it).ok());
-                of_each.saturating_mul(shares.unwrap_or(u32::MAX))
+                let shares = others
+                    .saturating_add(2)
+                    .min(MOST_SHARES)
+                    .next_power_of_two();
+                of_each.saturating_mul(u32::try_from(shares).unwrap_or(u32::MAX))
             }
         }
     }
@@ -50,6 +56,6 @@ mod tests {
         check(1, 0, 4);
         check(1, 1, 4);
         check(2, 1, 8);
-        check(900, 0, 1024);
+        check(900, 0, 64);
     }
 }
