@@ -39,10 +39,6 @@ use crate::storage::Storage;
 use crate::upload_upkeep::UploadUpkeep;
 use crate::verdict_key::{self, VerdictKeyError};
 
-/// How many uploads may be under way at once.
-const MAX_UPLOADS: usize = 1024;
-/// How long an upload is kept after its last byte came.
-const UPLOAD_IDLE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 /// How often idle uploads are looked for, and metrics are condensed.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// How long an operation that ended can be asked for.
@@ -149,7 +145,9 @@ impl Coordinator {
         let forgetter = forgetter(&config, Arc::clone(&ledger));
         let dispatch = dispatch_config(&config, &verdict_key);
         let dispatcher = Dispatcher::start(dispatch, Arc::clone(&ledger)).await?;
-        let uploads = Arc::new(UploadRegistry::new(upload_settings(&state)?));
+        let uploads = Arc::new(UploadRegistry::new(UploadSettings::usual(
+            state.subdirectory("uploads")?,
+        )));
         let serving = watch::Sender::new(true);
         let ending = CancellationToken::new();
         let stopping = CancellationToken::new();
@@ -281,15 +279,6 @@ pub enum ServeError {
     /// The ledger may be another's.
     #[error(transparent)]
     Ledger(#[from] LedgerLostError),
-}
-
-/// How bytes are taken that come in several messages.
-fn upload_settings(state: &StateDirectory) -> Result<UploadSettings, StartError> {
-    Ok(UploadSettings {
-        directory: state.subdirectory("uploads")?,
-        limit: MAX_UPLOADS,
-        idle_timeout: UPLOAD_IDLE_TIMEOUT,
-    })
 }
 
 fn dispatch_config(config: &CoordinatorConfig, key: &SigningKey) -> DispatchConfig {

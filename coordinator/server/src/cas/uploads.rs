@@ -29,6 +29,17 @@ pub(crate) struct UploadSettings {
     pub(crate) idle_timeout: Duration,
 }
 
+impl UploadSettings {
+    /// What a coordinator has, whose uploads are below a directory.
+    pub(crate) const fn usual(directory: PathBuf) -> Self {
+        Self {
+            directory,
+            limit: 1024,
+            idle_timeout: Duration::from_secs(10 * 60),
+        }
+    }
+}
+
 /// Why bytes of an upload cannot be taken.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UploadError {
