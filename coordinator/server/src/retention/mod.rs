@@ -299,8 +299,7 @@ impl Retention {
         self.flush();
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         // What is not known to be gone may be, and the log names it.
-        let may_be_gone = &[&self.is_letting_go, &self.is_in_doubt];
-        let is_doubtful = may_be_gone.iter().any(|it| it.load(Ordering::Relaxed));
+        let is_doubtful = !self.is_complete(true);
         if log.is_broken || (is_doubtful && std::fs::write(&self.doubt, "").is_err()) {
             return;
         }
