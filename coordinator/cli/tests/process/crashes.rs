@@ -22,8 +22,9 @@ adapter = "libtest"
 run = ["sh", "suite.sh"]
 "#;
 
-/// Two thousand tests that take longer than all the kills, of which one fails however often it is tried.
+/// Two thousand tests, of which one fails however often it is tried, and one lasts until all the kills are over.
 const SUITE: &str = r#"
+until_all_is_over() { until [ -e "$ALL_IS_OVER" ]; do sleep 0.05; done; }
 for last; do :; done
 case "$*" in
 *--list*--ignored*|*--ignored*--list*) exit ;;
@@ -34,6 +35,7 @@ test-7) verdict=FAILED; passed=0; failed=1; code=101 ;;
 *) verdict=ok; passed=1; failed=0; code=0 ;;
 esac
 sleep 0.1
+case "$last" in test-2000) until_all_is_over ;; esac
 echo; echo "running 1 test"; echo
 echo "test result: $verdict. $passed passed; $failed failed; 0 ignored"
 exit $code
@@ -59,9 +61,13 @@ fn fifty_times_killed_a_coordinator_loses_nothing_and_counts_nothing_twice() {
     let mut fleet = Fleet::of(2);
     let address = fleet.url().trim_start_matches("grpc://").to_owned();
     let project = tempfile::tempdir().expect("a directory");
+    // A job has a temporary directory of its own.
+    let place = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let all_is_over = place.path().join("all-is-over");
+    let suite = format!("ALL_IS_OVER={}\n{SUITE}", all_is_over.display());
     write(
         project.path(),
-        &[("regatta.toml", PIPELINE), ("suite.sh", SUITE)],
+        &[("regatta.toml", PIPELINE), ("suite.sh", &suite)],
     );
     let mut run = fleet.command();
     run.args(["--message-format", "json", "run", "--junit", "report.xml"])
@@ -80,6 +86,7 @@ fn fifty_times_killed_a_coordinator_loses_nothing_and_counts_nothing_twice() {
     // It was going on whenever the coordinator was killed: each successor has taken it up.
     let kills = usize::try_from(KILLS).expect("few");
     begun.expect_words_times(r#""type":"run-resumed""#, kills);
+    std::fs::write(&all_is_over, "").expect("can be written");
     let ended = begun.end();
     ended.expect_code(100);
     assert_eq!(ended.lines("run-resumed").len(), kills);
