@@ -153,6 +153,7 @@ async fn run_once(container: &mut dyn Container, lower: &Path) -> Result<[Durati
         working_directory: std::path::PathBuf::new(),
         stdout: fs::OpenOptions::new().write(true).open("/dev/null")?.into(),
         stderr: fs::OpenOptions::new().write(true).open("/dev/null")?.into(),
+        stdin: None,
         timeout: Duration::from_secs(60),
     };
     let exit = container.execute(command, CancellationToken::new()).await?;

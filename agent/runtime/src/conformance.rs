@@ -31,6 +31,7 @@ macro_rules! conformance_suite {
             programs_are_found_in_the_path
             huge_commands_do_not_start
             commands_start_clean
+            input_is_what_is_given
             usage_is_plausible
             timeouts_keep_output_and_kill_everything
             cancellation_kills_everything

@@ -118,7 +118,7 @@ impl InitConnection {
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<usize, RuntimeError> {
         let attempt = || {
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
             let mut control = SendAncillaryBuffer::new(&mut space);
             control.push(SendAncillaryMessage::ScmRights(descriptors));
             let flags = SendFlags::NOSIGNAL;

@@ -51,11 +51,12 @@ pub(crate) async fn execute(
     if let Err(EncodeError::TooLong) = request.encode() {
         return Ok(Executed::Ended(not_started(Errno::TOOBIG.raw_os_error())));
     }
-    connection
-        .send(&request, &[command.stdout.as_fd(), command.stderr.as_fd()])
-        .await?;
-    // The init has its own copies: a reader at the other end sees the end when the command ends.
-    drop((command.stdout, command.stderr));
+    let outputs = [&command.stdout, &command.stderr];
+    let streams = outputs.into_iter().chain(&command.stdin);
+    let streams: Vec<_> = streams.map(AsFd::as_fd).collect();
+    connection.send(&request, &streams).await?;
+    // The init has its own copies: whoever has the other ends sees the end when the command ends.
+    drop((command.stdout, command.stderr, command.stdin));
     let answer = tokio::time::timeout(START_TIMEOUT, connection.receive()).await;
     match answer.map_err(|_| lost("its init did not start the command in time"))?? {
         Response::Started => watch(connection, command.timeout, cancel).await,
@@ -132,6 +133,7 @@ fn request(place: Place<'_>, command: &ContainerCommand) -> Request {
         environment: command.environment.iter().map(variable).collect(),
         working_directory: directory.as_os_str().as_bytes().to_vec(),
         root: root.as_os_str().as_bytes().to_vec(),
+        has_stdin: command.stdin.is_some(),
     })
 }
 

@@ -128,6 +128,8 @@ pub struct ContainerCommand {
     pub stdout: OwnedFd,
     /// Where standard error goes.
     pub stderr: OwnedFd,
+    /// Where standard input comes from; without it, there is none to read.
+    pub stdin: Option<OwnedFd>,
     /// How long it may run, from exec to exit.
     pub timeout: Duration,
 }

@@ -191,6 +191,7 @@ impl ExecutionContext<'_> {
             working_directory: self.spec.working_directory.as_path().to_owned(),
             stdout,
             stderr,
+            stdin: None,
             timeout: self.spec.timeout,
         };
         Ok((command, output))

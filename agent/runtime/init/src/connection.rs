@@ -22,6 +22,13 @@ pub(crate) struct Connection {
     descriptors: VecDeque<OwnedFd>,
 }
 
+/// The standard streams of a command.
+pub(crate) struct Streams {
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: OwnedFd,
+    pub(crate) stdin: Option<OwnedFd>,
+}
+
 impl Connection {
     /// Connects to the agent's socket.
     ///
@@ -51,7 +58,7 @@ impl Connection {
 
     /// Takes in what is there, waiting for at least a byte. `false` at the end of the stream.
     pub(crate) fn fill(&mut self) -> io::Result<bool> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let start = self.buffer.len();
         self.buffer.resize(start + CHUNK_BYTES, 0);
@@ -86,9 +93,15 @@ impl Connection {
         request.map(Some).map_err(io::Error::other)
     }
 
-    /// The two descriptors that came with an execute request.
-    pub(crate) fn take_outputs(&mut self) -> Option<[OwnedFd; 2]> {
-        let stdout = self.descriptors.pop_front()?;
-        Some([stdout, self.descriptors.pop_front()?])
+    /// The descriptors that came with an execute request: two, and a third if it has a standard input.
+    pub(crate) fn take_streams(&mut self, has_stdin: bool) -> Option<Streams> {
+        Some(Streams {
+            stdout: self.descriptors.pop_front()?,
+            stderr: self.descriptors.pop_front()?,
+            stdin: match has_stdin {
+                true => Some(self.descriptors.pop_front()?),
+                false => None,
+            },
+        })
     }
 }

@@ -29,10 +29,10 @@ pub(crate) struct Job {
 
 /// What a command is started with besides its description.
 pub(crate) struct Surroundings<'a> {
-    /// `/dev/null`.
+    /// Where its input comes from.
     pub(crate) stdin: &'a OwnedFd,
     /// Where its output goes.
-    pub(crate) outputs: &'a [OwnedFd; 2],
+    pub(crate) outputs: [&'a OwnedFd; 2],
     /// Whether to give up all capabilities; a container has none to begin with.
     pub(crate) drop_capabilities: bool,
 }

@@ -8,12 +8,13 @@ use std::time::Duration;
 use crate::codec::{DecodeError, EncodeError, Reader, Writer};
 
 /// The protocol's version. Agent and init come from one build, so unequal versions mean a mix-up.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// From the agent to the init.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Request {
-    /// Run a command. Its standard output and standard error travel with the frame's first byte.
+    /// Run a command. Its standard output and standard error travel with the frame's first byte, and after them
+    /// its standard input if it has one.
     Execute(Execute),
     /// Kill the command and everything it left.
     Kill,
@@ -38,6 +39,8 @@ pub struct Execute {
     /// What becomes the command's root directory, absolute; empty to leave it the container's. It costs the
     /// command every capability.
     pub root: Vec<u8>,
+    /// Whether a standard input comes with it; it is `/dev/null` otherwise.
+    pub has_stdin: bool,
 }
 
 /// From the init to the agent.
@@ -112,6 +115,7 @@ impl Request {
                 writer.list(&execute.environment);
                 writer.bytes(&execute.working_directory);
                 writer.bytes(&execute.root);
+                writer.u16(execute.has_stdin.into());
                 writer.finish()
             }
             Self::Kill => Writer::new(2).finish(),
@@ -136,6 +140,7 @@ impl Request {
                 environment: reader.list()?,
                 working_directory: reader.bytes()?,
                 root: reader.bytes()?,
+                has_stdin: reader.u16()? != 0,
             }),
             2 => Self::Kill,
             3 => Self::Wipe {
@@ -262,10 +267,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn requests_survive_the_wire(arguments in list(), environment in list(), directory in list()) {
+        fn requests_survive_the_wire(
+            arguments in list(), environment in list(), directory in list(), has_stdin: bool,
+        ) {
             let execute = Execute {
                 arguments, environment, working_directory: directory.concat(),
-                root: directory.concat(),
+                root: directory.concat(), has_stdin,
             };
             for request in [
                 Request::Execute(execute),
@@ -325,6 +332,7 @@ mod tests {
             environment: vec![b"A=b".to_vec()],
             working_directory: b"/work".to_vec(),
             root: b"/root".to_vec(),
+            has_stdin: true,
         });
         let frame = request.encode().expect("short");
         let payload = &frame[FRAME_HEADER_BYTES..];

@@ -112,14 +112,14 @@ impl Server {
     }
 
     fn execute(&mut self, execute: &Execute) -> io::Result<()> {
-        let outputs = self.connection.take_outputs();
-        let (Some(outputs), None) = (outputs, &self.job) else {
+        let streams = self.connection.take_streams(execute.has_stdin);
+        let (Some(streams), None) = (streams, &self.job) else {
             return Err(io::Error::from(io::ErrorKind::InvalidInput));
         };
         self.accounting = Accounting::default();
         let surroundings = Surroundings {
-            stdin: &self.null,
-            outputs: &outputs,
+            stdin: streams.stdin.as_ref().unwrap_or(&self.null),
+            outputs: [&streams.stdout, &streams.stderr],
             drop_capabilities: self.habits.drop_capabilities,
         };
         match job::start(execute, &surroundings) {

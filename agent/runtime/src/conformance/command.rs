@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -195,6 +196,26 @@ pub async fn commands_start_clean(subject: &Subject) {
             assert_eq!(field(set).trim_matches('0'), "", "{set}");
         }
     }
+    warm.stop().await;
+}
+
+/// A command reads what it is given, while it runs, and the end of it.
+pub async fn input_is_what_is_given(subject: &Subject) {
+    let mut warm = subject.warm().await;
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("a pipe");
+    let writer = std::thread::spawn(move || {
+        let mut write = fs::File::from(write);
+        let length = 3 * 1024 * 1024;
+        write.write_all(&vec![b'x'; length]).expect("is read");
+        length
+    });
+    let outcome = warm.run_changed(&["input"], |command| command.stdin = Some(read));
+    let outcome = outcome.await;
+    let expected = writer.join().expect("it writes");
+    outcome.expect_code(0);
+    assert!(outcome.stdout == vec![b'x'; expected]);
+    // The next one has none.
+    assert_eq!(warm.run(&["input"]).await.expect_code(0).text(), "");
     warm.stop().await;
 }
 

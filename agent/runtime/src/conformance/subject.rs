@@ -160,6 +160,7 @@ pub(super) fn command(words: &[&str], stdout: OwnedFd, stderr: OwnedFd) -> Conta
         working_directory: PathBuf::new(),
         stdout,
         stderr,
+        stdin: None,
         timeout: PATIENCE,
     }
 }
