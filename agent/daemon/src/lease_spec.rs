@@ -1,5 +1,7 @@
 //! What a lease asks for, validated.
 
+mod persistent_worker;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,6 +18,8 @@ use regatta_wire::convert::{
     InvalidDurationError, RequiredDigestError, duration_from_wire, required_digest,
 };
 use regatta_wire::{reapi, v1};
+
+pub(crate) use persistent_worker::WorkerSpec;
 
 use crate::view_path::{InvalidPathError, ViewPath};
 
@@ -52,6 +56,8 @@ pub(crate) struct LeaseSpec {
     pub(crate) timeout: Duration,
     pub(crate) executions: Vec<Execution>,
     pub(crate) stream_output: bool,
+    /// What may stay for other leases of the run.
+    pub(crate) worker: Option<WorkerSpec>,
     /// What a coordinator that did not grant the lease is to be told.
     pub(crate) claim: Bytes,
 }
@@ -110,8 +116,8 @@ pub(crate) enum InvalidLeaseError {
         field: &'static str,
         source: InvalidPathError,
     },
-    #[error("input root: {0}")]
-    InputRoot(#[from] RequiredDigestError),
+    #[error("{0}")]
+    Digest(#[from] RequiredDigestError),
     #[error("timeout: {0}")]
     Timeout(#[from] InvalidDurationError),
     #[error("{field} is missing")]
@@ -263,6 +269,15 @@ impl LeaseDefaults {
             run: run.clone(),
             shape: shape.clone(),
         };
+        let worker = spec
+            .worker
+            .map(|it| WorkerSpec::read(it, &working_directory));
+        // What is to be alone stays for nothing, and one after the other is for processes of their own.
+        let may_stay = match &spec.executions[..] {
+            [only] => isolation == Isolation::Run && only.extra_environment.is_empty(),
+            _ => false,
+        };
+        let worker = worker.transpose()?.filter(|_| may_stay);
         let spec = LeaseSpec {
             tenant,
             run,
@@ -279,6 +294,7 @@ impl LeaseDefaults {
             timeout: duration_from_wire(&timeout)?,
             executions: spec.executions.into_iter().map(Execution::from).collect(),
             stream_output: spec.stream_output,
+            worker,
             claim: spec.claim,
         };
         Ok((Demand { key, isolation }, spec))

@@ -6,8 +6,10 @@ mod execution;
 mod lease_run;
 mod output_digest;
 mod output_spool;
+mod persistent_worker;
 mod program_message;
 mod publish;
+mod request;
 mod view;
 mod worker;
 

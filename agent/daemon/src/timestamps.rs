@@ -22,6 +22,18 @@ pub(crate) struct Moments {
 }
 
 impl Moments {
+    /// Those of an execution whose inputs are there at `fetched_at`; what comes after is not known yet.
+    pub(crate) const fn begin(start: Timestamp, fetched_at: Timestamp) -> Self {
+        Self {
+            worker_start: start,
+            input_fetch_start: start,
+            input_fetch_end: fetched_at,
+            execution_start: fetched_at,
+            execution_end: fetched_at,
+            output_upload_start: fetched_at,
+        }
+    }
+
     /// The message, as of the end of the upload: now.
     pub(crate) fn metadata(&self, worker: &str) -> regatta_wire::reapi::ExecutedActionMetadata {
         let wire = |timestamp| Some(timestamp_to_wire(timestamp));

@@ -24,6 +24,7 @@
 //! discover = "./tests/list"  # prints one test id a line
 //! run = './tests/run "$@"'   # is given @FILE with the ids to run, and writes JUnit
 //! junit = "junit.xml"
+//! worker = "./tests/worker"  # may do both, started once for many batches: Bazel's persistent worker, in JSON
 //! duplicate = false            # no test in two places at once, however late it is
 //! [[jobs.test.suite.quarantine]]   # its failures do not count until the day is over
 //! test = "parses_dates"

@@ -121,6 +121,7 @@ pub fn program_job(
             repetition: None,
             no_duplicates: false,
             byproducts_path: String::new(),
+            worker_arguments: Vec::new(),
             shards: 0,
         })),
         ..v1::Job::default()
@@ -234,6 +235,7 @@ fn configured_suite(suite: &SuiteConfig, timeout: Option<Duration>) -> v1::Suite
         repetition: None,
         no_duplicates,
         byproducts_path: String::new(),
+        worker_arguments: suite.worker.clone(),
     }
 }
 

@@ -63,8 +63,10 @@ impl Pytest {
     pub fn suite(&self, timeout: Option<Duration>, filters: Vec<String>) -> v1::Suite {
         let program = [self.python.as_str(), HELPER_PATH];
         let suite = runner_helper::suite(program, &self.arguments, timeout, filters);
+        let serve = program.into_iter().chain(["serve"]).map(str::to_owned);
         v1::Suite {
             byproducts_path: BYTE_CODE_PATH.to_owned(),
+            worker_arguments: serve.chain(self.arguments.iter().cloned()).collect(),
             ..suite
         }
     }
@@ -89,6 +91,8 @@ mod tests {
         let run = "python3 .regatta/regatta_pytest.py run .regatta/junit.xml 1.5 -k fast";
         assert_eq!(short.discover_arguments, words(list));
         assert_eq!(short.run_arguments, words(run));
+        let serve = "python3 .regatta/regatta_pytest.py serve -k fast";
+        assert_eq!(short.worker_arguments, words(serve));
         let long = suite("pypy3 -m pytest -k fast");
         assert_eq!(long.run_arguments, words(&run.replace("python3", "pypy3")));
         for other in ["python3 -m unittest", "sh -ceu pytest", ""] {

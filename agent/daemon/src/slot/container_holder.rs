@@ -13,6 +13,7 @@ use regatta_runtime::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::persistent_worker::PersistentWorker;
 use crate::engine_watch::EngineWatch;
 
 /// How long an image may take to arrive.
@@ -30,6 +31,8 @@ pub(crate) struct ContainerHolder {
     runtime: Arc<dyn ContainerRuntime>,
     engine: Arc<EngineWatch>,
     held: Option<(ContainerShape, Box<dyn Container>)>,
+    /// A worker that has the container instead.
+    worker: Option<(ContainerShape, PersistentWorker)>,
     /// Ends every wait.
     ending: CancellationToken,
 }
@@ -44,18 +47,76 @@ impl ContainerHolder {
             runtime,
             engine,
             held: None,
+            worker: None,
             ending,
         }
     }
 
     pub(crate) fn is_held(&self) -> bool {
-        self.held.is_some()
+        self.held.is_some() || self.worker.is_some()
     }
 
     pub(crate) fn image_id(&self) -> &str {
-        self.held
-            .as_ref()
-            .map_or("", |(_, container)| container.image_id())
+        match (&self.held, &self.worker) {
+            (Some((_, container)), _) => container.image_id(),
+            (None, Some((_, worker))) => worker.image_id(),
+            (None, None) => "",
+        }
+    }
+
+    /// Whether there is a worker in a container of the shape that serves leases of this key.
+    pub(crate) fn serves(&self, shape: &ContainerShape, key: &str) -> bool {
+        let mut worker = self.worker.iter();
+        worker.any(|(held, worker)| held == shape && worker.serves(key))
+    }
+
+    pub(crate) fn worker_mut(&mut self) -> Option<&mut PersistentWorker> {
+        self.worker.as_mut().map(|(_, worker)| worker)
+    }
+
+    /// Gives the container to a worker.
+    pub(crate) fn lend(
+        &mut self,
+        shape: &ContainerShape,
+        start: impl FnOnce(Box<dyn Container>) -> PersistentWorker,
+    ) -> Result<(), RuntimeError> {
+        let (_, container) = self.held.take().ok_or_else(no_container)?;
+        self.worker = Some((shape.clone(), start(container)));
+        Ok(())
+    }
+
+    /// Takes the container back from a worker once it has ended, for which it has some time, and tells how it did.
+    /// After an error the container is gone.
+    pub(crate) async fn take_back(&mut self, patience: Duration) -> Result<Exit, RuntimeError> {
+        let (shape, worker) = self.worker.take().ok_or_else(no_container)?;
+        let ended = worker.end(patience);
+        let limit = patience.saturating_add(EXECUTE_GRACE);
+        let (container, exit) = bounded(limit, "ending a persistent worker", ended).await?;
+        match exit {
+            Ok(exit) => {
+                self.held = Some((shape, container));
+                Ok(exit)
+            }
+            Err(error) => {
+                // As after any command: nothing more is to be lost the same way.
+                self.engine.is_away().await;
+                bounded(STOP_LIMIT, "stopping a container", container.stop())
+                    .await
+                    .ok();
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends a worker, if there is one; its container is as good as new, or gone.
+    pub(crate) async fn end_worker(&mut self) {
+        if self.worker.is_none() {
+            return;
+        }
+        match self.take_back(Duration::ZERO).await {
+            Ok(_) => self.wipe().await,
+            Err(error) => tracing::warn!(%error, "a persistent worker could not be ended"),
+        }
     }
 
     /// The `PATH` that the image gives, if that is what commands see.
@@ -74,6 +135,7 @@ impl ContainerHolder {
         shape: &ContainerShape,
         plan: ContainerPlan,
     ) -> Result<(), RuntimeError> {
+        self.end_worker().await;
         let fits = self.held.as_ref().is_some_and(|(held, _)| held == shape);
         if fits && plan == ContainerPlan::Reuse {
             return Ok(());
@@ -115,6 +177,11 @@ impl ContainerHolder {
 
     /// Ends the container. That it would not end is the engine's trouble, and in the log.
     pub(crate) async fn discard(&mut self) {
+        self.end_worker().await;
+        self.stop().await;
+    }
+
+    async fn stop(&mut self) {
         if let Some((_, container)) = self.held.take() {
             let stopped = bounded(STOP_LIMIT, "stopping a container", container.stop()).await;
             if let Err(error) = stopped {
@@ -170,14 +237,14 @@ impl ContainerHolder {
         ended
     }
 
-    /// Makes the container as good as new, or ends it.
+    /// Makes the container as good as new, or ends it; one that a worker has is left to it.
     pub(crate) async fn wipe(&mut self) {
         let Some((_, container)) = self.held.as_mut() else {
             return;
         };
         if let Err(error) = bounded(WIPE_LIMIT, "wiping a container", container.wipe()).await {
             tracing::warn!(%error, "a container could not be wiped; it is ended");
-            self.discard().await;
+            self.stop().await;
         }
     }
 }

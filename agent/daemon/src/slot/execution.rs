@@ -1,7 +1,7 @@
 //! One execution in a slot's container, from the view to the result.
 
-use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use regatta_cas::{BlobStore, StoreError};
 use regatta_model::SlotIndex;
-use regatta_runtime::{ContainerCommand, Exit, ExitStatus};
+use regatta_runtime::{ContainerCommand, Exit, ExitStatus, Usage};
 use regatta_wire::{reapi, v1};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -46,25 +46,24 @@ pub(crate) struct ExecutionContext<'a> {
     pub(crate) key: regatta_agent_core::LeaseKey,
     pub(crate) spec: &'a LeaseSpec,
     pub(crate) store: &'a Arc<dyn BlobStore>,
-    pub(crate) tree: &'a Path,
     pub(crate) cancel: &'a CancellationToken,
 }
 
 /// An execution that has ended, with all that its view held of it stored.
 #[derive(Debug)]
 pub(crate) struct Executed {
-    exit: Exit,
-    ended_at: Instant,
-    stdout: Captured,
-    stderr: Captured,
-    outputs: Outputs,
-    image_id: String,
-    moments: Moments,
+    pub(super) exit: Exit,
+    pub(super) ended_at: Instant,
+    pub(super) stdout: Captured,
+    pub(super) stderr: Captured,
+    pub(super) outputs: Outputs,
+    pub(super) image_id: String,
+    pub(super) moments: Moments,
 }
 
 /// What an execution left behind.
 #[derive(Debug)]
-enum Outputs {
+pub(super) enum Outputs {
     /// Everything that was declared and is there; it is stored.
     Stored(Collected),
     /// They are such that they cannot be had, and why. How the command ended and what it wrote counts all
@@ -79,22 +78,15 @@ impl ExecutionContext<'_> {
         holder: &mut ContainerHolder,
         execution: &Execution,
         mut moments: Moments,
+        tree: &Path,
     ) -> Result<Option<Executed>, Refusal> {
-        let shape = &self.spec.shape;
-        let mounted = tokio::select! {
-            mounted = holder.mount(shape, self.tree) => Some(mounted),
-            () = self.cancel.cancelled() => None,
-        };
-        let Some(mounted) = mounted else {
-            // It was left in the middle of something.
-            holder.discard().await;
+        let Some(view) = self.mount(holder, tree).await? else {
             return Ok(None);
         };
-        let mounted = mounted.map_err(|error| Refusal::from(&error))?;
-        let view = View::new(mounted, shape.root);
         self.prepare(&view).await?;
-        let (command, output) = self.command(execution, holder.search_path())?;
-        let sought = Sought::new(&command, shape);
+        let (streams, output) = self.output(execution)?;
+        let command = self.command(execution, holder.search_path(), streams);
+        let sought = Sought::new(&command, &self.spec.shape);
         let exit = holder.execute(command, self.cancel.clone()).await;
         let ended_at = Instant::now();
         let exit = exit.map_err(|error| Refusal::from(&error))?;
@@ -126,8 +118,28 @@ impl ExecutionContext<'_> {
         }))
     }
 
+    /// A fresh view of a tree; `None` if it was cancelled.
+    pub(super) async fn mount(
+        &self,
+        holder: &mut ContainerHolder,
+        tree: &Path,
+    ) -> Result<Option<View>, Refusal> {
+        let shape = &self.spec.shape;
+        let mounted = tokio::select! {
+            mounted = holder.mount(shape, tree) => Some(mounted),
+            () = self.cancel.cancelled() => None,
+        };
+        let Some(mounted) = mounted else {
+            // It was left in the middle of something.
+            holder.discard().await;
+            return Ok(None);
+        };
+        let mounted = mounted.map_err(|error| Refusal::from(&error))?;
+        Ok(Some(View::new(mounted, shape.root)))
+    }
+
     /// The directories that a command may count on: its own, and those that its outputs go to.
-    async fn prepare(&self, view: &View) -> Result<(), Refusal> {
+    pub(super) async fn prepare(&self, view: &View) -> Result<(), Refusal> {
         let outputs = self.spec.outputs.iter();
         let directories = outputs.map(|output| match output.made_ahead {
             true => output.path.as_path(),
@@ -159,24 +171,13 @@ impl ExecutionContext<'_> {
         }
     }
 
-    fn command(
-        &self,
-        execution: &Execution,
-        search_path: Option<&str>,
-    ) -> Result<(ContainerCommand, Output), Refusal> {
+    /// Where an execution writes to, and what keeps it.
+    fn output(&self, execution: &Execution) -> Result<([OwnedFd; 2], Output), Refusal> {
         let opened = |error: io::Error| Refusal::infrastructure(format!("no pipe: {error}"));
         let (stdout, stdout_reader) = output_pipe().map_err(opened)?;
         let (stderr, stderr_reader) = output_pipe().map_err(opened)?;
-        let begins_at = Instant::now() + LIVE_OUTPUT_AFTER;
         let keep = |reader, stream| {
-            let live = self.spec.stream_output.then(|| LiveStream {
-                sender: self.workshop.live.clone(),
-                lease: self.key.lease,
-                token: self.key.token,
-                unit: execution.unit,
-                stream,
-                begins_at,
-            });
+            let live = self.live(execution, stream);
             let settings = self.workshop.spool.clone();
             let keep = async move { spool(reader, &settings, live).await };
             tokio::spawn(keep.in_current_span())
@@ -185,29 +186,49 @@ impl ExecutionContext<'_> {
             stdout: keep(stdout_reader, v1::OutputStream::Stdout),
             stderr: keep(stderr_reader, v1::OutputStream::Stderr),
         };
-        let command = ContainerCommand {
+        Ok(([stdout, stderr], output))
+    }
+
+    /// Where a stream of an execution goes as it comes, if that is wanted.
+    pub(super) fn live(
+        &self,
+        execution: &Execution,
+        stream: v1::OutputStream,
+    ) -> Option<LiveStream> {
+        self.spec.stream_output.then(|| LiveStream {
+            sender: self.workshop.live.clone(),
+            lease: self.key.lease,
+            token: self.key.token,
+            unit: execution.unit,
+            stream,
+            begins_at: Instant::now() + LIVE_OUTPUT_AFTER,
+        })
+    }
+
+    pub(super) fn command(
+        &self,
+        execution: &Execution,
+        search_path: Option<&str>,
+        [stdout, stderr]: [OwnedFd; 2],
+    ) -> ContainerCommand {
+        let mut environment = self.spec.environment_of(execution);
+        // The image's `PATH`, if the command names none itself.
+        environment
+            .entry("PATH".to_owned())
+            .or_insert_with(|| search_path.unwrap_or(DEFAULT_PATH).to_owned());
+        ContainerCommand {
             arguments: self.spec.arguments_of(execution),
-            environment: self.environment(execution, search_path),
+            environment,
             working_directory: self.spec.working_directory.as_path().to_owned(),
             stdout,
             stderr,
             stdin: None,
             timeout: self.spec.timeout,
-        };
-        Ok((command, output))
-    }
-
-    /// What the command asks for, with the image's `PATH` if it names none itself.
-    fn environment(&self, of: &Execution, search_path: Option<&str>) -> BTreeMap<String, String> {
-        let mut environment = self.spec.environment_of(of);
-        environment
-            .entry("PATH".to_owned())
-            .or_insert_with(|| search_path.unwrap_or(DEFAULT_PATH).to_owned());
-        environment
+        }
     }
 
     /// Collects and stores what only the view has; `None` if that was cancelled.
-    async fn outputs(&self, view: &View) -> Result<Option<Outputs>, Refusal> {
+    pub(super) async fn outputs(&self, view: &View) -> Result<Option<Outputs>, Refusal> {
         if self.spec.outputs.is_empty() {
             return Ok(Some(Outputs::Stored(Collected::default())));
         }
@@ -285,7 +306,9 @@ impl Executed {
         metrics::histogram!("regatta_agent_publish_seconds").record(self.ended_at.elapsed());
         tracing::debug!(unit = %execution.unit, status = ?self.exit.status, "a result is stored");
         let (kind, exit_code, message) = self.verdict(spec_timeout);
-        let usage = Some(usage_to_wire(&self.exit.usage));
+        // Of one execution by a worker nothing is known.
+        let is_known = self.exit.usage != Usage::default();
+        let usage = is_known.then(|| usage_to_wire(&self.exit.usage));
         let image_id = self.image_id.clone();
         Arc::new(v1::ExecutionOutcome {
             unit: execution.unit.0,

@@ -53,7 +53,8 @@ pub(crate) struct LeaseRun<'a> {
 
 /// What a lease needs before it can start.
 struct Staged {
-    tree: PinnedTree,
+    /// `None` if a worker is there already.
+    tree: Option<PinnedTree>,
     store: Arc<dyn BlobStore>,
     moments: Moments,
 }
@@ -106,6 +107,15 @@ impl LeaseRun<'_> {
     ) -> Option<Result<Staged, Refusal>> {
         let start = now();
         let store = self.workshop.stores.of(&self.spec.tenant);
+        let worker = self.spec.worker.as_ref();
+        let serves = worker.is_some_and(|worker| holder.serves(&self.spec.shape, &worker.key));
+        if serves && plan == ContainerPlan::Reuse {
+            return Some(Ok(Staged {
+                tree: None,
+                store: store.remote(),
+                moments: Moments::begin(start, start),
+            }));
+        }
         let key = TreeKey {
             tenant: self.spec.tenant.clone(),
             root: self.spec.input_root,
@@ -135,25 +145,17 @@ impl LeaseRun<'_> {
             Ok(both) => both,
             Err(refusal) => return Some(Err(refusal)),
         };
-        let moments = Moments {
-            worker_start: start,
-            input_fetch_start: start,
-            input_fetch_end: fetched_at,
-            execution_start: fetched_at,
-            execution_end: fetched_at,
-            output_upload_start: fetched_at,
-        };
         Some(Ok(Staged {
-            tree,
+            tree: Some(tree),
             store: store.remote(),
-            moments,
+            moments: Moments::begin(start, fetched_at),
         }))
     }
 
     async fn execute_all(
         &self,
         holder: &mut ContainerHolder,
-        staged: Staged,
+        mut staged: Staged,
         results: Unpublished,
     ) {
         let context = ExecutionContext {
@@ -161,7 +163,6 @@ impl LeaseRun<'_> {
             key: self.key,
             spec: self.spec,
             store: &staged.store,
-            tree: staged.tree.path(),
             cancel: self.cancel,
         };
         let mut moments = staged.moments;
@@ -170,7 +171,18 @@ impl LeaseRun<'_> {
             if self.cancel.is_cancelled() {
                 return;
             }
-            let ran = context.run(holder, execution, moments).boxed().await;
+            let ran = match (&self.spec.worker, &staged.tree) {
+                (Some(worker), _) => {
+                    let what = (execution, worker);
+                    let ran = context.run_in_worker(holder, what, moments, staged.tree.take());
+                    ran.boxed().await
+                }
+                (None, Some(tree)) => {
+                    let ran = context.run(holder, execution, moments, tree.path());
+                    ran.boxed().await
+                }
+                (None, None) => return,
+            };
             failures_in_a_row = if ran.is_err() {
                 failures_in_a_row + 1
             } else {

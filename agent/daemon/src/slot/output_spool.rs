@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use bytes::{Bytes, BytesMut};
 use regatta_model::{Digest, DigestHasher, FencingToken, LeaseId, UnitIndex};
 use regatta_wire::v1;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe;
 use tokio::time::Instant;
 
@@ -75,7 +75,7 @@ pub(crate) fn output_pipe() -> io::Result<(OwnedFd, pipe::Receiver)> {
 
 /// Reads a stream to its end.
 pub(crate) async fn spool(
-    mut reader: pipe::Receiver,
+    mut reader: impl AsyncRead + Unpin,
     settings: &SpoolSettings,
     live: Option<LiveStream>,
 ) -> io::Result<Captured> {

@@ -12,7 +12,7 @@ const NOT_FOUND: i32 = 127;
 const NOT_EXECUTABLE: i32 = 126;
 
 /// The command of which it is told; taken before the runtime takes it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Sought {
     program: String,
     path: String,

@@ -9,11 +9,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use regatta_model::RootDirectory;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, mkdirat, openat2, statat};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, mkdirat, openat2, statat, unlinkat,
+};
 
 /// Through nothing that the kernel makes up, and through nothing that is mounted in a view.
 const RESOLVE: ResolveFlags = ResolveFlags::NO_MAGICLINKS.union(ResolveFlags::NO_XDEV);
 const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o755);
+const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
 
 /// The root of a view, and where links in it lead. Clones are of the same view.
 #[derive(Clone, Debug)]
@@ -70,6 +73,30 @@ pub(crate) fn make_directories(view: &View, path: &Path) -> rustix::io::Result<(
         made.push(name);
     }
     view.open_directory(&made).map(drop)
+}
+
+/// Takes a file out, if it is there; a directory stays.
+pub(crate) fn remove_file(view: &View, path: &Path) -> rustix::io::Result<()> {
+    let (Some(name), Some(parent)) = (path.file_name(), path.parent()) else {
+        return Ok(());
+    };
+    let removed = view
+        .open_directory(parent)
+        .and_then(|parent| unlinkat(&parent, name, AtFlags::empty()));
+    match removed {
+        Err(error) if is_absence(error) || error == rustix::io::Errno::ISDIR => Ok(()),
+        removed => removed,
+    }
+}
+
+/// Writes a file that everybody may read, in place of whatever file is there.
+pub(crate) fn put_file(view: &View, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let parent = path.parent().unwrap_or(Path::new(""));
+    make_directories(view, parent)?;
+    remove_file(view, path)?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = openat2(&view.root, path, flags, FILE_MODE, view.resolve)?;
+    io::Write::write_all(&mut File::from(file), bytes)
 }
 
 fn or_dot(path: &Path) -> &Path {
@@ -182,6 +209,32 @@ mod tests {
         symlink("a", directory.path().join("in")).unwrap();
         make_directories(&root, Path::new("in/made")).unwrap();
         assert!(directory.path().join("a/made").is_dir());
+    }
+
+    #[test]
+    fn files_are_put_in_place_of_what_is_there_and_never_through_it() {
+        let (directory, root) = view();
+        let outside = tempfile::tempdir().unwrap();
+        let victim = outside.path().join("victim");
+        std::fs::write(&victim, "theirs").unwrap();
+        let at = |path: &str| directory.path().join(path);
+        put_file(&root, Path::new("a/file"), b"one").unwrap();
+        put_file(&root, Path::new("a/file"), b"two").unwrap();
+        assert_eq!(std::fs::read(at("a/file")).unwrap(), b"two");
+        std::fs::remove_file(at("a/file")).unwrap();
+        symlink(&victim, at("a/file")).unwrap();
+        put_file(&root, Path::new("a/file"), b"three").unwrap();
+        assert_eq!(std::fs::read(&victim).unwrap(), b"theirs");
+        assert_eq!(std::fs::read(at("a/file")).unwrap(), b"three");
+        symlink(outside.path(), at("out")).unwrap();
+        put_file(&root, Path::new("out/victim"), b"four").unwrap_err();
+        remove_file(&root, Path::new("out/victim")).unwrap();
+        assert_eq!(std::fs::read(&victim).unwrap(), b"theirs");
+        remove_file(&root, Path::new("a/file")).unwrap();
+        remove_file(&root, Path::new("a/file")).unwrap();
+        assert!(!at("a/file").exists());
+        remove_file(&root, Path::new("a")).unwrap();
+        assert!(at("a").exists());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use regatta_agent_core::{ContainerFate, ContainerPlan, Event, LeaseKey};
@@ -21,6 +22,9 @@ use crate::lease_spec::{Assignment, LeaseSpec};
 use crate::live_output::LiveSender;
 use crate::occurrence::{CoreEvent, Occurrence, OccurrenceSender};
 use crate::outcome::Refusal;
+
+/// How long a persistent worker waits for its next lease.
+const WORKER_IDLE_LIMIT: Duration = Duration::from_secs(10);
 
 /// What all slots share.
 #[derive(Debug)]
@@ -107,7 +111,7 @@ impl SlotWorker {
                     cancel,
                 } => {
                     self.start(key, &assignment, plan, &cancel).await;
-                    commands.recv().await
+                    self.next(&mut commands).await
                 }
                 SlotCommand::Warm(shape) => self.warm(&shape, &mut commands).await,
                 SlotCommand::Evict => {
@@ -117,6 +121,17 @@ impl SlotWorker {
             };
         }
         self.holder.discard().await;
+    }
+
+    /// The next command. A persistent worker waits for it for a while, and is ended then.
+    async fn next(&mut self, commands: &mut mpsc::Receiver<SlotCommand>) -> Option<SlotCommand> {
+        if self.holder.worker_mut().is_some() {
+            match tokio::time::timeout(WORKER_IDLE_LIMIT, commands.recv()).await {
+                Ok(next) => return next,
+                Err(_) => self.holder.end_worker().await,
+            }
+        }
+        commands.recv().await
     }
 
     /// Runs a lease. A panic costs the lease and its container, not the slot.

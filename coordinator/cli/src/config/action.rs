@@ -33,6 +33,7 @@ const SUITE_KEYS: &[&str] = &[
     "quarantine",
     "run",
     "shards",
+    "worker",
 ];
 /// More would hardly be meant, and the coordinator takes no more.
 const MOST_SHARDS: u32 = 10_000;
@@ -122,10 +123,19 @@ fn read_suite(section: &Section<'_>) -> Result<SuiteConfig, ConfigError> {
         SuiteAdapter::BazelSharding { .. } => (Vec::new(), command(section, "run")?),
         SuiteAdapter::Pytest(_) | SuiteAdapter::Jest(_) => (Vec::new(), Vec::new()),
     };
+    let worker = match (&adapter, section.value("worker")) {
+        (_, None) => Vec::new(),
+        (SuiteAdapter::Contract { .. }, Some(_)) => command(section, "worker")?,
+        (_, Some(value)) => {
+            let detail = "only a suite with a `junit` report can have a worker; remove it";
+            return Err(section.bad_value("worker", &value.span(), detail));
+        }
+    };
     let filters = section.texts("filters")?.unwrap_or_default();
     Ok(SuiteConfig {
         discover,
         run: suite_run(run),
+        worker,
         adapter,
         filters: filters.into_iter().map(Spanned::into_inner).collect(),
         quarantine: read_quarantine(section)?,

@@ -84,7 +84,9 @@ pub struct SuiteConfig {
     pub discover: Vec<String>,
     /// Runs the chosen tests; empty if the adapter knows how to.
     pub run: Vec<String>,
-    /// How both are spoken to.
+    /// Starts a persistent worker that does what both do; empty if there is none.
+    pub worker: Vec<String>,
+    /// How all are spoken to.
     pub adapter: SuiteAdapter,
     /// Keep ids that contain any of these; all if there are none.
     pub filters: Vec<String>,

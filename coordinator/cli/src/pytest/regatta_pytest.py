@@ -2,18 +2,23 @@
 
     regatta_pytest.py list [ARGUMENT ...]
     regatta_pytest.py run JUNIT SECONDS [ARGUMENT ...] @FILE
+    regatta_pytest.py serve [ARGUMENT ...]
 
-The arguments are pytest's. Listing leaves the byte code of the project's modules below BYTE_CODE. FILE has a test's node id on each line. SECONDS is how long a test may take,
-0 for as long as it likes. The report is whole at any moment, so that a test which ends the process is
+The arguments are pytest's. Listing leaves the byte code of the project's modules below BYTE_CODE. FILE has a test's
+node id on each line. SECONDS is how long a test may take, 0 for as long as it likes. To serve is to find the tests once
+and then do what the other two would, as often as it is asked to: a request is a line of JSON on standard input, with
+such a command in `arguments`, and its response one on standard output (Bazel's protocol for persistent workers). The report is whole at any moment, so that a test which ends the process is
 reported as the one that ran, after those before it.
 """
 
 import faulthandler
 import glob
 import importlib.util
+import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 from types import ModuleType
 from xml.sax.saxutils import escape, quoteattr
@@ -34,12 +39,19 @@ FAILURE_CHARACTERS = 64 * 1024
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 # Where byte code is left, each file below its path from here.
 BYTE_CODE = ".regatta/bytecode"
+# Beside it: where that was, and which files there are.
+BYTE_CODE_OF = ".regatta/bytecode-of"
 # More of it, in bytes, is not worth what it costs to keep.
 BYTE_CODE_BYTES = 256 * 1024 * 1024
 # What says that a test ended its runner.
 RUNNER_ENDED = "regatta.runner-ended"
 # pytest's exit code for a run without tests.
 NO_TESTS = 5
+# What does nothing in the end of a session that could make it fail: packages.
+HARMLESS_ENDS = {
+    "_hypothesis_pytestplugin", "_pytest", "anyio", "hypothesis", "pytest_asyncio", "pytest_rerunfailures",
+    "pytest_timeout", "xdist",
+}
 
 
 def printable(text):
@@ -208,45 +220,175 @@ def keep_byte_code():
     os.makedirs(BYTE_CODE, exist_ok=True)
     if sum(map(os.path.getsize, compiled)) > BYTE_CODE_BYTES:
         return
-    for file in compiled:
-        copy = os.path.join(BYTE_CODE, os.path.relpath(file, here))
+    names = [os.path.relpath(file, here) for file in compiled]
+    for file, name in zip(compiled, names):
+        copy = os.path.join(BYTE_CODE, name)
         os.makedirs(os.path.dirname(copy), exist_ok=True)
         shutil.copyfile(file, copy)
+    note = os.path.join(BYTE_CODE, BYTE_CODE_OF)
+    os.makedirs(os.path.dirname(note), exist_ok=True)
+    with open(note, "w", encoding="utf-8") as file:
+        json.dump({"directory": os.getcwd(), "files": names}, file)
+
+
+def forget_byte_code_of_elsewhere():
+    """That of tests says where their sources were: what fails in them could not be shown from here."""
+    if not os.path.exists(BYTE_CODE_OF):
+        return
+    with open(BYTE_CODE_OF, encoding="utf-8") as file:
+        note = json.load(file)
+    if note["directory"] != os.getcwd():
+        for name in filter(os.path.exists, note["files"]):
+            os.unlink(name)
+
+
+def protocol_output():
+    """Standard output as it is. Whatever modules and tests print there goes to standard error from now on."""
+    output = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return output
+
+
+def listed(tests, errors):
+    """The listing of these tests, or why there can be none."""
+    if any("\n" in test for test in tests):
+        print("a test's id has a newline in it; give its parameters other ids", file=errors, flush=True)
+        return None
+    try:
+        keep_byte_code()
+    except Exception as error:
+        # It is worth time alone.
+        print(f"byte code is not kept: {error}", file=errors, flush=True)
+    return "".join(f"{test}\n" for test in tests)
 
 
 def list_tests(arguments):
     listing = Listing()
     # An image may say that it should stay small. Here nothing of it does.
     sys.dont_write_bytecode = False
-    # Only ids go to standard output, whatever modules print when they are loaded.
-    ids = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
+    output = protocol_output()
     code = pytest.main([*serially(arguments), "--collect-only", "-qq"], plugins=[listing])
     if code not in (0, NO_TESTS):
         return code
-    if any("\n" in test for test in listing.tests):
-        print("a test's id has a newline in it; give its parameters other ids", file=sys.stderr)
+    text = listed(listing.tests, sys.stderr)
+    if text is None:
         return 1
-    with ids:
-        ids.writelines(f"{test}\n" for test in listing.tests)
-    try:
-        keep_byte_code()
-    except Exception as error:
-        # It is worth time alone.
-        print(f"byte code is not kept: {error}", file=sys.stderr)
+    with output:
+        output.write(text)
     return 0
+
+
+def read_wanted(file):
+    with open(file[1:], encoding="utf-8") as wanted:
+        return wanted.read().split("\n")[:-1]
 
 
 def run_tests(junit, seconds, *arguments):
     *arguments, file = arguments
-    with open(file[1:], encoding="utf-8") as wanted:
-        wanted = wanted.read().split("\n")[:-1]
-    runner = Runner(wanted, Report(junit), float(seconds))
+    forget_byte_code_of_elsewhere()
+    runner = Runner(read_wanted(file), Report(junit), float(seconds))
     code = pytest.main(serially(arguments), plugins=[runner])
     return 0 if code == NO_TESTS and runner.any_module_skipped else code
 
 
+def has_own_end(config):
+    """Whether a project or a plugin has its say at the end of each session, and may fail it."""
+    hooks = [config.hook.pytest_sessionfinish, config.hook.pytest_unconfigure]
+    modules = {impl.function.__module__ for hook in hooks for impl in hook.get_hookimpls()}
+    return not HARMLESS_ENDS.issuperset(module.partition(".")[0] for module in modules)
+
+
+class Server(Runner):
+    """Does what it is asked for with the tests that were found.
+
+    Where somebody has a say at the end of each session, every request has a session, and a process, of its own.
+    """
+
+    def __init__(self, requests, responses):
+        super().__init__([], None, 0)
+        self.requests = requests
+        self.responses = responses
+        self.listing = Listing()
+        self.directory = os.getcwd()
+        # Modules that are skipped as they are loaded.
+        self.skipped = {}
+
+    def pytest_configure(self, config):
+        """Every file is loaded."""
+
+    def pytest_collectreport(self, report):
+        self.listing.pytest_collectreport(report)
+        if report.skipped:
+            self.skipped[report.nodeid] = report
+
+    def pytest_collection_modifyitems(self, config, items):
+        """Every test is kept."""
+
+    def pytest_collection_finish(self, session):
+        self.listing.pytest_collection_finish(session)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session):
+        if session.testsfailed:
+            raise session.Interrupted("not every test can be found")
+        is_apart = has_own_end(session.config)
+        for line in self.requests:
+            what, *rest = json.loads(line)["arguments"][2:]
+            output = ""
+            # Wherever tests have gone.
+            os.chdir(self.directory)
+            if is_apart:
+                code, output = self.apart(what, rest)
+            elif what == "list":
+                output = listed(self.listing.tests, self.errors)
+                code = 1 if output is None else 0
+            else:
+                code = self.run(session, *rest)
+            self.responses.write(json.dumps({"exitCode": code, "output": output or ""}) + "\n")
+            self.responses.flush()
+        return True
+
+    def apart(self, what, arguments):
+        command = [sys.executable, os.path.abspath(__file__), what, *arguments]
+        output = subprocess.PIPE if what == "list" else self.errors
+        ended = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=self.errors)
+        return ended.returncode, (ended.stdout or b"").decode("utf-8", "replace")
+
+    def run(self, session, junit, seconds, *arguments):
+        wanted = read_wanted(arguments[-1])
+        self.wanted = set(wanted)
+        self.report = Report(junit)
+        self.seconds = float(seconds)
+        self.test = None
+        skipped = [self.skipped[test] for test in wanted if test in self.skipped]
+        for report in skipped:
+            super().pytest_collectreport(report)
+        items = [item for item in session.items if item.nodeid in self.wanted]
+        failed = session.testsfailed
+        # The last has no next one: whatever fixtures made for these tests goes with them.
+        for item, following in zip(items, [*items[1:], None]):
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            if session.shouldfail or session.shouldstop:
+                raise session.Interrupted(session.shouldfail or session.shouldstop)
+        if not items and not skipped:
+            return NO_TESTS
+        return 1 if session.testsfailed > failed else 0
+
+
+def serve(arguments):
+    sys.dont_write_bytecode = False
+    forget_byte_code_of_elsewhere()
+    # Tests have nothing to read.
+    requests = os.fdopen(os.dup(0), encoding="utf-8")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    return pytest.main(serially(arguments), plugins=[Server(requests, protocol_output())])
+
+
 # Processes that tests spawn load this module, too.
 if __name__ == "__main__":
-    what = {"list": lambda *arguments: list_tests(arguments), "run": run_tests}[sys.argv[1]]
+    what = {
+        "list": lambda *arguments: list_tests(arguments),
+        "run": run_tests,
+        "serve": lambda *arguments: serve(arguments),
+    }[sys.argv[1]]
     sys.exit(int(what(*sys.argv[2:])))

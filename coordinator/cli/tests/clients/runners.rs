@@ -61,6 +61,10 @@ timeout = "20s"
 adapter = "pytest"
 run = ["pytest", "bad"]
 
+[jobs.compiled]
+inputs = ["compiled/**"]
+suite = { adapter = "pytest", run = ["pytest", "compiled"] }
+
 [jobs.again]
 inputs = ["again/**"]
 [jobs.again.suite]
@@ -78,16 +82,17 @@ def test_expected(): assert 0
 def test_parametrised(x): pass
 def test_reads_a_file():
     with open("data/ü") as file: assert file.read() == "here"
-def test_is_compiled(found): assert found
 class TestUnit(unittest.TestCase):
     def test_method(self): self.assertEqual(1, 1)
 "#;
-/// Whether the tests that are about to be loaded are compiled already: listing them has done it.
+/// Whether the tests that are about to be loaded are compiled already: listing them has done it. Whoever has a say at
+/// the end of each session gets one, and a process, for each batch.
 const CONFTEST: &str = r#"
 import glob, os, pytest
-compiled = glob.glob(os.path.join(os.path.dirname(__file__), "__pycache__", "test_good.*pytest*.pyc"))
+compiled = glob.glob(os.path.join(os.path.dirname(__file__), "__pycache__", "test_compiled.*pytest*.pyc"))
 @pytest.fixture
 def found(): return compiled
+def pytest_sessionfinish(): pass
 "#;
 /// One skipped test to pytest, which knows of none in it.
 const SKIPPED_MODULE: &str = r#"
@@ -138,7 +143,11 @@ fn pytest_suites_run_as_pytest_would() {
         ("regatta.toml", PYTEST),
         // What its own users want, and shards do not.
         ("pytest.ini", "[pytest]\naddopts = -x -v\n"),
-        ("good/conftest.py", CONFTEST),
+        ("compiled/conftest.py", CONFTEST),
+        (
+            "compiled/test_compiled.py",
+            "def test_is_compiled(found): assert found\n",
+        ),
         ("good/test_good.py", GOOD),
         ("good/sub/test_more.py", "def test_one(): pass\n"),
         ("good/test_module.py", SKIPPED_MODULE),
@@ -171,7 +180,6 @@ fn pytest_suites_run_as_pytest_would() {
             ("good/test_good.py::test_parametrised[\\x01]", status, ""),
             (long.as_str(), status, ""),
             ("good/test_good.py::test_reads_a_file", status, ""),
-            ("good/test_good.py::test_is_compiled", status, ""),
             ("good/test_good.py::TestUnit::test_method", status, ""),
             ("good/sub/test_more.py::test_one", status, ""),
             ("good/test_module.py", "skipped", "not this file"),
@@ -182,6 +190,7 @@ fn pytest_suites_run_as_pytest_would() {
     check(&again, "good", &good("cached"));
     assert_eq!(again.finished()["leases"], 0, "{again:#?}");
     bad_tests_of_pytest_fail_alone(&fleet, &project);
+    run(&fleet, &project, &["compiled"]).expect_code(0);
     let again = run(&fleet, &project, &["again"]);
     again.expect_code(100);
     let flaky = "its runner ran it again";

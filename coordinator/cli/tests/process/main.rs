@@ -48,6 +48,7 @@ mod network;
 mod observability;
 mod old_runs;
 mod paused;
+mod persistent_worker;
 #[path = "../docker/pipeline.rs"]
 mod pipeline;
 mod postgres;

@@ -198,6 +198,7 @@ pub fn plan_action(
         claim: Bytes::new(),
         avoid_slot: None,
         chroot,
+        worker: None,
     };
     // All that an agent is told, but on whose behalf: what another coordinator's settings made of the action, this one
     // does not want.

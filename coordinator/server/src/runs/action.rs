@@ -7,6 +7,7 @@ use regatta_model::{Digest, FailureClass};
 use regatta_scheduler::{ExpectedUnit, FailedAt};
 use regatta_wire::{reapi, v1};
 
+use super::ahead::start_workers;
 use super::context::{JobContext, JobWork, RunContext, cancelled, of_unit, unknown};
 use super::event::{duration_of, provenance};
 use super::keys::{action_key, attempt_key};
@@ -35,6 +36,8 @@ pub(super) struct ActionSpec {
     pub(super) attempt: u32,
     /// Where the last one has failed.
     pub(super) failed_at: Option<FailedAt>,
+    /// What may carry it out in place of a process of its own.
+    pub(super) worker: Option<v1::PersistentWorker>,
 }
 
 /// Whether a known result will do.
@@ -91,8 +94,10 @@ pub(super) async fn run_action(job: &JobContext, spec: ActionSpec) -> Result<Ans
         stream_output: spec.stream_output,
         failed_at: spec.failed_at,
         time_limit: None,
+        worker: spec.worker,
     };
-    let handle = job.submit(work).await?;
+    let handle = job.submit(work.clone()).await?;
+    start_workers(job, &work);
     let answer = tokio::select! {
         () = job.cancel.cancelled() => return Err(cancelled()),
         answer = answer_of(job, handle) => answer?,

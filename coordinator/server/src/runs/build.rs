@@ -46,6 +46,7 @@ pub(super) async fn run_build(
             output_paths: job.job().template.output_paths.clone(),
             attempt: attempts,
             failed_at: failed_at.take(),
+            worker: None,
         };
         let outcome = match run_action(job, spec).await {
             Ok(answer) => outcome_of(job, answer, attempts).await,

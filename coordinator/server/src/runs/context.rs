@@ -190,6 +190,7 @@ impl From<JobEnd> for JobOutcome {
 }
 
 /// What to submit for a job.
+#[derive(Clone)]
 pub(super) struct JobWork {
     pub(super) command: reapi::Command,
     pub(super) units: Vec<UnitPlan>,
@@ -201,6 +202,8 @@ pub(super) struct JobWork {
     pub(super) failed_at: Option<FailedAt>,
     /// How long each execution may take, if that is not what the job says.
     pub(super) time_limit: Option<Duration>,
+    /// What may do it in place of a process of its own.
+    pub(super) worker: Option<v1::PersistentWorker>,
 }
 
 impl JobContext {
@@ -285,6 +288,7 @@ impl JobContext {
             claim: Bytes::new(),
             avoid_slot: None,
             chroot: settings.chroot,
+            worker: work.worker,
         };
         Work {
             tenant: self.run.plan.tenant.clone(),

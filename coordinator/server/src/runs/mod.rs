@@ -20,6 +20,7 @@
 //!   its events say, and nothing that they say has ended is told or counted again.
 
 mod action;
+mod ahead;
 mod audit;
 mod build;
 mod context;

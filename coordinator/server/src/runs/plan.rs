@@ -130,7 +130,7 @@ pub(crate) enum JobKind {
         arguments: Vec<String>,
         do_not_cache: bool,
     },
-    Suite(PlannedSuite),
+    Suite(Box<PlannedSuite>),
 }
 
 impl Plan {
@@ -339,7 +339,9 @@ fn plan_kind(job: &v1::Job) -> Result<JobKind, PlanError> {
             arguments: build.arguments.clone(),
             do_not_cache: build.do_not_cache,
         }),
-        Some(v1::job::Kind::Suite(suite)) => PlannedSuite::new(suite, &field).map(JobKind::Suite),
+        Some(v1::job::Kind::Suite(suite)) => {
+            PlannedSuite::new(suite, &field).map(|it| JobKind::Suite(Box::new(it)))
+        }
     }
 }
 

@@ -28,7 +28,9 @@ pub(super) mod sharding;
 mod slow;
 mod submission;
 mod unanswered;
+mod worker;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -54,6 +56,7 @@ use observed::untold;
 use outbox::{Purpose, Told, tell};
 use precedence::Suspicion;
 use resumption::{listed_before, replay, tell_plan};
+use worker::worker_arguments;
 
 /// Results that one event holds at most.
 const MAX_RESULTS_PER_EVENT: usize = 256;
@@ -125,10 +128,13 @@ impl Adapter {
     }
 
     /// What starting a batch costs before it has been measured.
-    const fn usual_overhead(&self) -> Duration {
+    fn usual_overhead(&self) -> Duration {
         match self {
             Self::Harness(_) | Self::Sharding { .. } => harness::BATCH_OVERHEAD,
-            Self::Contract { .. } => contract::BATCH_OVERHEAD,
+            Self::Contract {
+                worker_arguments, ..
+            } if worker_arguments.is_empty() => contract::BATCH_OVERHEAD,
+            Self::Contract { .. } => contract::WORKER_BATCH_OVERHEAD,
         }
     }
 
@@ -141,11 +147,14 @@ impl Adapter {
     }
 
     /// Changes whenever tests are run or judged in another way.
-    const fn version(&self) -> &'static str {
+    fn version(&self) -> Cow<'static, str> {
         match self {
-            Self::Harness(harness) => harness.version(),
-            Self::Sharding { .. } => sharding::VERSION,
-            Self::Contract { .. } => contract::VERSION,
+            Self::Harness(harness) => harness.version().into(),
+            Self::Sharding { .. } => sharding::VERSION.into(),
+            Self::Contract { .. } => match worker_arguments(self) {
+                [] => contract::VERSION.into(),
+                worker => format!("{} by {worker:?}", contract::VERSION).into(),
+            },
         }
     }
 }
@@ -312,7 +321,7 @@ fn key_of(job: &JobContext, suite: &PlannedSuite, named: (&str, &Company)) -> Di
     environment.extend(own.environment);
     environment.sort_by(|one, other| one.name.cmp(&other.name));
     let is_unknown = !job.surroundings.are_known();
-    action_key(job, &command, suite.adapter.version(), is_unknown)
+    action_key(job, &command, &suite.adapter.version(), is_unknown)
 }
 
 /// Records the tests whose passes and skips are known.

@@ -92,6 +92,7 @@ fn job(options: &TestOptions, suite: OneSuite) -> Result<JobConfig, Failure> {
         action: JobAction::Suite(SuiteConfig {
             discover: Vec::new(),
             run: Vec::new(),
+            worker: Vec::new(),
             adapter: suite.adapter,
             filters: options.filters.clone(),
             quarantine: Vec::new(),

@@ -42,6 +42,8 @@ def test_passes(): pass
 def test_z_crashes(request):
     if len(request.session.items) > 1: os._exit(7)
 "#;
+/// Whoever has a say at the end of each session gets one for each batch.
+const OWN_END: &str = "def pytest_sessionfinish(): pass\n";
 /// What cannot be loaded next to others is no test's failure.
 const CANNOT_BE_LOADED: &str = r#"
 import os, sys
@@ -59,6 +61,7 @@ fn a_flaky_test_excuses_no_other_failure_of_pytest() {
         ("own/conftest.py", CONFTEST),
         ("test/test_test.py", TESTS),
         ("crash/test_crash.py", CRASH),
+        ("collection/conftest.py", OWN_END),
         ("collection/test_flaky.py", TESTS),
         ("collection/test_other.py", CANNOT_BE_LOADED),
     ];

@@ -57,6 +57,8 @@ pub(crate) enum Adapter {
         junit_path: String,
         /// What discovery leaves there is laid over the working directory of each batch.
         byproducts_path: Option<String>,
+        /// Starts a persistent worker; empty if there is none.
+        worker_arguments: Vec<String>,
     },
 }
 
@@ -184,6 +186,7 @@ fn plan_adapter(suite: &v1::Suite, field: &dyn Fn(&str) -> String) -> Result<Ada
         v1::SuiteAdapter::Contract => Ok(Adapter::Contract {
             junit_path: suite.junit_path.clone(),
             byproducts_path: plan_byproducts(suite, field)?,
+            worker_arguments: suite.worker_arguments.clone(),
         }),
         v1::SuiteAdapter::Unspecified => Err(invalid(
             field("suite.adapter"),

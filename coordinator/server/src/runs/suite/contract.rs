@@ -20,6 +20,8 @@ use crate::runs::output::tail_to_show;
 pub(super) const VERSION: &str = "contract 5";
 /// What starting a batch costs: the runner itself starts, and finds its tests.
 pub(super) const BATCH_OVERHEAD: Duration = Duration::from_millis(500);
+/// The same where a persistent worker runs them, which has started and found them.
+pub(super) const WORKER_BATCH_OVERHEAD: Duration = Duration::from_millis(50);
 /// How long a test is expected to take of which nothing is known: most of a runner's own are quick, and each
 /// batch more than is needed costs a start of it.
 pub(super) const USUAL_DURATION: Duration = Duration::from_millis(20);

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use regatta_model::{Digest, FailureClass};
-use regatta_wire::reapi;
+use regatta_wire::{reapi, v1};
 
 use super::harness::{CompanyByTest, ListCommand};
 use super::sharding;
+use super::worker::worker_of;
 use crate::runs::action::{ActionSpec, Lookup, judge, run_action};
 use crate::runs::context::{JobContext, failed, unknown};
 use crate::runs::output::{tail_to_show, whole};
@@ -105,7 +106,8 @@ async fn of_contract(
         parse: parse_lines,
     };
     let outputs = byproducts_path.map(str::to_owned).into_iter().collect();
-    let (ids, result) = list_and_make(job, command, outputs).await?;
+    let making = (outputs, worker_of(job, suite));
+    let (ids, result) = list_and_make(job, command, making).await?;
     if ids.is_empty() {
         return Err(without_tests());
     }
@@ -153,7 +155,7 @@ fn without_tests() -> JobEnd {
 }
 
 async fn list<Listed>(job: &JobContext, command: ListCommand<Listed>) -> Result<Listed, JobEnd> {
-    let (listed, _) = list_and_make(job, command, Vec::new()).await?;
+    let (listed, _) = list_and_make(job, command, (Vec::new(), None)).await?;
     Ok(listed)
 }
 
@@ -161,7 +163,7 @@ async fn list<Listed>(job: &JobContext, command: ListCommand<Listed>) -> Result<
 async fn list_and_make<Listed>(
     job: &JobContext,
     command: ListCommand<Listed>,
-    output_paths: Vec<String>,
+    (output_paths, worker): (Vec<String>, Option<v1::PersistentWorker>),
 ) -> Result<(Listed, reapi::ActionResult), JobEnd> {
     let ListCommand { arguments, parse } = command;
     let skip = job.run.plan.spec.skip_cache_lookup;
@@ -176,6 +178,7 @@ async fn list_and_make<Listed>(
         output_paths,
         attempt: 1,
         failed_at: None,
+        worker,
     };
     let answer = run_action(job, spec).await?;
     let result = answer.result();

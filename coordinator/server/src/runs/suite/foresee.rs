@@ -59,6 +59,7 @@ pub(in crate::runs) async fn foresee(
     let work = JobWork {
         failed_at: None,
         time_limit: None,
+        worker: None,
         command: job.command(Vec::new()),
         units: open.iter().enumerate().map(unit).collect(),
         shape: BatchShape::ExecutionPerUnit,

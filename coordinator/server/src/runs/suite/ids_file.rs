@@ -25,6 +25,8 @@ pub(super) struct IdsFile {
     pub(super) ids: Vec<String>,
     /// What is laid over the working directory beside them.
     pub(super) byproducts: Option<Digest>,
+    /// What may run the batch in place of a process of its own.
+    pub(super) worker: Option<v1::PersistentWorker>,
 }
 
 #[async_trait]
@@ -65,10 +67,23 @@ impl BatchPreparer for IdsFile {
         let root = root.map_err(|error| fail(&error))?;
         command.arguments.push(format!("@{IDS_PATH}"));
         spec.input_root = Some(root.into());
+        spec.worker = self.worker.clone().map(|worker| with_file(worker, digest));
         let each = spec.timeout.as_ref().map(duration_from_wire).transpose();
         let each = each.map_err(|error| fail(&error))?;
         spec.timeout = each.map(|each| duration_to_wire(of_all(each, units.len())));
         Ok(spec)
+    }
+}
+
+/// A worker that finds the file of ids in whatever root it was started in.
+fn with_file(worker: v1::PersistentWorker, digest: Digest) -> v1::PersistentWorker {
+    let file = v1::persistent_worker::RequestFile {
+        path: IDS_PATH.to_owned(),
+        digest: Some(digest.into()),
+    };
+    v1::PersistentWorker {
+        files: vec![file],
+        ..worker
     }
 }
 
@@ -123,6 +138,7 @@ mod tests {
             junit_path: "out/junit.xml".to_owned(),
             ids: (0..units).map(|unit| unit.to_string()).collect(),
             byproducts: None,
+            worker: None,
         };
         let spec = v1::LeaseSpec {
             command: Some(reapi::Command {
@@ -175,6 +191,7 @@ mod tests {
                 junit_path: String::new(),
                 ids: Vec::new(),
                 byproducts: Some(byproducts),
+                worker: None,
             };
             async move { ids.with_byproducts(root, "work").await }
         };
@@ -193,6 +210,7 @@ mod tests {
                 junit_path: ".regatta/report.xml".to_owned(),
                 ids: Vec::new(),
                 byproducts,
+                worker: None,
             };
             async move {
                 let spec = v1::LeaseSpec {

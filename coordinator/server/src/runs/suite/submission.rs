@@ -13,6 +13,7 @@ use super::ids_file::IdsFile;
 use super::live::events_of;
 use super::outbox::Purpose;
 use super::precedence;
+use super::worker::worker_of;
 use crate::dispatch::{BatchShape, UnitPlan};
 use crate::runs::action::ACTION;
 use crate::runs::context::JobWork;
@@ -58,6 +59,7 @@ impl Execution<'_> {
         tests: Vec<usize>,
         failed_at: Option<FailedAt>,
     ) -> Result<(), JobEnd> {
+        let worker = worker_of(self.job, self.suite).filter(|_| self.may_stay(&tests));
         let ids = || tests.iter().map(|test| self.tests[*test].id.clone());
         let shape = match &self.suite.adapter {
             Adapter::Harness(_) | Adapter::Sharding { .. } => BatchShape::ExecutionPerUnit,
@@ -68,6 +70,7 @@ impl Execution<'_> {
                     junit_path: junit_path.clone(),
                     ids: ids().collect(),
                     byproducts: self.byproducts,
+                    worker,
                 };
                 BatchShape::OneExecution(Arc::new(ids))
             }
@@ -110,6 +113,7 @@ impl Execution<'_> {
             stream_output: self.job.run.plan.spec.stream_tests,
             failed_at,
             time_limit: tests.iter().map(|test| self.time_limit(*test)).max(),
+            worker: None,
         };
         let handle = self.job.submit(work).await?;
         let submission = self.submissions.len();
@@ -120,6 +124,17 @@ impl Execution<'_> {
                 .boxed(),
         );
         Ok(())
+    }
+
+    /// Whether tests may run in a process that has run others before. One that is tried again, looked into or known to
+    /// fail has one of its own.
+    fn may_stay(&self, tests: &[usize]) -> bool {
+        let is_plain = |test: &usize| {
+            let known = &self.tests[*test];
+            let is_quarantined = self.suite.quarantine.contains_key(&known.id);
+            self.attempts[*test] == 0 && known.repetition.is_none() && !is_quarantined
+        };
+        self.purpose == Purpose::Answer && tests.iter().all(is_plain)
     }
 
     /// How long an execution of this test may take, with whatever runs with it.

@@ -1,0 +1,357 @@
+//! A process that stays for several leases, and what it is asked (Bazel's persistent workers,
+//! <https://bazel.build/remote/creating>): a request on a line of its standard input, the response on a line
+//! of its standard output, both in JSON.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use regatta_runtime::{Container, ContainerCommand, Exit, RuntimeError};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{BufReader, ReadBuf};
+use tokio::net::unix::pipe;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::output_spool::output_pipe;
+use super::program_message::Sought;
+use super::view::View;
+use crate::input_tree::PinnedTree;
+
+/// The longest response that is read, in bytes: it holds what its command would print.
+const MAX_RESPONSE_BYTES: u64 = 128 << 20;
+
+/// A request: the arguments of the command that the worker stands in for.
+#[derive(Debug, Serialize)]
+pub(super) struct WorkRequest<'a> {
+    pub(super) arguments: &'a [String],
+}
+
+/// A response; what is left out is as in protobuf.
+#[derive(Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct WorkResponse {
+    pub(super) exit_code: i32,
+    pub(super) output: String,
+}
+
+/// What a worker has to say to a request.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Response(WorkResponse),
+    /// It has ended, or does not read or write any more, which is the same.
+    Gone,
+    /// It wrote what is no response, and why.
+    Malformed(String),
+}
+
+/// A container with what has become of the process in it.
+pub(super) type Ended = (Box<dyn Container>, Result<Exit, RuntimeError>);
+
+/// A worker that runs in a container of its own. Dropped, it ends, and its container does.
+#[derive(Debug)]
+pub(crate) struct PersistentWorker {
+    key: String,
+    image_id: String,
+    sought: Sought,
+    view: View,
+    requests: pipe::Sender,
+    responses: BufReader<pipe::Receiver>,
+    log: pipe::Receiver,
+    /// Ends the process.
+    cancel: DropGuard,
+    ended: JoinHandle<Ended>,
+    /// Its view is of this.
+    _tree: PinnedTree,
+}
+
+/// The streams of a command that is to be a worker, and the other ends of them.
+#[derive(Debug)]
+pub(super) struct Streams {
+    pub(super) stdin: OwnedFd,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+    pub(super) ends: Ends,
+}
+
+/// The agent's ends.
+#[derive(Debug)]
+pub(super) struct Ends {
+    requests: pipe::Sender,
+    responses: pipe::Receiver,
+    log: pipe::Receiver,
+}
+
+impl Streams {
+    pub(super) fn new() -> io::Result<Self> {
+        let (stdout, responses) = output_pipe()?;
+        let (stderr, log) = output_pipe()?;
+        let (stdin, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let ends = Ends {
+            requests: pipe::Sender::from_owned_fd(write)?,
+            responses,
+            log,
+        };
+        Ok(Self {
+            stdin,
+            stdout,
+            stderr,
+            ends,
+        })
+    }
+}
+
+impl PersistentWorker {
+    /// Starts a command as a worker in a container that shows it a view of a tree.
+    pub(super) fn start(
+        mut container: Box<dyn Container>,
+        (key, sought): (String, Sought),
+        (view, tree): (View, PinnedTree),
+        (command, ends): (ContainerCommand, Ends),
+    ) -> Self {
+        let cancel = CancellationToken::new();
+        let image_id = container.image_id().to_owned();
+        let token = cancel.clone();
+        let ended = tokio::spawn(async move {
+            let exit = container.execute(command, token).await;
+            (container, exit)
+        });
+        Self {
+            key,
+            image_id,
+            sought,
+            view,
+            requests: ends.requests,
+            responses: BufReader::new(ends.responses),
+            log: ends.log,
+            cancel: cancel.drop_guard(),
+            ended,
+            _tree: tree,
+        }
+    }
+
+    /// Whether it serves leases of this key, as far as can be seen.
+    pub(super) fn serves(&self, key: &str) -> bool {
+        self.key == key && !self.ended.is_finished()
+    }
+
+    pub(super) fn image_id(&self) -> &str {
+        &self.image_id
+    }
+
+    /// What was to be started.
+    pub(super) const fn sought(&self) -> &Sought {
+        &self.sought
+    }
+
+    pub(super) const fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// What to ask it with, and what it says beside its answers.
+    pub(super) fn parts(&mut self) -> (Asking<'_>, &mut pipe::Receiver) {
+        let asking = Asking {
+            requests: &mut self.requests,
+            responses: &mut self.responses,
+        };
+        (asking, &mut self.log)
+    }
+
+    /// What has become of it, once it has ended, for which it has some time.
+    pub(super) async fn end(mut self, patience: Duration) -> Result<Ended, RuntimeError> {
+        drop(self.requests);
+        let ended = match tokio::time::timeout(patience, &mut self.ended).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                drop(self.cancel);
+                self.ended.await
+            }
+        };
+        ended.map_err(|error| RuntimeError::ContainerLost {
+            detail: format!("what ran in it broke: {error}"),
+        })
+    }
+}
+
+/// The two streams of the protocol.
+#[derive(Debug)]
+pub(super) struct Asking<'a> {
+    requests: &'a mut pipe::Sender,
+    responses: &'a mut BufReader<pipe::Receiver>,
+}
+
+impl Asking<'_> {
+    /// Asks for one thing. After any answer but a response the worker is of no more use.
+    pub(super) async fn ask(self, request: &WorkRequest<'_>) -> Answer {
+        let mut line = match serde_json::to_vec(request) {
+            Ok(line) => line,
+            Err(error) => return Answer::Malformed(error.to_string()),
+        };
+        line.push(b'\n');
+        if self.requests.write_all(&line).await.is_err() {
+            return Answer::Gone;
+        }
+        let mut line = Vec::new();
+        let mut bounded = self.responses.take(MAX_RESPONSE_BYTES);
+        match bounded.read_until(b'\n', &mut line).await {
+            Ok(_) if line.ends_with(b"\n") => match serde_json::from_slice(&line) {
+                Ok(response) => Answer::Response(response),
+                Err(error) => Answer::Malformed(error.to_string()),
+            },
+            Ok(read) if read as u64 >= MAX_RESPONSE_BYTES => {
+                Answer::Malformed(format!("it is longer than {MAX_RESPONSE_BYTES} bytes"))
+            }
+            Ok(_) | Err(_) => Answer::Gone,
+        }
+    }
+}
+
+/// A stream that ends when it is told to: with what is there by then.
+#[derive(Debug)]
+pub(super) struct UntilTold<R> {
+    inner: R,
+    /// Dropping the other end tells, too.
+    over: oneshot::Receiver<()>,
+    is_over: bool,
+}
+
+impl<R> UntilTold<R> {
+    pub(super) const fn new(inner: R, over: oneshot::Receiver<()>) -> Self {
+        Self {
+            inner,
+            over,
+            is_over: false,
+        }
+    }
+}
+
+impl<R: AsyncRead + AsFd + Unpin> AsyncRead for UntilTold<R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        // Before the stream is looked at: what was written before the end was told is in it.
+        if !this.is_over {
+            this.is_over = Pin::new(&mut this.over).poll(context).is_ready();
+        }
+        match Pin::new(&mut this.inner).poll_read(context, buffer) {
+            // That something is there may not be known yet.
+            Poll::Pending if this.is_over => {
+                let read = rustix::io::read(&this.inner, buffer.initialize_unfilled());
+                match read {
+                    Ok(read) => buffer.advance(read),
+                    Err(Errno::AGAIN) => {}
+                    Err(error) => return Poll::Ready(Err(error.into())),
+                }
+                Poll::Ready(Ok(()))
+            }
+            polled => polled,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::{Read as _, Write as _};
+
+    use super::*;
+
+    /// Answers a request with these bytes, and closes.
+    async fn asked(answer: &'static [u8]) -> (String, Answer) {
+        let Streams {
+            stdin,
+            stdout,
+            ends,
+            ..
+        } = Streams::new().unwrap();
+        let worker = tokio::task::spawn_blocking(move || {
+            let (mut stdin, mut byte, mut line) = (File::from(stdin), [0], Vec::new());
+            while byte != *b"\n" && stdin.read(&mut byte).unwrap() > 0 {
+                line.push(byte[0]);
+            }
+            File::from(stdout).write_all(answer).unwrap();
+            String::from_utf8(line).unwrap()
+        });
+        let Ends {
+            mut requests,
+            responses,
+            ..
+        } = ends;
+        let asking = Asking {
+            requests: &mut requests,
+            responses: &mut BufReader::new(responses),
+        };
+        let arguments = ["a\n".to_owned(), "ü".to_owned()];
+        let request = WorkRequest {
+            arguments: &arguments,
+        };
+        let answer = asking.ask(&request).await;
+        (worker.await.unwrap(), answer)
+    }
+
+    #[tokio::test]
+    async fn requests_and_responses_are_lines() {
+        let response = br#"{"exitCode":3,"output":"o\n","requestId":0,"more":[1]}
+{"exitCode":4}
+"#;
+        let (request, answer) = asked(response).await;
+        assert_eq!(request, "{\"arguments\":[\"a\\n\",\"ü\"]}\n");
+        let expected = WorkResponse {
+            exit_code: 3,
+            output: "o\n".to_owned(),
+        };
+        assert!(
+            matches!(&answer, Answer::Response(it) if *it == expected),
+            "{answer:?}"
+        );
+        let (_, answer) = asked(b"{}\n").await;
+        let empty = WorkResponse::default();
+        assert!(matches!(&answer, Answer::Response(it) if *it == empty));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_response_is_told_from_an_end() {
+        for answer in [&b""[..], b"{", b"{\"exitCode\":0}"] {
+            let (_, answer) = asked(answer).await;
+            assert!(matches!(answer, Answer::Gone), "{answer:?}");
+        }
+        for answer in [&b"\n"[..], b"hello\n", b"{\"exitCode\":\"0\"}\n", b"\xff\n"] {
+            let (_, answer) = asked(answer).await;
+            assert!(matches!(answer, Answer::Malformed(_)), "{answer:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_ends_with_what_was_written_before_its_end_was_told() {
+        for length in [0, 1, 60_000] {
+            let (write, mut read) = output_pipe().unwrap();
+            let (tell, over) = oneshot::channel();
+            let mut until = UntilTold::new(&mut read, over);
+            let mut bytes = Vec::new();
+            let reading = until.read_to_end(&mut bytes);
+            let writing = async {
+                tokio::task::yield_now().await;
+                let mut write = File::from(write);
+                write.write_all(&vec![b'x'; length]).unwrap();
+                tell.send(()).unwrap();
+                write
+            };
+            let (read_bytes, mut write) = tokio::join!(reading, writing);
+            assert_eq!(read_bytes.unwrap(), length);
+            // It is there for the next one.
+            write.write_all(b"more").unwrap();
+            drop(write);
+            bytes.clear();
+            read.read_to_end(&mut bytes).await.unwrap();
+            assert_eq!(bytes, b"more");
+        }
+    }
+}

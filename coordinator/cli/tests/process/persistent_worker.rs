@@ -1,0 +1,194 @@
+//! A suite whose tests are listed and run by a worker that stays.
+
+use std::path::Path;
+
+use super::fleet::{Fleet, processes_mentioning};
+use super::program::{Ended, wait_until, write};
+
+const TESTS: usize = 40;
+
+/// What each command does is written down. The worker leaves a process behind, and knows tests that do not pass in it.
+fn suite(directory: &Path) -> String {
+    format!(
+        r#"
+directory={directory}
+echo "$1" >> $directory/started
+# In the end both slots have a worker, though one would do to list tests.
+list() {{
+  if [ "$1" = both ]; then until [ "$(grep -c worker $directory/started)" -eq 2 ]; do sleep 0.05; done; fi
+  seq 1 {TESTS} | sed 's/^/test-/'
+}}
+# The report is whole whenever it is read.
+report() {{
+  failed=0
+  echo '<testsuites><testsuite name="check">' > junit.xml.new
+  while read -r id; do
+    echo "$1 $id" >> $directory/ran
+    case "$id,$1,$2" in
+    test-5,worker,ends)
+      echo "<testcase name=\"$id\"><failure message=\"it ended the worker\"/></testcase>" >> junit.xml.new
+      echo '</testsuite></testsuites>' >> junit.xml.new
+      mv junit.xml.new junit.xml
+      exit 7 ;;
+    test-5,worker,hangs) sleep 1000 ;;
+    test-5,worker,closes) exec 1>&-; sleep 1000 ;;
+    test-5,worker,babbles) echo 'test-5 is running' ;;
+    test-5,worker,fails)
+      failed=1
+      echo "<testcase name=\"$id\" time=\"0.01\"><failure message=\"it failed\"/></testcase>" >> junit.xml.new ;;
+    *) echo "<testcase name=\"$id\" time=\"0.01\"/>" >> junit.xml.new ;;
+    esac
+  done < .regatta/tests
+  echo '</testsuite></testsuites>' >> junit.xml.new
+  mv junit.xml.new junit.xml
+}}
+case "$1" in
+list) list ;;
+run) report run "$2"; exit $failed ;;
+worker)
+  sh -c 'sleep 1000; :' $directory > /dev/null 2>&1 &
+  while read -r request; do
+    echo "log of $2" >&2
+    case "$request" in
+    *'"list"'*) printf '{{"exitCode":0,"output":"%s"}}\n' "$(list "$2" | sed 's/$/\\n/' | tr -d '\n')" ;;
+    *) report worker "$2"; printf '{{"exitCode":%d}}\n' $failed ;;
+    esac
+  done ;;
+esac
+"#,
+        directory = directory.display()
+    )
+}
+
+fn pipeline(how: &str) -> String {
+    // Another job may want the other slot.
+    let other = match how {
+        "plain" => "[jobs.other]\nrun = 'true'\n",
+        _ => "",
+    };
+    // All of a batch has the time of all its tests.
+    let filters = if how == "hangs" { "test-5" } else { "" };
+    format!(
+        r#"
+{other}[jobs.check]
+inputs = ["suite.sh"]
+retry = 1
+timeout = "2s"
+[jobs.check.suite]
+discover = ["sh", "suite.sh", "list"]
+run = ["sh", "suite.sh", "run", "{how}"]
+worker = ["sh", "suite.sh", "worker", "{how}"]
+junit = "junit.xml"
+filters = ["{filters}"]
+"#
+    )
+}
+
+/// What ran, and what was written down of it.
+struct Ran {
+    ended: Ended,
+    /// How each command was started: `list`, `run`, `worker`.
+    started: Vec<String>,
+    /// Who ran which test.
+    ran: Vec<String>,
+}
+
+impl Ran {
+    fn started(&self, what: &str) -> usize {
+        self.started.iter().filter(|it| *it == what).count()
+    }
+
+    fn counts(&self, part: &str) -> u64 {
+        self.ended.finished()["counts"][part].as_u64().unwrap_or(0)
+    }
+}
+
+fn run(how: &str) -> Ran {
+    let fleet = Fleet::of(1);
+    // Not below /tmp, of which each job has its own.
+    let project = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let directory = project.path().join("shared");
+    std::fs::create_dir(&directory).expect("is made");
+    let files = [
+        ("regatta.toml", &pipeline(how)),
+        ("suite.sh", &suite(&directory)),
+    ];
+    let files = files.map(|(name, text)| (name, text.as_str()));
+    write(project.path(), &files);
+    let mut command = fleet.command();
+    command.args(["--message-format", "json", "run"]);
+    let ended = Ended::of(command.current_dir(project.path()));
+    // A worker that nobody asks any more is ended after a while, with all that it has started.
+    let mention = directory.display().to_string();
+    wait_until("no process is left of it", || {
+        processes_mentioning(&mention).is_empty()
+    });
+    fleet.stop();
+    let lines = |name: &str| {
+        let text = std::fs::read_to_string(directory.join(name)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    };
+    Ran {
+        started: lines("started"),
+        ran: lines("ran"),
+        ended,
+    }
+}
+
+#[test]
+fn a_worker_is_started_once_for_each_slot_and_runs_all_batches() {
+    for how in ["plain", "both"] {
+        let ran = run(how);
+        ran.ended.expect_code(0);
+        assert_eq!(ran.counts("passed"), TESTS as u64, "{:#?}", ran.ended);
+        let workers = ran.started("worker");
+        assert!(workers == 2 || (workers == 1 && how == "plain"), "{how}");
+        assert_eq!(ran.started.len(), workers, "{how}: {:?}", ran.started);
+        let mut tests = ran.ran.clone();
+        tests.sort();
+        tests.dedup();
+        assert_eq!((tests.len(), ran.ran.len()), (TESTS, TESTS), "{how}");
+    }
+}
+
+#[test]
+fn a_failed_test_is_tried_again_in_a_process_of_its_own() {
+    let ran = run("fails");
+    ran.ended.expect_code(0);
+    assert_eq!(ran.counts("flaky"), 1, "{:#?}", ran.ended);
+    assert_eq!(ran.counts("passed"), TESTS as u64 - 1, "{:#?}", ran.ended);
+    assert_eq!(ran.started("run"), 1, "{:?}", ran.started);
+    let again = ran.ran.iter().filter(|line| *line == "run test-5");
+    assert_eq!(again.count(), 1);
+}
+
+#[test]
+fn a_worker_that_ends_costs_what_it_was_at_and_nothing_else() {
+    let ran = run("ends");
+    ran.ended.expect_code(0);
+    // What came after it in its batch ran elsewhere.
+    assert_eq!(ran.counts("flaky"), 1, "{:#?}", ran.ended);
+    assert_eq!(ran.counts("passed"), TESTS as u64 - 1, "{:#?}", ran.ended);
+}
+
+#[test]
+fn a_worker_that_does_not_answer_as_it_should_is_no_pass() {
+    for (how, class, message) in [
+        ("babbles", "test", "is no response"),
+        ("closes", "test", "closed its standard output"),
+        ("hangs", "timeout", "was killed"),
+    ] {
+        let ran = run(how);
+        let retried = ran.ended.lines("test-retried");
+        let first = retried.iter().find(|line| line["test"] == "test-5");
+        let first = first.unwrap_or_else(|| panic!("{how}: {:#?}", ran.ended));
+        assert_eq!(first["failure_class"], class, "{how}: {first}");
+        let told = first["message"].as_str().expect("a message");
+        assert!(told.contains(message), "{how}: {told}");
+        // All of its batch has failed, and passes in processes of their own.
+        ran.ended.expect_code(0);
+        assert_eq!(ran.counts("flaky"), retried.len() as u64, "{how}");
+        let planned = if how == "hangs" { 1 } else { TESTS as u64 };
+        assert_eq!(ran.counts("passed") + ran.counts("flaky"), planned);
+    }
+}
