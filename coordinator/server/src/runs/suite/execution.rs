@@ -342,7 +342,7 @@ impl<'a> Execution<'a> {
             return;
         }
         let known = &self.tests[test];
-        let seen = observation(known, ending, judged.duration);
+        let seen = observation(self.job, known, ending, judged.duration);
         let place = result.r#where.clone();
         match self.purpose {
             Purpose::Answer => self.outbox.tell(Told { result, seen }),

@@ -141,6 +141,7 @@ mod tests {
             timing: regatta_ledger::Timing::default(),
             last_failure: None,
             last_key,
+            last_input_root: None,
         };
         let changed = |known: Option<&KnownTest>| Suspicion::of(known, key).is_changed;
         assert!(changed(None));
