@@ -1,6 +1,5 @@
 //! Why a test ran, or did not.
 
-mod files;
 mod parts;
 
 use std::collections::BTreeMap;
@@ -8,7 +7,6 @@ use std::collections::BTreeMap;
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 
-pub(crate) use files::changed_files;
 pub(crate) use parts::changed_parts;
 
 /// What a run tells of one test.

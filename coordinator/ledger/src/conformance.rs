@@ -242,6 +242,7 @@ fn seen(test: &str, millis: u64, second: u64) -> TestObservation {
         flaky: false,
         finished_at: Timestamp::EPOCH + Duration::from_secs(second),
         key: None,
+        input_root: None,
     }
 }
 
@@ -265,10 +266,12 @@ async fn observe(ledger: &dyn Ledger, suite: &str, place: Place, tests: Vec<Test
 
 async fn tests_are_learnt(ledger: &dyn Ledger) {
     let key = Some(Digest::of(b"key"));
+    let input_root = Some(Digest::of(b"inputs"));
     let worse = TestObservation {
         failed: true,
         flaky: true,
         key,
+        input_root,
         ..seen("x", 200, 2)
     };
     let anywhere = Place::default();
@@ -296,6 +299,7 @@ async fn tests_are_learnt(ledger: &dyn Ledger) {
         (known.last_key, known.last_run.as_nanos()),
         (key, 2_000_000_000)
     );
+    assert_eq!(known.last_input_root, input_root);
     assert_eq!(known.last_failure, Some(known.last_run));
     assert_eq!(history[0].last_failure, None);
     let all = ledger

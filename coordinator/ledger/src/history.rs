@@ -62,6 +62,8 @@ pub struct TestObservation {
     pub finished_at: Timestamp,
     /// The key of this test with these inputs.
     pub key: Option<Digest>,
+    /// The root of the inputs that the key covers.
+    pub input_root: Option<Digest>,
 }
 
 /// How long something takes.
@@ -93,6 +95,8 @@ pub struct KnownTest {
     pub last_failure: Option<Timestamp>,
     /// With which key it was executed last.
     pub last_key: Option<Digest>,
+    /// Which inputs that key covers, if it is known.
+    pub last_input_root: Option<Digest>,
 }
 
 /// What is known of a test, wherever it ran.
@@ -114,8 +118,10 @@ pub struct TestHistory {
     pub last_run: Timestamp,
     /// When it did not pass, or only after it had failed, last.
     pub last_failure: Option<Timestamp>,
-    /// With which key.
+    /// With which key it was executed last.
     pub last_key: Option<Digest>,
+    /// Which inputs that key covers, if it is known.
+    pub last_input_root: Option<Digest>,
 }
 
 impl Timing {
@@ -181,6 +187,7 @@ impl TestHistory {
             last_run: seen.finished_at,
             last_failure: seen.failed_at(),
             last_key: seen.key,
+            last_input_root: seen.input_root.filter(|_| seen.key.is_some()),
         }
     }
 
@@ -194,7 +201,10 @@ impl TestHistory {
         self.flakes = add(self.flakes, seen.flaky);
         self.last_run = self.last_run.max(seen.finished_at);
         self.last_failure = self.last_failure.max(seen.failed_at());
-        self.last_key = seen.key.or(self.last_key);
+        if seen.key.is_some() {
+            self.last_key = seen.key;
+            self.last_input_root = seen.input_root;
+        }
     }
 }
 

@@ -271,6 +271,7 @@ impl Ledger for MemoryLedger {
                     .map_or(history.timing, |(timing, _)| *timing),
                 last_failure: history.last_failure,
                 last_key: history.last_key,
+                last_input_root: history.last_input_root,
             }
         });
         let key = (tenant.clone(), suite.to_owned());

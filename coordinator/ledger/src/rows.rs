@@ -142,9 +142,10 @@ fn verdict(row: &dyn Columns, column: usize) -> Result<Verdict, LedgerError> {
 pub(crate) fn known_test(row: &dyn Columns) -> Result<KnownTest, LedgerError> {
     Ok(KnownTest {
         test: row.text(0)?,
-        timing: timing(row, 3)?,
+        timing: timing(row, 4)?,
         last_failure: optional_time(row, 1)?,
-        last_key: key(row, 2)?,
+        last_key: digest(row, 2)?,
+        last_input_root: digest(row, 3)?,
     })
 }
 
@@ -158,7 +159,8 @@ pub(crate) fn test_history(row: &dyn Columns) -> Result<TestHistory, LedgerError
         flakes: unsigned(row.number(6)?),
         last_run: time(row.number(7)?),
         last_failure: optional_time(row, 8)?,
-        last_key: key(row, 9)?,
+        last_key: digest(row, 9)?,
+        last_input_root: digest(row, 10)?,
     })
 }
 
@@ -183,9 +185,10 @@ fn optional_time(row: &dyn Columns, column: usize) -> Result<Option<Timestamp>, 
     Ok(row.optional_number(column)?.map(time))
 }
 
-/// A key that cannot be read is one that is not known.
-fn key(row: &dyn Columns, column: usize) -> Result<Option<Digest>, LedgerError> {
-    Ok(row.optional_text(column)?.and_then(|key| key.parse().ok()))
+/// A digest that cannot be read is one that is not known.
+fn digest(row: &dyn Columns, column: usize) -> Result<Option<Digest>, LedgerError> {
+    let text = row.optional_text(column)?;
+    Ok(text.and_then(|text| text.parse().ok()))
 }
 
 pub(crate) fn corrupt(detail: impl ToString) -> LedgerError {

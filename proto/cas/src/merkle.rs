@@ -8,6 +8,7 @@
 //!   node properties. Equal trees have equal digests, however they were put together.
 //! - What is loaded from a store is validated, and bounded in depth and size, before it is used.
 
+mod compare;
 mod directory;
 mod file_digest_cache;
 mod file_digests;
@@ -16,6 +17,7 @@ mod tree;
 mod tree_builder;
 mod walk;
 
+pub use compare::{ChangedFile, changed_files};
 pub use directory::{InvalidDirectoryError, validate_directory};
 pub use file_digest_cache::{CacheFileError, FileDigestCache};
 pub use file_digests::{FileDigests, FileDigestsError, digest_files};

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 
+use regatta_cas::merkle::{LoadLimits, changed_files};
 use regatta_model::Digest;
 use regatta_wire::v1;
 
@@ -11,7 +12,7 @@ use crate::exit_code::{ExitCode, Failure, OrExit};
 use crate::options::WhyOptions;
 use crate::session::watch_failure;
 use crate::watch::RunEvents;
-use crate::why::{Search, Told, changed_files, changed_parts, same_key, was_executed};
+use crate::why::{Search, Told, changed_parts, same_key, was_executed};
 
 /// How many of the newest runs are looked at.
 const LOOKED_AT: u32 = 100;
@@ -154,7 +155,7 @@ async fn files(client: &Client, before: &Told, now: &Told) -> Vec<String> {
     let (Some(old), Some(new)) = (root(before), root(now)) else {
         return Vec::new();
     };
-    match changed_files(&client.blobs(), old, new).await {
+    match changed_files(&client.blobs(), &old, &new, LoadLimits::default()).await {
         Ok(files) => {
             let named = files.iter().take(NAMED_FILES).map(ToString::to_string);
             let mut lines: Vec<_> = named.collect();

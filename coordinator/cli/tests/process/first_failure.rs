@@ -1,4 +1,4 @@
-//! What failed in the last run is told of first in the next, and then what is new.
+//! What failed in the last run is told of first in the next, and then what is new or in a file that changed.
 
 use std::path::Path;
 
@@ -98,5 +98,60 @@ fn a_test_that_failed_in_the_last_run_is_told_of_first() {
         .collect();
     assert_eq!(told.len(), 40, "{ended:#?}");
     assert_eq!(told[0], "test-23", "{told:?}");
+    fleet.stop();
+}
+
+const PIPELINE_OF_FILES: &str = r#"
+[jobs.check]
+inputs = ["suite.sh", "tests"]
+[jobs.check.suite]
+discover = ["sh", "suite.sh", "list"]
+run = ["sh", "suite.sh", "run"]
+junit = "junit.xml"
+"#;
+
+/// Two tests of a twentieth of a second in each file.
+const SUITE_OF_FILES: &str = r#"
+if [ "$1" = list ]; then for file in tests/*; do echo "$file::one"; echo "$file::two"; done; exit; fi
+{
+  echo '<testsuites><testsuite name="check">'
+  while read -r id; do
+    sleep 0.05
+    echo "<testcase name=\"$id\" classname=\"\" time=\"0.05\"/>"
+  done < "${2#@}"
+  echo '</testsuite></testsuites>'
+} > junit.xml
+"#;
+
+#[test]
+fn the_tests_of_a_file_that_changed_are_told_of_first() {
+    // Of two slots either may be the first to answer.
+    let mut fleet = Fleet::coordinator();
+    fleet.add_agent(&["--slots", "1"]);
+    let project = tempfile::tempdir().expect("a directory");
+    let files = (1..=20).map(|number| format!("tests/file-{number}"));
+    let files: Vec<_> = files.collect();
+    let mut written: Vec<_> = files.iter().map(|file| (file.as_str(), "")).collect();
+    written.push(("regatta.toml", PIPELINE_OF_FILES));
+    written.push(("suite.sh", SUITE_OF_FILES));
+    write(project.path(), &written);
+    let run = || {
+        let mut command = fleet.command();
+        command.args(["--message-format", "json", "run"]);
+        let ended = Ended::of(command.current_dir(project.path()));
+        ended.expect_code(0);
+        let told = ended.lines("test");
+        let told = told.iter().filter_map(|it| it["test"].as_str());
+        told.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(run().len(), 40);
+    // There are names that begin so.
+    write(project.path(), &[("tests/file-2", "changed")]);
+    let told = run();
+    assert_eq!(told.len(), 40, "{told:?}");
+    let mut first = [told[0].as_str(), told[1].as_str()];
+    first.sort_unstable();
+    let of_changed = ["tests/file-2::one", "tests/file-2::two"];
+    assert_eq!(first, of_changed, "{told:?}");
     fleet.stop();
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use regatta_model::Timestamp;
+use regatta_model::{Digest, Timestamp};
 
 use super::failure::CallError;
 use super::session::Session;
@@ -142,19 +142,23 @@ async fn store_histories(
 ) -> Result<(), CallError> {
     let insert =
         "INSERT INTO test_history (tenant, suite, test, expected_nanos, spread_nanos, runs,
-            failures, flakes, last_run, last_failure, last_key)
+            failures, flakes, last_run, last_failure, last_key, last_input_root)
          SELECT $1, $2, seen.* FROM UNNEST($3::TEXT[], $4::BIGINT[], $5::BIGINT[], $6::BIGINT[],
-            $7::BIGINT[], $8::BIGINT[], $9::BIGINT[], $10::BIGINT[], $11::TEXT[]) AS seen
+            $7::BIGINT[], $8::BIGINT[], $9::BIGINT[], $10::BIGINT[], $11::TEXT[],
+            $12::TEXT[]) AS seen
          ON CONFLICT (tenant, suite, test) DO UPDATE SET
             expected_nanos = excluded.expected_nanos, spread_nanos = excluded.spread_nanos,
             runs = excluded.runs, failures = excluded.failures, flakes = excluded.flakes,
             last_run = excluded.last_run, last_failure = excluded.last_failure,
-            last_key = excluded.last_key";
+            last_key = excluded.last_key, last_input_root = excluded.last_input_root";
     let numbers = |number: fn(&TestHistory) -> i64| Value::numbers(histories.iter().map(number));
-    let keys = histories
-        .iter()
-        .map(|it| it.last_key.map(|key| key.to_string()));
-    let keys: Vec<_> = keys.collect();
+    let digests = |digest: fn(&TestHistory) -> Option<Digest>| {
+        let texts = histories
+            .iter()
+            .map(|it| digest(it).map(|it| it.to_string()));
+        texts.collect::<Vec<_>>()
+    };
+    let (keys, roots) = (digests(|it| it.last_key), digests(|it| it.last_input_root));
     let failures = histories.iter().map(|it| it.last_failure);
     let failures = failures.map(|at| at.map(|at| signed(at.as_nanos())));
     let [tenant, suite] = subject.values();
@@ -170,6 +174,7 @@ async fn store_histories(
         numbers(|it| signed(it.last_run.as_nanos())),
         Value::Numbers(failures.collect()),
         Value::optional_texts(keys.iter().map(Option::as_deref)),
+        Value::optional_texts(roots.iter().map(Option::as_deref)),
     ];
     session.execute(insert, &values).await
 }
@@ -285,6 +290,7 @@ mod tests {
             flaky: false,
             finished_at: Timestamp::EPOCH,
             key: None,
+            input_root: None,
         };
         let tests = [test("a", 1), test("b", 2), test("a", 3), test("a", 4)];
         let seconds = rounds(&tests).into_iter().map(|round| {

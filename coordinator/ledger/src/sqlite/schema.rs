@@ -142,6 +142,9 @@ pub(crate) const MIGRATIONS: &[&str] = &[
         JOIN runs ON runs.tenant = verdicts.tenant AND runs.commit_id = verdicts.commit_id
         WHERE verdicts.commit_id <> '';
 ",
+    "
+    ALTER TABLE test_history ADD COLUMN last_input_root TEXT;
+",
 ];
 
 /// Why a ledger cannot be opened.

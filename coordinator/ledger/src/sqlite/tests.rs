@@ -90,7 +90,7 @@ fn a_database_of_a_newer_release_is_left_alone() {
             error,
             OpenLedgerError::TooNew {
                 found: 99,
-                known: 9,
+                known: 10,
                 ..
             }
         ),

@@ -30,6 +30,7 @@ fn lesson(sequence: u64, tests: &[&str]) -> StoredEvent {
         flaky: false,
         finished_at: Timestamp::EPOCH + Duration::from_secs(sequence),
         key: None,
+        input_root: None,
     });
     let seen = SuiteObservation {
         tenant: tenant(),

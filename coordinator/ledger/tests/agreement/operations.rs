@@ -388,15 +388,17 @@ fn test() -> impl Strategy<Value = TestObservation> {
         any::<bool>(),
         time(),
         option::of(any::<u8>()),
+        option::of(any::<u8>()),
     )
         .prop_map(
-            |(test, millis, failed, flaky, finished_at, key)| TestObservation {
+            |(test, millis, failed, flaky, finished_at, key, root)| TestObservation {
                 test,
                 duration: Duration::from_millis(millis),
                 failed,
                 flaky,
                 finished_at,
                 key: key.map(|key| Digest::of(&[key])),
+                input_root: root.map(|root| Digest::of(&[root])),
             },
         )
 }

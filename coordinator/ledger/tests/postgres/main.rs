@@ -97,6 +97,7 @@ async fn a_suite_of_ten_thousand_tests_is_learnt_and_read() {
         flaky: false,
         finished_at: Timestamp::EPOCH,
         key: None,
+        input_root: None,
     });
     let tests: Vec<_> = tests.collect();
     let tenant: TenantId = "".parse().expect("valid");

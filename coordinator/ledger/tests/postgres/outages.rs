@@ -54,6 +54,7 @@ fn observation(test: &str) -> SuiteObservation {
             flaky: false,
             finished_at: Timestamp::EPOCH,
             key: None,
+            input_root: None,
         }],
         batch_overhead: None,
     }

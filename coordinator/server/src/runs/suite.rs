@@ -1,6 +1,7 @@
 //! A test job: discover, look up, run the rest, judge, count.
 
 mod audit;
+mod changes;
 mod company;
 mod contract;
 mod ctest;
@@ -16,6 +17,7 @@ mod judged;
 mod junit;
 mod libtest;
 mod live;
+mod naming;
 mod observed;
 mod outbox;
 mod overhead;

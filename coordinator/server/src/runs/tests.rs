@@ -11,6 +11,7 @@ mod full_ledger;
 mod given;
 mod left_open;
 mod planning;
+mod precedence;
 mod quarantine;
 mod resumption;
 mod runner_exit;

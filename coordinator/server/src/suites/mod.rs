@@ -103,6 +103,7 @@ fn observation(request: v1::ImportHistoryRequest) -> Result<SuiteObservation, Fa
             flaky: false,
             finished_at,
             key: None,
+            input_root: None,
         })
     });
     Ok(SuiteObservation {

@@ -11,7 +11,7 @@ use super::{BuildError, InvalidDirectoryError, Tree, TreeBuilder};
 use crate::{BlobStore, StoreError, read_all};
 
 /// How many directories are read at a time.
-const READ_CONCURRENCY: usize = 64;
+pub(super) const READ_CONCURRENCY: usize = 64;
 
 /// How large a tree may be before it is refused.
 #[derive(Debug, Clone, Copy)]
@@ -181,7 +181,7 @@ impl Fetching<'_> {
     }
 }
 
-async fn read_directory(
+pub(super) async fn read_directory(
     store: &dyn BlobStore,
     digest: Digest,
     limit_bytes: u64,

@@ -136,6 +136,7 @@ mod tests {
             timing: Timing::begin(Duration::from_millis(*millis)),
             last_failure: None,
             last_key: None,
+            last_input_root: None,
         };
         let known: Vec<_> = known.iter().map(test).collect();
         let estimate = Estimates::new(&known, Duration::from_millis(100), |id| id != "gone").of(id);

@@ -12,11 +12,13 @@ use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 use tokio::time::Instant;
 
+use super::changes::changed_inputs;
 use super::judged::{Ended, Judged};
 use super::live::{MAX_STREAMED_BYTES, at, overtaken_text};
 use super::observed::{observation, timed};
 use super::outbox::{Outbox, Purpose, Told};
 use super::overhead::Overheads;
+use super::precedence::ChangedInputs;
 use super::quarantine::in_quarantine;
 use super::reports::Reports;
 use super::sharding::judge_shard;
@@ -54,6 +56,8 @@ pub(super) struct Execution<'a> {
     /// How much of the tests' output has been told as it came, in bytes.
     streamed_bytes: usize,
     pub(super) purpose: Purpose,
+    /// What has changed since the tests ran last, as far as their order depends on it.
+    pub(super) changed_inputs: ChangedInputs,
     /// In an audit, the tests that have failed and are tried again.
     pub(super) failed_once: BTreeMap<usize, (Ending, v1::TestResult)>,
 }
@@ -95,6 +99,7 @@ impl<'a> Execution<'a> {
             slow: SlowTests::default(),
             streamed_bytes: 0,
             purpose,
+            changed_inputs: ChangedInputs::default(),
             failed_once: BTreeMap::new(),
         }
     }
@@ -104,6 +109,10 @@ impl<'a> Execution<'a> {
         let open: Vec<usize> = self.tally.open().collect();
         if open.is_empty() {
             return;
+        }
+        if self.purpose == Purpose::Answer {
+            let tests = open.iter().map(|test| &self.tests[*test]);
+            self.changed_inputs = changed_inputs(self.job, tests).await;
         }
         if let Err(end) = self.submit_all(open).await {
             self.give_up(&end);
@@ -342,7 +351,7 @@ impl<'a> Execution<'a> {
             return;
         }
         let known = &self.tests[test];
-        let seen = observation(known, ending, judged.duration);
+        let seen = observation(self.job, known, ending, judged.duration);
         let place = result.r#where.clone();
         match self.purpose {
             Purpose::Answer => self.outbox.tell(Told { result, seen }),

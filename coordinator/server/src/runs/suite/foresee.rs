@@ -5,6 +5,7 @@ use std::time::Duration;
 use regatta_ledger::RunCounts;
 use regatta_scheduler::ExpectedUnit;
 
+use super::changes::changed_inputs;
 use super::estimate::Source;
 use super::{count_known, discovery, plan_tests, precedence};
 use crate::dispatch::{BatchShape, UnitPlan, Work};
@@ -47,7 +48,8 @@ pub(in crate::runs) async fn foresee(
         let found = open.iter().filter(|test| test.estimate.source == source);
         u32::try_from(found.count()).unwrap_or(u32::MAX)
     };
-    let first = precedence::first(open.iter().copied(), now());
+    let inputs = changed_inputs(job, open.iter().copied()).await;
+    let first = precedence::first(open.iter().copied(), &inputs, now());
     let unit = |(position, test): (usize, &&super::Test)| UnitPlan {
         expected: ExpectedUnit {
             first: first.contains(&position),

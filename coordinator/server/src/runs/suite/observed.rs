@@ -15,6 +15,7 @@ use crate::runs::tally::Ending;
 
 /// What a test that was executed teaches; nothing if it was not measured.
 pub(super) fn observation(
+    job: &JobContext,
     test: &Test,
     ending: Ending,
     duration: Duration,
@@ -31,6 +32,7 @@ pub(super) fn observation(
         flaky: ending == Ending::Flaky,
         finished_at: now(),
         key: Some(test.key),
+        input_root: Some(job.input_root),
     })
 }
 
@@ -49,7 +51,7 @@ pub(super) fn untold(
         ..Default::default()
     };
     (is_resumed && is_own)
-        .then(|| observation(test, Ending::Passed, duration_of(&outcome)))
+        .then(|| observation(job, test, Ending::Passed, duration_of(&outcome)))
         .flatten()
 }
 

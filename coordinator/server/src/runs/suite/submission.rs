@@ -76,7 +76,11 @@ impl Execution<'_> {
             }
         };
         let may_duplicate = self.may_duplicate();
-        let first = precedence::first(tests.iter().map(|test| &self.tests[*test]), now());
+        let first = precedence::first(
+            tests.iter().map(|test| &self.tests[*test]),
+            &self.changed_inputs,
+            now(),
+        );
         // An audit is not resumed. What a test runs on is a part of what it is: a build may have come to something else.
         let is_resumed = self.purpose == Purpose::Answer;
         let command = self.job.command(self.suite.run_arguments.clone());
