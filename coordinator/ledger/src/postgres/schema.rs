@@ -137,8 +137,8 @@ pub(super) async fn open(
         let place = place();
         return Err(OpenPostgresError::Encoding { place, found });
     }
-    if succession == Succession::AfterSilence {
-        end_if_silent(&session).await;
+    // One that was silent has no precedence over whoever has ended it.
+    if succession == Succession::AfterSilence && !end_if_silent(&session).await {
         if is_held(&session).await.map_err(failed)? {
             return Err(locked(&session, address.place()).await);
         }
