@@ -31,9 +31,9 @@ pub use tenure::{CoordinatorIdentity, LedgerTenure, SILENCE_LIMIT};
 
 use crate::rows::{self, Columns, bounded, signed};
 use crate::statements::{
-    FIND_HALF_GONE, FIND_OLD_RUNS, FIND_RUNS, FIND_VERDICTS, IS_COMMIT_FORGOTTEN, IS_RUN_FORGOTTEN,
+    FIND_HALF_GONE, FIND_OLD_RUNS, FIND_VERDICTS, IS_COMMIT_FORGOTTEN, IS_RUN_FORGOTTEN,
     READ_EVENTS, READ_HISTORY, READ_KEPT_BLOBS, READ_NUMBER, READ_OVERHEAD, READ_SUITE,
-    RESERVED_TOKENS,
+    RESERVED_TOKENS, find_runs,
 };
 use crate::{
     Forgetting, ForgottenSubject, GivenVerdict, KeptBlob, Ledger, LedgerError, NamedArtefact,
@@ -173,7 +173,7 @@ impl Ledger for PostgresLedger {
             Value::number(bounded(query.limit)),
         ];
         self.readers
-            .read_all(FIND_RUNS, &values, rows::run_record)
+            .read_all(find_runs(&query), &values, rows::run_record)
             .await
     }
 

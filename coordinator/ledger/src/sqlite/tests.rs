@@ -3,6 +3,7 @@ use std::fs;
 use futures_free::join_all;
 
 use super::*;
+use crate::statements;
 
 /// Waits for several futures; the crate has no use for a futures library otherwise.
 mod futures_free {
@@ -62,6 +63,24 @@ async fn many_writers_share_transactions_and_lose_nothing() {
     let events = ledger.read_events(&run, 0, 1000).await.expect("reads");
     let sequences: Vec<_> = events.iter().map(|event| event.sequence).collect();
     assert_eq!(sequences, (1..=500).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_run_is_looked_up_by_its_id() {
+    let directory = directory();
+    let connection = schema::open(&directory.path().join("ledger.db")).expect("opens");
+    let query = RunQuery {
+        run: Some("r".parse().expect("valid")),
+        ..RunQuery::default()
+    };
+    let explain = format!("EXPLAIN QUERY PLAN {}", statements::find_runs(&query));
+    let values = rusqlite::params!["r", None::<&str>, 0, None::<&str>, 1];
+    let plan = connection.query_row(&explain, values, |row| row.get::<_, String>(3));
+    let plan = plan.expect("is explained");
+    assert!(
+        plan.starts_with("SEARCH runs ") && plan.ends_with("(run=?)"),
+        "{plan}"
+    );
 }
 
 #[test]
