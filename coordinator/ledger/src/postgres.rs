@@ -84,6 +84,17 @@ impl PostgresLedger {
         Self::open_after(address, whose, Succession::AfterSilence).await
     }
 
+    /// Where the last coordinator that had the database and said where it stores things stores them; nothing if none
+    /// has. Whoever has the database keeps it.
+    ///
+    /// # Errors
+    /// [`OpenPostgresError`] says what to do.
+    pub async fn last_storage(
+        address: &PostgresAddress,
+    ) -> Result<Option<String>, OpenPostgresError> {
+        schema::last_storage(address).await
+    }
+
     async fn open_after(
         address: PostgresAddress,
         whose: &CoordinatorIdentity,

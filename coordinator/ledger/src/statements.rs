@@ -155,6 +155,10 @@ pub(crate) const FORGET_TERMS: &str = "DELETE FROM terms WHERE term <= $1";
 pub(crate) const READ_TERM: &str =
     "SELECT url, verdict_key, storage FROM terms ORDER BY term DESC LIMIT 1";
 
+/// Of the last one that named any.
+pub(crate) const READ_STORAGE: &str =
+    "SELECT storage FROM terms WHERE storage <> '' ORDER BY term DESC LIMIT 1";
+
 /// Of a tenant's suite.
 pub(crate) const READ_OVERHEAD: &str =
     "SELECT overhead_nanos FROM suite_history WHERE tenant = $1 AND suite = $2";

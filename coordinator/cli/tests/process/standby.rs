@@ -314,5 +314,16 @@ fn nothing_is_repaired_while_a_coordinator_works_on_the_storage() {
         is_done
     });
     assert!(!spoilt.exists(), "{repaired:?}");
+    // Whoever repairs says nothing of a storage: which one the ledger's coordinators had is known all the same.
+    let terms = server.sql("SELECT max(term) FROM regatta.terms");
+    let elsewhere = format!("file://{}/elsewhere", shared.path().display());
+    let of_another = ["--storage", &elsewhere, "--ledger", told[2]];
+    let mut repair = regatta();
+    repair.args(["cas", "verify", "--repair", "--state-dir", &state]);
+    let refused = Ended::of(repair.args(of_another));
+    let words = [&elsewhere, told[4], "--storage", "--ledger"];
+    refused.expect_code(96).expect_complaint(&words);
+    let terms_then = server.sql("SELECT max(term) FROM regatta.terms");
+    assert_eq!(terms_then, terms, "nobody lost the ledger for it");
     active.stop();
 }
