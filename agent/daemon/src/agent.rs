@@ -34,9 +34,6 @@ use crate::state_directory::{StateDirectory, hostname};
 /// How long slots have to end their containers when the agent ends.
 const END_LIMIT: Duration = Duration::from_secs(30);
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// How often, and for how long, a silent connection is asked whether it lives.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
-const KEEP_ALIVE_LIMIT: Duration = Duration::from_secs(10);
 /// How often the engine is asked for its images.
 const IMAGES_INTERVAL: Duration = Duration::from_secs(15);
 /// How often containers are looked for whose agents are gone.
@@ -296,8 +293,6 @@ fn check(config: &AgentConfig) -> Result<(), AgentError> {
 fn patient(endpoint: Endpoint) -> Endpoint {
     for_blobs(endpoint)
         .connect_timeout(CONNECT_LIMIT)
-        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-        .keep_alive_timeout(KEEP_ALIVE_LIMIT)
         .keep_alive_while_idle(true)
 }
 

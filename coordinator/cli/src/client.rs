@@ -20,10 +20,6 @@ use crate::exit_code::{ExitCode, Failure};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one of several coordinators may take to answer its first call.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often a connection on which something is awaited is asked whether the coordinator is still there.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
-/// How long the answer to that may take. A coordinator that is stopped or cut off is noticed after both.
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How large a message may be: the results of many tests come in one.
 const MESSAGE_LIMIT_BYTES: usize = 64 << 20;
 
@@ -88,10 +84,7 @@ impl Client {
             ServerAddresses::parse(&http_url(url)?).map_err(|_| ConnectError::BadUrl {
                 url: url.to_owned(),
             })?;
-        let endpoint = for_blobs(addresses.endpoint())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
+        let endpoint = for_blobs(addresses.endpoint()).connect_timeout(CONNECT_TIMEOUT);
         let unreachable = |detail: String| ConnectError::Unreachable {
             url: url.to_owned(),
             detail,

@@ -302,6 +302,9 @@ impl Ledger for MemoryLedger {
         runs: Vec<RunId>,
     ) -> Result<(), LedgerError> {
         let mut state = self.lock();
+        if state.forgotten.contains_key(&given.run) {
+            return Ok(());
+        }
         let named = state.named.entry((given.tenant.clone(), given.bundle));
         let named = named.or_default();
         named.extend(runs.into_iter().chain([given.run.clone()]));

@@ -108,6 +108,8 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
 
     /// Remembers that a verdict was given, whose bundle is stored, and what that names: artefacts, and runs besides the
     /// one that speaks first. One that was given before was given again: all that changes is when it was last.
+    /// Nothing is remembered if the one that speaks first was forgotten, with which all others went that the verdict was
+    /// made from; else that stays from then on, as long as the verdict does.
     ///
     /// # Errors
     /// [`LedgerError`]: nothing was remembered.

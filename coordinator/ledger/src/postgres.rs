@@ -31,9 +31,9 @@ pub use tenure::{CoordinatorIdentity, LedgerTenure, SILENCE_LIMIT};
 
 use crate::rows::{self, Columns, bounded, signed};
 use crate::statements::{
-    FIND_HALF_GONE, FIND_OLD_RUNS, FIND_RUNS, FIND_VERDICTS, IS_COMMIT_FORGOTTEN, IS_RUN_FORGOTTEN,
+    FIND_HALF_GONE, FIND_OLD_RUNS, FIND_VERDICTS, IS_COMMIT_FORGOTTEN, IS_RUN_FORGOTTEN,
     READ_EVENTS, READ_HISTORY, READ_KEPT_BLOBS, READ_NUMBER, READ_OVERHEAD, READ_SUITE,
-    RESERVED_TOKENS,
+    RESERVED_TOKENS, find_runs,
 };
 use crate::{
     Forgetting, ForgottenSubject, GivenVerdict, KeptBlob, Ledger, LedgerError, NamedArtefact,
@@ -82,6 +82,17 @@ impl PostgresLedger {
         whose: &CoordinatorIdentity,
     ) -> Result<Self, OpenPostgresError> {
         Self::open_after(address, whose, Succession::AfterSilence).await
+    }
+
+    /// Where the last coordinator that had the database and said where it stores things stores them; nothing if none
+    /// has. Whoever has the database keeps it.
+    ///
+    /// # Errors
+    /// [`OpenPostgresError`] says what to do.
+    pub async fn last_storage(
+        address: &PostgresAddress,
+    ) -> Result<Option<String>, OpenPostgresError> {
+        schema::last_storage(address).await
     }
 
     async fn open_after(
@@ -173,7 +184,7 @@ impl Ledger for PostgresLedger {
             Value::number(bounded(query.limit)),
         ];
         self.readers
-            .read_all(FIND_RUNS, &values, rows::run_record)
+            .read_all(find_runs(&query), &values, rows::run_record)
             .await
     }
 

@@ -3,6 +3,8 @@
 //! A parameter is `$1`, `$2`, ...: for PostgreSQL a number; for SQLite a name, whose number is the place
 //! where it is first met. So parameters are first met in the order of their numbers.
 
+use crate::RunQuery;
+
 pub(crate) const START_RUN: &str =
     "INSERT INTO runs (run, tenant, description, commit_id, branch, submitted_at, committed_at)
      VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (run) DO NOTHING";
@@ -23,14 +25,32 @@ pub(crate) const READ_EVENTS: &str =
      ORDER BY sequence LIMIT $3";
 
 /// By run, tenant, whether active ones alone (1) or all (0), and commit; columns of `rows::run_record`.
-pub(crate) const FIND_RUNS: &str =
-    "SELECT run, tenant, description, commit_id, branch, submitted_at, finished_at, verdict,
-        planned, passed, flaky, failed, cached, skipped, not_run, quarantined,
-        committed_at, queued_nanos, worked_nanos, ended, took_nanos
-     FROM runs
-     WHERE forgotten_at IS NULL AND ($1 IS NULL OR run = $1) AND ($2 IS NULL OR tenant = $2)
-        AND ($3 = 0 OR finished_at IS NULL) AND ($4 IS NULL OR commit_id = $4)
-     ORDER BY submitted_at DESC, rowid DESC LIMIT $5";
+macro_rules! find_runs {
+    ($by_run:literal) => {
+        concat!(
+            "SELECT run, tenant, description, commit_id, branch, submitted_at, finished_at, verdict,
+                planned, passed, flaky, failed, cached, skipped, not_run, quarantined,
+                committed_at, queued_nanos, worked_nanos, ended, took_nanos
+             FROM runs
+             WHERE ",
+            $by_run,
+            " AND forgotten_at IS NULL AND ($2 IS NULL OR tenant = $2)
+                AND ($3 = 0 OR finished_at IS NULL) AND ($4 IS NULL OR commit_id = $4)
+             ORDER BY submitted_at DESC, rowid DESC LIMIT $5"
+        )
+    };
+}
+
+/// Those that a query asks for. One is looked up by its id, which a statement that may have to find all would not do.
+pub(crate) const fn find_runs(query: &RunQuery) -> &'static str {
+    match &query.run {
+        Some(_) => FIND_RUN,
+        None => FIND_RUNS,
+    }
+}
+
+const FIND_RUN: &str = find_runs!("run = $1");
+const FIND_RUNS: &str = find_runs!("CAST($1 AS TEXT) IS NULL");
 
 /// Whether a run, with all others of its commit, may go: it is the last of them to have ended, none of them goes on, and
 /// none is named by a verdict that was given since the time that a parameter says. The run is a row `leader` with its
@@ -135,6 +155,10 @@ pub(crate) const FORGET_TERMS: &str = "DELETE FROM terms WHERE term <= $1";
 pub(crate) const READ_TERM: &str =
     "SELECT url, verdict_key, storage FROM terms ORDER BY term DESC LIMIT 1";
 
+/// Of the last one that named any.
+pub(crate) const READ_STORAGE: &str =
+    "SELECT storage FROM terms WHERE storage <> '' ORDER BY term DESC LIMIT 1";
+
 /// Of a tenant's suite.
 pub(crate) const READ_OVERHEAD: &str =
     "SELECT overhead_nanos FROM suite_history WHERE tenant = $1 AND suite = $2";
@@ -223,6 +247,7 @@ mod tests {
             START_RUN,
             END_RUN,
             READ_EVENTS,
+            FIND_RUN,
             FIND_RUNS,
             FIND_OLD_RUNS,
             FORGET_RUN,

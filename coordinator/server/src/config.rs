@@ -20,6 +20,9 @@ pub const DEFAULT_HTTP_PORT: u16 = 8981;
 /// How long runs are kept after they ended.
 const DEFAULT_KEEP_RUNS: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
+/// What comes after the URL in the name of a storage in which small blobs are stored apart.
+pub(crate) const WITHOUT_PACKS: &str = " (without packs)";
+
 /// A coordinator's settings. [`CoordinatorConfig::new`] has the defaults.
 #[derive(Clone, Debug)]
 pub struct CoordinatorConfig {
@@ -120,7 +123,7 @@ impl CoordinatorConfig {
     pub(crate) fn storage_name(&self) -> String {
         let packs = match self.pack_small_blobs {
             true => "",
-            false => " (without packs)",
+            false => WITHOUT_PACKS,
         };
         let url = self.storage.as_ref();
         url.map(|url| format!("{url}{packs}")).unwrap_or_default()

@@ -4,6 +4,7 @@
 //! anything it takes what a coordinator takes, so that none can run: the state directory and, if coordinators share a
 //! storage, the ledger (`tenancy`).
 
+mod error;
 mod leftovers;
 mod tenancy;
 
@@ -15,17 +16,16 @@ use std::time::Duration;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 use regatta_cas::{
-    BlobRange, BlobStore, ChunkedBlobStore, EmptyBlobStore, OpenStoreError, StoreError,
-    checked_body, read_all,
+    BlobRange, BlobStore, ChunkedBlobStore, EmptyBlobStore, StoreError, checked_body, read_all,
 };
 use regatta_ledger::PostgresAddress;
 use regatta_model::Digest;
 
+pub use self::error::InspectError;
 use self::leftovers::{leftovers, remove};
 use self::tenancy::Tenancy;
 use crate::action_cache::{EntryFault, fault_of};
 use crate::assets::is_asset;
-use crate::ledger::LedgerOpeningError;
 use crate::retention::{CacheUsage, Kind, note_gone, usage_of};
 use crate::sealed::MAX_SEALED_SIZE_BYTES;
 use crate::state_directory::{StateDirectory, StateDirectoryError};
@@ -92,46 +92,6 @@ impl StoreReport {
     pub fn is_good(&self) -> bool {
         self.faults.iter().all(|fault| fault.repaired)
     }
-}
-
-/// Why a store cannot be looked at.
-#[derive(Debug, thiserror::Error)]
-pub enum InspectError {
-    /// There is none there. Name the right directory.
-    #[error(
-        "{} is no coordinator's state directory; name it with --state-dir",
-        directory.display()
-    )]
-    NoState {
-        /// The directory.
-        directory: PathBuf,
-    },
-    /// Nothing can be mended while a coordinator runs. Stop it, or look without mending.
-    #[error("nothing can be repaired while a coordinator runs")]
-    Busy(#[from] StateDirectoryError),
-    /// The ledger cannot be had: another coordinator may be working. Stop it, or look without mending.
-    #[error("nothing can be repaired while a coordinator may run")]
-    Ledger(#[from] LedgerOpeningError),
-    /// Other coordinators may use the storage. Name what they share.
-    #[error(
-        "coordinators that share a ledger may use this storage: name it with --ledger, as they were told it, so that \
-         none of them works while it is repaired"
-    )]
-    LedgerNotNamed,
-    /// The storage cannot be opened.
-    #[error("cannot open the storage")]
-    Open(#[from] OpenStoreError),
-    /// The storage does not answer.
-    #[error("cannot read the storage")]
-    Store(#[from] StoreError),
-    /// A file of the state directory cannot be read or written.
-    #[error("cannot use {}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What came back.
-        source: io::Error,
-    },
 }
 
 /// How much is stored, by the coordinator's log of uses, whether or not it runs.

@@ -1,5 +1,7 @@
 //! Where a server may be found: at one of several addresses.
 
+mod reaching;
+
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -10,22 +12,31 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 use tonic::codegen::{Service, http::Uri};
 use tonic::transport::{Channel, Endpoint};
 
-/// How long one of several addresses may take to be connected to.
-const ATTEMPT_LIMIT: Duration = Duration::from_secs(2);
+use self::reaching::{connect, one_that_speaks};
+
 const DEFAULT_PORT: u16 = 80;
+/// After which silence one of several servers is asked whether it is there, and how long it may take to answer: a
+/// coordinator that hangs is given up no later than another may take its place, and none that would not lose it.
+/// Coordinators take any number of such questions; other servers of gRPC may not.
+const SILENCE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(4));
+/// The same for the only one: there is no other to go to.
+const SILENCE_OF_THE_ONLY_ONE: (Duration, Duration) =
+    (Duration::from_secs(5), Duration::from_secs(10));
+
+/// A host's name and a port.
+type Host = (String, u16);
 
 /// The addresses of servers any of which will do.
 ///
-/// A connection is made to the first that accepts it, in their order from the beginning; the next one from the address
-/// after that, for whoever connects again has lost a connection to it: it may hang, and accept others all the same.
+/// A connection is made to the first that answers, in their order from the beginning; the next one from the address
+/// after that, for whoever connects again has lost a connection to it.
 #[derive(Debug, Clone)]
 pub struct ServerAddresses {
     /// Never empty.
-    hosts: Arc<[(String, u16)]>,
+    hosts: Arc<[Host]>,
     first: Uri,
     /// The place of the address that is tried first.
     next: Arc<AtomicUsize>,
@@ -71,10 +82,17 @@ impl ServerAddresses {
         })
     }
 
-    /// What a channel may be told, before it is connected.
+    /// What a channel may be told, before it is connected. A connection on which something is awaited is given up if
+    /// the server is silent for long.
     #[must_use]
     pub fn endpoint(&self) -> Endpoint {
+        let (interval, limit) = match self.count() {
+            1 => SILENCE_OF_THE_ONLY_ONE,
+            _ => SILENCE,
+        };
         Endpoint::from(self.first.clone())
+            .http2_keep_alive_interval(interval)
+            .keep_alive_timeout(limit)
     }
 
     /// How many there are.
@@ -103,32 +121,18 @@ impl ServerAddresses {
 
     async fn one_that_answers(self) -> io::Result<TokioIo<TcpStream>> {
         let count = self.hosts.len();
-        let first = self.next.load(Ordering::Relaxed);
-        let mut troubles = Vec::new();
-        for place in (first..first + count).map(|place| place % count) {
-            let Some((host, port)) = self.hosts.get(place) else {
-                continue;
-            };
-            // Whatever comes of it: whoever gives up waiting for this one comes to the next.
-            self.next.store((place + 1) % count, Ordering::Relaxed);
-            let connecting = timeout(ATTEMPT_LIMIT, TcpStream::connect((host.as_str(), *port)));
-            let connected = match connecting.await {
-                Ok(connected) => connected,
-                Err(_) => Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    format!("no answer in {ATTEMPT_LIMIT:?}"),
-                )),
-            };
-            match connected {
-                Ok(stream) => {
-                    stream.set_nodelay(true)?;
-                    return Ok(TokioIo::new(stream));
-                }
-                Err(error) if count == 1 => return Err(error),
-                Err(error) => troubles.push(format!("{host}:{port}: {error}")),
+        let stream = match &*self.hosts {
+            [only] => connect(only).await?,
+            hosts => {
+                let first = self.next.load(Ordering::Relaxed);
+                // Whatever comes of it: whoever gives up waiting for this one comes to the next.
+                let begins = |place| self.next.store((place + 1) % count, Ordering::Relaxed);
+                let (place, stream) = one_that_speaks(hosts, first, begins).await?;
+                begins(place);
+                stream
             }
-        }
-        Err(io::Error::other(troubles.join("; ")))
+        };
+        Ok(TokioIo::new(stream))
     }
 }
 
@@ -149,6 +153,9 @@ impl Service<Uri> for ServerAddresses {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
+    use tokio::io::AsyncWriteExt as _;
     use tokio::net::TcpListener;
 
     use super::*;
@@ -178,10 +185,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_is_tried_in_turn_and_none_is_told_of_in_full() {
-        let bind = || async { TcpListener::bind("127.0.0.1:0").await.expect("a port") };
-        let (gone, second, third) = (bind().await, bind().await, bind().await);
-        let at = [&gone, &second, &third].map(|it| it.local_addr().expect("bound"));
+    async fn each_is_tried_in_turn() {
+        let (second, third) = (speaking().await, speaking().await);
+        let gone = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let at = [gone.local_addr().expect("bound"), second, third];
         drop(gone);
         let all = at.map(|it| format!("http://{it}")).join(",");
         let all = ServerAddresses::parse(&all).expect("addresses");
@@ -190,10 +197,19 @@ mod tests {
             let stream = all.clone().one_that_answers().await.expect("connects");
             assert_eq!(stream.inner().peer_addr().ok(), Some(expected));
         }
-        drop((second, third));
-        let error = all.one_that_answers().await.expect_err("nobody there");
-        let text = error.to_string();
-        let named = at.map(|it| text.contains(&it.to_string()));
-        assert_eq!(named, [true; 3], "{text}");
+    }
+
+    /// The address of a server that says something.
+    async fn speaking() -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        tokio::spawn(async move {
+            let mut kept = Vec::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                stream.write_all(b"settings").await.expect("is taken");
+                kept.push(stream);
+            }
+        });
+        address
     }
 }

@@ -66,9 +66,10 @@ fn default_directory() -> Result<PathBuf, Failure> {
 
 fn failure(error: InspectError) -> Failure {
     let code = match error {
-        InspectError::NoState { .. } | InspectError::Open(_) | InspectError::LedgerNotNamed => {
-            ExitCode::BadConfiguration
-        }
+        InspectError::NoState { .. }
+        | InspectError::Open(_)
+        | InspectError::LedgerNotNamed
+        | InspectError::OtherLedger { .. } => ExitCode::BadConfiguration,
         InspectError::Store(_) => ExitCode::Infrastructure,
         InspectError::Busy(_) | InspectError::Ledger(_) | InspectError::File { .. } => {
             ExitCode::Local

@@ -7,8 +7,8 @@ use regatta_model::{Digest, RunId, Timestamp, Verdict};
 
 use super::{end, event, ids, lesson, new_run, run_id, tenant};
 use crate::{
-    Forgetting, ForgottenSubject, GivenVerdict, Ledger, NewRun, OldRun, OldRunsQuery, RunEnd,
-    RunQuery, StoredEvent,
+    Forgetting, ForgottenSubject, GivenVerdict, Ledger, NamedArtefact, NewRun, OldRun,
+    OldRunsQuery, RunEnd, RunQuery, StoredEvent, VerdictQuery,
 };
 
 /// Whose runs these are.
@@ -22,6 +22,7 @@ pub(super) async fn check(ledger: &dyn Ledger) {
     a_run_goes_at_once_and_its_events_in_portions(ledger).await;
     runs_of_a_commit_go_together(ledger).await;
     a_verdict_keeps_its_runs_as_long_as_it_is_kept(ledger).await;
+    no_verdict_is_kept_of_runs_that_are_gone(ledger).await;
 }
 
 fn at(second: u64) -> Timestamp {
@@ -71,19 +72,32 @@ async fn prepare(ledger: &dyn Ledger) {
         }
     }
     // Of a run that another has its results from, too.
-    let given = GivenVerdict {
+    keep(ledger, given("the first", "f-sibling", 50)).await;
+}
+
+fn given(bundle: &str, run: &str, second: u64) -> GivenVerdict {
+    GivenVerdict {
         tenant: tenant(OWNER),
-        bundle: Digest::of(b"bundle of the forgetful"),
+        bundle: Digest::of(bundle.as_bytes()),
         commit: "z".to_owned(),
-        run: run_id("f-sibling"),
+        run: run_id(run),
         verdict: Verdict::Releasable,
         policy: None,
         public_key: String::new(),
         first_given_at: at(40),
-        last_given_at: at(50),
+        last_given_at: at(second),
+    }
+}
+
+/// With results that a run had found.
+async fn keep(ledger: &dyn Ledger, given: GivenVerdict) {
+    let artefact = NamedArtefact {
+        name: "make/app".to_owned(),
+        digest: Digest::of(b"app"),
+        is_tree: false,
     };
-    let kept = ledger.keep_verdict(given, Vec::new(), vec![run_id("f-cached")]);
-    kept.await.expect("is kept");
+    let kept = ledger.keep_verdict(given, vec![artefact], vec![run_id("f-cached")]);
+    kept.await.expect("is taken");
 }
 
 /// Those of this tenant, a few at a time.
@@ -279,4 +293,32 @@ async fn a_verdict_keeps_its_runs_as_long_as_it_is_kept(ledger: &dyn Ledger) {
         assert!(!left.contains(&id.to_owned()), "{id}");
     }
     assert_eq!(left, ["f-again", "f-done", "f-open", "f-other"]);
+}
+
+async fn no_verdict_is_kept_of_runs_that_are_gone(ledger: &dyn Ledger) {
+    let kept = async || {
+        let query = VerdictQuery {
+            tenant: Some(tenant(OWNER)),
+            limit: 10,
+            ..VerdictQuery::default()
+        };
+        let kept = ledger.find_verdicts(query).await.expect("finds");
+        let kept = kept.into_iter();
+        kept.map(|it| (it.bundle, it.last_given_at))
+            .collect::<Vec<_>>()
+    };
+    let before = [(Digest::of(b"the first"), at(50))];
+    assert_eq!(kept().await, before);
+    let blobs = ledger.read_kept_blobs(at(0), 100).await;
+    // Neither as another, nor again.
+    keep(ledger, given("the second", "f-sibling", 60)).await;
+    keep(ledger, given("the first", "f-sibling", 70)).await;
+    assert_eq!(kept().await, before);
+    assert_eq!(ledger.read_kept_blobs(at(0), 100).await, blobs);
+    assert_eq!(may_go(ledger, 100, 60).await, ["f-again"]);
+    // Where cached results come from, nobody reads any more.
+    keep(ledger, given("the second", "f-again", 80)).await;
+    let second = (Digest::of(b"the second"), at(80));
+    assert_eq!(kept().await, [second, before[0]]);
+    assert_eq!(may_go(ledger, 100, 80).await, [""; 0]);
 }

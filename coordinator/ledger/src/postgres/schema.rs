@@ -15,7 +15,7 @@ use super::tenure::{
 use super::value::Value;
 use crate::rows::Columns;
 use crate::sqlite::MIGRATIONS;
-use crate::statements::{BEGIN_TERM, FORGET_TERMS, READ_NUMBER, WRITE_NUMBER};
+use crate::statements::{BEGIN_TERM, FORGET_TERMS, READ_NUMBER, READ_STORAGE, WRITE_NUMBER};
 use crate::{LedgerError, rows};
 
 /// How long to wait for another session that holds the lock: one whose process was killed ends at once.
@@ -137,8 +137,8 @@ pub(super) async fn open(
         let place = place();
         return Err(OpenPostgresError::Encoding { place, found });
     }
-    if succession == Succession::AfterSilence {
-        end_if_silent(&session).await;
+    // One that was silent has no precedence over whoever has ended it.
+    if succession == Succession::AfterSilence && !end_if_silent(&session).await {
         if is_held(&session).await.map_err(failed)? {
             return Err(locked(&session, address.place()).await);
         }
@@ -157,6 +157,24 @@ pub(super) async fn open(
     migrate(&session, address.place()).await?;
     let term = begin_term(&session, whose).await.map_err(failed)?;
     Ok((Holder { session, backend }, term))
+}
+
+/// Where the last coordinator of the database that named its storage has that; nothing if none has. It takes nothing.
+pub(super) async fn last_storage(
+    address: &PostgresAddress,
+) -> Result<Option<String>, OpenPostgresError> {
+    let failed = |error: CallError| OpenPostgresError::Failed {
+        place: address.place().to_owned(),
+        source: error.into_ledger_error(),
+    };
+    let session = connect(address).await?;
+    let exists = "SELECT to_regclass('terms') IS NOT NULL";
+    if session.batch(exists).await.map_err(failed)?.concat() != "t" {
+        return Ok(None);
+    }
+    let storage = |row: &dyn Columns| row.text(0);
+    let read = session.read_one(READ_STORAGE, &[], storage).await;
+    read.map_err(failed)
 }
 
 async fn connect(address: &PostgresAddress) -> Result<Session, OpenPostgresError> {

@@ -88,10 +88,11 @@ pub(super) async fn is_held(session: &Session) -> Result<bool, CallError> {
 }
 
 /// Ends the session that has the lock if it has not been used for too long, by the server's clock. One that waits for
-/// the server is not silent; one of an earlier release has no reason to be heard, and stays.
-pub(super) async fn end_if_silent(session: &Session) {
+/// the server is not silent; one of an earlier release has no reason to be heard, and stays. Whether one was ended, which
+/// gives the lock back in a moment.
+pub(super) async fn end_if_silent(session: &Session) -> bool {
     if last_incumbent(session).await.is_none() {
-        return;
+        return false;
     }
     let end = format!(
         "SELECT pg_terminate_backend(activity.pid) {} AND activity.state LIKE 'idle%'
@@ -100,15 +101,21 @@ pub(super) async fn end_if_silent(session: &Session) {
         SILENCE_LIMIT.as_millis()
     );
     match session.batch(&end).await {
-        Ok(ended) if ended.concat() == "t" => tracing::warn!(
-            silent_for = ?SILENCE_LIMIT,
-            "the coordinator that has the ledger has fallen silent; its session was ended"
-        ),
-        Ok(_) => {}
-        Err(error) => tracing::warn!(
-            error = %error.into_ledger_error(),
-            "the coordinator that has the ledger has fallen silent, and its session cannot be ended: let both have \
-             the same user"
-        ),
+        Ok(ended) if ended.concat() == "t" => {
+            tracing::warn!(
+                silent_for = ?SILENCE_LIMIT,
+                "the coordinator that has the ledger has fallen silent; its session was ended"
+            );
+            true
+        }
+        Ok(_) => false,
+        Err(error) => {
+            tracing::warn!(
+                error = %error.into_ledger_error(),
+                "the coordinator that has the ledger has fallen silent, and its session cannot be ended: let both \
+                 have the same user"
+            );
+            false
+        }
     }
 }

@@ -9,10 +9,10 @@ use super::learning;
 use super::schema::read_reserved;
 use super::session::Session;
 use super::value::Value;
-use crate::rows::{Columns, bounded, nanos, signed, unsigned};
+use crate::rows::{self, Columns, bounded, nanos, signed, unsigned};
 use crate::statements::{
-    DELETE_EVENTS, DELETE_NAMES, END_RUN, FORGET_RUN, KEEP_VERDICT, NOTE_NO_EVENTS,
-    RESERVED_TOKENS, START_RUN, WRITE_NUMBER,
+    DELETE_EVENTS, DELETE_NAMES, END_RUN, FORGET_RUN, IS_RUN_FORGOTTEN, KEEP_VERDICT,
+    NOTE_NO_EVENTS, RESERVED_TOKENS, START_RUN, WRITE_NUMBER,
 };
 use crate::{
     Forgetting, GivenVerdict, NamedArtefact, NewRun, RunEnd, StoredEvent, SuiteObservation,
@@ -75,6 +75,11 @@ impl Write {
                 artefacts,
                 runs,
             } => {
+                let speaker = [Value::text(given.run.as_str())];
+                let forgotten = session.read_one(IS_RUN_FORGOTTEN, &speaker, rows::run);
+                if forgotten.await?.is_some() {
+                    return Ok(());
+                }
                 keep_verdict(session, given, artefacts).await?;
                 name_runs(session, given, runs).await
             }

@@ -90,7 +90,8 @@ pub(super) fn find_runs(
         query.commit.as_deref(),
         bounded(query.limit),
     ];
-    read_all(connection, statements::FIND_RUNS, values, rows::run_record)
+    let statement = statements::find_runs(query);
+    read_all(connection, statement, values, rows::run_record)
 }
 
 pub(super) fn reserve_tokens(connection: &Connection, last: u64) -> Result<(), LedgerError> {

@@ -3,6 +3,7 @@ use std::fs;
 use futures_free::join_all;
 
 use super::*;
+use crate::statements;
 
 /// Waits for several futures; the crate has no use for a futures library otherwise.
 mod futures_free {
@@ -16,6 +17,19 @@ mod futures_free {
         let tasks: JoinSet<Output> = futures.into_iter().collect();
         tasks.join_all().await
     }
+}
+
+/// A database as a release left it that knew so many migrations, with these rows.
+fn earlier(path: &Path, known: usize, rows: &str) {
+    let connection = Connection::open(path).expect("opens");
+    let (earlier, _) = schema::MIGRATIONS.split_at(known);
+    for migration in earlier {
+        connection.execute_batch(migration).expect("is known");
+    }
+    connection.execute_batch(rows).expect("writes");
+    let version = u32::try_from(known).expect("is small");
+    let updated = connection.pragma_update(None, "user_version", version);
+    updated.expect("writes");
 }
 
 fn directory() -> tempfile::TempDir {
@@ -65,6 +79,24 @@ async fn many_writers_share_transactions_and_lose_nothing() {
 }
 
 #[test]
+fn a_run_is_looked_up_by_its_id() {
+    let directory = directory();
+    let connection = schema::open(&directory.path().join("ledger.db")).expect("opens");
+    let query = RunQuery {
+        run: Some("r".parse().expect("valid")),
+        ..RunQuery::default()
+    };
+    let explain = format!("EXPLAIN QUERY PLAN {}", statements::find_runs(&query));
+    let values = rusqlite::params!["r", None::<&str>, 0, None::<&str>, 1];
+    let plan = connection.query_row(&explain, values, |row| row.get::<_, String>(3));
+    let plan = plan.expect("is explained");
+    assert!(
+        plan.starts_with("SEARCH runs ") && plan.ends_with("(run=?)"),
+        "{plan}"
+    );
+}
+
+#[test]
 fn a_file_that_is_no_database_is_left_alone() {
     let directory = directory();
     let path = directory.path().join("ledger.db");
@@ -102,18 +134,9 @@ fn a_database_of_a_newer_release_is_left_alone() {
 async fn what_an_earlier_release_learnt_is_kept() {
     let directory = directory();
     let path = directory.path().join("ledger.db");
-    let connection = Connection::open(&path).expect("opens");
-    let first = schema::MIGRATIONS.first().expect("there is one");
-    connection
-        .execute_batch(first)
-        .expect("is the first release's");
     let row = "INSERT INTO test_history (tenant, suite, test, expected_nanos, runs, failures, flakes, last_run)
         VALUES ('', 'unit', 'a', 100000000, 7, 1, 0, 5)";
-    connection.execute_batch(row).expect("writes");
-    connection
-        .pragma_update(None, "user_version", 1)
-        .expect("writes");
-    drop(connection);
+    earlier(&path, 1, row);
     let ledger = SqliteLedger::open(&path).expect("is migrated");
     let tenant: TenantId = "".parse().expect("valid");
     let history = ledger.read_history(&tenant, None).await.expect("reads");
@@ -134,17 +157,8 @@ async fn what_an_earlier_release_learnt_is_kept() {
 async fn runs_of_an_earlier_release_are_kept() {
     let directory = directory();
     let path = directory.path().join("ledger.db");
-    let connection = Connection::open(&path).expect("opens");
-    let (earlier, _) = schema::MIGRATIONS.split_at(3);
-    for migration in earlier {
-        connection.execute_batch(migration).expect("is known");
-    }
     let row = "INSERT INTO runs VALUES ('r', '', 'd', 'c', 'b', 7, 8, 'RELEASABLE', 1, 1, 0, 0, 0, 0, 0, 0)";
-    connection.execute_batch(row).expect("writes");
-    connection
-        .pragma_update(None, "user_version", 3)
-        .expect("writes");
-    drop(connection);
+    earlier(&path, 3, row);
     let ledger = SqliteLedger::open(&path).expect("is migrated");
     let query = RunQuery {
         limit: 1,
@@ -163,11 +177,6 @@ async fn runs_of_an_earlier_release_are_kept() {
 async fn what_verdicts_of_an_earlier_release_name_is_kept() {
     let directory = directory();
     let path = directory.path().join("ledger.db");
-    let connection = Connection::open(&path).expect("opens");
-    let (earlier, _) = schema::MIGRATIONS.split_at(8);
-    for migration in earlier {
-        connection.execute_batch(migration).expect("is known");
-    }
     let rows = "INSERT INTO runs (run, tenant, description, commit_id, branch, submitted_at, finished_at, verdict,
             planned, passed, flaky, failed, cached, skipped, not_run)
         VALUES ('other', '', '', 'c', '', 1, 2, 'RELEASABLE', 0, 0, 0, 0, 0, 0, 0),
@@ -177,11 +186,7 @@ async fn what_verdicts_of_an_earlier_release_name_is_kept() {
             ('unnamed', '', '', '', '', 1, 6, 'RELEASABLE', 0, 0, 0, 0, 0, 0, 0);
         INSERT INTO verdicts VALUES ('', 'b1', 'c', 'speaker', 'RELEASABLE', NULL, '', 10, 20),
             ('', 'b2', '', 'dirty', 'RELEASABLE', NULL, '', 10, 20)";
-    connection.execute_batch(rows).expect("writes");
-    connection
-        .pragma_update(None, "user_version", 8)
-        .expect("writes");
-    drop(connection);
+    earlier(&path, 8, rows);
     let ledger = SqliteLedger::open(&path).expect("is migrated");
     let may_go = async |verdicts_since: u64| {
         let query = OldRunsQuery {
@@ -207,6 +212,35 @@ async fn what_verdicts_of_an_earlier_release_name_is_kept() {
         .query_row(named, [], |row| row.get(0))
         .expect("reads");
     assert_eq!(named, "b1 other, b1 speaker, b2 dirty");
+}
+
+#[tokio::test]
+async fn a_commit_whose_name_is_very_long_is_cut() {
+    let directory = directory();
+    let path = directory.path().join("ledger.db");
+    let name = "é".repeat(5000);
+    let rows = format!(
+        "INSERT INTO runs (run, tenant, description, commit_id, branch, submitted_at)
+            VALUES ('r', '', '', '{name}', '', 1);
+        INSERT INTO verdicts VALUES ('', '{}', '{name}', 'r', 'RELEASABLE', NULL, '', 10, 20)",
+        regatta_model::Digest::of(b"bundle")
+    );
+    earlier(&path, 8, &rows);
+    let ledger = SqliteLedger::open(&path).expect("is migrated");
+    let cut = "é".repeat(256);
+    let query = VerdictQuery {
+        commit: Some(cut.clone()),
+        limit: 10,
+        ..VerdictQuery::default()
+    };
+    let verdicts = ledger.find_verdicts(query).await.expect("finds");
+    let query = RunQuery {
+        commit: Some(cut),
+        limit: 10,
+        ..RunQuery::default()
+    };
+    let runs = ledger.find_runs(query).await.expect("finds");
+    assert_eq!((verdicts.len(), runs.len()), (1, 1));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use regatta_model::{RunId, TenantId, Timestamp};
 use rusqlite::{Connection, params};
 
+use super::forgetting::is_run_forgotten;
 use super::queries::{execute, read_all};
 use crate::rows::{self, bounded, signed};
 use crate::statements::{FIND_VERDICTS, KEEP_VERDICT, NAME_RUN, READ_KEPT_BLOBS};
@@ -14,6 +15,9 @@ pub(super) fn keep_verdict(
     artefacts: &[NamedArtefact],
     runs: &[RunId],
 ) -> Result<(), LedgerError> {
+    if is_run_forgotten(connection, &given.run)? {
+        return Ok(());
+    }
     let (tenant, bundle) = (given.tenant.as_str(), given.bundle.to_string());
     let values = params![
         tenant,

@@ -14,12 +14,12 @@ mod small_disk;
 mod standing_by;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use regatta_ledger::{
-    CoordinatorIdentity, Ledger, MemoryLedger, Place, PostgresLedger, SqliteLedger, StoredEvent,
-    SuiteObservation, TestObservation, conformance,
+    CoordinatorIdentity, Ledger, MemoryLedger, Place, PostgresLedger, RunQuery, SqliteLedger,
+    StoredEvent, SuiteObservation, TestObservation, conformance,
 };
 use regatta_model::{RunId, TenantId, Timestamp};
 use server::{DATABASE, PostgresServer};
@@ -36,6 +36,41 @@ async fn open(server: &PostgresServer) -> PostgresLedger {
 async fn it_passes_the_suite() {
     let server = PostgresServer::start();
     conformance::check(&open(&server).await).await;
+}
+
+/// Among many runs, even by a plan that is made for any of them: what the server counts tells which way it went.
+#[tokio::test]
+async fn a_run_is_looked_up_by_its_id() {
+    let server = PostgresServer::with_settings(&["plan_cache_mode=force_generic_plan"]);
+    let ledger = open(&server).await;
+    let insert =
+        "INSERT INTO regatta.runs (run, tenant, description, commit_id, branch, submitted_at)
+        SELECT 'r' || number, '', '', '', '', number FROM generate_series(1, 10000) AS number;
+        ANALYZE regatta.runs";
+    server.sql(insert);
+    let ways = || {
+        let by_id = "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'runs_pkey'";
+        let others = "SELECT sum(idx_scan) FROM pg_stat_user_indexes
+            WHERE relname = 'runs' AND indexrelname <> 'runs_pkey'
+            UNION ALL SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'runs'";
+        (server.sql(by_id), server.sql(others))
+    };
+    let before = ways();
+    let query = RunQuery {
+        run: Some("r5000".parse().expect("valid")),
+        limit: 1,
+        ..RunQuery::default()
+    };
+    let deadline = Instant::now() + Duration::from_secs(60);
+    // The server counts what a session did once that is some seconds old, or does more.
+    while ways() == before {
+        assert!(Instant::now() < deadline, "nothing is counted: {before:?}");
+        let found = ledger.find_runs(query.clone()).await.expect("finds");
+        assert_eq!(found.len(), 1);
+    }
+    let (by_id, others) = ways();
+    assert_eq!(others, before.1, "the table was read in another way");
+    assert_ne!(by_id, before.0);
 }
 
 /// Each of sixteen writers appends to its own run and to one of all, and reserves.

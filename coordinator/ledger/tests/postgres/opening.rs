@@ -141,3 +141,24 @@ async fn what_an_earlier_release_learnt_is_kept() {
     };
     assert_eq!(ledger.find_runs(all).await.map(|runs| runs.len()), Ok(1));
 }
+
+/// Longer than anything that an index holds, and not to be compressed.
+#[tokio::test]
+async fn a_commit_whose_name_is_too_long_for_an_index_is_cut() {
+    let server = PostgresServer::start();
+    server.sql(FIRST_VERSION);
+    let insert = "INSERT INTO regatta.runs (run, tenant, description, commit_id, branch, submitted_at)
+        SELECT 'long', '', '', string_agg(md5(part::TEXT), ''), '', 2 FROM generate_series(1, 300) AS part";
+    server.sql(insert);
+    let name = "SELECT left(commit_id, 256) FROM regatta.runs WHERE run = 'long'";
+    let name = server.sql(name);
+    let ledger = open(&server).await;
+    let of_commit = RunQuery {
+        commit: Some(name.clone()),
+        limit: 10,
+        ..RunQuery::default()
+    };
+    let found = ledger.find_runs(of_commit).await.expect("finds");
+    let found: Vec<_> = found.iter().map(|it| it.new.run.as_str()).collect();
+    assert_eq!((found, name.len()), (vec!["long"], 256));
+}

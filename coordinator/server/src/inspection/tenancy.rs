@@ -1,10 +1,11 @@
 //! Sees that no coordinator works on a storage while it is repaired.
 
 use regatta_cas::Deletions;
-use regatta_ledger::CoordinatorIdentity;
+use regatta_ledger::{CoordinatorIdentity, PostgresAddress, PostgresLedger};
 
-use super::{InspectError, StoreLocation};
-use crate::ledger::{self, OpenedLedger, deletions_in, keeps_its_own};
+use super::{InspectError, StoreLocation, url};
+use crate::config::WITHOUT_PACKS;
+use crate::ledger::{self, LedgerOpeningError, OpenedLedger, deletions_in, keeps_its_own};
 use crate::opened_storage::{follow_term, has_had_terms};
 
 /// Nobody else works on the storage, as far as that can be known.
@@ -34,6 +35,7 @@ impl Tenancy {
             }
             return Err(InspectError::LedgerNotNamed);
         };
+        check_storage(address, &url(location)?).await?;
         // Nobody is passed on to it, and whoever stands by waits.
         let whose = CoordinatorIdentity::default();
         let ledger = ledger::open(Some(address), state, &whose).await?;
@@ -51,4 +53,21 @@ impl Tenancy {
         let tenure = self.ledger.as_ref().and_then(|it| it.tenure.as_ref());
         deletions_in(tenure)
     }
+}
+
+/// Sees that a ledger is that of the coordinators of a storage. Having another one keeps none of them away, and costs
+/// those who have it what they know of uses.
+async fn check_storage(ledger: &PostgresAddress, storage: &str) -> Result<(), InspectError> {
+    let theirs = PostgresLedger::last_storage(ledger).await;
+    let Some(theirs) = theirs.map_err(LedgerOpeningError::from)? else {
+        return Ok(());
+    };
+    let theirs = theirs.strip_suffix(WITHOUT_PACKS).unwrap_or(&theirs);
+    if theirs.trim_end_matches('/') == storage.trim_end_matches('/') {
+        return Ok(());
+    }
+    Err(InspectError::OtherLedger {
+        theirs: theirs.to_owned(),
+        ours: storage.to_owned(),
+    })
 }

@@ -150,9 +150,16 @@ async fn what_is_wrong_is_said_and_removed_when_asked() {
     let mended = verify_store(&fixture.location, true).await.unwrap();
     assert_eq!(faults(&mended), expected);
     assert!(mended.is_good());
+    assert_eq!(batches(&fixture), 4, "the log is read once for each kind");
     let report = verify_store(&fixture.location, false).await.unwrap();
     assert_eq!((report.faults, report.leftovers), (Vec::new(), Vec::new()));
     assert_eq!((report.blobs, report.results), (1, 0));
+}
+
+/// How many batches are in the log of uses. Whoever has opened it writes one.
+fn batches(fixture: &Fixture) -> usize {
+    let log = std::fs::read(fixture.state.path().join("uses.log")).unwrap();
+    log.windows(4).filter(|it| it == b"RGU1").count()
 }
 
 #[tokio::test]

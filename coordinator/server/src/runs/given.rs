@@ -112,7 +112,7 @@ impl RunRegistry {
         let ledger = self.ledger();
         let kept = ledger.keep_verdict(given, named.collect(), runs);
         kept.await?;
-        // From now on they stay; those of one commit have gone together if any has.
+        // Then nothing was kept. Those of one commit have gone together if any has; else they stay from now on.
         match ledger.is_forgotten(speaker).await? {
             true => Err(KeepVerdictError::Forgotten),
             false => Ok(()),

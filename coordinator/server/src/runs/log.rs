@@ -374,7 +374,7 @@ fn decode_all(events: &[StoredEvent]) -> Result<Vec<v1::RunEvent>, LedgerError> 
 
 #[cfg(test)]
 mod tests {
-    use regatta_ledger::{MemoryLedger, RunCounts};
+    use regatta_ledger::{Forgetting, MemoryLedger, NewRun, RunCounts};
     use regatta_model::Verdict;
 
     use super::*;
@@ -427,6 +427,46 @@ mod tests {
         assert_eq!(read_all(&log, 0).await, (1..=count).collect::<Vec<_>>());
         assert_eq!(read_all(&log, count - 2).await, [count - 1, count]);
         assert!(read_all(&log, count).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn whoever_comes_too_late_for_events_of_a_run_that_is_forgotten_is_told_so() {
+        let ledger = Arc::new(MemoryLedger::new());
+        let run: RunId = "r".parse().expect("valid");
+        let begun = ledger.start_run(NewRun {
+            run: run.clone(),
+            tenant: "".parse().expect("valid"),
+            description: String::new(),
+            commit: String::new(),
+            branch: String::new(),
+            submitted_at: Timestamp::EPOCH,
+            committed_at: None,
+        });
+        begun.await.expect("begins");
+        let log = RunLog::new(run.clone(), Arc::clone(&ledger) as _);
+        let count = 2 * MAX_RECENT_EVENTS as u64;
+        for _ in 1..count {
+            log.append(started("a"));
+        }
+        log.finish(started("last"), end());
+        log.store().await;
+        let read = log.read(0).await.expect("is there");
+        assert_eq!(read.len(), MAX_READ_TOGETHER);
+        let after = end().finished_at + Duration::from_secs(1);
+        let step = Forgetting::Run {
+            run: run.clone(),
+            ended_before: after,
+            verdicts_since: after,
+            now: after,
+        };
+        ledger.forget(step).await.expect("is forgotten");
+        let read = log.read(read.len() as u64).await;
+        assert!(
+            matches!(&read, Err(FindRunError::Forgotten { run: gone }) if *gone == run),
+            "{read:?}"
+        );
+        // Who had come to what is in memory sees the end of it.
+        assert_eq!(read_all(&log, count - 2).await, [count - 1, count]);
     }
 
     #[tokio::test]

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::TryStreamExt as _;
 use regatta_cas::{
     BlobRange, BlobStore, BlobStream, Durability, ListedBlobStore as _, MemoryBlobStore, StoreError,
 };
-use regatta_model::Digest;
+use regatta_ledger::{Forgetting, Ledger};
+use regatta_model::{Digest, RunId};
 use regatta_verdict::{PublicKey, verify_bundle};
 use regatta_wire::v1;
 use regatta_wire::v1::get_verdict_request::Subject;
@@ -17,6 +19,7 @@ use tonic::{Code, Status};
 
 use super::fixture::{Fixture, libtest, spec};
 use super::{FullLedger, all_pass};
+use crate::runs::now;
 
 const COMMIT: &str = "0123456789012345678901234567890123456789";
 
@@ -292,4 +295,46 @@ async fn a_verdict_is_kept_once_no_loss_of_power_takes_its_bundle() {
     assert_eq!(kept().await, [digest_of(&bundle)]);
     let safe = disk.safe.lock().expect("no panic").clone();
     assert!(safe.contains(&digest_of(&bundle)));
+}
+
+/// A disk on which the run goes from the ledger while a verdict of it is written.
+#[derive(Debug, Default)]
+struct ForgettingDisk {
+    of: std::sync::Mutex<Option<(Arc<dyn Ledger>, RunId)>>,
+}
+
+#[async_trait]
+impl Durability for ForgettingDisk {
+    async fn settle(&self) -> Result<(), StoreError> {
+        let of = self.of.lock().expect("no panic").take();
+        if let Some((ledger, run)) = of {
+            let step = Forgetting::Run {
+                run,
+                ended_before: now() + Duration::from_secs(60),
+                verdicts_since: now(),
+                now: now(),
+            };
+            ledger.forget(step).await.expect("is done");
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_verdict_whose_run_goes_meanwhile_is_given_and_never_listed() {
+    let disk = Arc::new(ForgettingDisk::default());
+    let store = Arc::new(MemoryBlobStore::new());
+    let fixture = Fixture::keeping_verdicts_in(store, Some(Arc::clone(&disk) as _)).await;
+    let _agent = fixture.agent("a", all_pass(1));
+    let run = ended_run(&fixture, false).await;
+    let gone = (Arc::clone(&fixture.ledger), run.parse().expect("is an id"));
+    *disk.of.lock().expect("no panic") = Some(gone);
+    let (bundle, unkept) = given(&fixture, of_commit()).await.expect("is given");
+    assert!(bundle.ends_with('\n'), "{bundle}");
+    assert!(unkept.contains("no longer kept"), "{unkept}");
+    assert_eq!(
+        listed(&fixture, Listed::Commit(COMMIT.to_owned())).await,
+        []
+    );
+    assert_eq!(listed(&fixture, Listed::RunId(run)).await, []);
 }

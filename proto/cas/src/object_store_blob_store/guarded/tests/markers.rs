@@ -1,6 +1,9 @@
 //! What markers of uploads are told, and when.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use futures::FutureExt as _;
 
 use super::*;
 use crate::Deletions;
@@ -156,4 +159,56 @@ async fn the_requests_of_markers_are_told() {
     until_unmarked(&guarded).await;
     let requests = requests.lock().unwrap().clone();
     assert_eq!(requests, [Upload, Upload, Put, Upload, Delete]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_marker_that_is_written_anew_meanwhile_is_somebodys() {
+    let (store, guarded, uploads) = marked(Duration::ZERO);
+    drop(half_an_upload(&guarded).await);
+    let marker = markers(&guarded).await[0].location.clone();
+    let text = guarded.get(&marker).await.unwrap().bytes().await.unwrap();
+    let (bucket, asked) = (store.clone(), AtomicU32::new(0));
+    let meanwhile = Deletions::allowed_while(move || {
+        // It is asked first before the markers are listed, then before each of them is read.
+        if asked.fetch_add(1, Ordering::Relaxed) == 1 {
+            let renewed = bucket.put_truly(&marker, text.clone());
+            renewed.now_or_never().expect("it is in memory");
+        }
+        true
+    });
+    assert_eq!(uploads.abort(&meanwhile).await.unwrap(), 0);
+    assert_eq!((store.uploads(), markers(&guarded).await.len()), (1, 1));
+    assert_eq!(uploads.abort(&Deletions::default()).await.unwrap(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_to_what_is_not_below_the_root_is_left() {
+    let (store, guarded, _) = marked(HOUR);
+    drop(half_an_upload(&guarded).await);
+    let marker = markers(&guarded).await[0].location.clone();
+    let text = guarded.get(&marker).await.unwrap().bytes().await.unwrap();
+    let root = Path::from("elsewhere");
+    let copy = folder_of(&root).join(marker.filename().unwrap());
+    store.put_truly(&copy, text).await;
+    let limits = Limits {
+        abandoned_after: Duration::ZERO,
+        ..LIMITS
+    };
+    let aborting = GuardedObjectStore::with_limits(store.clone(), NAME, limits);
+    let (_, uploads) = aborting.with_uploads_marked(root);
+    assert_eq!(uploads.abort(&Deletions::default()).await.unwrap(), 0);
+    assert_eq!(store.uploads(), 1);
+    assert!(guarded.head(&copy).await.is_ok(), "somebody can read it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_loses_the_storage_meanwhile_aborts_nothing_more() {
+    let (store, guarded, uploads) = marked(Duration::ZERO);
+    for _ in 0..2 {
+        drop(half_an_upload(&guarded).await);
+    }
+    let bucket = store.clone();
+    let until_one_is_gone = Deletions::allowed_while(move || bucket.uploads() == 2);
+    uploads.abort(&until_one_is_gone).await.unwrap_err();
+    assert_eq!(store.uploads(), 1);
 }
