@@ -13,8 +13,9 @@ use regatta_runtime::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::persistent_worker::PersistentWorker;
+use super::persistent_worker::{Ended, PersistentWorker};
 use crate::engine_watch::EngineWatch;
+use crate::input_tree::PinnedTree;
 
 /// How long an image may take to arrive.
 const IMAGE_LIMIT: Duration = Duration::from_secs(900);
@@ -33,6 +34,8 @@ pub(crate) struct ContainerHolder {
     held: Option<(ContainerShape, Box<dyn Container>)>,
     /// A worker that has the container instead.
     worker: Option<(ContainerShape, PersistentWorker)>,
+    /// What the view in the container is of, if a worker has left it.
+    tree: Option<PinnedTree>,
     /// Ends every wait.
     ending: CancellationToken,
 }
@@ -48,6 +51,7 @@ impl ContainerHolder {
             engine,
             held: None,
             worker: None,
+            tree: None,
             ending,
         }
     }
@@ -89,12 +93,20 @@ impl ContainerHolder {
     /// After an error the container is gone.
     pub(crate) async fn take_back(&mut self, patience: Duration) -> Result<Exit, RuntimeError> {
         let (shape, worker) = self.worker.take().ok_or_else(no_container)?;
-        let ended = worker.end(patience);
+        let abort = worker.abort_handle();
         let limit = patience.saturating_add(EXECUTE_GRACE);
-        let (container, exit) = bounded(limit, "ending a persistent worker", ended).await?;
+        let ended = bounded(limit, "ending a persistent worker", worker.end(patience)).await;
+        // Its container ends with it.
+        let ended = ended.inspect_err(|_| abort.abort())?;
+        let Ended {
+            container,
+            exit,
+            tree,
+        } = ended;
         match exit {
             Ok(exit) => {
                 self.held = Some((shape, container));
+                self.tree = Some(tree);
                 Ok(exit)
             }
             Err(error) => {
@@ -188,6 +200,7 @@ impl ContainerHolder {
                 tracing::warn!(%error, "a container did not stop");
             }
         }
+        self.tree = None;
     }
 
     /// A fresh view of a tree. A container that died while it was idle is replaced once.
@@ -239,10 +252,14 @@ impl ContainerHolder {
 
     /// Makes the container as good as new, or ends it; one that a worker has is left to it.
     pub(crate) async fn wipe(&mut self) {
-        let Some((_, container)) = self.held.as_mut() else {
+        // A wipe that is given up takes its container with it.
+        let Some((shape, mut container)) = self.held.take() else {
             return;
         };
-        if let Err(error) = bounded(WIPE_LIMIT, "wiping a container", container.wipe()).await {
+        let wiped = bounded(WIPE_LIMIT, "wiping a container", container.wipe()).await;
+        self.held = Some((shape, container));
+        self.tree = None;
+        if let Err(error) = wiped {
             tracing::warn!(%error, "a container could not be wiped; it is ended");
             self.stop().await;
         }

@@ -71,6 +71,18 @@ pub(super) enum Outputs {
     Unusable { reason: String },
 }
 
+impl Outputs {
+    /// Whether there is nothing of what was declared.
+    pub(super) fn are_none(&self) -> bool {
+        match self {
+            Self::Stored(found) => {
+                found.files.is_empty() && found.symlinks.is_empty() && found.directories.is_empty()
+            }
+            Self::Unusable { .. } => false,
+        }
+    }
+}
+
 impl ExecutionContext<'_> {
     /// Runs one execution; `None` if it was cancelled. The view is still there afterwards.
     pub(crate) async fn run(

@@ -18,9 +18,10 @@ use tracing::Instrument as _;
 
 use super::container_holder::ContainerHolder;
 use super::execution::{Executed, ExecutionContext};
+use super::request::Unserved;
 use super::worker::Workshop;
 use crate::input_tree::{PinnedTree, TreeError, TreeKey};
-use crate::lease_spec::{Execution, LeaseSpec};
+use crate::lease_spec::{Execution, LeaseSpec, WorkerSpec};
 use crate::occurrence::Occurrence;
 use crate::outcome::{Outcome, Refusal};
 use crate::timestamps::{Moments, now};
@@ -158,11 +159,12 @@ impl LeaseRun<'_> {
         mut staged: Staged,
         results: Unpublished,
     ) {
+        let store = Arc::clone(&staged.store);
         let context = ExecutionContext {
             workshop: self.workshop,
             key: self.key,
             spec: self.spec,
-            store: &staged.store,
+            store: &store,
             cancel: self.cancel,
         };
         let mut moments = staged.moments;
@@ -174,7 +176,7 @@ impl LeaseRun<'_> {
             let ran = match (&self.spec.worker, &staged.tree) {
                 (Some(worker), _) => {
                     let what = (execution, worker);
-                    let ran = context.run_in_worker(holder, what, moments, staged.tree.take());
+                    let ran = self.run_in_worker(holder, &context, what, (moments, &mut staged));
                     ran.boxed().await
                 }
                 (None, Some(tree)) => {
@@ -189,6 +191,9 @@ impl LeaseRun<'_> {
                 0
             };
             let refusal = ran.as_ref().err().cloned();
+            if refusal.is_some() {
+                holder.end_worker().await;
+            }
             let Some(result) = self.result(ran, execution, &staged.store) else {
                 holder.wipe().await;
                 return;
@@ -208,6 +213,34 @@ impl LeaseRun<'_> {
                 return;
             }
         }
+    }
+
+    /// Has a worker do an execution; another one if the one that is there has had its day.
+    async fn run_in_worker(
+        &self,
+        holder: &mut ContainerHolder,
+        context: &ExecutionContext<'_>,
+        what: (&Execution, &WorkerSpec),
+        (moments, staged): (Moments, &mut Staged),
+    ) -> Result<Option<Executed>, Refusal> {
+        let tree = staged.tree.take();
+        let mut ran = context.run_in_worker(holder, what, moments, tree).await;
+        if let Err(Unserved::Spent) = ran {
+            tracing::info!("the persistent worker is of no use any more; starting another");
+            holder.end_worker().await;
+            *staged = match self.stage(holder, ContainerPlan::Reuse).await {
+                Some(staged) => staged?,
+                None => return Ok(None),
+            };
+            let tree = staged.tree.take();
+            ran = context.run_in_worker(holder, what, moments, tree).await;
+        }
+        ran.map_err(|error| match error {
+            Unserved::Refused(refusal) => refusal,
+            Unserved::Spent => {
+                Refusal::infrastructure("a worker that was just started says what it was not asked")
+            }
+        })
     }
 
     /// The result of an execution, on its way into the store; `None` if it was cancelled.

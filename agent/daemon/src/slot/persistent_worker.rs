@@ -15,7 +15,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteEx
 use tokio::io::{BufReader, ReadBuf};
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::output_spool::output_pipe;
@@ -24,7 +24,9 @@ use super::view::View;
 use crate::input_tree::PinnedTree;
 
 /// The longest response that is read, in bytes: it holds what its command would print.
-const MAX_RESPONSE_BYTES: u64 = 128 << 20;
+const MAX_RESPONSE_BYTES: u64 = 64 << 20;
+/// How much of a log is still read once it is over, in bytes: more than a pipe holds by then.
+const MAX_REST_BYTES: usize = 1 << 20;
 
 /// A request: the arguments of the command that the worker stands in for.
 #[derive(Debug, Serialize)]
@@ -50,8 +52,13 @@ pub(super) enum Answer {
     Malformed(String),
 }
 
-/// A container with what has become of the process in it.
-pub(super) type Ended = (Box<dyn Container>, Result<Exit, RuntimeError>);
+/// A container with what has become of the process in it, and the tree that its view is of.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) container: Box<dyn Container>,
+    pub(super) exit: Result<Exit, RuntimeError>,
+    pub(super) tree: PinnedTree,
+}
 
 /// A worker that runs in a container of its own. Dropped, it ends, and its container does.
 #[derive(Debug)]
@@ -66,8 +73,6 @@ pub(crate) struct PersistentWorker {
     /// Ends the process.
     cancel: DropGuard,
     ended: JoinHandle<Ended>,
-    /// Its view is of this.
-    _tree: PinnedTree,
 }
 
 /// The streams of a command that is to be a worker, and the other ends of them.
@@ -119,7 +124,11 @@ impl PersistentWorker {
         let token = cancel.clone();
         let ended = tokio::spawn(async move {
             let exit = container.execute(command, token).await;
-            (container, exit)
+            Ended {
+                container,
+                exit,
+                tree,
+            }
         });
         Self {
             key,
@@ -131,13 +140,18 @@ impl PersistentWorker {
             log: ends.log,
             cancel: cancel.drop_guard(),
             ended,
-            _tree: tree,
         }
     }
 
     /// Whether it serves leases of this key, as far as can be seen.
     pub(super) fn serves(&self, key: &str) -> bool {
         self.key == key && !self.ended.is_finished()
+    }
+
+    /// Whether it has said nothing since its last answer, as whoever was not asked should.
+    pub(super) fn is_quiet(&self) -> bool {
+        let waiting = rustix::io::ioctl_fionread(self.responses.get_ref());
+        self.responses.buffer().is_empty() && waiting.is_ok_and(|bytes| bytes == 0)
     }
 
     pub(super) fn image_id(&self) -> &str {
@@ -160,6 +174,11 @@ impl PersistentWorker {
             responses: &mut self.responses,
         };
         (asking, &mut self.log)
+    }
+
+    /// What ends its container without asking it.
+    pub(super) fn abort_handle(&self) -> AbortHandle {
+        self.ended.abort_handle()
     }
 
     /// What has become of it, once it has ended, for which it has some time.
@@ -218,6 +237,8 @@ pub(super) struct UntilTold<R> {
     /// Dropping the other end tells, too.
     over: oneshot::Receiver<()>,
     is_over: bool,
+    /// How much is read once it is over: whoever goes on writing is not waited for.
+    rest_bytes: usize,
 }
 
 impl<R> UntilTold<R> {
@@ -226,6 +247,7 @@ impl<R> UntilTold<R> {
             inner,
             over,
             is_over: false,
+            rest_bytes: MAX_REST_BYTES,
         }
     }
 }
@@ -241,7 +263,11 @@ impl<R: AsyncRead + AsFd + Unpin> AsyncRead for UntilTold<R> {
         if !this.is_over {
             this.is_over = Pin::new(&mut this.over).poll(context).is_ready();
         }
-        match Pin::new(&mut this.inner).poll_read(context, buffer) {
+        if this.is_over && this.rest_bytes == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        let polled = match Pin::new(&mut this.inner).poll_read(context, buffer) {
             // That something is there may not be known yet.
             Poll::Pending if this.is_over => {
                 let read = rustix::io::read(&this.inner, buffer.initialize_unfilled());
@@ -253,7 +279,12 @@ impl<R: AsyncRead + AsFd + Unpin> AsyncRead for UntilTold<R> {
                 Poll::Ready(Ok(()))
             }
             polled => polled,
+        };
+        if this.is_over {
+            let read = buffer.filled().len() - before;
+            this.rest_bytes = this.rest_bytes.saturating_sub(read);
         }
+        polled
     }
 }
 
@@ -327,6 +358,35 @@ mod tests {
             let (_, answer) = asked(answer).await;
             assert!(matches!(answer, Answer::Malformed(_)), "{answer:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_never_falls_silent_ends_all_the_same() {
+        let (tell, over) = oneshot::channel();
+        tell.send(()).unwrap();
+        let endless = File::open("/dev/zero").unwrap();
+        let endless = tokio::fs::File::from_std(endless);
+        let mut bytes = Vec::new();
+        // A reader that is ready at once, whenever it is asked.
+        struct Endless(tokio::fs::File);
+        impl AsFd for Endless {
+            fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+                self.0.as_fd()
+            }
+        }
+        impl AsyncRead for Endless {
+            fn poll_read(
+                self: Pin<&mut Self>,
+                _: &mut Context<'_>,
+                buffer: &mut ReadBuf<'_>,
+            ) -> Poll<io::Result<()>> {
+                buffer.put_slice(&[b'x'; 16][..buffer.remaining().min(16)]);
+                Poll::Ready(Ok(()))
+            }
+        }
+        let mut until = UntilTold::new(Endless(endless), over);
+        until.read_to_end(&mut bytes).await.unwrap();
+        assert!(bytes.len() >= MAX_REST_BYTES && bytes.len() < 2 * MAX_REST_BYTES);
     }
 
     #[tokio::test]

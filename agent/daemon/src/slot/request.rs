@@ -1,8 +1,9 @@
 //! One execution by a persistent worker: as one by a process of its own, but for what comes before and after.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::Bytes;
 use regatta_cas::read_all;
 use regatta_runtime::{ContainerCommand, Exit, ExitStatus, Usage};
 use regatta_wire::v1;
@@ -33,12 +34,27 @@ const KILLED: ExitStatus = ExitStatus::Signal(9);
 /// What a request came to.
 struct Served {
     status: ExitStatus,
-    usage: Usage,
     /// What the command would have printed.
     output: String,
     log: Captured,
     /// What the worker did in place of a response.
     complaint: Option<String>,
+    /// Whether it has ended without one.
+    is_gone: bool,
+}
+
+/// Why a request was not served.
+#[derive(Debug)]
+pub(crate) enum Unserved {
+    /// The worker was there before, and is of no use any more: the request is another one's.
+    Spent,
+    Refused(Refusal),
+}
+
+impl From<Refusal> for Unserved {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
 }
 
 /// Why a worker is not asked any longer.
@@ -51,23 +67,31 @@ enum Stop {
 impl ExecutionContext<'_> {
     /// Has a worker do an execution, one that is started for it if `tree` is there, and else the one that is there
     /// already; `None` if it was cancelled. If it is not there any more afterwards, the view still is.
+    ///
+    /// What earlier leases have made of a worker and its view is not this one's: if it cannot be asked, or ends before
+    /// it has made anything, it is [`Unserved::Spent`].
     pub(crate) async fn run_in_worker(
         &self,
         holder: &mut ContainerHolder,
         (execution, worker): (&Execution, &WorkerSpec),
         mut moments: Moments,
         tree: Option<PinnedTree>,
-    ) -> Result<Option<Executed>, Refusal> {
+    ) -> Result<Option<Executed>, Unserved> {
+        let is_reused = tree.is_none();
         if let Some(tree) = tree
             && !self.begin_worker(holder, (execution, worker), tree).await?
         {
             return Ok(None);
         }
-        let Some(view) = holder.worker_mut().map(|it| it.view().clone()) else {
-            return Err(Refusal::infrastructure("the slot has no worker"));
+        let quiet = holder.worker_mut().filter(|it| it.is_quiet());
+        let Some(view) = quiet.map(|it| it.view().clone()) else {
+            return Err(Unserved::Spent);
         };
-        self.prepare(&view).await?;
-        self.prepare_request(&view, worker).await?;
+        let files = self.request_files(worker).await?;
+        match self.prepare_request(&view, files).await {
+            Err(_) if is_reused => return Err(Unserved::Spent),
+            prepared => prepared?,
+        }
         let image_id = holder.image_id().to_owned();
         let begun = Instant::now();
         let served = self.serve(holder, execution).await?;
@@ -83,13 +107,17 @@ impl ExecutionContext<'_> {
         let Some(mut outputs) = self.outputs(&view).await? else {
             return Ok(None);
         };
+        if is_reused && served.is_gone && outputs.are_none() {
+            return Err(Unserved::Spent);
+        }
         if let Some(reason) = served.complaint {
             outputs = Outputs::Unusable { reason };
         }
         Ok(Some(Executed {
             exit: Exit {
                 status: served.status,
-                usage: served.usage,
+                // What is known is that of all requests.
+                usage: Usage::default(),
                 wall_time,
             },
             ended_at,
@@ -138,8 +166,7 @@ impl ExecutionContext<'_> {
         Ok(true)
     }
 
-    /// What the worker finds, and what it does not: the outputs of the request before.
-    async fn prepare_request(&self, view: &View, worker: &WorkerSpec) -> Result<(), Refusal> {
+    async fn request_files(&self, worker: &WorkerSpec) -> Result<Vec<(PathBuf, Bytes)>, Refusal> {
         let mut files = Vec::new();
         for file in &worker.files {
             let bytes = read_all(self.store.as_ref(), &file.digest, MAX_REQUEST_FILE_BYTES).await;
@@ -148,6 +175,16 @@ impl ExecutionContext<'_> {
             })?;
             files.push((file.path.as_path().to_owned(), bytes));
         }
+        Ok(files)
+    }
+
+    /// What the worker finds, and what it does not: the outputs of the request before.
+    async fn prepare_request(
+        &self,
+        view: &View,
+        files: Vec<(PathBuf, Bytes)>,
+    ) -> Result<(), Refusal> {
+        self.prepare(view).await?;
         let outputs = self.spec.outputs.iter();
         let outputs: Vec<_> = outputs.map(|it| it.path.as_path().to_owned()).collect();
         let view = view.clone();
@@ -187,7 +224,7 @@ impl ExecutionContext<'_> {
         };
         let live = self.live(execution, v1::OutputStream::Stderr);
         let settings = &self.workshop.spool;
-        let (tell, over) = oneshot::channel();
+        let (mut tell, over) = oneshot::channel();
         let (asking, log) = worker.parts();
         let asked = async {
             let stop = tokio::select! {
@@ -196,7 +233,11 @@ impl ExecutionContext<'_> {
                 () = self.cancel.cancelled() => Stop::Cancelled,
                 () = tokio::time::sleep(self.spec.timeout) => Stop::TimedOut,
             };
-            // Nobody listens if the log could not be kept.
+            if matches!(stop, Stop::Answered(Answer::Gone)) {
+                // Until the log has ended by itself, if it does.
+                tokio::time::timeout(END_PATIENCE, tell.closed()).await.ok();
+            }
+            // Nobody listens if it has.
             tell.send(()).ok();
             stop
         };
@@ -208,10 +249,10 @@ impl ExecutionContext<'_> {
         match (stop, log) {
             (Stop::Answered(Answer::Response(response)), Ok(log)) => Ok(Served {
                 status: ExitStatus::Code(response.exit_code),
-                usage: Usage::default(),
                 output: response.output,
                 log,
                 complaint: None,
+                is_gone: false,
             }),
             (stop, log) => end(holder, stop, log).await,
         }
@@ -231,6 +272,7 @@ async fn end(
     };
     let exit = holder.take_back(patience).await;
     let exit = exit.map_err(|error| Refusal::from(&error))?;
+    let is_gone = matches!(&stop, Stop::Answered(Answer::Gone));
     let (status, complaint) = match (stop, exit.status) {
         (Stop::Cancelled, _) => (ExitStatus::Cancelled, None),
         (Stop::TimedOut, _) => (ExitStatus::TimedOut, None),
@@ -251,9 +293,9 @@ async fn end(
     };
     Ok(Served {
         status,
-        usage: exit.usage,
         output: String::new(),
         log,
         complaint,
+        is_gone,
     })
 }

@@ -130,6 +130,9 @@ impl SlotWorker {
                 Ok(next) => return next,
                 Err(_) => self.holder.end_worker().await,
             }
+            if !self.holder.is_held() {
+                self.workshop.tell(Event::ContainerLost(self.slot)).await;
+            }
         }
         commands.recv().await
     }

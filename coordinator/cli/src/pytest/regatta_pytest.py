@@ -47,6 +47,10 @@ BYTE_CODE_BYTES = 256 * 1024 * 1024
 RUNNER_ENDED = "regatta.runner-ended"
 # pytest's exit code for a run without tests.
 NO_TESTS = 5
+# Where a session's end can be seen.
+ENDS = [
+    "pytest_cmdline_main", "pytest_runtestloop", "pytest_sessionfinish", "pytest_terminal_summary", "pytest_unconfigure",
+]
 # What does nothing in the end of a session that could make it fail: packages.
 HARMLESS_ENDS = {
     "_hypothesis_pytestplugin", "_pytest", "anyio", "hypothesis", "pytest_asyncio", "pytest_rerunfailures",
@@ -291,11 +295,17 @@ def run_tests(junit, seconds, *arguments):
     return 0 if code == NO_TESTS and runner.any_module_skipped else code
 
 
-def has_own_end(config):
+def has_own_end(config, ours):
     """Whether a project or a plugin has its say at the end of each session, and may fail it."""
-    hooks = [config.hook.pytest_sessionfinish, config.hook.pytest_unconfigure]
-    modules = {impl.function.__module__ for hook in hooks for impl in hook.get_hookimpls()}
-    return not HARMLESS_ENDS.issuperset(module.partition(".")[0] for module in modules)
+    here = os.path.join(os.getcwd(), "")
+    for name in ENDS:
+        for impl in getattr(config.hook, name).get_hookimpls():
+            module = impl.function.__module__
+            file = getattr(sys.modules.get(module), "__file__", None) or ""
+            is_known = module.partition(".")[0] in HARMLESS_ENDS and not os.path.abspath(file).startswith(here)
+            if impl.plugin is not ours and not is_known:
+                return True
+    return False
 
 
 class Server(Runner):
@@ -310,6 +320,8 @@ class Server(Runner):
         self.responses = responses
         self.listing = Listing()
         self.directory = os.getcwd()
+        # Whether each request has a session of its own.
+        self.is_apart = False
         # Modules that are skipped as they are loaded.
         self.skipped = {}
 
@@ -331,28 +343,33 @@ class Server(Runner):
     def pytest_runtestloop(self, session):
         if session.testsfailed:
             raise session.Interrupted("not every test can be found")
-        is_apart = has_own_end(session.config)
+        self.is_apart = has_own_end(session.config, self)
+        if not self.is_apart:
+            self.serve(lambda what, arguments: self.here(session, what, arguments))
+        return True
+
+    def serve(self, answer):
         for line in self.requests:
-            what, *rest = json.loads(line)["arguments"][2:]
-            output = ""
             # Wherever tests have gone.
             os.chdir(self.directory)
-            if is_apart:
-                code, output = self.apart(what, rest)
-            elif what == "list":
-                output = listed(self.listing.tests, self.errors)
-                code = 1 if output is None else 0
-            else:
-                code = self.run(session, *rest)
-            self.responses.write(json.dumps({"exitCode": code, "output": output or ""}) + "\n")
+            what, *arguments = json.loads(line)["arguments"][2:]
+            code, output = answer(what, arguments)
+            self.responses.write(json.dumps({"exitCode": code, "output": output}) + "\n")
             self.responses.flush()
-        return True
+
+    def here(self, session, what, arguments):
+        if what == "list":
+            output = listed(self.listing.tests, self.errors)
+            return (1, "") if output is None else (0, output)
+        return self.run(session, *arguments), ""
 
     def apart(self, what, arguments):
         command = [sys.executable, os.path.abspath(__file__), what, *arguments]
         output = subprocess.PIPE if what == "list" else self.errors
         ended = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=self.errors)
-        return ended.returncode, (ended.stdout or b"").decode("utf-8", "replace")
+        # As shells say it of a process that a signal ended.
+        code = ended.returncode if ended.returncode >= 0 else 128 - ended.returncode
+        return code, (ended.stdout or b"").decode("utf-8", "replace")
 
     def run(self, session, junit, seconds, *arguments):
         wanted = read_wanted(arguments[-1])
@@ -368,8 +385,10 @@ class Server(Runner):
         # The last has no next one: whatever fixtures made for these tests goes with them.
         for item, following in zip(items, [*items[1:], None]):
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
-            if session.shouldfail or session.shouldstop:
-                raise session.Interrupted(session.shouldfail or session.shouldstop)
+            if session.shouldfail:
+                raise session.Failed(session.shouldfail)
+            if session.shouldstop:
+                raise session.Interrupted(session.shouldstop)
         if not items and not skipped:
             return NO_TESTS
         return 1 if session.testsfailed > failed else 0
@@ -381,7 +400,12 @@ def serve(arguments):
     # Tests have nothing to read.
     requests = os.fdopen(os.dup(0), encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    return pytest.main(serially(arguments), plugins=[Server(requests, protocol_output())])
+    server = Server(requests, protocol_output())
+    code = pytest.main(serially(arguments), plugins=[server])
+    if server.is_apart:
+        # The session has ended, with whatever it holds.
+        server.serve(server.apart)
+    return code
 
 
 # Processes that tests spawn load this module, too.

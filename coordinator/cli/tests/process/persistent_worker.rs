@@ -46,12 +46,21 @@ case "$1" in
 list) list ;;
 run) report run "$2"; exit $failed ;;
 worker)
+  more=
+  # In one piece with each answer.
+  if [ "$2" = talks ]; then more=$(printf '{{"exitCode":0}}\n.'); more=${{more%.}}; fi
   sh -c 'sleep 1000; :' $directory > /dev/null 2>&1 &
   while read -r request; do
     echo "log of $2" >&2
     case "$request" in
-    *'"list"'*) printf '{{"exitCode":0,"output":"%s"}}\n' "$(list "$2" | sed 's/$/\\n/' | tr -d '\n')" ;;
-    *) report worker "$2"; printf '{{"exitCode":%d}}\n' $failed ;;
+    *'"list"'*) printf '{{"exitCode":0,"output":"%s"}}\n%s' "$(list "$2" | sed 's/$/\\n/' | tr -d '\n')" "$more" ;;
+    *) report worker "$2"; printf '{{"exitCode":%d}}\n%s' $failed "$more" ;;
+    esac
+    # What the next request finds.
+    case "$2" in
+    leaves) exit 0 ;;
+    spoils) rm -rf .regatta; ln -s /nowhere .regatta ;;
+    floods) yes >&2 & yes >&2 & yes >&2 & ;;
     esac
   done ;;
 esac
@@ -169,6 +178,25 @@ fn a_worker_that_ends_costs_what_it_was_at_and_nothing_else() {
     // What came after it in its batch ran elsewhere.
     assert_eq!(ran.counts("flaky"), 1, "{:#?}", ran.ended);
     assert_eq!(ran.counts("passed"), TESTS as u64 - 1, "{:#?}", ran.ended);
+}
+
+#[test]
+fn what_others_have_made_of_a_worker_is_not_the_next_ones() {
+    for how in ["leaves", "spoils", "talks", "floods"] {
+        let ran = run(how);
+        ran.ended.expect_code(0);
+        assert_eq!(
+            ran.counts("passed"),
+            TESTS as u64,
+            "{how}: {:#?}",
+            ran.ended
+        );
+        let retries = ran.ended.lines("infrastructure-retry");
+        assert!(retries.is_empty(), "{how}: {retries:?}");
+        if how != "floods" {
+            assert!(ran.started("worker") > 2, "{how}: {:?}", ran.started);
+        }
+    }
 }
 
 #[test]

@@ -2,21 +2,25 @@
 
 use std::time::Duration;
 
+use regatta_model::Isolation;
 use regatta_scheduler::ExpectedUnit;
 use tokio_util::sync::CancellationToken;
 
 use super::context::{JobContext, JobWork};
-use crate::dispatch::{TaskEvent, TaskHandle, UnitPlan};
+use crate::dispatch::{TaskEvent, TaskHandle, UnitPlan, Work};
 
 /// How many slots are wanted, beside the one that does the work.
 const MOST: usize = 7;
+/// Whatever else the run has goes first (REAPI, `ExecutionPolicy.priority`).
+const LEAST: i32 = i32::MAX;
 /// Who is not given a slot in this time will not get one because it is free.
 const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Has other free slots do the same work, whose answer nobody reads: what is left of it is a worker that has started,
-/// for the work that comes next. If the run has other jobs, the slots are left to them.
+/// for the work that comes next. If the run has other jobs, the slots are left to them. It ends with the job.
 pub(super) fn start_workers(job: &JobContext, work: &JobWork) {
-    if work.worker.is_none() || job.run.plan.jobs.len() > 1 {
+    let may_stay = job.job().settings.isolation == Isolation::Run;
+    if work.worker.is_none() || !may_stay || job.run.plan.jobs.len() > 1 {
         return;
     }
     for _ in 0..MOST {
@@ -29,7 +33,11 @@ pub(super) fn start_workers(job: &JobContext, work: &JobWork) {
             extra_arguments: Vec::new(),
             extra_environment: Vec::new(),
         }];
-        match job.run.dispatcher.submit(job.dispatched(work)) {
+        let work = Work {
+            priority: LEAST,
+            ..job.dispatched(work)
+        };
+        match job.run.dispatcher.submit(work) {
             Ok(handle) => tokio::spawn(follow(handle, job.cancel.clone())),
             // Whoever is full has no free slots.
             Err(_) => return,

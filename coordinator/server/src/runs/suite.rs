@@ -163,7 +163,14 @@ impl Adapter {
 
 /// Carries a suite out.
 pub(super) async fn run_suite(job: &JobContext, suite: &PlannedSuite) -> JobOutcome {
-    match run(job, suite).await {
+    // What was only begun for it ends with it.
+    let cancel = job.cancel.child_token();
+    let _ends = cancel.clone().drop_guard();
+    let job = JobContext {
+        cancel,
+        ..job.clone()
+    };
+    match run(&job, suite).await {
         Ok(end) | Err(end) => end.into(),
     }
 }

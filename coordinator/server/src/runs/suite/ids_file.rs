@@ -70,7 +70,9 @@ impl BatchPreparer for IdsFile {
         spec.worker = self.worker.clone().map(|worker| with_file(worker, digest));
         let each = spec.timeout.as_ref().map(duration_from_wire).transpose();
         let each = each.map_err(|error| fail(&error))?;
-        spec.timeout = each.map(|each| duration_to_wire(of_all(each, units.len())));
+        // A worker may have to start and to find its tests, as it does in the time of one when they are listed.
+        let shares = units.len() + usize::from(spec.worker.is_some());
+        spec.timeout = each.map(|each| duration_to_wire(of_all(each, shares)));
         Ok(spec)
     }
 }
