@@ -86,13 +86,14 @@ class TestUnit(unittest.TestCase):
     def test_method(self): self.assertEqual(1, 1)
 "#;
 /// Whether the tests that are about to be loaded are compiled already: listing them has done it. Whoever has a say at
-/// the end of each session gets one, and a process, for each batch.
+/// the end of each session gets one, and a process, for each batch, and never two at a time.
 const CONFTEST: &str = r#"
-import glob, os, pytest
+import glob, os, pytest, socket
 compiled = glob.glob(os.path.join(os.path.dirname(__file__), "__pycache__", "test_compiled.*pytest*.pyc"))
 @pytest.fixture
 def found(): return compiled
-def pytest_sessionfinish(): pass
+def pytest_sessionstart(session): session.listener = socket.create_server(("127.0.0.1", 4711))
+def pytest_sessionfinish(session): session.listener.close()
 "#;
 /// One skipped test to pytest, which knows of none in it.
 const SKIPPED_MODULE: &str = r#"

@@ -11,6 +11,11 @@ inputs = ["own/**"]
 retry = 1
 suite = { adapter = "pytest", run = ["pytest", "own"] }
 
+[jobs.threshold]
+inputs = ["threshold/**"]
+retry = 1
+suite = { adapter = "pytest", run = ["pytest", "threshold"] }
+
 [jobs.test]
 inputs = ["test/**"]
 retry = 1
@@ -36,6 +41,14 @@ const CONFTEST: &str = r#"
 def pytest_sessionfinish(session):
     if len(session.items) > 1 and not session.config.option.collectonly: session.exitstatus = 3
 "#;
+/// As pytest-cov does it whose threshold is not reached.
+const THRESHOLD: &str = r#"
+import pytest
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtestloop(session):
+    yield
+    if not session.config.option.collectonly: session.testsfailed += 1
+"#;
 const CRASH: &str = r#"
 import os
 def test_passes(): pass
@@ -59,6 +72,8 @@ fn a_flaky_test_excuses_no_other_failure_of_pytest() {
         ("regatta.toml", PIPELINE),
         ("own/test_own.py", TESTS),
         ("own/conftest.py", CONFTEST),
+        ("threshold/test_good.py", "def test_passes(): pass\n"),
+        ("threshold/conftest.py", THRESHOLD),
         ("test/test_test.py", TESTS),
         ("crash/test_crash.py", CRASH),
         ("collection/conftest.py", OWN_END),
@@ -90,6 +105,11 @@ fn a_flaky_test_excuses_no_other_failure_of_pytest() {
     check(&own, "own", &told);
     let complaint = own.lines("suite-complained")[0]["message"].to_string();
     assert!(complaint.contains("exited with code 3"), "{own:#?}");
+
+    let threshold = run(&fleet, &project, &["threshold"]);
+    threshold.expect_code(100);
+    let complaint = threshold.lines("suite-complained")[0]["message"].to_string();
+    assert!(complaint.contains("every test passed"), "{threshold:#?}");
 
     let crash = run(&fleet, &project, &["crash"]);
     crash.expect_code(0);
