@@ -16,7 +16,7 @@ use crate::effect::{Effect, Report, Step};
 use crate::event::{ConnectionId, ContainerFate, Event, LeaseKey};
 use crate::lease::{Lease, Place, Waiting};
 use crate::life::Life;
-use crate::slot::Slots;
+use crate::slot::{Slot, Slots};
 
 /// The lifecycle of an agent's slots and leases. See the crate's documentation for its invariants.
 #[derive(Clone, Debug)]
@@ -192,13 +192,24 @@ impl<Spec: Clone, Outcome: Clone> AgentCore<Spec, Outcome> {
         true
     }
 
-    /// First come, first served, as long as a slot is idle.
+    /// First come, first served, as long as a slot is idle. A lease waits rather than go where it failed before while
+    /// another slot ends what nobody wishes for any more: for the coordinator, that one is free.
     fn start_waiting(&mut self, effects: &mut Vec<Effect<Spec, Outcome>>) {
-        while let Some(next) = self.waiting.front() {
+        let is_ending = |slot: &Slot| {
+            slot.lease()
+                .is_some_and(|key| !self.leases.contains_key(&key))
+        };
+        let any_ends = self.slots.iter().any(is_ending);
+        let mut passed_over = 0;
+        while let Some(next) = self.waiting.get(passed_over) {
             let Some(slot) = self.slots.best_for(&next.demand, next.avoid) else {
                 return;
             };
-            let Some(next) = self.waiting.pop_front() else {
+            if any_ends && next.avoid == Some(slot.index) {
+                passed_over += 1;
+                continue;
+            }
+            let Some(next) = self.waiting.remove(passed_over) else {
                 return;
             };
             let container = slot.occupy(next.key, next.demand);

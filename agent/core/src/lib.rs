@@ -13,8 +13,8 @@
 //!   resources, network and work path, and never after or for a lease that wants one for itself.
 //! - `slots_never_exceeded`: at most one lease works in a slot, and there are no other places to work.
 //! - `no_avoided_slot_while_another_is_idle`: a lease is not put in the slot where it failed before unless no other
-//!   is idle, whatever container that has.
-//! - `no_lease_waits_beside_an_idle_slot`: not even if that is the one to avoid.
+//!   is idle, whatever container that has, or ends what nobody wishes for any more.
+//! - `no_lease_waits_beside_an_idle_slot`: not even if that is the one to avoid, but for such an end.
 //!
 //! The core knows no clock, no randomness, no I/O, no threads and no wire messages.
 

@@ -86,6 +86,11 @@ impl Slot {
         self.occupant.is_none() && self.held != Held::Nothing
     }
 
+    /// The lease that works in it, or that is being ended.
+    pub(crate) fn lease(&self) -> Option<LeaseKey> {
+        self.occupant.as_ref().map(|occupant| occupant.lease)
+    }
+
     pub(crate) fn is_occupied_by(&self, lease: LeaseKey) -> bool {
         self.occupant
             .as_ref()
