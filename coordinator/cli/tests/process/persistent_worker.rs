@@ -213,7 +213,7 @@ fn a_worker_that_does_not_answer_as_it_should_is_no_pass() {
         assert_eq!(first["failure_class"], class, "{how}: {first}");
         let told = first["message"].as_str().expect("a message");
         assert!(told.contains(message), "{how}: {told}");
-        // All of its batch has failed, and passes in processes of their own.
+        // What has failed of its batch passes in processes of their own.
         ran.ended.expect_code(0);
         assert_eq!(ran.counts("flaky"), retried.len() as u64, "{how}");
         let planned = if how == "hangs" { 1 } else { TESTS as u64 };

@@ -29,6 +29,7 @@ mod runner_exit;
 pub(super) mod sharding;
 mod slow;
 mod submission;
+mod suspects;
 mod unanswered;
 mod worker;
 
@@ -58,6 +59,8 @@ use observed::untold;
 use outbox::{Purpose, Told, tell};
 use precedence::Suspicion;
 use resumption::{listed_before, replay, tell_plan};
+#[cfg(test)]
+pub(super) use suspects::{MOST_IN_A_ROW, MOST_SILENT};
 use worker::worker_arguments;
 
 /// Results that one event holds at most.

@@ -17,6 +17,7 @@ mod resumption;
 mod runner_exit;
 mod selection;
 mod submission;
+mod suspects;
 mod verdict;
 
 use std::collections::BTreeMap;

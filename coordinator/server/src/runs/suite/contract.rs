@@ -12,12 +12,13 @@ use regatta_wire::{reapi, v1};
 use super::judged::{Ended, Judged, cached_skip};
 use super::junit::{self, Case, CaseStatus};
 use super::runner_exit::WholeReport;
+use super::suspects::Unreported;
 use crate::runs::action::judge;
 use crate::runs::context::JobContext;
 use crate::runs::output::tail_to_show;
 
 /// Changes whenever tests are run or judged in another way.
-pub(super) const VERSION: &str = "contract 5";
+pub(super) const VERSION: &str = "contract 6";
 /// What starting a batch costs: the runner itself starts, and finds its tests.
 pub(super) const BATCH_OVERHEAD: Duration = Duration::from_millis(500);
 /// The same where a persistent worker runs them, which has started and found them.
@@ -38,6 +39,10 @@ const SEPARATORS: [&str; 4] = ["::", ".", "/", " "];
 pub(super) struct BatchReport {
     cases: BTreeMap<String, Case>,
     twice: BTreeSet<String>,
+    /// Whether there is a report that can be read.
+    is_read: bool,
+    /// How the runner ended if there is none, and a test can have ended it.
+    unreported: Option<Unreported>,
     /// Why tests that are not reported have no result.
     otherwise: Option<(FailureClass, String)>,
     /// Whether a test that was asked for is not reported.
@@ -87,7 +92,10 @@ impl BatchReport {
         };
         match fetch(job, junit_path, outcome).await {
             Ok(Some(xml)) => match junit::parse(&String::from_utf8_lossy(&xml)) {
-                Ok(read) => report.take(read, asked),
+                Ok(read) => {
+                    report.is_read = true;
+                    report.take(read, asked);
+                }
                 Err(error) => report.refuse(format!("its JUnit report cannot be used: {error}")),
             },
             Ok(None) => report.refuse(format!("it wrote no JUnit report to `{junit_path}`")),
@@ -95,12 +103,30 @@ impl BatchReport {
                 report.otherwise = Some((FailureClass::Infra, error));
             }
         }
+        let is_absent = !report.is_read && !report.is_lost();
+        report.unreported = is_absent.then(|| Unreported::of(outcome)).flatten();
         report.check(outcome, asked);
         let unreported = asked.iter().find(|id| !report.cases.contains_key(**id));
         if let (Some(id), Some(result)) = (unreported, &outcome.result) {
             report.quoted = Some(((*id).to_owned(), Printed::of(job, result).await));
         }
         report
+    }
+
+    /// Whether there is a report that can be read.
+    pub(super) const fn is_read(&self) -> bool {
+        self.is_read
+    }
+
+    /// How the runner ended if it left no report and one of its tests may have ended it: for people, too.
+    pub(super) fn unreported(&self) -> Option<(Unreported, &str)> {
+        let (_, message) = self.otherwise.as_ref()?;
+        Some((self.unreported?, message))
+    }
+
+    /// Whether the machines are to blame for what is not reported.
+    fn is_lost(&self) -> bool {
+        matches!(self.otherwise, Some((FailureClass::Infra, _)))
     }
 
     /// How long its tests ran; `None` if the report does not tell of all there was.

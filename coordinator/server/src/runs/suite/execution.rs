@@ -23,6 +23,7 @@ use super::quarantine::in_quarantine;
 use super::reports::Reports;
 use super::sharding::judge_shard;
 use super::slow::{Granted, SlowTest, SlowTests};
+use super::suspects::Suspects;
 use super::{PlannedTests, Test, bare_result};
 use crate::dispatch::TaskEvent;
 use crate::runs::action::may_be_retried;
@@ -50,6 +51,7 @@ pub(super) struct Execution<'a> {
     /// The units of each lease, for adapters that report by batch.
     pub(super) leases: HashMap<LeaseId, Vec<UnitIndex>>,
     pub(super) reports: Reports,
+    pub(super) suspects: Suspects,
     pub(super) complaints: Vec<String>,
     pub(super) outbox: Outbox<'a>,
     pub(super) slow: SlowTests,
@@ -94,6 +96,7 @@ impl<'a> Execution<'a> {
             events: SelectAll::new(),
             leases: HashMap::new(),
             reports: Reports::default(),
+            suspects: Suspects::default(),
             complaints: Vec::new(),
             outbox: Outbox::new(job),
             slow: SlowTests::default(),
@@ -296,7 +299,7 @@ impl<'a> Execution<'a> {
                 if report.leaves(&self.tests[test].id) {
                     return;
                 }
-                report.judge(&self.tests[test].id)
+                self.judge_reported(&report, test)
             }
         };
         let is_comparable = self.job.surroundings.produced(&outcome);

@@ -50,7 +50,7 @@ impl Reports {
 impl Execution<'_> {
     /// Takes in what fails the suite and is no test's fault. It is told before any result of its batch is, so
     /// that a restart in between does not lose it.
-    fn complain(&mut self, message: String) {
+    pub(super) fn complain(&mut self, message: String) {
         if self.purpose == Purpose::Answer {
             self.job
                 .run
@@ -91,9 +91,15 @@ impl Execution<'_> {
             Some(took) => self.overheads.answered(lease, took, answered_at),
             None => self.overheads.forget(lease),
         }
+        let tests: Vec<usize> = by_id.values().copied().collect();
+        let mut again = self.suspected(&report, &tests);
         let left: Vec<usize> = report.left(&asked).iter().map(|id| by_id[id]).collect();
-        if !left.is_empty() && self.submit(left).await.is_ok() {
-            report.continued();
+        again.extend((!left.is_empty()).then_some(left));
+        for batch in again {
+            // What cannot be submitted after a part of it was has no answer.
+            if self.submit(batch).await.is_ok() {
+                report.continued();
+            }
         }
         let report = Arc::new(report);
         for complaint in &report.complaints {

@@ -28,26 +28,39 @@ pub(super) fn ending_runner(
     listed: &'static str,
     run: impl Fn(&[String]) -> (i32, String) + Send + Sync + 'static,
 ) -> Script {
+    any_runner(fixture, listed, move |ids| {
+        let (code, xml) = run(ids);
+        (completed(code, ""), Some(xml))
+    })
+}
+
+/// One that ends in any way, with or without a report.
+pub(super) fn any_runner(
+    fixture: &Fixture,
+    listed: impl Into<String>,
+    run: impl Fn(&[String]) -> (v1::ExecutionOutcome, Option<String>) + Send + Sync + 'static,
+) -> Script {
+    let listed = listed.into();
     let blobs = Arc::clone(&fixture.blobs);
     Arc::new(move |spec, execution| {
         let command = spec.command.as_ref().expect("is set");
         if command.arguments == ["./list"] {
-            return Some(completed(0, listed));
+            return Some(completed(0, &listed));
         }
         assert_eq!(command.arguments, ["./run", "@.regatta/tests"]);
         assert!(execution.extra_arguments.is_empty());
         let ids = ids_in(blobs.as_ref(), spec)
             .now_or_never()
             .expect("memory answers at once");
-        let (code, xml) = run(&ids);
-        let mut outcome = completed(code, "");
-        let result = outcome.result.as_mut().expect("is set");
-        result.output_files.push(reapi::OutputFile {
+        let (mut outcome, xml) = run(&ids);
+        let report = xml.map(|xml| reapi::OutputFile {
             path: "junit.xml".to_owned(),
             digest: Some(Digest::of(xml.as_bytes()).into()),
             contents: Bytes::from(xml),
             ..Default::default()
         });
+        let result = outcome.result.get_or_insert_default();
+        result.output_files.extend(report);
         Some(outcome)
     })
 }
@@ -248,27 +261,4 @@ async fn an_invented_test_fails_a_suite_whose_tests_all_pass() {
     assert_eq!(story.end().verdict(), v1::Verdict::NotReleasable);
     let message = &story.job("acceptance").message;
     assert!(message.contains("reported `ghost`"), "{message}");
-}
-
-#[tokio::test]
-async fn a_runner_that_cannot_start_is_quoted_once_for_each_batch() {
-    let fixture = Fixture::start().await;
-    let script: Script = Arc::new(|spec, _| {
-        let command = spec.command.as_ref().expect("is set");
-        Some(match command.arguments == ["./list"] {
-            true => completed(0, "x\ny\n"),
-            false => completed(127, "no such program: ./run"),
-        })
-    });
-    let _agent = fixture.agent("a", script);
-    let story = fixture.run(spec(vec![contract("acceptance")])).await;
-    let tests = story.tests();
-    for id in ["x", "y"] {
-        check_lie(&story, id, "the runner exited with code 127; it wrote no");
-    }
-    let quoting = tests.values().filter(|test| !test.stdout_tail.is_empty());
-    let quoting = u64::try_from(quoting.count()).expect("few");
-    // One lease lists the tests, each of the others is a batch.
-    assert_eq!(quoting, story.end().leases - 1);
-    assert_eq!(&tests["x"].stdout_tail[..], b"no such program: ./run");
 }

@@ -1,0 +1,277 @@
+//! Batches whose runner ended and left no report: one of their tests may have ended it, and nobody knows which.
+//!
+//! Nobody is blamed before it is known. The tests run again, as their first attempt: what ended the runner at once is
+//! looked for by halves, which finds one of n in 2·log2(n) starts of the runner. What ran out of time runs alone: a half
+//! that hangs would wait for the time of all its tests, and one test for its own.
+//!
+//! A runner that never reports is not the work of a test, and must not be started for each of them: see [`MOST_IN_A_ROW`]
+//! and [`MOST_SILENT`].
+
+use std::collections::BTreeSet;
+
+use regatta_wire::v1;
+
+use super::contract::BatchReport;
+use super::execution::Execution;
+use super::judged::Judged;
+
+/// So many batches one after the other that left no report run again, and their tests are blamed from then on: it is the
+/// runner. Each costs two more starts, unless it ran out of time.
+pub(in crate::runs) const MOST_IN_A_ROW: u32 = 16;
+/// The same for those that ended well, of a runner that has not reported anything yet: it reports elsewhere.
+pub(in crate::runs) const MOST_SILENT: u32 = 2;
+
+/// How a runner ended that left no report.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Unreported {
+    /// As if all were well.
+    Well,
+    Badly,
+    OutOfTime,
+}
+
+impl Unreported {
+    /// `None` if no test can have ended it.
+    pub(super) fn of(outcome: &v1::ExecutionOutcome) -> Option<Self> {
+        match outcome.kind() {
+            v1::OutcomeKind::Completed => {
+                match outcome.result.as_ref().map_or(0, |it| it.exit_code) {
+                    0 => Some(Self::Well),
+                    _ => Some(Self::Badly),
+                }
+            }
+            v1::OutcomeKind::OutOfMemory => Some(Self::Badly),
+            v1::OutcomeKind::TimedOut => Some(Self::OutOfTime),
+            v1::OutcomeKind::Rejected
+            | v1::OutcomeKind::ImageAbsent
+            | v1::OutcomeKind::Infrastructure
+            | v1::OutcomeKind::RegistryUnreachable
+            | v1::OutcomeKind::Unspecified
+            | v1::OutcomeKind::Cancelled => None,
+        }
+    }
+}
+
+/// What is known of a suite's batches without a report.
+#[derive(Debug, Default)]
+pub(super) struct Suspects {
+    /// Whether the suite's runner has left a report.
+    has_reported: bool,
+    /// How many batches have left none since.
+    in_a_row: u32,
+    /// How many of them, at the end, ended well.
+    silent: u32,
+    open: Vec<Inquiry>,
+}
+
+/// A batch without a report, of which no test has failed since.
+#[derive(Debug)]
+struct Inquiry {
+    /// Those that have not been answered.
+    tests: BTreeSet<usize>,
+    /// How its runner ended.
+    message: String,
+}
+
+impl Suspects {
+    /// A runner has left a report.
+    fn reported(&mut self) {
+        self.has_reported = true;
+        (self.in_a_row, self.silent) = (0, 0);
+    }
+
+    /// The batches in which the tests of one run again that left no report; none if they are to blame, all of them.
+    fn split(&mut self, tests: &[usize], end: Unreported) -> Vec<Vec<usize>> {
+        self.in_a_row = self.in_a_row.saturating_add(1);
+        self.silent = match end {
+            Unreported::Well => self.silent.saturating_add(1),
+            Unreported::Badly | Unreported::OutOfTime => 0,
+        };
+        let is_elsewhere = !self.has_reported && self.silent > MOST_SILENT;
+        if tests.len() < 2 || self.in_a_row > MOST_IN_A_ROW || is_elsewhere {
+            return Vec::new();
+        }
+        let size = match end {
+            Unreported::Well | Unreported::Badly => tests.len().div_ceil(2),
+            Unreported::OutOfTime => 1,
+        };
+        tests.chunks(size).map(<[usize]>::to_vec).collect()
+    }
+
+    /// Remembers why these tests run again; whether that is news.
+    fn inquire(&mut self, tests: &[usize], message: &str) -> bool {
+        let is_known = |inquiry: &Inquiry| tests.iter().any(|test| inquiry.tests.contains(test));
+        if self.open.iter().any(is_known) {
+            return false;
+        }
+        self.open.push(Inquiry {
+            tests: tests.iter().copied().collect(),
+            message: message.to_owned(),
+        });
+        true
+    }
+
+    /// A test was answered for the first time. How its batch's runner had ended, if this was the last of its tests and
+    /// none has failed.
+    fn answered(&mut self, test: usize, has_failed: bool) -> Option<String> {
+        let is_of = |inquiry: &Inquiry| inquiry.tests.contains(&test);
+        let position = self.open.iter().position(is_of)?;
+        let tests = &mut self.open[position].tests;
+        tests.remove(&test);
+        let is_last = tests.is_empty();
+        if !has_failed && !is_last {
+            return None;
+        }
+        let inquiry = self.open.swap_remove(position);
+        (!has_failed).then_some(inquiry.message)
+    }
+}
+
+impl Execution<'_> {
+    /// The batches in which a batch's tests run again because its runner left no report; none if there is no need to.
+    pub(super) fn suspected(&mut self, report: &BatchReport, tests: &[usize]) -> Vec<Vec<usize>> {
+        let Some((end, message)) = report.unreported() else {
+            if report.is_read() {
+                self.suspects.reported();
+            }
+            return Vec::new();
+        };
+        let parts = self.suspects.split(tests, end);
+        if parts.is_empty() {
+            return parts;
+        }
+        let message = format!("{message}, of {} tests", tests.len());
+        if self.suspects.inquire(tests, &message) {
+            self.warn(format!(
+                "{message}: which of them did it is not known, so that they run again, in smaller batches"
+            ));
+        }
+        parts
+    }
+
+    /// What a report says of a test. If its runner had ended without a report before and no test has failed since, what
+    /// ended it may come again: only a job that may try again what failed lets it pass.
+    pub(super) fn judge_reported(&mut self, report: &BatchReport, test: usize) -> Judged {
+        let judged = report.judge(&self.tests[test].id);
+        if self.attempts[test] > 0 {
+            return judged;
+        }
+        if let Some(message) = self.suspects.answered(test, judged.verdict.is_err()) {
+            let message = format!("{message}, none of which failed when they ran again");
+            match self.job.job().retries {
+                0 => self.complain(message),
+                _ => self.warn(message),
+            }
+        }
+        judged
+    }
+
+    fn warn(&self, message: String) {
+        let message = format!("`{}`: {message}", self.job.name());
+        self.job.run.warn_once(message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many batches run if those do not report of which `ends` says how they end.
+    fn batches(
+        tests: usize,
+        ends: impl Fn(&[usize]) -> Option<Unreported>,
+    ) -> (usize, BTreeSet<usize>) {
+        let mut suspects = Suspects::default();
+        let mut waiting = std::collections::VecDeque::from([(0..tests).collect::<Vec<_>>()]);
+        let (mut batches, mut blamed) = (0, BTreeSet::new());
+        while let Some(batch) = waiting.pop_front() {
+            batches += 1;
+            let Some(end) = ends(&batch) else {
+                suspects.reported();
+                continue;
+            };
+            let parts = suspects.split(&batch, end);
+            if parts.is_empty() {
+                blamed.extend(batch);
+            }
+            waiting.extend(parts);
+        }
+        (batches, blamed)
+    }
+
+    #[test]
+    fn the_one_of_many_is_found_in_few_batches_whatever_it_does() {
+        for culprit in [0, 1, 250, 499] {
+            for end in [Unreported::Well, Unreported::Badly] {
+                let (batches, blamed) =
+                    batches(500, |batch| batch.contains(&culprit).then_some(end));
+                assert_eq!(blamed, BTreeSet::from([culprit]), "{end:?}");
+                assert!(batches <= 1 + 2 * 9, "{batches}");
+            }
+            let hangs = |batch: &[usize]| batch.contains(&culprit);
+            let (batches, blamed) =
+                batches(500, |batch| hangs(batch).then_some(Unreported::OutOfTime));
+            assert_eq!(blamed, BTreeSet::from([culprit]));
+            assert_eq!(batches, 501, "each for no longer than a test may take");
+        }
+    }
+
+    #[test]
+    fn a_few_of_many_are_found() {
+        let culprits = BTreeSet::from([3, 120, 121, 307, 499]);
+        let ends = |batch: &[usize]| {
+            let dies = batch.iter().any(|test| culprits.contains(test));
+            dies.then_some(Unreported::Badly)
+        };
+        assert_eq!(batches(500, ends).1, culprits);
+    }
+
+    #[test]
+    fn a_runner_that_never_reports_is_not_started_for_each_test() {
+        for (end, most) in [
+            (Unreported::Well, MOST_SILENT),
+            (Unreported::Badly, MOST_IN_A_ROW),
+        ] {
+            let (batches, blamed) = batches(10_000, |_| Some(end));
+            assert_eq!(blamed.len(), 10_000);
+            assert!(batches <= 1 + 2 * most as usize, "{end:?}: {batches}");
+        }
+    }
+
+    #[test]
+    fn only_what_runs_can_be_ended_by_a_test() {
+        use v1::OutcomeKind as Kind;
+        let of = |kind: Kind, exit_code| {
+            Unreported::of(&v1::ExecutionOutcome {
+                kind: kind.into(),
+                result: Some(regatta_wire::reapi::ActionResult {
+                    exit_code,
+                    ..Default::default()
+                }),
+                ..Default::default()
+            })
+        };
+        assert_eq!(of(Kind::Completed, 0), Some(Unreported::Well));
+        assert_eq!(of(Kind::Completed, 137), Some(Unreported::Badly));
+        assert_eq!(of(Kind::OutOfMemory, 0), Some(Unreported::Badly));
+        assert_eq!(of(Kind::TimedOut, 0), Some(Unreported::OutOfTime));
+        for kind in [Kind::Rejected, Kind::Infrastructure, Kind::Cancelled] {
+            assert_eq!(of(kind, 1), None, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_did_is_known_when_the_last_is_answered() {
+        let mut suspects = Suspects::default();
+        assert!(suspects.inquire(&[1, 2, 3], "it died"));
+        assert!(!suspects.inquire(&[2, 3], "it died again"), "it is known");
+        assert!(suspects.inquire(&[4, 5], "another died"));
+        assert_eq!(suspects.answered(7, false), None);
+        for test in [1, 3] {
+            assert_eq!(suspects.answered(test, false), None);
+        }
+        assert_eq!(suspects.answered(2, false), Some("it died".to_owned()));
+        assert_eq!(suspects.answered(4, true), None);
+        assert_eq!(suspects.answered(5, false), None, "it was the other");
+    }
+}

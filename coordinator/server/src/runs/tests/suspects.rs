@@ -1,0 +1,196 @@
+//! Runners that report at their end, and end before it.
+
+use std::sync::{Arc, Mutex};
+
+use regatta_wire::v1;
+use regatta_wire::v1::run_event::Event;
+
+use super::check_lie;
+use super::contract::{any_runner, junit};
+use super::fake_agent::{Script, completed};
+use super::fixture::{Fixture, Story, contract, spec};
+use crate::runs::suite::{MOST_IN_A_ROW, MOST_SILENT};
+
+const TESTS: u32 = 60;
+const ALL: usize = TESTS as usize;
+
+fn listed() -> String {
+    (0..TESTS).map(|test| format!("t{test:02}\n")).collect()
+}
+
+/// Runs the tests with so many retries, by a runner whose batches end without a report as `dies` says, which is asked
+/// with their number; and how many batches there were.
+async fn run(
+    retries: u32,
+    dies: impl Fn(usize, &[String]) -> Option<v1::ExecutionOutcome> + Send + Sync + 'static,
+) -> (Fixture, Story, Vec<usize>) {
+    let fixture = Fixture::start().await;
+    let batches = Arc::new(Mutex::new(Vec::new()));
+    let sizes = Arc::clone(&batches);
+    let run = move |ids: &[String]| {
+        let mut sizes = sizes.lock().expect("is whole");
+        let number = sizes.len();
+        sizes.push(ids.len());
+        match dies(number, ids) {
+            Some(outcome) => (outcome, None),
+            None => {
+                let report = junit(ids.iter().map(String::as_str));
+                (completed(0, ""), Some(report))
+            }
+        }
+    };
+    let agent = fixture.agent("a", any_runner(&fixture, listed(), run));
+    let suite = v1::Job {
+        retries,
+        ..contract("acceptance")
+    };
+    let story = fixture.run(spec(vec![suite])).await;
+    drop(agent);
+    let sizes = batches.lock().expect("is whole").clone();
+    (fixture, story, sizes)
+}
+
+fn warnings(story: &Story) -> Vec<&str> {
+    let events = story.events.iter();
+    let warnings = events.filter_map(|event| match event {
+        Event::Warning(warning) => Some(warning.message.as_str()),
+        _ => None,
+    });
+    warnings.collect()
+}
+
+fn has(id: &'static str) -> impl Fn(&[String]) -> bool {
+    move |ids| ids.iter().any(|it| it == id)
+}
+
+/// That `t42` failed, and nothing else did or is flaky.
+#[track_caller]
+fn check_alone(story: &Story, retries: u32, message: &str) {
+    check_lie(story, "t42", message);
+    let counts = story.counts();
+    let counted = (counts.passed, counts.failed, counts.flaky, counts.planned);
+    assert_eq!(counted, (TESTS - 1, 1, 0, TESTS));
+    for (id, result) in story.tests() {
+        let tried = if id == "t42" { 1 + retries } else { 1 };
+        assert_eq!(result.attempts, tried, "{id}");
+    }
+    let retried = story.events.iter();
+    let retried = retried.filter(|event| matches!(event, Event::TestRetried(_)));
+    assert_eq!(retried.count(), retries as usize);
+    assert_eq!(story.job("acceptance").message, "1 of 60 tests failed");
+}
+
+#[tokio::test]
+async fn a_test_that_kills_its_runner_before_it_reports_fails_alone() {
+    for retries in [0, 1] {
+        let dies = |_, ids: &[String]| has("t42")(ids).then(|| completed(137, ""));
+        let (fixture, story, sizes) = run(retries, dies).await;
+        check_alone(
+            &story,
+            retries,
+            "exited with code 137; it wrote no JUnit report",
+        );
+        let told = warnings(&story);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(
+            told[0].contains("which of them did it is not known"),
+            "{told:?}"
+        );
+        // Each batch that dies becomes two, until one test is left.
+        let most = 2 * ALL.next_power_of_two().ilog2() as usize + retries as usize;
+        let first = sizes.iter().scan(0, |sum, size| {
+            *sum += size;
+            (*sum <= ALL).then_some(())
+        });
+        assert!(sizes.len() <= first.count() + most, "{sizes:?}");
+        let report = |ids: &[String]| {
+            let report = junit(ids.iter().map(String::as_str));
+            (completed(0, ""), Some(report))
+        };
+        let _agent = fixture.agent("b", any_runner(&fixture, listed(), report));
+        let again = fixture.run(spec(vec![contract("acceptance")])).await;
+        assert_eq!((again.counts().cached, again.counts().passed), (59, 1));
+    }
+}
+
+#[tokio::test]
+async fn a_test_that_hangs_fails_alone_and_the_others_do_not_wait_for_its_half() {
+    let dies = |_, ids: &[String]| {
+        has("t42")(ids).then(|| v1::ExecutionOutcome {
+            kind: v1::OutcomeKind::TimedOut.into(),
+            ..Default::default()
+        })
+    };
+    let (_fixture, story, sizes) = run(1, dies).await;
+    check_alone(&story, 1, "ran out of time; it wrote no JUnit report");
+    assert_eq!(
+        story.tests()["t42"].failure_class(),
+        v1::FailureClass::Timeout
+    );
+    let alone = sizes.iter().filter(|size| **size == 1).count();
+    assert!(alone >= *sizes.iter().max().expect("some"), "{sizes:?}");
+}
+
+#[tokio::test]
+async fn a_test_that_ends_its_runner_as_if_all_were_well_fails_alone() {
+    let dies = |_, ids: &[String]| has("t42")(ids).then(|| completed(0, ""));
+    let (_fixture, story, _) = run(0, dies).await;
+    check_alone(&story, 0, "exited with code 0; it wrote no JUnit report");
+}
+
+#[tokio::test]
+async fn a_runner_that_reports_elsewhere_is_started_a_few_times_more() {
+    let (_fixture, story, sizes) = run(0, |_, _| Some(completed(0, ""))).await;
+    assert_eq!(story.counts().failed, TESTS);
+    check_lie(
+        &story,
+        "t00",
+        "exited with code 0; it wrote no JUnit report",
+    );
+    let more = sizes.iter().sum::<usize>() - ALL;
+    assert!(more <= ALL * MOST_SILENT as usize, "{sizes:?}");
+    assert!(sizes.len() < ALL / 2, "{sizes:?}");
+}
+
+#[tokio::test]
+async fn an_end_that_does_not_come_again_is_not_forgotten() {
+    let dies = |number, _: &[String]| (number == 0).then(|| completed(137, ""));
+    let (_fixture, story, _) = run(0, dies).await;
+    assert_eq!(story.counts().passed, TESTS);
+    assert_eq!(story.end().verdict(), v1::Verdict::NotReleasable);
+    let message = &story.job("acceptance").message;
+    assert!(message.contains("exited with code 137"), "{message}");
+    assert!(message.contains("none of which failed when they ran again"));
+
+    let (_fixture, story, _) = run(1, dies).await;
+    assert_eq!(story.end().verdict(), v1::Verdict::Releasable);
+    assert_eq!((story.counts().passed, story.counts().flaky), (TESTS, 0));
+    let told = warnings(&story);
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[1].contains("none of which failed"), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_runner_that_cannot_start_is_quoted_once_for_each_batch_that_is_blamed() {
+    let fixture = Fixture::start().await;
+    let script: Script = Arc::new(|spec, _| {
+        let command = spec.command.as_ref().expect("is set");
+        Some(match command.arguments == ["./list"] {
+            true => completed(0, &listed()),
+            false => completed(127, "no such program: ./run"),
+        })
+    });
+    let _agent = fixture.agent("a", script);
+    let story = fixture.run(spec(vec![contract("acceptance")])).await;
+    let tests = story.tests();
+    for id in ["t00", "t59"] {
+        check_lie(&story, id, "the runner exited with code 127; it wrote no");
+    }
+    let quoting = tests.values().filter(|test| !test.stdout_tail.is_empty());
+    let quoting = u64::try_from(quoting.count()).expect("few");
+    // One lease lists the tests, each of the others is a batch, and the first of them run again in two.
+    let blamed = story.end().leases - 1 - u64::from(MOST_IN_A_ROW);
+    assert_eq!(quoting, blamed);
+    let mut quotes = tests.values().map(|test| &test.stdout_tail[..]);
+    assert!(quotes.all(|text| text.is_empty() || text == b"no such program: ./run"));
+}
