@@ -26,6 +26,8 @@ pub struct Session<'a> {
     pub report: &'a ReportArguments,
     /// Where JUnit XML goes.
     pub junit: Option<PathBuf>,
+    /// The directory from which the run's files come.
+    pub project: PathBuf,
 }
 
 impl Session<'_> {
@@ -45,8 +47,8 @@ impl Session<'_> {
         let mut human = HumanReport::new(self.report_options(), self.screen());
         let mut json = self.json_report(&submitted).or_exit(ExitCode::Local)?;
         let mut junit = self.junit.clone().map(JunitReport::new);
-        let mut github = GithubReport::of_this_step();
-        let mut gitlab = GitlabReport::of_this_job();
+        let mut github = GithubReport::of_this_step(&self.project);
+        let mut gitlab = GitlabReport::of_this_job(&self.project);
         let mut sinks: Vec<&mut dyn EventSink> = vec![&mut human];
         sinks.extend(json.as_mut().map(|sink| sink as &mut dyn EventSink));
         sinks.extend(junit.as_mut().map(|sink| sink as &mut dyn EventSink));

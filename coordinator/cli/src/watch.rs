@@ -14,6 +14,7 @@ mod junit;
 mod lines;
 mod live;
 mod notes;
+mod place;
 mod screen;
 mod tally;
 

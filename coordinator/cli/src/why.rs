@@ -117,9 +117,55 @@ pub(crate) fn was_executed(result: &v1::TestResult) -> bool {
     result.attempts > 0
 }
 
+/// The run that one is compared with: the last one before it that says something of the test.
+#[derive(Debug)]
+pub(crate) struct Before {
+    is_skipped_now: bool,
+    found: Option<Told>,
+    /// The last one that skipped it, in case there is none that did not.
+    skipped: Option<Told>,
+}
+
+impl Before {
+    /// What this run is to be compared with.
+    pub(crate) fn of(now: &Told) -> Self {
+        Self {
+            is_skipped_now: now.result.status() == v1::TestStatus::Skipped,
+            found: None,
+            skipped: None,
+        }
+    }
+
+    /// Takes the next earlier run that tells of the test; whether no earlier one is needed.
+    pub(crate) fn is_found_with(&mut self, told: Told) -> bool {
+        if told.result.key.is_none() {
+            return false;
+        }
+        match told.result.status() {
+            v1::TestStatus::NotRun | v1::TestStatus::Unspecified => {}
+            v1::TestStatus::Skipped if !self.is_skipped_now => {
+                self.skipped.get_or_insert(told);
+            }
+            v1::TestStatus::Skipped
+            | v1::TestStatus::Passed
+            | v1::TestStatus::Cached
+            | v1::TestStatus::Flaky
+            | v1::TestStatus::Failed
+            | v1::TestStatus::Quarantined => self.found = Some(told),
+        }
+        self.found.is_some()
+    }
+
+    /// That run, if there is one.
+    pub(crate) fn finish(self) -> Option<Told> {
+        self.found.or(self.skipped)
+    }
+}
+
 /// Why a test ran again though its key is that of an earlier run.
 pub(crate) fn same_key(now: &Told, before: &Told) -> String {
     let unknown = now.warnings.iter().find(|text| text.contains("nor cached"));
+    let skipped = before.result.status() == v1::TestStatus::Skipped;
     let passed = matches!(
         before.result.status(),
         v1::TestStatus::Passed | v1::TestStatus::Cached | v1::TestStatus::Flaky
@@ -128,6 +174,9 @@ pub(crate) fn same_key(now: &Told, before: &Told) -> String {
     match (now.skipped_lookup, unknown, passed) {
         (true, _, _) => "nothing was looked up (--no-cache)".to_owned(),
         (_, Some(warning), _) => warning.clone(),
+        (_, _, false) if skipped => format!(
+            "nothing it depends on changed since run {run}, in which it was skipped; that is no longer cached"
+        ),
         (_, _, false) => format!("nothing it depends on changed, but it did not pass in run {run}"),
         (_, _, true) if now.result.is_audit => {
             format!("nothing changed since run {run}: its cached pass was looked into")
@@ -168,6 +217,42 @@ mod tests {
         assert!(same_key(&anew, &passed).contains("--no-cache"));
         assert!(same_key(&passed, &failed).contains("did not pass in run r"));
         assert!(same_key(&passed, &passed).contains("no longer cached"));
+    }
+
+    #[test]
+    fn a_skipped_test_is_compared_with_the_last_run_that_has_it() {
+        use v1::TestStatus::{Failed, NotRun, Passed, Skipped};
+        let run = |status: v1::TestStatus, name: &str| {
+            let mut told = told(status);
+            told.run = name.to_owned();
+            told.result.key = (name != "keyless").then(Default::default);
+            told
+        };
+        let compared = |now: v1::TestStatus, earlier: &[(v1::TestStatus, &str)]| {
+            let mut before = Before::of(&told(now));
+            let mut earlier = earlier.iter();
+            let _is_found = earlier.any(|(status, name)| before.is_found_with(run(*status, name)));
+            before.finish().map(|told| told.run)
+        };
+        let earlier = [
+            (Skipped, "keyless"),
+            (NotRun, "stopped"),
+            (Skipped, "skipped"),
+            (Failed, "failed"),
+            (Passed, "passed"),
+        ];
+        assert_eq!(compared(Skipped, &earlier).as_deref(), Some("skipped"));
+        assert_eq!(compared(Passed, &earlier).as_deref(), Some("failed"));
+        assert_eq!(compared(Passed, &earlier[..3]).as_deref(), Some("skipped"));
+        assert_eq!(compared(Skipped, &earlier[..2]), None);
+
+        let skipped = told(Skipped);
+        assert!(same_key(&skipped, &skipped).contains("was skipped"));
+        let anew = Told {
+            skipped_lookup: true,
+            ..skipped.clone()
+        };
+        assert!(same_key(&anew, &skipped).contains("--no-cache"));
     }
 
     #[test]

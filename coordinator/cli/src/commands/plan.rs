@@ -36,8 +36,11 @@ pub(super) async fn plan(
     Ok(exit_code(&plan))
 }
 
-/// A plan with a job that cannot be planned is not whole.
+/// A plan with a job that cannot be planned is not whole; if a run would fail by that, it is as that run.
 fn exit_code(plan: &v1::PlanRunResponse) -> ExitCode {
+    if plan.jobs.iter().any(|job| job.would_fail) {
+        return ExitCode::TestsFailed;
+    }
     match plan.jobs.iter().all(|job| job.unplanned_reason.is_empty()) {
         true => ExitCode::Good,
         false => ExitCode::Infrastructure,
@@ -251,10 +254,17 @@ mod tests {
             unplanned_reason: "no agent".to_owned(),
             ..v1::JobPlan::default()
         };
-        let plan = v1::PlanRunResponse {
-            jobs: vec![job],
+        let failing = v1::JobPlan {
+            would_fail: true,
+            ..job.clone()
+        };
+        let plan = |jobs| v1::PlanRunResponse {
+            jobs,
             ..v1::PlanRunResponse::default()
         };
+        let would_fail = plan(vec![job.clone(), failing]);
+        assert_eq!(exit_code(&would_fail), ExitCode::TestsFailed);
+        let plan = plan(vec![job]);
         assert_eq!(exit_code(&plan), ExitCode::Infrastructure);
         let text = as_text(&plan);
         assert!(

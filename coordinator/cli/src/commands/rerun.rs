@@ -1,11 +1,14 @@
 //! `regatta rerun`.
 
+use std::path::PathBuf;
+
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 
 use super::run::junit_of_ci;
 use super::{connect, run_id};
 use crate::client::Client;
+use crate::config;
 use crate::exit_code::{ExitCode, Failure};
 use crate::options::{GlobalOptions, RerunOptions};
 use crate::rerun::Story;
@@ -56,9 +59,16 @@ pub(super) async fn rerun(
         client: &client,
         report: &options.report,
         junit: options.junit.or_else(junit_of_ci),
+        project: project_of_here(),
     };
     let (ended, tally) = session.run(spec).await?;
     Ok(ended.exit_code(&tally))
+}
+
+/// Where the run's files are here, if it is one of the project that this is.
+fn project_of_here() -> PathBuf {
+    let here = std::env::current_dir().unwrap_or_default();
+    config::find(&here).map_or(here, |(_file, root)| root)
 }
 
 /// What failed is known once a run has ended.

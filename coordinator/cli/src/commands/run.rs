@@ -69,6 +69,7 @@ pub(super) struct Prepared {
     pub(super) client: Client,
     pub(super) spec: v1::RunSpec,
     junit: Option<PathBuf>,
+    project: PathBuf,
 }
 
 impl Prepared {
@@ -83,6 +84,7 @@ impl Prepared {
             client: &self.client,
             report,
             junit: self.junit,
+            project: self.project,
         };
         session.run(self.spec).await
     }
@@ -133,6 +135,7 @@ pub(super) async fn prepare(
         client,
         spec,
         junit,
+        project: pipeline.root.clone(),
     })
 }
 

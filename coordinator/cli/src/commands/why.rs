@@ -12,7 +12,7 @@ use crate::exit_code::{ExitCode, Failure, OrExit};
 use crate::options::WhyOptions;
 use crate::session::watch_failure;
 use crate::watch::RunEvents;
-use crate::why::{Search, Told, changed_parts, same_key, was_executed};
+use crate::why::{Before, Search, Told, changed_parts, same_key, was_executed};
 
 /// How many of the newest runs are looked at.
 const LOOKED_AT: u32 = 100;
@@ -43,27 +43,21 @@ pub(super) async fn why(client: &Client, options: WhyOptions) -> Result<ExitCode
     let mut lines = vec![headline(&now)];
     if was_executed(&now.result) {
         let job = now.job.name.clone();
-        let before = loop {
-            let Some(run) = ended.next() else { break None };
-            let told = told(client, &run, &options.test, Some(&job)).await?;
-            if let Some(told) = told.filter(|it| it.result.key.is_some() && says_something(it)) {
-                break Some(told);
+        let mut before = Before::of(&now);
+        for run in ended {
+            if let Some(told) = told(client, &run, &options.test, Some(&job)).await?
+                && before.is_found_with(told)
+            {
+                break;
             }
-        };
+        }
+        let before = before.finish();
         lines.extend(reasons(client, &now, before).await);
     }
     let mut out = std::io::stdout().lock();
     let written = lines.iter().try_for_each(|line| writeln!(out, "{line}"));
     written.or_exit(ExitCode::Local)?;
     Ok(ExitCode::Good)
-}
-
-fn says_something(told: &Told) -> bool {
-    let nothing = matches!(
-        told.result.status(),
-        v1::TestStatus::NotRun | v1::TestStatus::Skipped | v1::TestStatus::Unspecified
-    );
-    !nothing
 }
 
 fn unknown(options: &WhyOptions) -> Failure {

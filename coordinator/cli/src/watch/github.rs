@@ -7,12 +7,13 @@ mod markdown;
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use regatta_wire::v1;
 
 use super::EventSink;
 use super::notes::{Kind, Note, Notes, shortened};
+use super::place::Project;
 
 /// How many errors, and how many warnings, GitHub shows of one step.
 const MOST_ANNOTATIONS: usize = 10;
@@ -30,13 +31,16 @@ pub struct GithubReport<W> {
 }
 
 impl GithubReport<io::Stderr> {
-    /// A report for the step that this process runs in; `None` outside of GitHub Actions.
-    #[must_use]
-    pub fn of_this_step() -> Option<Self> {
+    /// A report of a project's run for the step that this process runs in; `None` outside of GitHub Actions.
+    pub(crate) fn of_this_step(project: &Path) -> Option<Self> {
         let is_there = std::env::var_os("GITHUB_ACTIONS").is_some_and(|value| value == "true");
         is_there.then(|| {
             let summary = std::env::var_os("GITHUB_STEP_SUMMARY").map(PathBuf::from);
-            Self::new(io::stderr(), summary)
+            let notes = Notes::of(Project::at(project));
+            Self {
+                notes,
+                ..Self::new(io::stderr(), summary)
+            }
         })
     }
 }
@@ -114,7 +118,7 @@ fn escaped_property(text: &str) -> String {
 mod tests {
     use regatta_wire::v1::run_event::Event;
 
-    use super::super::notes::panic_place;
+    use super::super::place::panic_place;
     use super::super::recorded;
     use super::*;
 

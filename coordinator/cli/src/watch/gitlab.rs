@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use regatta_model::Digest;
@@ -13,7 +13,8 @@ use regatta_wire::v1;
 use serde::Serialize;
 
 use super::EventSink;
-use super::notes::{Kind, Note, Notes, Place, shortened};
+use super::notes::{Kind, Note, Notes, shortened};
+use super::place::{Place, Project};
 
 /// Where GitLab's own examples have it.
 const REPORT_FILE: &str = "gl-code-quality-report.json";
@@ -58,13 +59,15 @@ struct Lines {
 }
 
 impl GitlabReport<io::Stderr> {
-    /// A report for the job that this process runs in; `None` outside of GitLab CI.
-    #[must_use]
-    pub fn of_this_job() -> Option<Self> {
+    /// A report of a project's run for the job that this process runs in; `None` outside of GitLab CI.
+    pub(crate) fn of_this_job(project: &Path) -> Option<Self> {
         let is_there = std::env::var_os("GITLAB_CI").is_some_and(|value| value == "true");
         let time = SystemTime::now().duration_since(UNIX_EPOCH);
         let time = time.map_or(0, |since| since.as_secs());
-        is_there.then(|| Self::new(io::stderr(), REPORT_FILE.into(), time))
+        is_there.then(|| Self {
+            notes: Notes::of(Project::at(project)),
+            ..Self::new(io::stderr(), REPORT_FILE.into(), time)
+        })
     }
 }
 

@@ -1,18 +1,22 @@
 //! What went wrong in a run, the most important first: what CI systems are told.
 
+use std::collections::BTreeMap;
+
 use regatta_wire::v1::{self, run_event::Event};
 
+use super::place::{Place, Project, panic_place, place_of_test};
 use super::tally::is_flaky;
 use super::{Tally, class_name};
-
-/// Files of these languages, whose tests are named by them.
-const FILES_OF_TESTS: [&str; 8] = [".py", ".js", ".jsx", ".mjs", ".cjs", ".ts", ".tsx", ".mts"];
 
 /// Collects what is worth a note.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
     pub(super) tally: Tally,
     notes: Vec<Note>,
+    /// What was run, if that is here: only of files that are there can it be told that something is said of them.
+    project: Option<Project>,
+    /// Where each job's processes run, from the root of the project.
+    directories: BTreeMap<String, String>,
 }
 
 /// Something worth a note.
@@ -36,19 +40,23 @@ pub(super) enum Kind {
     Flaky,
 }
 
-/// Where in the source something failed.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Place {
-    /// From the root of the repository.
-    pub(super) file: String,
-    /// From 1.
-    pub(super) line: u32,
-}
-
 impl Notes {
+    /// Notes of a run of this project.
+    pub(super) fn of(project: Option<Project>) -> Self {
+        Self {
+            project,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn event(&mut self, event: &v1::RunEvent) {
         self.tally.event(event);
         match &event.event {
+            Some(Event::RunStarted(started)) => {
+                let jobs = started.spec.iter().flat_map(|spec| &spec.jobs);
+                let directories = jobs.map(|job| (job.name.clone(), job.working_directory.clone()));
+                self.directories = directories.collect();
+            }
             Some(Event::TestsFinished(finished)) => {
                 for result in &finished.results {
                     self.test_finished(result);
@@ -87,7 +95,9 @@ impl Notes {
             }
         };
         let place = outputs.iter().find_map(|text| panic_place(text));
-        let place = place.or_else(|| place_of_test(&result.test_id, &parts));
+        let place = place
+            .or_else(|| place_of_test(&result.test_id, &parts))
+            .or_else(|| self.place_in_project(&result.job, &parts));
         self.notes.push(Note {
             kind,
             what,
@@ -113,13 +123,19 @@ impl Notes {
             Kind::Flaky => format!("passed at attempt {}", finished.attempts),
             _ => finished.message.trim_end().to_owned(),
         };
+        let place = self.place_in_project(&finished.job, &[&message]);
         self.notes.push(Note {
             kind,
             what,
             title: finished.job.clone(),
             message,
-            place: None,
+            place,
         });
+    }
+
+    fn place_in_project(&mut self, job: &str, said: &[&str]) -> Option<Place> {
+        let directory = self.directories.get(job).map_or("", String::as_str);
+        self.project.as_mut()?.place(directory, said)
     }
 }
 
@@ -128,80 +144,46 @@ pub(super) fn shortened(text: &str, most: usize) -> &str {
     &text[..text.floor_char_boundary(most)]
 }
 
-/// Where a Rust test says that it panicked: `panicked at src/lib.rs:7:5:`.
-pub(super) fn panic_place(output: &str) -> Option<Place> {
-    let (_, rest) = output.split_once("panicked at ")?;
-    let place = rest.lines().next()?.trim_end_matches(':');
-    let (file_and_line, _column) = place.rsplit_once(':')?;
-    let (file, line) = file_and_line.rsplit_once(':')?;
-    let is_source = !file.starts_with('/') && !file.contains(char::is_whitespace);
-    is_source.then_some(())?;
-    Some(Place {
-        file: file.to_owned(),
-        line: line.parse().ok()?,
-    })
-}
-
-/// The file that a test is named by, as pytest and Jest do it, and the last line of it that is spoken of: that is where a
-/// trace ends. The first line of the file, if none is.
-fn place_of_test(test: &str, said: &[&str]) -> Option<Place> {
-    let file = test.split("::").next()?;
-    let is_file = FILES_OF_TESTS.iter().any(|ending| file.ends_with(ending));
-    let is_inside = !file.starts_with('/') && !file.split('/').any(|part| part == "..");
-    (is_file && is_inside).then(|| Place {
-        file: file.to_owned(),
-        line: said
-            .iter()
-            .find_map(|text| last_line_of(file, text))
-            .unwrap_or(1),
-    })
-}
-
-fn last_line_of(file: &str, text: &str) -> Option<u32> {
-    let mut after = text.rmatch_indices(file);
-    after.find_map(|(at, _)| {
-        let rest = text[at + file.len()..].strip_prefix(':')?;
-        let digits = rest.find(|it: char| !it.is_ascii_digit());
-        let number = &rest[..digits.unwrap_or(rest.len())];
-        number.parse().ok().filter(|line| *line > 0)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_one_in_the_repository() {
-        let line = |output: &str| panic_place(output).map(|place| place.line);
-        assert_eq!(line("thread 'x' panicked at src/lib.rs:7:5:\nno"), Some(7));
-        assert_eq!(line("panicked at /rustc/x/library/core.rs:7:5:"), None);
-        assert_eq!(line("panicked at midnight"), None);
-        assert_eq!(line(""), None);
-    }
-
-    #[track_caller]
-    fn check(test: &str, said: &[&str], expected: Option<(&str, u32)>) {
-        let place = place_of_test(test, said);
-        let place = place.as_ref().map(|it| (it.file.as_str(), it.line));
-        assert_eq!(place, expected);
-    }
-
-    #[test]
-    fn tests_that_are_named_by_files_are_in_them() {
-        let trace = "x\nt/a.py:3: in test_b\n    c()\nt/a.py:17: AssertionError\n";
-        check("t/a.py::test_b[x]", &["", trace], Some(("t/a.py", 17)));
-        check("t/a.py::test_b", &["no trace"], Some(("t/a.py", 1)));
-        check(
-            "t/a.py::test_b",
-            &["t/a.py:0", "t/a.py:x"],
-            Some(("t/a.py", 1)),
-        );
-        let jest = "at src/sum.test.ts:9:5";
-        check("src/sum.test.ts", &[jest], Some(("src/sum.test.ts", 9)));
-        for test in ["module::test", "Sum.Holds", "/a/b.py::c", "../b.py::c", ""] {
-            check(test, &[trace], None);
+    fn what_a_failure_says_of_a_file_is_where_it_is() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        std::fs::create_dir(directory.path().join("sum")).expect("it is made");
+        std::fs::write(directory.path().join("sum/sum_test.go"), "").expect("it is written");
+        let result = |said: &str| v1::TestResult {
+            job: "unit".to_owned(),
+            test_id: "TestSum".to_owned(),
+            status: v1::TestStatus::Failed.into(),
+            message: "exit code 1".to_owned(),
+            stdout_tail: said.to_owned().into(),
+            ..v1::TestResult::default()
+        };
+        let spec = v1::RunSpec {
+            jobs: vec![v1::Job {
+                name: "unit".to_owned(),
+                working_directory: "sum".to_owned(),
+                ..v1::Job::default()
+            }],
+            ..v1::RunSpec::default()
+        };
+        let results = vec![result("    sum_test.go:9: is 4"), result("gone.go:9: is 4")];
+        let mut notes = Notes::of(Project::at(directory.path()));
+        for event in [
+            Event::RunStarted(v1::RunStarted { spec: Some(spec) }),
+            Event::TestsFinished(v1::TestsFinished { results }),
+        ] {
+            notes.event(&v1::RunEvent {
+                sequence: 1,
+                time: None,
+                event: Some(event),
+            });
         }
+        let place = |note: &Note| note.place.as_ref().map(|it| (it.file.clone(), it.line));
+        let places: Vec<_> = notes.sorted().iter().map(place).collect();
+        assert_eq!(places, [Some(("sum/sum_test.go".to_owned(), 9)), None]);
     }
 
     #[test]

@@ -70,7 +70,8 @@ pub(super) async fn run_build(
     }
 }
 
-/// The result of a build, if it is cached: nothing runs.
+/// The result of a build, if it is cached: nothing runs. It is looked for even if the run itself would not: what a build
+/// made before tells what needs it.
 pub(super) async fn known_result(job: &JobContext) -> Option<reapi::ActionResult> {
     let JobKind::Build {
         arguments,
@@ -79,9 +80,8 @@ pub(super) async fn known_result(job: &JobContext) -> Option<reapi::ActionResult
     else {
         return None;
     };
-    let may_look = !job.run.plan.spec.skip_cache_lookup && job.surroundings.are_known();
     let key = action_key(job, &job.command(arguments.clone()), ACTION, false);
-    let answer = match may_look {
+    let answer = match job.surroundings.are_known() {
         true => known(job, &key).await?,
         false => return None,
     };

@@ -19,7 +19,7 @@ use super::context::{JobContext, RunContext};
 use super::plan::JobKind;
 use super::preparation::{inputs_of, prepare};
 use super::registry::{MAX_PLANS, RunRegistry, SubmitRunError};
-use super::state::JobEnd;
+use super::state::{JobEnd, JobStatus};
 use super::suite::{Foreseen, foresee};
 use crate::dispatch::Work;
 
@@ -33,8 +33,33 @@ enum Planned {
     /// A build, whose result is known or not.
     Build(Option<Box<reapi::ActionResult>>),
     Suite(Box<Foreseen>),
-    /// Why it cannot be planned.
-    Unplanned(String),
+    Unplanned(Unplanned),
+}
+
+/// Why a job cannot be planned.
+struct Unplanned {
+    reason: String,
+    /// Whether a run would fail by it.
+    would_fail: bool,
+}
+
+impl Unplanned {
+    /// Nobody knows how a run would end.
+    fn unknown(reason: String) -> Self {
+        Self {
+            reason,
+            would_fail: false,
+        }
+    }
+}
+
+impl From<JobEnd> for Unplanned {
+    fn from(end: JobEnd) -> Self {
+        Self {
+            would_fail: end.status == JobStatus::Failed,
+            reason: end.message,
+        }
+    }
 }
 
 impl RunRegistry {
@@ -99,7 +124,8 @@ async fn plan_suite(
     builds: &HashMap<usize, Option<reapi::ActionResult>>,
 ) -> Planned {
     let JobKind::Suite(suite) = &run.plan.jobs[index].kind else {
-        return Planned::Unplanned("a build that it needs cannot be planned".to_owned());
+        let reason = "a build that it needs cannot be planned".to_owned();
+        return Planned::Unplanned(Unplanned::unknown(reason));
     };
     let job = match prepared(run, index, builds).await {
         Ok(job) => job,
@@ -107,7 +133,7 @@ async fn plan_suite(
     };
     match foresee(&job, suite).await {
         Ok(foreseen) => Planned::Suite(Box::new(foreseen)),
-        Err(JobEnd { message, .. }) => Planned::Unplanned(message),
+        Err(end) => Planned::Unplanned(end.into()),
     }
 }
 
@@ -116,19 +142,19 @@ async fn prepared(
     run: &Arc<RunContext>,
     index: usize,
     builds: &HashMap<usize, Option<reapi::ActionResult>>,
-) -> Result<JobContext, String> {
+) -> Result<JobContext, Unplanned> {
     let jobs = &run.plan.jobs;
     let known = |job: usize| builds.get(&job).and_then(Option::as_ref);
     let inputs = &jobs[index].inputs;
     if let Some(missing) = inputs.iter().find(|input| known(input.job).is_none()) {
-        return Err(format!(
+        return Err(Unplanned::unknown(format!(
             "it takes files from `{}`, whose result is not cached; run that first",
             jobs[missing.job].name
-        ));
+        )));
     }
     let results = inputs_of(run, index, |job| known(job).cloned());
     let prepared = prepare(Arc::clone(run), index, &results, CancellationToken::new()).await;
-    prepared.map_err(|end| end.message)
+    prepared.map_err(Unplanned::from)
 }
 
 impl Planned {
@@ -149,11 +175,13 @@ fn response(run: &RunContext, jobs: &[Planned], forecast: &Forecast) -> v1::Plan
         let plan = match planned {
             Planned::Build(result) => v1::JobPlan {
                 is_build: true,
-                is_build_cached: result.is_some(),
+                // Known as it may be, a run without the cache makes it again.
+                is_build_cached: result.is_some() && !run.plan.spec.skip_cache_lookup,
                 ..Default::default()
             },
-            Planned::Unplanned(reason) => v1::JobPlan {
-                unplanned_reason: reason.clone(),
+            Planned::Unplanned(unplanned) => v1::JobPlan {
+                unplanned_reason: unplanned.reason.clone(),
+                would_fail: unplanned.would_fail,
                 ..Default::default()
             },
             Planned::Suite(foreseen) => {

@@ -51,6 +51,7 @@ pub(super) async fn run(
     programs: Programs,
 ) -> Result<ExitCode, Failure> {
     let (root, junit) = (programs.root.clone(), programs.junit.clone());
+    let project = root.clone();
     let lacking = lacking_in(client, options.job.image.as_ref(), &programs).await?;
     let (jobs, mut staging, sources) = blocking({
         let settings = settings(options);
@@ -106,6 +107,7 @@ pub(super) async fn run(
         client,
         report: &options.report,
         junit,
+        project,
     };
     let (ended, tally) = session.run(spec).await?;
     end(&ended, &tally)

@@ -123,6 +123,8 @@ pub(super) fn parse(xml: &str) -> Result<Report, JunitError> {
 struct Parser {
     report: Report,
     case: Option<Case>,
+    /// Where it is, if its attributes say so: `tests/sum_test.cc:12`.
+    place: Option<String>,
     /// Where text goes.
     text: Option<String>,
     depth: usize,
@@ -134,6 +136,7 @@ impl Parser {
             b"testcase" => {
                 let name = attribute(element, "name")?.ok_or(JunitError::Nameless)?;
                 let seconds = attribute(element, "time")?.and_then(|text| text.parse().ok());
+                self.place = place_of(element)?;
                 self.case = Some(Case {
                     name,
                     classname: attribute(element, "classname")?.unwrap_or_default(),
@@ -180,7 +183,14 @@ impl Parser {
 
     fn close(&mut self, name: &[u8]) {
         match name {
-            b"testcase" => self.report.cases.extend(self.case.take()),
+            b"testcase" => {
+                let place = self.place.take();
+                let case = self.case.take().map(|case| match place {
+                    Some(place) => with_place(case, &place),
+                    None => case,
+                });
+                self.report.cases.extend(case);
+            }
             b"failure" | b"error" => {
                 let text = self.text.take().unwrap_or_default();
                 let message = match &mut self.case {
@@ -217,6 +227,27 @@ impl Parser {
             collected.push_str(text);
         }
     }
+}
+
+/// Where a test case's attributes say that it is.
+fn place_of(element: &BytesStart<'_>) -> Result<Option<String>, JunitError> {
+    let file = attribute(element, "file")?.filter(|file| !file.is_empty());
+    let line: Option<u32> = attribute(element, "line")?.and_then(|line| line.parse().ok());
+    let place = file.zip(line.filter(|line| *line > 0));
+    Ok(place.map(|(file, line)| format!("{file}:{line}")))
+}
+
+/// A failure is told with where it is, last: what the runner itself says of the file is nearer to it.
+fn with_place(mut case: Case, place: &str) -> Case {
+    if let CaseStatus::Failed(message) = &mut case.status {
+        let file = place.rsplit_once(':').map_or(place, |(file, _line)| file);
+        if !message.contains(&format!("{file}:")) {
+            let separator = if message.is_empty() { "" } else { "\n" };
+            message.push_str(separator);
+            message.push_str(place);
+        }
+    }
+    case
 }
 
 /// What a test case's attributes say. GoogleTest writes tests that it did not run as `notrun`, without
@@ -293,6 +324,26 @@ mod tests {
         }
         let own = CaseStatus::Failed("why".to_owned());
         check_status("status='fail'", "<failure message='why'/>", &own);
+    }
+
+    #[test]
+    fn a_failure_is_told_with_its_place() {
+        let attributes = "file='t/sum.cc' line='12'";
+        let failed = |message: &str| CaseStatus::Failed(message.to_owned());
+        let told = failed("no\nwhy\nt/sum.cc:12");
+        check_status(attributes, "<failure message='no'>why</failure>", &told);
+        check_status(attributes, "<failure/>", &failed("t/sum.cc:12"));
+        let own = "<failure>t/sum.cc:14: Failure</failure>";
+        check_status(attributes, own, &failed("t/sum.cc:14: Failure"));
+        check_status(attributes, "", &CaseStatus::Passed);
+        for nowhere in ["file='' line='12'", "file='a.cc'", "file='a.cc' line='0'"] {
+            check_status(nowhere, "<failure message='no'/>", &failed("no"));
+        }
+        let report = "<a><testcase name='a' file='a.cc' line='1'/><testcase name='b'><failure/></testcase></a>";
+        assert_eq!(
+            parse(report).expect("is a report").cases[1].status,
+            failed("")
+        );
     }
 
     #[test]

@@ -80,12 +80,31 @@ async fn what_needs_a_build_is_planned_once_that_is_cached() {
         reason.contains("`make`, whose result is not cached"),
         "{reason}"
     );
+    assert!(!before.jobs[0].would_fail);
     assert!(before.jobs[1].is_build && !before.jobs[1].is_build_cached);
     fixture.run(jobs.clone()).await;
-    let after = plan(&fixture, jobs).await;
+    let after = plan(&fixture, jobs.clone()).await;
     assert!(after.jobs[1].is_build_cached);
     assert_eq!(after.jobs[0].unplanned_reason, "");
     assert_eq!(after.jobs[0].cached, 3);
+    let anew = v1::RunSpec {
+        skip_cache_lookup: true,
+        ..jobs
+    };
+    let anew = plan(&fixture, anew).await;
+    assert!(!anew.jobs[1].is_build_cached, "it would be made again");
+    assert_eq!(anew.jobs[0].unplanned_reason, "");
+    assert_eq!((anew.jobs[0].planned, anew.jobs[0].cached), (3, 0));
+}
+
+#[tokio::test]
+async fn a_list_that_fails_would_fail_a_run() {
+    let fixture = Fixture::start().await;
+    let _agent = fixture.agent("a", Arc::new(|_, _| Some(completed(3, ""))));
+    let planned = plan(&fixture, unit()).await;
+    let suite = &planned.jobs[0];
+    assert!(suite.unplanned_reason.contains("code 3"), "{suite:?}");
+    assert!(suite.would_fail);
 }
 
 #[tokio::test]
