@@ -33,7 +33,7 @@ pub use work::{
     propagate_version = true,
     after_help = "Examples:\n  \
         regatta up                     a coordinator and an agent on this machine\n  \
-        regatta test                   run this Cargo workspace's tests on the fleet\n  \
+        regatta test                   run this project's tests on the fleet\n  \
         regatta run                    run the jobs of regatta.toml\n  \
         regatta exec -- uname -a       run one command\n  \
         regatta doctor                 find out what is wrong\n\n\
@@ -65,7 +65,7 @@ pub enum Command {
     Flake(Box<FlakeOptions>),
     /// Run a run's jobs again, or what failed in it
     Rerun(RerunOptions),
-    /// Run the tests of a Cargo workspace, which is built here, or of a pytest project
+    /// Run the tests of a Cargo workspace or a Go module, which are built here, or of a pytest, CMake or Jest project
     Test(Box<TestOptions>),
     /// Run one command on the fleet
     Exec(ExecOptions),

@@ -29,7 +29,9 @@ if __name__ == "__main__":
 try:
     import pytest
 except ImportError as error:
-    sys.exit(f"{sys.executable} has no pytest ({error}): use an image that has it, and what the tests import")
+    if importlib.util.find_spec("pytest") is None:
+        sys.exit(f"{sys.executable} has no pytest ({error}): use an image that has it, and what the tests import")
+    sys.exit(f"{sys.executable} cannot load its pytest: {error}")
 
 # How much of each stream a test's case repeats, in characters.
 OUTPUT_CHARACTERS = 16 * 1024
