@@ -4,6 +4,7 @@ mod collect;
 mod container_holder;
 mod execution;
 mod lease_run;
+mod output;
 mod output_digest;
 mod output_spool;
 mod persistent_worker;

@@ -1,6 +1,5 @@
 //! One execution in a slot's container, from the view to the result.
 
-use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,14 +10,12 @@ use regatta_cas::{BlobStore, StoreError};
 use regatta_model::SlotIndex;
 use regatta_runtime::{ContainerCommand, Exit, ExitStatus, Usage};
 use regatta_wire::{reapi, v1};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
 
 use super::collect::{CollectError, CollectLimits, Collected, collect};
 use super::container_holder::ContainerHolder;
-use super::output_spool::{Captured, CapturedBody, LiveStream, output_pipe, spool};
+use super::output_spool::{Captured, CapturedBody};
 use super::program_message::{Sought, exit_code as exit_code_of_exec};
 use super::publish::{publish_captured, publish_outputs};
 use super::view::{View, make_directories};
@@ -27,10 +24,6 @@ use crate::lease_spec::{Execution, LeaseSpec};
 use crate::outcome::{Outcome, Refusal, is_caused_by_files, usage_to_wire};
 use crate::timestamps::{Moments, now};
 
-/// How long an execution lasts before its output is sent as it comes.
-pub(crate) const LIVE_OUTPUT_AFTER: Duration = Duration::from_millis(200);
-/// How long output may still come after the last process has ended.
-const OUTPUT_END_LIMIT: Duration = Duration::from_secs(5);
 /// Where programs are looked for when neither the command nor the image says.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// How much of each stream is in the result itself, so that nobody has to fetch it.
@@ -183,40 +176,6 @@ impl ExecutionContext<'_> {
         }
     }
 
-    /// Where an execution writes to, and what keeps it.
-    fn output(&self, execution: &Execution) -> Result<([OwnedFd; 2], Output), Refusal> {
-        let opened = |error: io::Error| Refusal::infrastructure(format!("no pipe: {error}"));
-        let (stdout, stdout_reader) = output_pipe().map_err(opened)?;
-        let (stderr, stderr_reader) = output_pipe().map_err(opened)?;
-        let keep = |reader, stream| {
-            let live = self.live(execution, stream);
-            let settings = self.workshop.spool.clone();
-            let keep = async move { spool(reader, &settings, live).await };
-            tokio::spawn(keep.in_current_span())
-        };
-        let output = Output {
-            stdout: keep(stdout_reader, v1::OutputStream::Stdout),
-            stderr: keep(stderr_reader, v1::OutputStream::Stderr),
-        };
-        Ok(([stdout, stderr], output))
-    }
-
-    /// Where a stream of an execution goes as it comes, if that is wanted.
-    pub(super) fn live(
-        &self,
-        execution: &Execution,
-        stream: v1::OutputStream,
-    ) -> Option<LiveStream> {
-        self.spec.stream_output.then(|| LiveStream {
-            sender: self.workshop.live.clone(),
-            lease: self.key.lease,
-            token: self.key.token,
-            unit: execution.unit,
-            stream,
-            begins_at: Instant::now() + LIVE_OUTPUT_AFTER,
-        })
-    }
-
     pub(super) fn command(
         &self,
         execution: &Execution,
@@ -270,31 +229,6 @@ impl ExecutionContext<'_> {
         collected
             .await
             .map_err(|panic| Refusal::infrastructure(panic.to_string()))
-    }
-}
-
-/// The output streams of a command that runs.
-struct Output {
-    stdout: JoinHandle<io::Result<Captured>>,
-    stderr: JoinHandle<io::Result<Captured>>,
-}
-
-impl Output {
-    async fn finish(mut self) -> Result<(Captured, Captured), Refusal> {
-        let both = async { tokio::join!(&mut self.stdout, &mut self.stderr) };
-        let Ok((stdout, stderr)) = tokio::time::timeout(OUTPUT_END_LIMIT, both).await else {
-            self.stdout.abort();
-            self.stderr.abort();
-            let message = "a process that outlived its command holds its output open";
-            return Err(Refusal::infrastructure(message));
-        };
-        let kept = |ended: Result<io::Result<Captured>, _>| {
-            let ended = ended.map_err(io::Error::other).flatten();
-            ended.map_err(|error| {
-                Refusal::infrastructure(format!("the output could not be kept: {error}"))
-            })
-        };
-        Ok((kept(stdout)?, kept(stderr)?))
     }
 }
 

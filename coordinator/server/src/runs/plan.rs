@@ -339,9 +339,7 @@ fn plan_kind(job: &v1::Job) -> Result<JobKind, PlanError> {
             arguments: build.arguments.clone(),
             do_not_cache: build.do_not_cache,
         }),
-        Some(v1::job::Kind::Suite(suite)) => {
-            PlannedSuite::new(suite, &field).map(|it| JobKind::Suite(Box::new(it)))
-        }
+        Some(v1::job::Kind::Suite(suite)) => PlannedSuite::new(suite, &field).map(JobKind::Suite),
     }
 }
 

@@ -1,5 +1,6 @@
 //! A test job: discover, look up, run the rest, judge, count.
 
+mod adapter;
 mod audit;
 mod changes;
 mod company;
@@ -33,7 +34,6 @@ mod suspects;
 mod unanswered;
 mod worker;
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -61,7 +61,6 @@ use precedence::Suspicion;
 use resumption::{listed_before, replay, tell_plan};
 #[cfg(test)]
 pub(super) use suspects::{MOST_IN_A_ROW, MOST_SILENT};
-use worker::worker_arguments;
 
 /// Results that one event holds at most.
 const MAX_RESULTS_PER_EVENT: usize = 256;
@@ -119,47 +118,6 @@ impl PlannedSuite {
         OwnPart {
             arguments,
             environment,
-        }
-    }
-}
-
-impl Adapter {
-    /// Whether one execution runs all tests of a batch.
-    const fn runs_together(&self) -> bool {
-        match self {
-            Self::Harness(_) | Self::Sharding { .. } => false,
-            Self::Contract { .. } => true,
-        }
-    }
-
-    /// What starting a batch costs before it has been measured.
-    fn usual_overhead(&self) -> Duration {
-        match self {
-            Self::Harness(_) | Self::Sharding { .. } => harness::BATCH_OVERHEAD,
-            Self::Contract {
-                worker_arguments, ..
-            } if worker_arguments.is_empty() => contract::BATCH_OVERHEAD,
-            Self::Contract { .. } => contract::WORKER_BATCH_OVERHEAD,
-        }
-    }
-
-    /// How long a test is expected to take of which nothing is known.
-    const fn usual_duration(&self) -> Duration {
-        match self {
-            Self::Harness(_) | Self::Sharding { .. } => harness::USUAL_DURATION,
-            Self::Contract { .. } => contract::USUAL_DURATION,
-        }
-    }
-
-    /// Changes whenever tests are run or judged in another way.
-    fn version(&self) -> Cow<'static, str> {
-        match self {
-            Self::Harness(harness) => harness.version().into(),
-            Self::Sharding { .. } => sharding::VERSION.into(),
-            Self::Contract { .. } => match worker_arguments(self) {
-                [] => contract::VERSION.into(),
-                worker => format!("{} by {worker:?}", contract::VERSION).into(),
-            },
         }
     }
 }

@@ -76,8 +76,8 @@ impl PlannedSuite {
     pub(super) fn new(
         suite: &v1::Suite,
         field: &dyn Fn(&str) -> String,
-    ) -> Result<Self, PlanError> {
-        Ok(Self {
+    ) -> Result<Box<Self>, PlanError> {
+        Ok(Box::new(Self {
             adapter: plan_adapter(suite, field)?,
             discover_arguments: suite.discover_arguments.clone(),
             run_arguments: suite.run_arguments.clone(),
@@ -87,7 +87,7 @@ impl PlannedSuite {
             quarantine: plan_quarantine(suite, field)?,
             repetition: plan_repetition(suite, field)?,
             may_duplicate: !suite.no_duplicates,
-        })
+        }))
     }
 }
 
