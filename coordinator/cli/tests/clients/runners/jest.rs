@@ -14,7 +14,7 @@ suite = { adapter = "jest" }
 
 [jobs.bad]
 inputs = ["package.json", "bad/**"]
-timeout = "10s"
+timeout = "20s"
 suite = { adapter = "jest", run = ["jest", "--verbose"] }
 
 [jobs.chosen]
@@ -206,7 +206,7 @@ fn what_jest_tests_do_to_jest_is_theirs() {
             "failed",
             "the runner ended while this file ran",
         ),
-        ("bad/hangs.test.js", "failed", "10 s were over"),
+        ("bad/hangs.test.js", "failed", "20 s were over"),
         // Jest's own clock.
         ("bad/never.test.js", "failed", "Exceeded timeout"),
         (
