@@ -4,12 +4,11 @@
 //! actions that it sends both run, so that both see the toolchain that the client found.
 
 use std::path::PathBuf;
-use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::images::DebianImage;
-use crate::{process, tools, workspace};
+use crate::tools;
 
 /// What every image of clients leaves out, and that a Release file past its date is good enough:
 /// unstable's mirrors may lag behind.
@@ -95,23 +94,9 @@ impl Clients {
     }
 }
 
-/// BuildStream, which Debian does not have, in a virtual environment of its own.
+/// BuildStream's Python environment: Debian does not have it.
 fn buildstream() -> Result<PathBuf> {
     // Its buildbox-run refuses to start without, even if every command runs elsewhere.
     tools::debian("bwrap", "bubblewrap")?;
-    let home = workspace::target()
-        .join("clients")
-        .join(format!("buildstream-{BUILDSTREAM_VERSION}"));
-    if home.join("bin/bst").is_file() {
-        return Ok(home);
-    }
-    eprintln!("installing BuildStream {BUILDSTREAM_VERSION}");
-    let mut create = Command::new("python3");
-    process::output(create.args(["-m", "venv"]).arg(&home))
-        .context("making a virtual environment for BuildStream")?;
-    let mut install = Command::new(home.join("bin/pip"));
-    install.args(["install", "--quiet", "--only-binary=buildstream"]);
-    process::output(install.arg(format!("buildstream=={BUILDSTREAM_VERSION}")))
-        .context("installing BuildStream from PyPI")?;
-    Ok(home)
+    tools::environment("buildstream", BUILDSTREAM_VERSION)
 }

@@ -16,12 +16,18 @@ pub(crate) struct Tool {
     options: &'static [&'static str],
 }
 
+/// A tool that PyPI has, built: what takes cargo minutes takes a second.
+pub(crate) struct Wheel {
+    package: &'static str,
+    program: &'static str,
+    version: &'static str,
+}
+
 /// The spell checker.
-pub(crate) const TYPOS: Tool = Tool {
-    package: "typos-cli",
+pub(crate) const TYPOS: Wheel = Wheel {
+    package: "typos",
     program: "typos",
     version: "1.52.0",
-    options: &[],
 };
 /// Finds dependencies that nothing uses.
 pub(crate) const MACHETE: Tool = Tool {
@@ -91,6 +97,40 @@ impl Tool {
             .with_context(|| format!("installing {name}"))?;
         Ok(program)
     }
+}
+
+impl Wheel {
+    /// Where its program is, installed if need be.
+    pub(crate) fn get(&self) -> Result<PathBuf> {
+        let home = environment(self.package, self.version)?;
+        Ok(home.join("bin").join(self.program))
+    }
+}
+
+/// A Python environment of its own for a package from PyPI, made if need be.
+pub(crate) fn environment(package: &str, version: &str) -> Result<PathBuf> {
+    let name = format!("{package}-{version}");
+    let home = workspace::target().join("tools").join(&name);
+    // Written last: an installation that was broken off is begun again.
+    let marker = home.join("installed");
+    if marker.is_file() {
+        return Ok(home);
+    }
+    eprintln!("installing {name} from PyPI");
+    process::output(
+        Command::new("python3")
+            .args(["-m", "venv", "--clear"])
+            .arg(&home),
+    )
+    .with_context(|| format!("making a virtual environment for {name}"))?;
+    let mut install = Command::new(home.join("bin/pip"));
+    install
+        .args(["install", "--quiet"])
+        .arg(format!("--only-binary={package}"));
+    process::output(install.arg(format!("{package}=={version}")))
+        .with_context(|| format!("installing {name} from PyPI"))?;
+    std::fs::write(&marker, "").with_context(|| format!("writing {}", marker.display()))?;
+    Ok(home)
 }
 
 /// Makes sure that Debian packages' programs are there, installing them if this is Debian and root.
