@@ -31,8 +31,8 @@ pub(crate) struct Arguments {
 }
 
 /// The crate that the last act changes, and the file of it.
-const LEAF: &str = "regatta-scheduler";
-const LEAF_FILE: &str = "coordinator/scheduler/src/lib.rs";
+const LEAF: &str = "regatta-agent-core";
+const LEAF_FILE: &str = "agent/core/src/lib.rs";
 
 /// Runs the demo.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
