@@ -63,7 +63,14 @@ impl Warmth {
     /// How much of a wish is missing; an input tree weighs more than an image, because it is laid out
     /// for this task alone.
     pub(crate) fn coldness(&self, wish: Wish) -> u32 {
-        let missing = |mark: Option<Mark>| mark.is_some_and(|mark| !self.marks.contains(&mark));
+        self.coldness_among(wish, |_| true)
+    }
+
+    /// The same of those things alone that are `of_interest`.
+    pub(crate) fn coldness_among(&self, wish: Wish, of_interest: impl Fn(Mark) -> bool) -> u32 {
+        let missing = |mark: Option<Mark>| {
+            mark.is_some_and(|mark| !self.marks.contains(&mark) && of_interest(mark))
+        };
         2 * u32::from(missing(wish.tree)) + u32::from(missing(wish.image))
     }
 }

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use regatta_model::{AgentId, Platform, Resources};
 
 use crate::Offer;
-use crate::affinity::{Mark, Warmth};
+use crate::affinity::{Mark, Warmth, Wish};
 use crate::agent::Agent;
 use crate::asked::AskedPlatform;
 use crate::class::Class;
@@ -86,6 +86,12 @@ impl Fleet {
 
     pub(crate) fn has_live_agents(&self) -> bool {
         self.live_agents > 0
+    }
+
+    /// How much of a wish an agent lacks that another one has.
+    pub(crate) fn colder_than_another(&self, key: AgentKey, wish: Wish) -> u32 {
+        let is_anywhere = |mark| self.warm.contains(&mark);
+        self.agents[key].warmth.coldness_among(wish, is_anywhere)
     }
 
     /// How many kinds of agents are told apart.

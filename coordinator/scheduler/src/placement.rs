@@ -119,20 +119,20 @@ impl Scheduler {
         due.filter(move |(_, queued)| !must_avoid(queued.task))
     }
 
-    /// The task for an agent whose turn has come: the first, unless one of the next few of the same run
-    /// and priority finds more of what it needs there.
+    /// The task for an agent whose turn has come: the first, unless another agent has what this one would have to
+    /// fetch for it, and one of the next few of the same run and priority is better off here. What nobody has
+    /// costs the same now as later, and later the order in which tasks are due is worth less.
     fn warmest_near(&self, turn: &Turn, first: &Queued, agent: AgentKey) -> TaskKey {
-        let warmth = &self.fleet.agents[agent].warmth;
-        let first_coldness = warmth.coldness(first.wish);
+        let coldness = |queued: &Queued| self.fleet.colder_than_another(agent, queued.wish);
         let task = &self.tasks[first.task];
-        if first_coldness == 0 || task.passed_over >= PASS_OVER_LIMIT {
+        if coldness(first) == 0 || task.passed_over >= PASS_OVER_LIMIT {
             return first.task;
         }
         let due = self.due_for(task.class, agent);
         let near = due.take(TASK_LOOK_AHEAD).take_while(|(other, _)| {
             other.run == turn.run && other.place.priority == turn.place.priority
         });
-        let warmest = near.min_by_key(|(_, queued)| warmth.coldness(queued.wish));
+        let warmest = near.min_by_key(|(_, queued)| coldness(queued));
         warmest.map_or(first.task, |(_, warmest)| warmest.task)
     }
 

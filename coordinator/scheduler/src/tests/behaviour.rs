@@ -86,43 +86,52 @@ fn within_a_run_priority_goes_first_and_then_the_longest() {
     assert_eq!(order, [3, 2, 1, 4]);
 }
 
-#[test]
-fn a_slot_takes_what_is_warm_but_passes_nothing_over_for_ever() {
+/// How many tasks whose tree an agent has go there before the longest one, whose tree is `elsewhere` or nowhere.
+fn passes_over(elsewhere: bool) -> usize {
     let mut fixture = fixture();
-    let tree = Digest::of(b"tree");
+    let (here, other) = (Digest::of(b"tree"), Digest::of(b"other"));
+    let of_tree = |task, tree| Submission {
+        tree: Some(tree),
+        ..submission(task)
+    };
+    let with_tree = |tree| Offer {
+        trees: vec![tree],
+        ..offer(1)
+    };
+    let tree = if elsewhere { other } else { here };
+    fixture.connect("busy", with_tree(tree));
+    fixture.submit(of_tree(2000, tree));
+    assert_eq!(fixture.the_grant().agent, agent("busy"));
     fixture.submit(Submission {
-        tree: Some(Digest::of(b"other")),
         units: vec![Duration::from_secs(2).into()],
-        ..submission(1000)
+        ..of_tree(1000, other)
     });
     for task in 0..100 {
-        let tree = Some(tree);
-        fixture.submit(Submission {
-            tree,
-            ..submission(task)
-        });
+        fixture.submit(of_tree(task, here));
     }
-    fixture.connect(
-        "a",
-        Offer {
-            trees: vec![tree],
-            ..offer(1)
-        },
-    );
-    let mut before = 0;
-    for sequence in 2.. {
+    fixture.connect("a", with_tree(here));
+    for (before, sequence) in (2..).enumerate() {
         let grant = fixture.the_grant();
         if grant.task == TaskId(1000) {
-            break;
+            return before;
         }
-        before += 1;
         fixture.report(report(
             "a",
             sequence,
             vec![held(&grant, &[OutcomeKind::Answered], true)],
         ));
     }
-    assert_eq!(before, 16);
+    unreachable!("it would wait for ever")
+}
+
+#[test]
+fn a_slot_takes_what_is_warm_but_passes_nothing_over_for_ever() {
+    assert_eq!(passes_over(true), 16);
+}
+
+#[test]
+fn what_no_agent_has_is_not_passed_over() {
+    assert_eq!(passes_over(false), 0);
 }
 
 #[test]
