@@ -38,6 +38,8 @@ pub(super) struct ActionSpec {
     pub(super) failed_at: Option<FailedAt>,
     /// What may carry it out in place of a process of its own.
     pub(super) worker: Option<v1::PersistentWorker>,
+    /// Whether others wait for it, so that it goes before work that nobody waits for.
+    pub(super) is_awaited: bool,
 }
 
 /// Whether a known result will do.
@@ -83,6 +85,7 @@ pub(super) async fn run_action(job: &JobContext, spec: ActionSpec) -> Result<Ans
         units: vec![UnitPlan {
             expected: ExpectedUnit {
                 key: Some(attempt_key(job, (&key, ""), spec.attempt)),
+                first: spec.is_awaited,
                 ..EXPECTED.into()
             },
             extra_arguments: Vec::new(),

@@ -47,6 +47,7 @@ pub(super) async fn run_build(
             attempt: attempts,
             failed_at: failed_at.take(),
             worker: None,
+            is_awaited: job.is_awaited(),
         };
         let outcome = match run_action(job, spec).await {
             Ok(answer) => outcome_of(job, answer, attempts).await,

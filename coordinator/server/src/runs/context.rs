@@ -215,6 +215,12 @@ impl JobContext {
         self.job().name.to_string()
     }
 
+    /// Whether another job needs what it makes.
+    pub(super) fn is_awaited(&self) -> bool {
+        let mut jobs = self.run.plan.jobs.iter();
+        jobs.any(|job| job.needs.contains(&self.index))
+    }
+
     /// A slot has taken something of it.
     pub(super) fn count_lease(&self) {
         self.run.count_lease(self.name());

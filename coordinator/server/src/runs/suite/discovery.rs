@@ -179,6 +179,8 @@ async fn list_and_make<Listed>(
         attempt: 1,
         failed_at: None,
         worker,
+        // Until all suites are listed, nobody knows which of all tests is the longest.
+        is_awaited: true,
     };
     let answer = run_action(job, spec).await?;
     let result = answer.result();

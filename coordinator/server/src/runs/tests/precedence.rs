@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use regatta_cas::merkle::TreeBuilder;
 use regatta_cas::put_bytes;
 use regatta_model::Digest;
+use regatta_wire::reapi::command::EnvironmentVariable;
 use regatta_wire::v1;
 
-use super::contract::{contract_runner, junit};
-use super::fake_agent::FakeAgent;
+use super::contract::{any_runner, contract_runner, junit};
+use super::fake_agent::{FakeAgent, Script, completed};
 use super::fixture::{Fixture, contract, spec};
 
 /// How many files of tests there are: those of one are a twentieth of the work.
@@ -134,4 +135,45 @@ async fn tests_run_in_another_order_if_the_earlier_inputs_are_gone() {
     let batches = suite.run(now).await;
     assert_eq!(tests(&batches), 2 * FILES);
     assert_ne!(first(&batches), BTreeSet::from(OF_CHANGED), "{batches:?}");
+}
+
+/// What a run of some suites does in one slot, if each of their tests is known to last longer than a listing is
+/// expected to.
+#[tokio::test]
+async fn all_suites_are_listed_before_their_tests_run() {
+    const SUITES: u32 = 6;
+    let fixture = Fixture::start().await;
+    let done = Arc::new(Mutex::new(Vec::new()));
+    let runner = any_runner(&fixture, "slow\n", |_| {
+        let report = "<testsuites><testcase name=\"slow\" time=\"5\"/></testsuites>";
+        (completed(0, ""), Some(report.to_owned()))
+    });
+    let seen = Arc::clone(&done);
+    let script: Script = Arc::new(move |spec, execution| {
+        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.extend(spec.command.clone().map(|command| command.arguments));
+        runner(spec, execution)
+    });
+    let _agent = fixture.agent("a", script);
+    // Equal listings would be carried out once.
+    let jobs = || {
+        (0..SUITES).map(|number| v1::Job {
+            environment: vec![EnvironmentVariable {
+                name: "NUMBER".to_owned(),
+                value: number.to_string(),
+            }],
+            ..contract(&format!("suite-{number}"))
+        })
+    };
+    fixture.run(spec(jobs().collect())).await;
+    done.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    let again = v1::RunSpec {
+        skip_cache_lookup: true,
+        ..spec(jobs().collect())
+    };
+    let story = fixture.run(again).await;
+    assert_eq!(story.counts().passed, SUITES);
+    let done = done.lock().unwrap_or_else(PoisonError::into_inner);
+    let lists = done.iter().take_while(|words| words[..] == ["./list"]);
+    assert_eq!(lists.count(), SUITES as usize, "{done:?}");
 }
