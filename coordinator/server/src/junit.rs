@@ -8,6 +8,10 @@ use quick_xml::{Reader, XmlVersion};
 
 /// The type of error with which a report says that the test ended its runner.
 const RUNNER_ENDED: &str = "regatta.runner-ended";
+/// The same because its time was over.
+const RUNNER_TIMED_OUT: &str = "regatta.runner-timed-out";
+/// The type of failure with which a report says that the test ran out of time, and its runner went on.
+const TIMED_OUT: &str = "regatta.timed-out";
 /// Ways in which runners join a class and a name.
 const SEPARATORS: [&str; 4] = ["::", ".", "/", " "];
 
@@ -60,6 +64,8 @@ pub struct Case {
     pub is_googletest: bool,
     /// Whether the report says that it ended its runner.
     pub ends_runner: bool,
+    /// Whether the report says that it failed because its time was over.
+    pub is_timeout: bool,
     /// What it wrote, as far as the report has it.
     pub output: String,
 }
@@ -192,6 +198,7 @@ impl Parser {
                     status: status_of(element)?,
                     is_googletest: is_googletest(element)?,
                     ends_runner: false,
+                    is_timeout: false,
                     output: String::new(),
                 });
             }
@@ -201,7 +208,9 @@ impl Parser {
                 match &mut self.case {
                     Some(case) => {
                         case.status = CaseStatus::Failed(message);
-                        case.ends_runner = kind.as_deref() == Some(RUNNER_ENDED);
+                        let kind = kind.as_deref();
+                        case.ends_runner = matches!(kind, Some(RUNNER_ENDED | RUNNER_TIMED_OUT));
+                        case.is_timeout = matches!(kind, Some(TIMED_OUT | RUNNER_TIMED_OUT));
                     }
                     None => self.report.errors.push(message),
                 }
@@ -432,6 +441,26 @@ mod tests {
         check_status("", "<flakyError/><failure message='no'/>", &failed);
         let skipped = CaseStatus::Skipped("late".to_owned());
         check_status("", "<flakyFailure/><skipped message='late'/>", &skipped);
+    }
+
+    #[test]
+    fn what_a_failure_did_is_told_by_its_type() {
+        for (kind, ends_runner, is_timeout) in [
+            ("", false, false),
+            ("regatta.runner-ended", true, false),
+            ("regatta.timed-out", false, true),
+            ("regatta.runner-timed-out", true, true),
+            ("TimeoutError", false, false),
+        ] {
+            let xml = format!("<testcase name='a'><error type='{kind}' message='no'/></testcase>");
+            let report = parse(&xml).expect("is a report");
+            let case = &report.cases[0];
+            assert_eq!(
+                (case.ends_runner, case.is_timeout),
+                (ends_runner, is_timeout),
+                "{kind}"
+            );
+        }
     }
 
     #[test]

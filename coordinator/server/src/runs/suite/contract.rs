@@ -249,6 +249,9 @@ impl BatchReport {
         let verdict = match &case.status {
             CaseStatus::Passed => Ok(Ended::Passed),
             CaseStatus::PassedAgain => Ok(Ended::PassedAgain),
+            CaseStatus::Failed(message) if case.is_timeout => {
+                Err((FailureClass::Timeout, message.clone()))
+            }
             CaseStatus::Failed(message) => Err((FailureClass::Test, message.clone())),
             CaseStatus::Skipped(reason) => Ok(Ended::Skipped(reason.clone())),
         };
@@ -322,10 +325,11 @@ mod tests {
             classname: classname.to_owned(),
             time: None,
             status,
+            is_googletest: false,
             ends_runner: false,
+            is_timeout: false,
             output: String::new(),
         }
-            is_googletest: false,
     }
 
     fn report(cases: Vec<Case>) -> BatchReport {
@@ -376,6 +380,19 @@ mod tests {
         let why = "not on this system".to_owned();
         let report = report(vec![case("", "a", CaseStatus::Skipped(why.clone()))]);
         check(&report, "a", Ok(Ended::Skipped(why)));
+    }
+
+    #[test]
+    fn a_test_whose_time_was_over_is_told_apart() {
+        let late = || case("", "a", CaseStatus::Failed("late".to_owned()));
+        for (is_timeout, class) in [(true, FailureClass::Timeout), (false, FailureClass::Test)] {
+            let report = report(vec![Case {
+                is_timeout,
+                ..late()
+            }]);
+            let verdict = report.judge("a").verdict;
+            assert_eq!(verdict, Err((class, "late".to_owned())));
+        }
     }
 
     #[test]
