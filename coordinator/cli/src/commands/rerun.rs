@@ -49,6 +49,7 @@ pub(super) async fn rerun(
         max_failures: options.stop.max_failures_or(spec.max_failures),
         skip_cache_lookup: options.report.no_cache,
         no_duplicates: options.report.no_duplicates,
+        cached_only: false,
         audit_percent: options.report.audit_hits,
         stream_tests: options.report.live_output,
         description: format!("{command} {run}"),

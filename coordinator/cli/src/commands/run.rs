@@ -122,6 +122,7 @@ pub(super) async fn prepare(
         max_failures: how.max_failures,
         skip_cache_lookup: how.report.no_cache,
         no_duplicates: how.report.no_duplicates,
+        cached_only: false,
         audit_percent: how.report.audit_hits,
         stream_tests: how.report.live_output,
         description: how.description,
@@ -159,7 +160,8 @@ pub(super) fn junit_of_ci() -> Option<PathBuf> {
     is_ci.then(|| JUNIT_OF_CI.into())
 }
 
-fn load(file: Option<&Path>) -> Result<Pipeline, Failure> {
+/// The pipeline of a file, or of here.
+pub(super) fn load(file: Option<&Path>) -> Result<Pipeline, Failure> {
     let here = std::env::current_dir().or_exit(ExitCode::Local)?;
     let (file, root): (PathBuf, PathBuf) = match file {
         Some(file) => (file.to_owned(), here.join(config::root_of(file))),
@@ -247,8 +249,6 @@ pub(super) fn description(command: &str, words: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
     use crate::files::write_atomically;
 
     #[test]
@@ -278,6 +278,8 @@ mod tests {
         check("'a', 'regatta-junit.xml'", &["a", "regatta-junit.xml"]);
         check("'sub'", &["sub/regatta-junit.xml"]);
     }
+
+    #[test]
     fn a_missing_input_is_named_with_its_place() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let file = directory.path().join("regatta.toml");
