@@ -3,6 +3,13 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+/// Where JUnit XML goes in a CI system if nobody says where: in the working directory.
+pub const JUNIT_OF_CI: &str = "regatta-junit.xml";
+/// Where GitLab's report of findings goes, in the working directory, as in GitLab's own examples.
+pub const FINDINGS_OF_CI: &str = "gl-code-quality-report.json";
+/// What runs leave in a project that no later run of it is about.
+pub const REPORTS_OF_CI: [&str; 2] = [JUNIT_OF_CI, FINDINGS_OF_CI];
+
 /// Puts `bytes` into `file`, whole or not at all; the directories above are made.
 ///
 /// # Errors

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::process::Command;
 
-use crate::files::place_in;
+use crate::files::{REPORTS_OF_CI, place_in};
 
 /// Which commit a tree was taken from.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -20,7 +20,8 @@ pub struct Commit {
 }
 
 /// The commit that `directory` is at; an empty one if git does not say. A file that Regatta itself writes,
-/// such as its report, makes no difference. Blocks.
+/// such as its report, makes no difference, nor do the reports that it leaves in CI, as long as git does not know them.
+/// Blocks.
 #[must_use]
 pub fn commit_of(directory: &Path, own_file: Option<&Path>) -> Commit {
     let mut git = Command::new("git");
@@ -106,10 +107,18 @@ fn parse(status: &str) -> Commit {
         } else if let Some(branch) = line.strip_prefix("# branch.head ") {
             commit.branch = known(branch, "(detached)");
         } else if !line.starts_with('#') {
-            commit.dirty = true;
+            commit.dirty |= !is_report(line);
         }
     }
     commit
+}
+
+/// Whether a line says of no more than a report of Regatta's that git does not know it. Should it be an input all the
+/// same, whoever asks for the inputs finds out ([`knows_all`]).
+fn is_report(line: &str) -> bool {
+    let path = line.strip_prefix("? ");
+    let name = path.map(|path| path.rsplit_once('/').map_or(path, |(_, name)| name));
+    name.is_some_and(|name| REPORTS_OF_CI.contains(&name))
 }
 
 fn known(text: &str, unknown: &str) -> String {
@@ -135,6 +144,17 @@ mod tests {
         };
         assert_eq!(parse(clean), commit);
         assert!(parse(&format!("{clean}? new\n")).dirty);
+        let reports = "? regatta-junit.xml\n? sub/gl-code-quality-report.json\n";
+        assert_eq!(parse(&format!("{clean}{reports}")), commit);
+        for other in [
+            "? my-regatta-junit.xml",
+            "1 .M N... 100644 100644 100644 a b regatta-junit.xml",
+        ] {
+            assert!(
+                parse(&format!("{clean}{reports}{other}\n")).dirty,
+                "{other}"
+            );
+        }
         assert_eq!(
             parse("# branch.oid (initial)\n# branch.head (detached)\n"),
             Commit::default()

@@ -13,7 +13,7 @@ use crate::options::Grouping;
 const Z: f64 = 1.959_964;
 
 /// Which runs count.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Scope {
     /// Those of this branch.
     pub(crate) branch: Option<String>,

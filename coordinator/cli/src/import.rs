@@ -1,10 +1,17 @@
 //! Test times that other tools have measured: JUnit XML, and pytest-split's `.test_durations`. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use quick_xml::events::{BytesStart, Event};
-use quick_xml::{Reader, XmlVersion};
+use regatta_server::junit::{self, Case, CaseStatus, JunitError};
+
+/// The suite whose tests a file is about.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct ImportingSuite<'a> {
+    pub(crate) name: &'a str,
+    /// Of its tests, those that it has run.
+    pub(crate) ids: BTreeSet<&'a str>,
+}
 
 /// A test that was executed elsewhere.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,10 +34,8 @@ pub(crate) struct Imported {
 pub(crate) enum ImportError {
     #[error("it is neither JUnit XML nor the JSON of a .test_durations file")]
     Unknown,
-    #[error("it is no well-formed XML: {detail}")]
-    Xml { detail: String },
-    #[error("it has a test case without a name")]
-    Nameless,
+    #[error(transparent)]
+    Junit(#[from] JunitError),
     #[error("it has no test case")]
     NoTests,
     #[error(
@@ -40,7 +45,7 @@ pub(crate) enum ImportError {
 }
 
 /// Reads a file, of whichever kind it is.
-pub(crate) fn read(text: &str, suite: &str) -> Result<Imported, ImportError> {
+pub(crate) fn read(text: &str, suite: &ImportingSuite<'_>) -> Result<Imported, ImportError> {
     let text = text.trim_start_matches('\u{feff}').trim_start();
     let imported = match text.chars().next() {
         Some('<') => of_junit(text, suite)?,
@@ -65,64 +70,17 @@ fn of_durations(text: &str) -> Result<Imported, ImportError> {
     Ok(imported)
 }
 
-/// A test case that is being read.
-struct Case {
-    id: String,
-    took: Option<Duration>,
-    failed: bool,
-}
-
-fn of_junit(text: &str, suite: &str) -> Result<Imported, ImportError> {
-    let mut reader = Reader::from_str(text);
-    let (mut imported, mut case) = (Imported::default(), None);
-    loop {
-        let event = reader.read_event().map_err(malformed)?;
-        let is_empty = matches!(event, Event::Empty(_));
-        match event {
-            Event::Eof => return Ok(imported),
-            Event::Start(element) | Event::Empty(element) => {
-                open(&element, suite, &mut case)?;
-                if is_empty && element.local_name().as_ref() == b"testcase" {
-                    imported.end(case.take());
-                }
-            }
-            Event::End(element) if element.local_name().as_ref() == b"testcase" => {
-                imported.end(case.take());
-            }
-            // Text, comments and the rest of XML say nothing of times.
-            _ => {}
-        }
+fn of_junit(text: &str, suite: &ImportingSuite<'_>) -> Result<Imported, ImportError> {
+    let mut imported = Imported::default();
+    for case in junit::parse(text)?.cases {
+        let did_run = !matches!(case.status, CaseStatus::Skipped(_));
+        let failed = matches!(case.status, CaseStatus::Failed(_));
+        imported.take(suite.id_of(&case), case.time.filter(|_| did_run), failed);
     }
-}
-
-fn open(element: &BytesStart<'_>, suite: &str, case: &mut Option<Case>) -> Result<(), ImportError> {
-    match (element.local_name().as_ref(), case.as_mut()) {
-        (b"testcase", _) => {
-            let name = attribute(element, "name")?.ok_or(ImportError::Nameless)?;
-            let classname = attribute(element, "classname")?.unwrap_or_default();
-            // Some write a thousand seconds as 1,000.
-            let seconds = attribute(element, "time")?.map(|text| text.replace(',', ""));
-            let seconds = seconds.and_then(|text| text.parse().ok());
-            *case = Some(Case {
-                id: id_of(suite, &classname, &name),
-                took: seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
-                failed: false,
-            });
-        }
-        (b"failure" | b"error", Some(case)) => case.failed = true,
-        (b"skipped" | b"disabled", Some(case)) => case.took = None,
-        _ => {}
-    }
-    Ok(())
+    Ok(imported)
 }
 
 impl Imported {
-    fn end(&mut self, case: Option<Case>) {
-        if let Some(Case { id, took, failed }) = case {
-            self.take(id, took, failed);
-        }
-    }
-
     fn take(&mut self, id: String, took: Option<Duration>, failed: bool) {
         match took.filter(|_| !id.is_empty()) {
             Some(took) => self.tests.push(ImportedTest { id, took, failed }),
@@ -131,38 +89,47 @@ impl Imported {
     }
 }
 
-/// The id by which the suite knows a test case. Regatta's own reports have the suite as class. pytest's have
-/// the file's path with dots, and the classes in it: by pytest's rule, the file is called `test_*.py` or
-/// `*_test.py`. Other tools' classes are joined to the name by two colons.
-fn id_of(suite: &str, classname: &str, name: &str) -> String {
-    if classname.is_empty() || classname == suite {
-        return name.to_owned();
+impl ImportingSuite<'_> {
+    /// The id by which the suite knows a test case. Regatta's own reports have the suite as class.
+    fn id_of(&self, case: &Case) -> String {
+        if case.classname == self.name {
+            return case.name.clone();
+        }
+        let known = case.id_among(&self.ids);
+        known.unwrap_or_else(|| usual_id(case))
+    }
+
+    /// The tests that it is not known to have; `None` if none of its own is known.
+    pub(crate) fn strangers<'a>(&self, tests: &'a [ImportedTest]) -> Option<Vec<&'a str>> {
+        let ids = tests.iter().map(|test| test.id.as_str());
+        let strangers = || ids.filter(|id| !self.ids.contains(id)).collect();
+        (!self.ids.is_empty()).then(strangers)
+    }
+}
+
+/// The id of a test case that the suite is not known to have, by who wrote it. CTest's class is the name again. pytest's
+/// has the file's path with dots, and the classes in it: by pytest's rule, the file is called `test_*.py` or
+/// `*_test.py`. GoogleTest joins its suites to the names by dots, and others' classes are joined by two colons.
+fn usual_id(case: &Case) -> String {
+    let Case {
+        classname, name, ..
+    } = case;
+    if classname.is_empty() || classname == name {
+        return name.clone();
     }
     let parts: Vec<&str> = classname.split('.').collect();
     let is_module = |part: &&str| part.starts_with("test_") || part.ends_with("_test");
     match parts.iter().position(is_module) {
+        _ if case.is_googletest => format!("{classname}.{name}"),
         Some(module) if parts.iter().all(|part| !part.is_empty()) => {
             let file = format!("{}.py", parts[..=module].join("/"));
             let classes = &parts[module + 1..];
             let words = [file.as_str()];
-            let words = words.iter().chain(classes).chain([&name]);
-            words.copied().collect::<Vec<_>>().join("::")
+            let words = words.iter().chain(classes);
+            let words = words.copied().chain([name.as_str()]);
+            words.collect::<Vec<_>>().join("::")
         }
         Some(_) | None => format!("{classname}::{name}"),
-    }
-}
-
-fn attribute(element: &BytesStart<'_>, name: &str) -> Result<Option<String>, ImportError> {
-    let Some(attribute) = element.try_get_attribute(name).map_err(malformed)? else {
-        return Ok(None);
-    };
-    let value = attribute.normalized_value(XmlVersion::Implicit1_0);
-    Ok(Some(value.map_err(malformed)?.into_owned()))
-}
-
-fn malformed(error: impl ToString) -> ImportError {
-    ImportError::Xml {
-        detail: error.to_string(),
     }
 }
 
@@ -176,6 +143,55 @@ mod tests {
             took: Duration::from_millis(millis),
             failed,
         }
+    }
+
+    fn suite(ids: &[&'static str]) -> ImportingSuite<'static> {
+        ImportingSuite {
+            name: "unit",
+            ids: ids.iter().copied().collect(),
+        }
+    }
+
+    #[track_caller]
+    fn check_ids(cases: &str, known: &[&'static str], expected: &[&str]) {
+        let xml = format!("<testsuites><testsuite>{cases}</testsuite></testsuites>");
+        let imported = read(&xml, &suite(known)).expect("is a report");
+        let ids: Vec<_> = imported.tests.iter().map(|test| test.id.as_str()).collect();
+        assert_eq!(ids, expected, "{cases}, known {known:?}");
+    }
+
+    #[test]
+    fn a_case_is_called_as_the_adapters_call_it() {
+        let googletest = r#"<testcase name="Holds/0" file="sum.cc" line="3" status="run" result="completed"
+            time="0.1" timestamp="2026-01-01T00:00:00.000" classname="All/Sum"/>
+            <testcase name="DISABLED_X" status="notrun" result="suppressed" time="0." classname="Sum"/>"#;
+        check_ids(googletest, &[], &["All/Sum.Holds/0"]);
+        let ctest = r#"<testcase name="sum" classname="sum" time="0.1" status="run"><system-out/></testcase>
+            <testcase name="bad.x" classname="bad.x" time="1" status="fail"><failure message=""/></testcase>
+            <testcase name="off" classname="off" time="0" status="disabled"><skipped message="Disabled"/></testcase>"#;
+        check_ids(ctest, &[], &["sum", "bad.x"]);
+        let nextest = r#"<testcase name="a::b" classname="my-crate::bin" time="0.1"/>"#;
+        check_ids(nextest, &[], &["my-crate::bin::a::b"]);
+    }
+
+    #[test]
+    fn what_the_suite_is_known_to_have_decides() {
+        let case = r#"<testcase name="run" classname="a.B" time="1"/>"#;
+        for known in ["a.B.run", "a.B::run", "a.B/run", "a.B run", "run"] {
+            check_ids(case, &[known, "other"], &[known]);
+        }
+        check_ids(case, &["other"], &["a.B::run"]);
+        let pytest = r#"<testcase name="test_x[1]" classname="tests.test_a.TestB" time="1"/>"#;
+        let id = "tests/test_a.py::TestB::test_x[1]";
+        check_ids(pytest, &[id], &[id]);
+    }
+
+    #[test]
+    fn tests_that_the_suite_is_not_known_to_have_are_told() {
+        let tests = [test("a", 1, false), test("b", 1, false)];
+        assert_eq!(suite(&["a", "c"]).strangers(&tests), Some(vec!["b"]));
+        assert_eq!(suite(&["a", "b"]).strangers(&tests), Some(Vec::new()));
+        assert_eq!(suite(&[]).strangers(&tests), None);
     }
 
     #[test]
@@ -198,14 +214,14 @@ mod tests {
             ],
             left_out: 2,
         };
-        assert_eq!(read(xml, "unit"), Ok(expected));
+        assert_eq!(read(xml, &suite(&[])), Ok(expected));
     }
 
     #[test]
     fn what_pytest_split_stores_is_understood() {
         let text = "\n{\"tests/test_a.py::test_b\": 0.25, \"tests/test_a.py::test_c\": 1e400}";
         assert!(matches!(
-            read(text, "unit"),
+            read(text, &suite(&[])),
             Err(ImportError::Durations { .. })
         ));
         let text = "{\"tests/test_a.py::test_b\": 0.25, \"t.py::c\": -1}";
@@ -213,12 +229,12 @@ mod tests {
             tests: vec![test("tests/test_a.py::test_b", 250, false)],
             left_out: 1,
         };
-        assert_eq!(read(text, "unit"), Ok(expected));
+        assert_eq!(read(text, &suite(&[])), Ok(expected));
     }
 
     #[track_caller]
     fn check_refused(text: &str, words: &str) {
-        let error = read(text, "unit").expect_err("is nothing to learn from");
+        let error = read(text, &suite(&[])).expect_err("is nothing to learn from");
         assert!(error.to_string().contains(words), "{text}: {error}");
     }
 

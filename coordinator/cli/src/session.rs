@@ -109,11 +109,25 @@ impl Session<'_> {
 pub fn watch_failure(run_id: &str, error: WatchError) -> Failure {
     let code = match &error {
         WatchError::Unreachable { .. } => ExitCode::CoordinatorUnreachable,
-        WatchError::Refused { .. } | WatchError::Gap { .. } => ExitCode::Infrastructure,
+        WatchError::Unknown { .. } | WatchError::Refused { .. } | WatchError::Gap { .. } => {
+            ExitCode::Infrastructure
+        }
         WatchError::Report(_) => ExitCode::Local,
     };
     Failure {
         code,
         error: anyhow::Error::new(error).context(format!("run {run_id} was left alone")),
+    }
+}
+
+/// The same for a run that somebody has named: that there is none is a mistake of theirs.
+#[must_use]
+pub fn watch_failure_of_named(run_id: &str, error: WatchError) -> Failure {
+    match error {
+        WatchError::Unknown { detail } => Failure::new(
+            ExitCode::BadConfiguration,
+            format!("cannot read the run: {detail}"),
+        ),
+        error => watch_failure(run_id, error),
     }
 }

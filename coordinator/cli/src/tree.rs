@@ -8,4 +8,4 @@ mod walk;
 pub use entries::{Entries, Source};
 pub use patterns::{ExpandError, expand};
 pub use staging::{StageError, Staging};
-pub use walk::{WalkError, walk, walk_everything};
+pub use walk::{WalkError, walk, walk_everything, walk_unignored};

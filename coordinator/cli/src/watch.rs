@@ -34,7 +34,7 @@ pub(crate) use json::json_plan;
 pub use json::{JsonOutput, JsonReport};
 pub use junit::JunitReport;
 pub use lines::Paint;
-pub(crate) use lines::{Tone, verdict_word};
+pub(crate) use lines::{Tone, plural, verdict_word};
 pub use screen::{PlainScreen, Screen, TtyScreen};
 pub use tally::Tally;
 

@@ -27,6 +27,7 @@ mod grpc_server;
 mod health;
 mod http;
 mod inspection;
+pub mod junit;
 mod ledger;
 mod listeners;
 mod measuring_ledger;

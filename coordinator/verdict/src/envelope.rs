@@ -1,7 +1,8 @@
 //! DSSE, Dead Simple Signing Envelopes (version 1.0.2).
 
+use base64::DecodeError;
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use serde::{Deserialize, Serialize};
 
 use crate::keys::{PublicKey, SigningKey};
@@ -74,13 +75,13 @@ impl Envelope {
     /// # Errors
     /// [`EnvelopeError`].
     pub fn open(&self, key: &PublicKey) -> Result<Vec<u8>, EnvelopeError> {
-        let payload = STANDARD.decode(&self.payload);
+        let payload = decoded(&self.payload);
         let payload = payload.map_err(|error| EnvelopeError::Encoding {
             detail: error.to_string(),
         })?;
         let message = pre_authentication_encoding(&self.payload_type, &payload);
         let is_valid = |signature: &Signature| {
-            let bytes = STANDARD.decode(&signature.sig);
+            let bytes = decoded(&signature.sig);
             bytes.is_ok_and(|bytes| key.verifies(&message, &bytes))
         };
         if !self.signatures.iter().any(is_valid) {
@@ -92,6 +93,14 @@ impl Envelope {
                 found: self.payload_type.clone(),
             }),
         }
+    }
+}
+
+/// Either alphabet is good, as the protocol says; what is written here is the standard one.
+fn decoded(text: &str) -> Result<Vec<u8>, DecodeError> {
+    match text.contains(['-', '_']) {
+        true => URL_SAFE.decode(text),
+        false => STANDARD.decode(text),
     }
 }
 
@@ -115,6 +124,25 @@ mod tests {
         let encoded = pre_authentication_encoding("http://example.com/HelloWorld", b"hello world");
         let wanted = "DSSEv1 29 http://example.com/HelloWorld 11 hello world";
         assert_eq!(String::from_utf8_lossy(&encoded), wanted);
+    }
+
+    #[test]
+    fn either_alphabet_of_base64_is_opened() {
+        let key = SigningKey::generate().expect("random numbers");
+        // Its base64 has both characters in which the alphabets differ.
+        let payload = [0xfb, 0xff, 0xbf];
+        let mut envelope = Envelope::sign(&payload, &key);
+        assert_eq!(envelope.payload, "+/+/");
+        let other = |text: &str| text.replace('+', "-").replace('/', "_");
+        envelope.payload = other(&envelope.payload);
+        envelope.signatures[0].sig = other(&envelope.signatures[0].sig);
+        assert_eq!(envelope.open(&key.public()), Ok(payload.to_vec()));
+        envelope.payload = "+/-_".to_owned();
+        let mixed = envelope.open(&key.public());
+        assert!(
+            matches!(mixed, Err(EnvelopeError::Encoding { .. })),
+            "{mixed:?}"
+        );
     }
 
     #[test]

@@ -366,7 +366,7 @@ mod tests {
         assert_eq!(judged(&twice, Some(policy(1))).verdict(), Releasable);
         let judged = judged(&twice, Some(policy(0)));
         assert_eq!(judged.verdict(), NotReleasable);
-        let words = "tests that are flaky: 1, and the policy allows 0";
+        let words = "tests that are flaky: 1, and the policy allows 0 (max_flaky)";
         assert_eq!(judged.reasons(), [words]);
     }
 

@@ -40,14 +40,19 @@ impl Policy {
     /// Which limits so many tests exceed, for people.
     pub fn exceeded(&self, flaky: usize, quarantined: usize) -> impl Iterator<Item = String> {
         let limits = [
-            (flaky, self.max_flaky, "are flaky"),
-            (quarantined, self.max_quarantined, "failed in quarantine"),
+            (flaky, self.max_flaky, "are flaky", "max_flaky"),
+            (
+                quarantined,
+                self.max_quarantined,
+                "failed in quarantine",
+                "max_quarantined",
+            ),
         ];
-        limits.into_iter().filter_map(|(count, most, what)| {
+        limits.into_iter().filter_map(|(count, most, what, key)| {
             let most =
                 most.filter(|most| u32::try_from(count).map_or(true, |count| count > *most))?;
             Some(format!(
-                "tests that {what}: {count}, and the policy allows {most}"
+                "tests that {what}: {count}, and the policy allows {most} ({key})"
             ))
         })
     }
@@ -131,8 +136,8 @@ pub(crate) mod tests {
         assert_eq!(
             both,
             [
-                "tests that are flaky: 2, and the policy allows 1",
-                "tests that failed in quarantine: 1, and the policy allows 0"
+                "tests that are flaky: 2, and the policy allows 1 (max_flaky)",
+                "tests that failed in quarantine: 1, and the policy allows 0 (max_quarantined)"
             ]
         );
         assert_eq!(Policy::default().exceeded(9, 9).count(), 0);

@@ -18,7 +18,7 @@ use crate::interrupts::Interrupts;
 use crate::options::{ExecOptions, GlobalOptions, MessageFormat};
 use crate::session::watch_failure;
 use crate::submission::submit;
-use crate::tree::{Entries, Staging, walk};
+use crate::tree::{Entries, Staging, walk_unignored};
 use crate::watch::{CommandOutput, Ended, EventSink, JsonOutput, JsonReport, Tally, follow};
 use crate::{directories, jobs};
 
@@ -125,7 +125,8 @@ async fn stage(client: &Client, input: Option<&Path>) -> Result<Digest, Failure>
             })?;
             let cache_file = directories::digest_cache(&directory).or_exit(ExitCode::Local)?;
             (staging, roots) = blocking(move || -> Result<_, Failure> {
-                let entries = walk(&directory, &directory, &[]).or_exit(ExitCode::Local)?;
+                let entries =
+                    walk_unignored(&directory, &directory, &[]).or_exit(ExitCode::Local)?;
                 let mut staging = Staging::new(&cache_file);
                 let roots = staging.add(&[&entries])?;
                 staging.save_cache();

@@ -18,6 +18,9 @@ use crate::options::{HistoryCommand, HistoryFormat, HistoryOptions};
 
 /// How many of the newest runs are looked at; the coordinator lists no more.
 const LOOKED_AT: u32 = 1000;
+/// What is said wherever only some runs are asked for. The ledger counts a test's runs, failures and flakes once for all
+/// branches and times; it keeps durations alone apart.
+const TESTS_OF_ALL: &str = "tests are told of with all that is known of them, on any branch: --branch and --since choose runs alone";
 
 pub(super) async fn history(client: &Client, options: HistoryOptions) -> Result<ExitCode, Failure> {
     if let Some(HistoryCommand::Import(options)) = options.command {
@@ -31,12 +34,16 @@ pub(super) async fn history(client: &Client, options: HistoryOptions) -> Result<
         since: since.flatten(),
     };
     let listed = client.list_runs(LOOKED_AT, false).await?;
+    let note = (scope != Scope::default()).then_some(TESTS_OF_ALL);
+    if let Some(note) = note.filter(|_| options.format != HistoryFormat::Text) {
+        tracing::warn!("{note}");
+    }
     let runs = Runs::of(&listed, &scope);
     let apart = options.by.map(|by| groups(&listed, &scope, by));
     let tests = tests(client, options.suite.unwrap_or_default()).await?;
     let text = match (options.format, apart) {
         (HistoryFormat::Text, apart) => {
-            let mut text = as_text(&runs, &tests, options.limit);
+            let mut text = as_text(&runs, note, &tests, options.limit);
             text.push_str(
                 &apart
                     .map(|apart| groups_as_text(&apart))
@@ -73,7 +80,7 @@ async fn tests(client: &Client, suite: String) -> Result<Vec<Test>, Failure> {
     }
 }
 
-fn as_text(runs: &Runs, tests: &[Test], limit: usize) -> String {
+fn as_text(runs: &Runs, note: Option<&str>, tests: &[Test], limit: usize) -> String {
     let mut text = String::new();
     let Runs {
         ended,
@@ -117,6 +124,15 @@ fn as_text(runs: &Runs, tests: &[Test], limit: usize) -> String {
     if runs.tests > 0 {
         let cached = format!("{} of {} tests", share(runs.cached, runs.tests), runs.tests);
         line("cached", cached);
+    }
+    text.push_str(&tests_as_text(note, tests, limit));
+    text
+}
+
+fn tests_as_text(note: Option<&str>, tests: &[Test], limit: usize) -> String {
+    let mut text = String::new();
+    if let Some(note) = note.filter(|_| !tests.is_empty()) {
+        let _infallible = writeln!(text, "\n{note}");
     }
     let rows: Vec<_> = slowest(tests, limit)
         .into_iter()
@@ -343,7 +359,8 @@ mod tests {
             ..v1::RunSummary::default()
         };
         let runs = Runs::of(std::slice::from_ref(&summary), &Scope::default());
-        let text = as_text(&runs, &[test("a\u{1b}[2J", 0), test("b", 3)], 1);
+        let tests = [test("a\u{1b}[2J", 0), test("b", 3)];
+        let text = as_text(&runs, None, &tests, 1);
         assert_eq!(
             text,
             "runs       1: 1 RELEASABLE, 0 NOT_RELEASABLE, 0 UNKNOWN\n\
@@ -357,6 +374,8 @@ mod tests {
              FLAKY (95 %)         RUNS     FLAKIEST TESTS\n\
              7.5 % (2.6 to 19.9)  3 of 40  unit b\n"
         );
+        let noted = as_text(&runs, Some("all of them"), &tests, 1);
+        assert!(noted.contains("tests\n\nall of them\n\nTIME "), "{noted}");
         let apart = groups(&[summary], &Scope::default(), Grouping::Month);
         assert_eq!(
             groups_as_text(&apart),
@@ -368,7 +387,7 @@ mod tests {
             csv.ends_with("\n1970-01,1,1,0,0,2,2,12,12,1,1,3,3,1,3,4,3\n"),
             "{csv}"
         );
-        let nothing = as_text(&Runs::of(&[], &Scope::default()), &[], 10);
+        let nothing = as_text(&Runs::of(&[], &Scope::default()), Some("x"), &[], 10);
         assert_eq!(nothing.lines().count(), 1, "{nothing}");
     }
 

@@ -19,11 +19,7 @@ pub(super) async fn plan(
     client: &Client,
     spec: v1::RunSpec,
 ) -> Result<ExitCode, Failure> {
-    let request = v1::PlanRunRequest { spec: Some(spec) };
-    let plan = client.runs().plan_run(request).await;
-    let plan = plan
-        .map_err(|status| refused("plan the run", &status))?
-        .into_inner();
+    let plan = planned(client, spec).await?;
     for warning in &plan.warnings {
         tracing::warn!("{warning}");
     }
@@ -34,6 +30,17 @@ pub(super) async fn plan(
     }
     .or_exit(ExitCode::Local)?;
     Ok(exit_code(&plan))
+}
+
+/// What a run would do.
+pub(super) async fn planned(
+    client: &Client,
+    spec: v1::RunSpec,
+) -> Result<v1::PlanRunResponse, Failure> {
+    let request = v1::PlanRunRequest { spec: Some(spec) };
+    let plan = client.runs().plan_run(request).await;
+    let plan = plan.map_err(|status| refused("plan the run", &status))?;
+    Ok(plan.into_inner())
 }
 
 /// A plan with a job that cannot be planned is not whole; if a run would fail by that, it is as that run.
@@ -163,7 +170,7 @@ fn how_known(job: &v1::JobPlan) -> String {
     format!("of its tests {}", parts.join(", "))
 }
 
-const fn to_run(job: &v1::JobPlan) -> u32 {
+pub(super) const fn to_run(job: &v1::JobPlan) -> u32 {
     job.planned
         .saturating_sub(job.cached)
         .saturating_sub(job.skipped)
@@ -178,7 +185,7 @@ fn seconds(time: Option<&prost_types::Duration>) -> Option<String> {
 }
 
 /// What a test is called is its project's choice; a terminal is not to act on it.
-fn printable(name: &str) -> String {
+pub(super) fn printable(name: &str) -> String {
     name.chars()
         .map(|it| if it.is_control() { '?' } else { it })
         .collect()

@@ -12,7 +12,7 @@ use crate::config;
 use crate::exit_code::{ExitCode, Failure};
 use crate::options::{GlobalOptions, RerunOptions};
 use crate::rerun::Story;
-use crate::session::{Session, watch_failure};
+use crate::session::{Session, watch_failure_of_named};
 use crate::watch::RunEvents;
 
 /// How many runs that go on are looked at.
@@ -49,6 +49,7 @@ pub(super) async fn rerun(
         max_failures: options.stop.max_failures_or(spec.max_failures),
         skip_cache_lookup: options.report.no_cache,
         no_duplicates: options.report.no_duplicates,
+        cached_only: false,
         audit_percent: options.report.audit_hits,
         stream_tests: options.report.live_output,
         description: format!("{command} {run}"),
@@ -88,7 +89,7 @@ async fn read(client: &Client, run: &str) -> Result<Story, Failure> {
     let mut story = Story::default();
     loop {
         let event = events.next().await;
-        let Some(event) = event.map_err(|error| watch_failure(run, error))? else {
+        let Some(event) = event.map_err(|error| watch_failure_of_named(run, error))? else {
             return Ok(story);
         };
         let is_last = matches!(event.event, Some(Event::RunFinished(_)));

@@ -13,16 +13,13 @@ use super::{blocking, connect};
 use crate::client::Client;
 use crate::config::{self, ConfigError, ConfigProblem, JobConfig, Pipeline};
 use crate::exit_code::{ExitCode, Failure, OrExit};
-use crate::files::place_in;
+use crate::files::{JUNIT_OF_CI, place_in};
 use crate::git::Commit;
 use crate::options::{GlobalOptions, ReportArguments, RunOptions};
 use crate::session::Session;
 use crate::tree::{Entries, ExpandError, Staging, expand, walk};
 use crate::watch::{Ended, Tally};
 use crate::{directories, git, jobs};
-
-/// In the working directory.
-const JUNIT_OF_CI: &str = "regatta-junit.xml";
 
 pub(super) async fn run(global: &GlobalOptions, options: RunOptions) -> Result<ExitCode, Failure> {
     let pipeline = load(options.file.as_deref())?;
@@ -125,6 +122,7 @@ pub(super) async fn prepare(
         max_failures: how.max_failures,
         skip_cache_lookup: how.report.no_cache,
         no_duplicates: how.report.no_duplicates,
+        cached_only: false,
         audit_percent: how.report.audit_hits,
         stream_tests: how.report.live_output,
         description: how.description,
@@ -162,7 +160,8 @@ pub(super) fn junit_of_ci() -> Option<PathBuf> {
     is_ci.then(|| JUNIT_OF_CI.into())
 }
 
-fn load(file: Option<&Path>) -> Result<Pipeline, Failure> {
+/// The pipeline of a file, or of here.
+pub(super) fn load(file: Option<&Path>) -> Result<Pipeline, Failure> {
     let here = std::env::current_dir().or_exit(ExitCode::Local)?;
     let (file, root): (PathBuf, PathBuf) = match file {
         Some(file) => (file.to_owned(), here.join(config::root_of(file))),
@@ -250,6 +249,35 @@ pub(super) fn description(command: &str, words: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::write_atomically;
+
+    #[test]
+    fn what_runs_leave_in_a_project_is_an_input_only_by_name() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let root = directory.path();
+        for name in [
+            "a",
+            "sub/regatta-junit.xml",
+            "regatta-junit.xml",
+            "gl-code-quality-report.json",
+        ] {
+            write_atomically(&root.join(name), b"").expect("written");
+        }
+        let check = |patterns: &str, expected: &[&str]| {
+            let file = root.join("regatta.toml");
+            let text = format!("[jobs.a]\nrun = 'x'\ninputs = [{patterns}, '!regatta.toml']\n");
+            std::fs::write(&file, text).expect("written");
+            let pipeline = load(Some(&file)).expect("it is good");
+            let inputs = inputs(&pipeline, &pipeline.jobs).expect("they match");
+            let paths: Vec<_> = inputs[0].by_path.keys().collect();
+            assert_eq!(paths, expected, "{patterns}");
+        };
+        for all in ["'**'", "'.'", "'*', '**/*'"] {
+            check(all, &["a", "sub/regatta-junit.xml"]);
+        }
+        check("'a', 'regatta-junit.xml'", &["a", "regatta-junit.xml"]);
+        check("'sub'", &["sub/regatta-junit.xml"]);
+    }
 
     #[test]
     fn a_missing_input_is_named_with_its_place() {

@@ -1,5 +1,6 @@
 //! `regatta verdict` and `regatta verify`.
 
+mod if_cached;
 mod kept;
 mod lines;
 
@@ -40,7 +41,20 @@ pub(super) async fn verdict(
         }
         None => {}
     }
-    let Some(bundle) = fetch(&client, subject).await? else {
+    let mut fetched = fetch(&client, subject.clone()).await?;
+    if let (Fetched::Nothing(why), Subject::Commit(commit)) = (&mut fetched, &subject) {
+        let is_answered = match options.if_cached {
+            true => if_cached::run(global, commit, why).await?,
+            false => {
+                if_cached::advise(commit, why).await?;
+                false
+            }
+        };
+        if is_answered {
+            fetched = fetch(&client, subject).await?;
+        }
+    }
+    let Some(bundle) = fetched.said()? else {
         return Ok(ExitCode::Unknown);
     };
     let key = keys::of_coordinator(&client).await?;
@@ -63,8 +77,8 @@ async fn said_again(
             now.id()
         );
     }
-    let Some(bundle) = fetch(client, Subject::Bundle(given.bundle.unwrap_or_default())).await?
-    else {
+    let fetched = fetch(client, Subject::Bundle(given.bundle.unwrap_or_default())).await?;
+    let Some(bundle) = fetched.said()? else {
         return Ok(ExitCode::Unknown);
     };
     show(global, options, &bundle, &key)
@@ -209,8 +223,30 @@ async fn commit(name: String) -> Result<String, Failure> {
     }
 }
 
-/// The signed statements; `None` if nothing is known, which has been said.
-async fn fetch(client: &Client, subject: Subject) -> Result<Option<String>, Failure> {
+/// What a coordinator has to say.
+enum Fetched {
+    /// The signed statements.
+    Bundle(String),
+    /// No run is there that could speak; why.
+    Nothing(String),
+    /// Runs are there, and nothing follows from them; why.
+    Unclear(String),
+}
+
+impl Fetched {
+    /// The signed statements; if there are none, that is printed.
+    fn said(self) -> Result<Option<String>, Failure> {
+        match self {
+            Self::Bundle(bundle) => Ok(Some(bundle)),
+            Self::Nothing(why) | Self::Unclear(why) => {
+                print(&format!("UNKNOWN: {why}\n"))?;
+                Ok(None)
+            }
+        }
+    }
+}
+
+async fn fetch(client: &Client, subject: Subject) -> Result<Fetched, Failure> {
     let request = v1::GetVerdictRequest {
         instance_name: client.instance().to_owned(),
         subject: Some(subject),
@@ -218,9 +254,11 @@ async fn fetch(client: &Client, subject: Subject) -> Result<Option<String>, Fail
     let failed = |status: tonic::Status| refused("give a verdict", &status);
     let pieces = match client.runs().get_verdict(request).await {
         Ok(pieces) => pieces.into_inner(),
-        Err(status) if matches!(status.code(), Code::NotFound | Code::FailedPrecondition) => {
-            print(&format!("UNKNOWN: {}\n", status.message()))?;
-            return Ok(None);
+        Err(status) if status.code() == Code::NotFound => {
+            return Ok(Fetched::Nothing(status.message().to_owned()));
+        }
+        Err(status) if status.code() == Code::FailedPrecondition => {
+            return Ok(Fetched::Unclear(status.message().to_owned()));
         }
         Err(status) => return Err(failed(status)),
     };
@@ -239,7 +277,7 @@ async fn fetch(client: &Client, subject: Subject) -> Result<Option<String>, Fail
         .flat_map(|piece| piece.data.iter().copied())
         .collect();
     String::from_utf8(bytes)
-        .map(Some)
+        .map(Fetched::Bundle)
         .or_exit(ExitCode::Infrastructure)
 }
 

@@ -10,7 +10,7 @@ use super::run_id;
 use crate::client::Client;
 use crate::exit_code::{ExitCode, Failure, OrExit};
 use crate::options::WhyOptions;
-use crate::session::watch_failure;
+use crate::session::watch_failure_of_named;
 use crate::watch::RunEvents;
 use crate::why::{Before, Search, Told, changed_parts, same_key, was_executed};
 
@@ -25,6 +25,11 @@ pub(super) async fn why(client: &Client, options: WhyOptions) -> Result<ExitCode
         None => None,
     };
     let runs = client.list_runs(LOOKED_AT, false).await?;
+    if let Some(wanted) = &wanted
+        && !runs.iter().any(|run| run.run_id == *wanted)
+    {
+        refuse_unknown(client, wanted).await?;
+    }
     // What goes on has no last word yet.
     let ended = runs.into_iter().filter(|run| run.finished_at.is_some());
     let mut ended = ended
@@ -60,6 +65,13 @@ pub(super) async fn why(client: &Client, options: WhyOptions) -> Result<ExitCode
     Ok(ExitCode::Good)
 }
 
+/// A run that is not among the newest may be older.
+async fn refuse_unknown(client: &Client, run: &str) -> Result<(), Failure> {
+    let first = RunEvents::new(client.runs(), run.to_owned()).next().await;
+    first.map_err(|error| watch_failure_of_named(run, error))?;
+    Ok(())
+}
+
 fn unknown(options: &WhyOptions) -> Failure {
     let place = match (&options.job, &options.run) {
         (Some(job), Some(run)) => format!("in job {job} of run {run}"),
@@ -85,7 +97,7 @@ async fn told(
     while let Some(event) = events
         .next()
         .await
-        .map_err(|error| watch_failure(run, error))?
+        .map_err(|error| watch_failure_of_named(run, error))?
     {
         search.take(event);
     }

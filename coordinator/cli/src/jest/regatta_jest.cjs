@@ -22,6 +22,9 @@ const FAILURE_CHARACTERS = 64 * 1024;
 const OUTPUT_CHARACTERS = 16 * 1024;
 const HEAD = '<?xml version="1.0" encoding="utf-8"?>\n<testsuites><testsuite name="jest">\n';
 const TAIL = "</testsuite></testsuites>\n";
+// What says that a file ended its runner, and that it did because its time was over.
+const RUNNER_ENDED = "regatta.runner-ended";
+const RUNNER_TIMED_OUT = "regatta.runner-timed-out";
 // What XML cannot express, terminals' colours first.
 const COLOURS = /\u001b\[[0-9;]*m/g;
 const NOT_XML = /[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\u{10000}-\u{10ffff}]/gu;
@@ -92,7 +95,7 @@ class Report {
 
   onTestFileStart(test) {
     const why = `the runner ended while this file ran, because of it or because ${process.env[SECONDS]} s were over`;
-    this.put(testcase(test.path, 0, `<error type="regatta.runner-ended" message=${attribute(why)}/>`), false);
+    this.put(testcase(test.path, 0, `<error type="${RUNNER_ENDED}" message=${attribute(why)}/>`), false);
   }
 
   onTestFileResult(test, result) {
@@ -133,6 +136,16 @@ function list(...given) {
   return 0;
 }
 
+// Says of the file that ran last, if it did not end, that its time was over.
+function blameTime(junit, seconds) {
+  const report = fs.readFileSync(junit, "utf8");
+  const begin = report.lastIndexOf(`<error type="${RUNNER_ENDED}"`);
+  const end = `</testcase>\n${TAIL}`;
+  if (begin < 0 || report.indexOf("</testcase>", begin) !== report.length - end.length) return;
+  const error = `<error type="${RUNNER_TIMED_OUT}" message="it still ran when ${seconds} s were over"/>`;
+  fs.writeFileSync(junit, report.slice(0, begin) + error + end);
+}
+
 function run(junit, seconds, ...given) {
   const wanted = fs.readFileSync(given.pop().slice(1), "utf8").split("\n").slice(0, -1);
   const files = wanted.map((name) => path.resolve(name));
@@ -144,7 +157,11 @@ function run(junit, seconds, ...given) {
   const options = { detached: true, env: environment, stdio: ["ignore", "inherit", "inherit"] };
   const jest = spawn(program, [...rest, ...own, ...files], options);
   // A test that never yields keeps Jest's own clock from running: each write to the report winds up this one.
-  const expire = () => process.kill(-jest.pid, "SIGKILL");
+  let isOver = false;
+  const expire = () => {
+    isOver = true;
+    process.kill(-jest.pid, "SIGKILL");
+  };
   let clock = setTimeout(expire, seconds * 1000);
   const watcher = fs.watch(junit, () => {
     clearTimeout(clock);
@@ -153,6 +170,7 @@ function run(junit, seconds, ...given) {
   const end = (code) => {
     clearTimeout(clock);
     watcher.close();
+    if (isOver) blameTime(junit, seconds);
     process.exitCode = code;
   };
   jest.on("error", (error) => end(cannotStart(program, error)));

@@ -77,8 +77,9 @@ pub enum HistoryCommand {
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Examples:\n  regatta history import --suite pytest .test_durations\n  regatta history import --suite unit --branch main reports/*.xml\n\n\
-    Each file counts as a run of the suite. Test cases of JUnit XML are taken for the suite's tests by their names: as\n\
-    pytest's node ids if their classes look like pytest's, else as the class and the name joined by two colons."
+    Each file counts as a run of the suite. Test cases of JUnit XML are taken for those tests that the suite has run whose ids\n\
+    are the class and the name joined by `::`, `.`, `/` or a space, or the name alone. Others get the ids that Regatta would\n\
+    give them: pytest's, GoogleTest's and CTest's as these write them, else the class and the name joined by two colons."
 )]
 pub struct ImportOptions {
     /// JUnit XML, or a `.test_durations` file of pytest-split

@@ -17,6 +17,10 @@ pub struct VerdictOptions {
     /// like this
     #[arg(long, value_name = "BUNDLE", num_args = 0..=1, require_equals = true)]
     pub kept: Option<Option<String>>,
+    /// If nothing is known of the commit, and it is checked out here: answer from what is cached of its regatta.toml's
+    /// jobs, as a run that executes nothing
+    #[arg(long, conflicts_with_all = ["run", "kept"])]
+    pub if_cached: bool,
     /// Print the signed statements: an in-toto bundle
     #[arg(long)]
     pub json: bool,

@@ -14,7 +14,7 @@ use crate::repeat::Repeat;
 use crate::watch::StatusLevel;
 
 /// What is shown and written of a run.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Reports")]
 pub struct ReportArguments {
     /// Which results to show as they happen; each level shows those before it, too

@@ -20,6 +20,8 @@ import re
 import shutil
 import subprocess
 import sys
+# As they are before any test puts others in their place.
+from _thread import allocate_lock, start_new_thread
 from types import ModuleType
 from xml.sax.saxutils import escape, quoteattr
 
@@ -47,6 +49,12 @@ BYTE_CODE_OF = ".regatta/bytecode-of"
 BYTE_CODE_BYTES = 256 * 1024 * 1024
 # What says that a test ended its runner.
 RUNNER_ENDED = "regatta.runner-ended"
+# The same because its time was over.
+RUNNER_TIMED_OUT = "regatta.runner-timed-out"
+# What says that a test ran out of time, and its runner went on.
+TIMED_OUT = "regatta.timed-out"
+# How much longer a test may take that keeps Python's own threads from running, in seconds.
+GRACE = 1
 # pytest's exit code for a run without tests.
 NO_TESTS = 5
 # Where a session's end can be seen.
@@ -120,6 +128,8 @@ class Runner:
         self.reruns = []
         self.is_rerun = False
         self.any_module_skipped = False
+        # Released at the end of the test that runs, and taken by whoever says how it ended.
+        self.ended = self.told = None
         # pytest has a test's error output captured; this is where nobody captures anything.
         self.errors = os.fdopen(os.dup(2), "w")
 
@@ -152,9 +162,28 @@ class Runner:
         why = "the runner ended while this test ran"
         if self.seconds:
             why += f", because of it or because {self.seconds:g} s were over"
-            faulthandler.dump_traceback_later(self.seconds, exit=True, file=self.errors)
-        error = f'<error type="{RUNNER_ENDED}" message={attribute(why)}/>'
-        self.report.put(f"<testcase name={attribute(nodeid)}>{error}</testcase>\n", False)
+        self.report.put(ending(nodeid, RUNNER_ENDED, why), False)
+        if self.seconds:
+            faulthandler.dump_traceback_later(self.seconds + GRACE, exit=True, file=self.errors)
+            self.ended, self.told = allocate_lock(), allocate_lock()
+            self.ended.acquire()
+            start_new_thread(self.wait_for, (nodeid, self.ended, self.told))
+
+    def wait_for(self, nodeid, ended, told):
+        """Ends the process if a test does not end in time: nothing else would stop whatever it does."""
+        if ended.acquire(True, self.seconds) or not told.acquire(False):
+            return
+        self.report.put(ending(nodeid, RUNNER_TIMED_OUT, f"it still ran when {self.seconds:g} s were over"))
+        self.errors.write(f"{nodeid} still ran when {self.seconds:g} s were over:\n")
+        self.errors.flush()
+        faulthandler.dump_traceback(file=self.errors)
+        os._exit(1)
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_makereport(self, call):
+        outcome = yield
+        report = outcome.get_result()
+        report.regatta_timed_out = call.excinfo is not None and is_out_of_time(call.excinfo.tb)
 
     def pytest_runtest_logreport(self, report):
         if report.when == "setup":
@@ -167,10 +196,28 @@ class Runner:
             self.phases.append(report)
 
     def pytest_runtest_logfinish(self, nodeid):
-        if self.seconds:
+        if self.ended:
+            # The clock may be quicker, and ends the process.
+            self.told.acquire()
+            self.ended.release()
+            self.ended = None
             faulthandler.cancel_dump_traceback_later()
         if not self.is_rerun:
             self.report.put(case(nodeid, self.phases, self.reruns))
+
+
+def is_out_of_time(traceback):
+    """Whether what a test ended with was raised by pytest-timeout."""
+    while traceback is not None:
+        if traceback.tb_frame.f_globals.get("__name__") == "pytest_timeout":
+            return True
+        traceback = traceback.tb_next
+    return False
+
+
+def ending(nodeid, kind, why):
+    error = f'<error type="{kind}" message={attribute(why)}/>'
+    return f"<testcase name={attribute(nodeid)}>{error}</testcase>\n"
 
 
 def case(nodeid, phases, reruns):
@@ -194,7 +241,8 @@ def failure(element, phases):
     if first.when != "call":
         message = f"{first.when}: {message}"
     text = "\n".join(phase.longreprtext[-FAILURE_CHARACTERS:] for phase in phases)
-    return f"<{element} message={attribute(message)}>{escape(printable(text))}</{element}>"
+    kind = f' type="{TIMED_OUT}"' if getattr(first, "regatta_timed_out", False) else ""
+    return f"<{element}{kind} message={attribute(message)}>{escape(printable(text))}</{element}>"
 
 
 def skip(phase):

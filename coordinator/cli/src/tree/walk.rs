@@ -5,8 +5,22 @@ use std::path::{Path, PathBuf};
 use regatta_cas::merkle::{self, FoundKind, Ignored, WalkOptions};
 
 use super::{Entries, Source};
+use crate::files::REPORTS_OF_CI;
 
 pub use regatta_cas::merkle::WalkError;
+
+/// The project's files: as [`walk_unignored`], less the reports that Regatta leaves in `root` ([`REPORTS_OF_CI`]).
+/// What the last run wrote must not make the next one another one.
+///
+/// # Errors
+/// Something cannot be read.
+pub fn walk(directory: &Path, root: &Path, without: &[PathBuf]) -> Result<Entries, WalkError> {
+    let mut entries = walk_unignored(directory, root, without)?;
+    for report in REPORTS_OF_CI {
+        entries.by_path.remove(report);
+    }
+    Ok(entries)
+}
 
 /// Every file and symlink below `directory`, by path relative to `root`, less what git ignores
 /// ([`Ignored::LeftOut`]), `.git` and the directories in `without`. Whether there is a repository makes no
@@ -14,7 +28,11 @@ pub use regatta_cas::merkle::WalkError;
 ///
 /// # Errors
 /// Something cannot be read.
-pub fn walk(directory: &Path, root: &Path, without: &[PathBuf]) -> Result<Entries, WalkError> {
+pub fn walk_unignored(
+    directory: &Path,
+    root: &Path,
+    without: &[PathBuf],
+) -> Result<Entries, WalkError> {
     entries(WalkOptions {
         directory: directory.to_owned(),
         root: root.to_owned(),

@@ -19,6 +19,12 @@ pub enum WatchError {
         /// The last error.
         detail: String,
     },
+    /// The coordinator knows no such run, or no longer. Where somebody named it, name another.
+    #[error("the coordinator has no such run: {detail}")]
+    Unknown {
+        /// What it said.
+        detail: String,
+    },
     /// The coordinator refuses. Fix the request.
     #[error("the coordinator refuses to show the run: {detail}")]
     Refused {
@@ -67,7 +73,7 @@ impl RunEvents {
     /// The next event; `None` after the run's last. Dropping the future loses nothing.
     ///
     /// # Errors
-    /// The coordinator does not answer for long, or refuses.
+    /// The coordinator does not answer for long, knows no such run, or refuses.
     pub async fn next(&mut self) -> Result<Option<v1::RunEvent>, WatchError> {
         while !self.ended {
             match self.receive().await {
@@ -122,6 +128,9 @@ impl RunEvents {
     async fn wait_after(&mut self, status: &Status) -> Result<(), WatchError> {
         self.stream = None;
         let detail = status.message().to_owned();
+        if status.code() == Code::NotFound {
+            return Err(WatchError::Unknown { detail });
+        }
         if !is_transient(status.code()) {
             return Err(WatchError::Refused { detail });
         }
@@ -160,12 +169,30 @@ mod tests {
 
     use super::*;
     use crate::exit_code::ExitCode;
-    use crate::session::watch_failure;
+    use crate::session::{watch_failure, watch_failure_of_named};
+
+    fn events_from_nowhere() -> RunEvents {
+        let nowhere = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+        RunEvents::new(RunsClient::new(nowhere), "r".to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_run_that_is_not_known_is_its_namers_mistake() {
+        let gone = || async {
+            let status = Status::not_found("no run `r`");
+            let waited = events_from_nowhere().wait_after(&status).await;
+            waited.expect_err("nothing comes of waiting")
+        };
+        let failure = watch_failure_of_named("r", gone().await);
+        assert_eq!(failure.code, ExitCode::BadConfiguration);
+        assert_eq!(failure.to_string(), "cannot read the run: no run `r`");
+        let failure = watch_failure("r", gone().await);
+        assert_eq!(failure.code, ExitCode::Infrastructure, "it was submitted");
+    }
 
     #[tokio::test]
     async fn a_coordinator_that_shows_nothing_for_long_is_left_with_what_it_said() {
-        let nowhere = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
-        let mut events = RunEvents::new(RunsClient::new(nowhere), "r".to_owned());
+        let mut events = events_from_nowhere();
         events.patience = Patience::of(Duration::ZERO);
         let why = Status::unavailable("the disk is full");
         let waited = events.wait_after(&why).await;

@@ -15,9 +15,8 @@ use serde::Serialize;
 use super::EventSink;
 use super::notes::{Kind, Note, Notes, shortened};
 use super::place::{Place, Project};
+use crate::files::FINDINGS_OF_CI;
 
-/// Where GitLab's own examples have it.
-const REPORT_FILE: &str = "gl-code-quality-report.json";
 /// How many findings the report has.
 const MOST_FINDINGS: usize = 1000;
 /// How many notes the log lists, and of how many it has the output.
@@ -66,7 +65,7 @@ impl GitlabReport<io::Stderr> {
         let time = time.map_or(0, |since| since.as_secs());
         is_there.then(|| Self {
             notes: Notes::of(Project::at(project)),
-            ..Self::new(io::stderr(), REPORT_FILE.into(), time)
+            ..Self::new(io::stderr(), FINDINGS_OF_CI.into(), time)
         })
     }
 }
@@ -185,7 +184,7 @@ mod tests {
 
     fn written(events: &[v1::RunEvent]) -> (String, serde_json::Value) {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let file = directory.path().join(REPORT_FILE);
+        let file = directory.path().join(FINDINGS_OF_CI);
         let mut log = Vec::new();
         let mut report = GitlabReport::new(&mut log, file.clone(), 7);
         for event in events {

@@ -240,7 +240,7 @@ impl<S: Screen> HumanReport<S> {
                 paint.status(Tone::Doubtful, "Cancelled")
             ))?;
         }
-        for line in paint.verdict_lines(finished) {
+        for line in paint.verdict_lines(finished, &self.tally) {
             self.screen.result(&line)?;
         }
         Ok(())

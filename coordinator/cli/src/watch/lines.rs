@@ -11,6 +11,8 @@ use crate::watch::Tally;
 
 /// How wide the first word of a line is; it is aligned to the right.
 const STATUS_WIDTH: usize = 12;
+/// How many of the tests are named that are too many for a policy.
+const MOST_NAMED: usize = 10;
 
 /// Whether lines are coloured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -256,8 +258,8 @@ impl Paint {
         format!("{count} {}", self.paint(tone, word))
     }
 
-    /// `     Verdict RELEASABLE`, and the reasons if it is not.
-    pub(super) fn verdict_lines(self, finished: &v1::RunFinished) -> Vec<String> {
+    /// `     Verdict RELEASABLE`, and the reasons if it is not, with the tests that are too many for the policy.
+    pub(super) fn verdict_lines(self, finished: &v1::RunFinished, tally: &Tally) -> Vec<String> {
         let (tone, word) = verdict_word(finished.verdict());
         let head = format!(
             "{} {}",
@@ -269,7 +271,18 @@ impl Paint {
             .reasons
             .iter()
             .map(|reason| format!("{indent}{reason}"));
-        [head].into_iter().chain(reasons).collect()
+        let beyond = tally.beyond_policy().into_iter();
+        let beyond = beyond.map(|(what, tests)| format!("{indent}{what}: {}", some_of(tests)));
+        [head].into_iter().chain(reasons).chain(beyond).collect()
+    }
+}
+
+/// `unit a, unit b and 3 more`
+fn some_of(tests: &[String]) -> String {
+    let named = tests[..tests.len().min(MOST_NAMED)].join(", ");
+    match tests.len().saturating_sub(MOST_NAMED) {
+        0 => named,
+        more => format!("{named} and {more} more"),
     }
 }
 
@@ -321,7 +334,7 @@ fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
 }
 
-pub(super) fn plural(count: u64, noun: &str) -> String {
+pub(crate) fn plural(count: u64, noun: &str) -> String {
     match count {
         1 => format!("1 {noun}"),
         _ => format!("{count} {noun}s"),
@@ -331,4 +344,16 @@ pub(super) fn plural(count: u64, noun: &str) -> String {
 /// `[   0.012s]`
 pub(super) fn seconds(duration: Duration) -> String {
     format!("[{:>8.3}s]", duration.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_tests_the_first_are_named() {
+        let tests: Vec<_> = (0..12).map(|index| format!("unit t{index}")).collect();
+        assert_eq!(some_of(&tests[..2]), "unit t0, unit t1");
+        assert!(some_of(&tests).ends_with(", unit t9 and 2 more"));
+    }
 }

@@ -36,6 +36,12 @@ pub struct Tally {
     pub failed_suites: u64,
     /// Whether a job ended in any other way than well.
     pub trouble: bool,
+    /// What is more than its policy allows counts against the run, and has no failed test to show for it.
+    policy: v1::Policy,
+    /// Tests that passed after they had failed, each with its job.
+    flaky: Vec<String>,
+    /// Tests that failed in quarantine, likewise.
+    quarantined: Vec<String>,
     /// Set once the run has ended.
     pub finished: Option<v1::RunFinished>,
     /// Jobs that run a suite.
@@ -126,6 +132,8 @@ impl Tally {
     fn run_started(&mut self, started: &v1::RunStarted) {
         let jobs = started.spec.as_ref().map_or(&[][..], |spec| &spec.jobs);
         self.jobs = jobs.len() as u64;
+        let policy = started.spec.as_ref().and_then(|spec| spec.policy.clone());
+        self.policy = policy.unwrap_or_default();
         for job in jobs {
             if matches!(job.kind, Some(v1::job::Kind::Suite(_))) {
                 self.suites.insert(job.name.clone(), SuiteTally::default());
@@ -148,6 +156,7 @@ impl Tally {
                 self.suites.entry(result.job.clone()).or_default().done += 1;
             }
         }
+        let name = || format!("{} {}", result.job, result.test_id);
         match result.status() {
             v1::TestStatus::Failed => {
                 self.failed += 1;
@@ -157,11 +166,11 @@ impl Tally {
                 self.lost += u64::from(is_lost);
             }
             v1::TestStatus::Cached => self.cached += 1,
+            v1::TestStatus::Flaky => self.flaky.push(name()),
+            v1::TestStatus::Quarantined => self.quarantined.push(name()),
             v1::TestStatus::Passed
-            | v1::TestStatus::Flaky
             | v1::TestStatus::Skipped
             | v1::TestStatus::NotRun
-            | v1::TestStatus::Quarantined
             | v1::TestStatus::Unspecified => {}
         }
     }
@@ -189,6 +198,28 @@ impl Tally {
         *count += 1;
     }
 
+    /// The tests of which there are more than the policy allows, by what they are.
+    #[must_use]
+    pub fn beyond_policy(&self) -> Vec<(&'static str, &[String])> {
+        let limits = [
+            ("flaky", &self.flaky, self.policy.max_flaky),
+            (
+                "quarantined",
+                &self.quarantined,
+                self.policy.max_quarantined,
+            ),
+        ];
+        let is_beyond = |tests: &[String], most: Option<u32>| {
+            most.is_some_and(|most| tests.len() as u64 > u64::from(most))
+        };
+        let beyond = limits
+            .into_iter()
+            .filter(|(_, tests, most)| is_beyond(tests, *most));
+        beyond
+            .map(|(what, tests, _)| (what, tests.as_slice()))
+            .collect()
+    }
+
     /// How long the run took, once it has ended.
     #[must_use]
     pub fn duration(&self) -> Duration {
@@ -200,6 +231,49 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tests_beyond_the_policy_are_known_by_name() {
+        let ended = |status: v1::TestStatus, test: &str| v1::TestResult {
+            job: "unit".to_owned(),
+            test_id: test.to_owned(),
+            status: status.into(),
+            ..v1::TestResult::default()
+        };
+        let of = |max_flaky, max_quarantined| {
+            let policy = v1::Policy {
+                max_flaky,
+                max_quarantined,
+                ..v1::Policy::default()
+            };
+            let spec = v1::RunSpec {
+                policy: Some(policy),
+                ..v1::RunSpec::default()
+            };
+            let results = vec![
+                ended(v1::TestStatus::Flaky, "a"),
+                ended(v1::TestStatus::Passed, "b"),
+                ended(v1::TestStatus::Quarantined, "c"),
+            ];
+            let mut tally = Tally::default();
+            for event in [
+                Event::RunStarted(v1::RunStarted { spec: Some(spec) }),
+                Event::TestsFinished(v1::TestsFinished { results }),
+            ] {
+                tally.event(&v1::RunEvent {
+                    event: Some(event),
+                    ..v1::RunEvent::default()
+                });
+            }
+            tally
+        };
+        assert_eq!(of(None, None).beyond_policy(), []);
+        assert_eq!(of(Some(1), Some(1)).beyond_policy(), []);
+        let (a, c) = (["unit a".to_owned()], ["unit c".to_owned()]);
+        assert_eq!(of(Some(0), Some(1)).beyond_policy(), [("flaky", &a[..])]);
+        let both = [("flaky", &a[..]), ("quarantined", &c[..])];
+        assert_eq!(of(Some(0), Some(0)).beyond_policy(), both);
+    }
 
     #[test]
     fn failed_tests_do_not_tell_of_a_complaint() {

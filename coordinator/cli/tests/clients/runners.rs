@@ -47,6 +47,14 @@ fn check(ended: &Ended, job: &str, expected: &[(&str, &str, &str)]) {
     assert!(tests.is_empty(), "unexpected: {tests:#?}");
 }
 
+/// The tests that failed because their time was over, as it is said.
+fn timed_out(ended: &Ended) -> Vec<String> {
+    let mut tests = ended.lines("test");
+    tests.retain(|test| test["failure_class"] == "timeout");
+    let name = |test: &serde_json::Value| test["test"].as_str().expect("a text").to_owned();
+    tests.iter().map(name).collect()
+}
+
 const PYTEST: &str = r#"
 [jobs.good]
 inputs = ["**"]
@@ -234,6 +242,7 @@ fn bad_tests_of_pytest_fail_alone(fleet: &Fleet, project: &tempfile::TempDir) {
         .map(|(id, status, message)| (id.as_str(), *status, *message))
         .collect();
     check(&ended, "bad", &bad);
+    assert_eq!(timed_out(&ended), ["bad/test_bad.py::test_hangs"]);
 }
 
 #[test]

@@ -239,8 +239,12 @@ impl JobContext {
         }
     }
 
-    /// Offers work until it is taken.
+    /// Offers work until it is taken; a run that is to execute nothing goes without.
     pub(super) async fn submit(&self, work: JobWork) -> Result<TaskHandle, JobEnd> {
+        if self.run.plan.spec.cached_only {
+            let text = "what it needs is not cached, and this run executes nothing";
+            return Err(unknown(text.to_owned()));
+        }
         let work = self.dispatched(work);
         for _ in 0..MAX_ADMISSION_ATTEMPTS {
             let pause = match self.run.dispatcher.submit(work.clone()) {

@@ -438,7 +438,7 @@ mod tests {
         assert_eq!(exceeded.verdict, Verdict::NotReleasable);
         assert_eq!(
             exceeded.reasons,
-            ["tests that are flaky: 2, and the policy allows 1"]
+            ["tests that are flaky: 2, and the policy allows 1 (max_flaky)"]
         );
     }
 

@@ -15,7 +15,6 @@ mod gotest;
 mod harness;
 mod ids_file;
 mod judged;
-mod junit;
 mod libtest;
 mod live;
 mod naming;

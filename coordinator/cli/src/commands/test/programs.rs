@@ -93,6 +93,7 @@ pub(super) async fn run(
         max_failures: options.stop.max_failures_or(1),
         skip_cache_lookup: options.report.no_cache,
         no_duplicates: options.report.no_duplicates,
+        cached_only: false,
         audit_percent: options.report.audit_hits,
         stream_tests: options.report.live_output,
         description: description("regatta test", &options.filters),

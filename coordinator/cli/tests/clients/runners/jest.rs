@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use super::{check, run};
+use super::{check, run, timed_out};
 use crate::fleet::Fleet;
 use crate::program::{Ended, write};
 use crate::workstation::bookworm;
@@ -223,5 +223,6 @@ fn what_jest_tests_do_to_jest_is_theirs() {
         ("bad/zafter.test.js", "passed", ""),
     ];
     check(&ended, "bad", &bad);
+    assert_eq!(timed_out(&ended), ["bad/hangs.test.js"]);
     fleet.stop();
 }

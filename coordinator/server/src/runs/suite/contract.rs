@@ -10,9 +10,9 @@ use regatta_wire::convert::required_digest;
 use regatta_wire::{reapi, v1};
 
 use super::judged::{Ended, Judged, cached_skip};
-use super::junit::{self, Case, CaseStatus};
 use super::runner_exit::WholeReport;
 use super::suspects::Unreported;
+use crate::junit::{self, Case, CaseStatus};
 use crate::runs::action::judge;
 use crate::runs::context::JobContext;
 use crate::runs::output::tail_to_show;
@@ -30,9 +30,6 @@ pub(super) const USUAL_DURATION: Duration = Duration::from_millis(20);
 const MAX_REPORT_BYTES: u64 = 64 << 20;
 /// How much of a test's output its result repeats, in bytes.
 const OUTPUT_BYTES: usize = 16 * 1024;
-
-/// Ways in which runners join a class and a name.
-const SEPARATORS: [&str; 4] = ["::", ".", "/", " "];
 
 /// What one batch's runner reported.
 #[derive(Debug, Default)]
@@ -132,7 +129,7 @@ impl BatchReport {
     /// How long its tests ran; `None` if the report does not tell of all there was.
     pub(super) fn tests_took(&self) -> Option<Duration> {
         let is_whole = self.otherwise.is_none() && self.complaints.is_empty();
-        let times = self.cases.values().map(|case| case.time);
+        let times = self.cases.values().filter_map(|case| case.time);
         is_whole.then(|| times.fold(Duration::ZERO, Duration::saturating_add))
     }
 
@@ -155,7 +152,7 @@ impl BatchReport {
             outside.map(|error| format!("the runner reported an error of no test: {error}")),
         );
         for case in report.cases {
-            let Some(id) = id_of(&case, asked) else {
+            let Some(id) = case.id_among(asked) else {
                 let name = &case.name;
                 let text = format!("the runner reported `{name}`, which it was not asked to run");
                 self.complaints.push(text);
@@ -244,17 +241,21 @@ impl BatchReport {
                 _ => judged,
             };
         };
+        let took = case.time.unwrap_or_default();
         if self.twice.contains(id) {
             let message = format!("the runner reported `{id}` twice");
-            return self.judged(Err((FailureClass::Test, message)), case.time, &case.output);
+            return self.judged(Err((FailureClass::Test, message)), took, &case.output);
         }
         let verdict = match &case.status {
             CaseStatus::Passed => Ok(Ended::Passed),
             CaseStatus::PassedAgain => Ok(Ended::PassedAgain),
+            CaseStatus::Failed(message) if case.is_timeout => {
+                Err((FailureClass::Timeout, message.clone()))
+            }
             CaseStatus::Failed(message) => Err((FailureClass::Test, message.clone())),
             CaseStatus::Skipped(reason) => Ok(Ended::Skipped(reason.clone())),
         };
-        self.judged(verdict, case.time, &case.output)
+        self.judged(verdict, took, &case.output)
     }
 
     fn judged(
@@ -290,31 +291,6 @@ impl BatchReport {
     }
 }
 
-/// The id that a case stands for: its class and its name as runners join them, or its name alone.
-///
-/// The name alone says nothing of its class, so that with one, no other id may end in that name.
-fn id_of(case: &Case, asked: &BTreeSet<&str>) -> Option<String> {
-    let bare = || {
-        asked
-            .contains(case.name.as_str())
-            .then(|| case.name.clone())
-    };
-    if case.classname.is_empty() {
-        return bare();
-    }
-    let joined = |separator| format!("{}{separator}{}", case.classname, case.name);
-    let mut names = SEPARATORS.into_iter().map(joined);
-    names
-        .find(|name| asked.contains(name.as_str()))
-        .or_else(|| bare().filter(|name| !asked.iter().any(|id| ends_in(id, name))))
-}
-
-/// Whether an id is some class joined with this name.
-fn ends_in(id: &str, name: &str) -> bool {
-    let class = id.strip_suffix(name);
-    class.is_some_and(|class| SEPARATORS.iter().any(|it| class.ends_with(it)))
-}
-
 /// The report's bytes, if the runner wrote one.
 pub(super) async fn fetch(
     job: &JobContext,
@@ -347,9 +323,11 @@ mod tests {
         Case {
             name: name.to_owned(),
             classname: classname.to_owned(),
-            time: Duration::ZERO,
+            time: None,
             status,
+            is_googletest: false,
             ends_runner: false,
+            is_timeout: false,
             output: String::new(),
         }
     }
@@ -405,6 +383,19 @@ mod tests {
     }
 
     #[test]
+    fn a_test_whose_time_was_over_is_told_apart() {
+        let late = || case("", "a", CaseStatus::Failed("late".to_owned()));
+        for (is_timeout, class) in [(true, FailureClass::Timeout), (false, FailureClass::Test)] {
+            let report = report(vec![Case {
+                is_timeout,
+                ..late()
+            }]);
+            let verdict = report.judge("a").verdict;
+            assert_eq!(verdict, Err((class, "late".to_owned())));
+        }
+    }
+
+    #[test]
     fn a_failure_that_no_test_accounts_for_is_a_complaint() {
         let mut report = report(vec![case("", "a", CaseStatus::Passed)]);
         report.check(&exited_with(3), &BTreeSet::from(["a"]));
@@ -435,19 +426,6 @@ mod tests {
         assert!(!is_cached(&["a", "b", "b"], &[]), "one is there twice");
         assert!(!is_cached(&["a", "b", "ghost"], &[]), "one is invented");
         assert!(!is_cached(&["a", "b"], &["fixture"]), "an error of no test");
-    }
-
-    #[test]
-    fn a_class_tells_tests_of_one_name_apart() {
-        let asked = BTreeSet::from(["run", "a.run", "b::run", "walk"]);
-        let id = |classname: &str, name: &str| {
-            id_of(&case(classname, name, CaseStatus::Passed), &asked).unwrap_or_default()
-        };
-        assert_eq!(id("a", "run"), "a.run");
-        assert_eq!(id("b", "run"), "b::run");
-        assert_eq!(id("", "run"), "run");
-        assert_eq!(id("strange", "run"), "", "three ids would fit");
-        assert_eq!(id("strange", "walk"), "walk");
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //!   be loaded), are never a test's.
 //! - A runner that failed and reported every test, none of them as failed, knows something else.
 //! - A runner that reported a failed test and others not at all was ended by that test; and so was one whose report says
-//!   so ([`RUNNER_ENDED`]). Then any exit code is explained.
+//!   so (`Case::ends_runner`). Then any exit code is explained.
 //! - A runner that reported every test, and some as failed, is explained if it exited as runners do for failed tests:
 //!   with 1, with how many there were, or with a code that is known for it. With any other, or if it ran out of time or
 //!   memory, something else has failed.
@@ -19,9 +19,6 @@
 
 use regatta_model::FailureClass;
 use regatta_wire::v1;
-
-/// The type of error with which a report says that the test ended its runner.
-pub(super) const RUNNER_ENDED: &str = "regatta.runner-ended";
 
 /// What runners exit with if tests have failed and all else went well: most; PHPUnit for errors, and make for whatever it
 /// ran; CTest; Catch2; nextest; Cargo; Boost.Test.

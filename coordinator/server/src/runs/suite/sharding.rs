@@ -7,7 +7,7 @@ use regatta_wire::{reapi, v1};
 use super::contract::fetch;
 use super::harness::{Verdict, judged};
 use super::judged::{Ended, Judged};
-use super::junit::{self, CaseStatus};
+use crate::junit::{self, CaseStatus};
 use crate::runs::action::judge;
 use crate::runs::context::JobContext;
 

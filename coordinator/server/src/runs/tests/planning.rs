@@ -98,6 +98,39 @@ async fn what_needs_a_build_is_planned_once_that_is_cached() {
 }
 
 #[tokio::test]
+async fn a_run_that_executes_nothing_answers_from_what_is_cached() {
+    let fixture = Fixture::start().await;
+    let agent = fixture.agent("a", all_pass(3));
+    let cached_only = || v1::RunSpec {
+        cached_only: true,
+        ..unit()
+    };
+    let unlisted = plan(&fixture, cached_only()).await;
+    let reason = &unlisted.jobs[0].unplanned_reason;
+    assert!(
+        reason.contains("is not cached, and this run executes nothing"),
+        "{reason}"
+    );
+    let story = fixture.run(cached_only()).await;
+    assert_eq!(story.end().verdict(), v1::Verdict::Unknown);
+    // The list alone is known.
+    plan(&fixture, unit()).await;
+    let listed = agent.leases.load(Ordering::SeqCst);
+    let planned = plan(&fixture, cached_only()).await;
+    assert_eq!((planned.jobs[0].planned, planned.jobs[0].cached), (3, 0));
+    let story = fixture.run(cached_only()).await;
+    assert_eq!(story.end().verdict(), v1::Verdict::Unknown);
+    assert_eq!(agent.leases.load(Ordering::SeqCst), listed);
+
+    fixture.run(unit()).await;
+    let executed = agent.leases.load(Ordering::SeqCst);
+    let story = fixture.run(cached_only()).await;
+    assert_eq!(story.end().verdict(), v1::Verdict::Releasable);
+    assert_eq!(story.end().counts.unwrap_or_default().cached, 3);
+    assert_eq!(agent.leases.load(Ordering::SeqCst), executed);
+}
+
+#[tokio::test]
 async fn a_list_that_fails_would_fail_a_run() {
     let fixture = Fixture::start().await;
     let _agent = fixture.agent("a", Arc::new(|_, _| Some(completed(3, ""))));

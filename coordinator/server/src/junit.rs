@@ -1,11 +1,19 @@
-//! Reads JUnit XML, as many tools write it: any nesting of suites, nothing required but names.
+//! Reads JUnit XML, as many tools write it: any nesting of suites, nothing required but names. Pure.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use quick_xml::events::{BytesStart, Event};
 use quick_xml::{Reader, XmlVersion};
 
-use super::runner_exit::RUNNER_ENDED;
+/// The type of error with which a report says that the test ended its runner.
+const RUNNER_ENDED: &str = "regatta.runner-ended";
+/// The same because its time was over.
+const RUNNER_TIMED_OUT: &str = "regatta.runner-timed-out";
+/// The type of failure with which a report says that the test ran out of time, and its runner went on.
+const TIMED_OUT: &str = "regatta.timed-out";
+/// Ways in which runners join a class and a name.
+const SEPARATORS: [&str; 4] = ["::", ".", "/", " "];
 
 /// What a test case's status or result is if it was run and nothing inside says that it failed.
 const DID_RUN: [&str; 12] = [
@@ -34,28 +42,38 @@ const DID_NOT_RUN: [&str; 6] = [
 
 /// What a report says.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Report {
+pub struct Report {
     /// Every test case, in order.
-    pub(super) cases: Vec<Case>,
+    pub cases: Vec<Case>,
     /// Failures and errors of no test case: of a fixture, or of a file that could not be loaded.
-    pub(super) errors: Vec<String>,
+    pub errors: Vec<String>,
 }
 
 /// A test case of a report.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Case {
-    pub(super) name: String,
-    pub(super) classname: String,
-    pub(super) time: Duration,
-    pub(super) status: CaseStatus,
+pub struct Case {
+    /// What it is called in its class.
+    pub name: String,
+    /// Its class: whatever the tool takes for one; empty if it has none.
+    pub classname: String,
+    /// How long it took, if the report says so.
+    pub time: Option<Duration>,
+    /// How it ended.
+    pub status: CaseStatus,
+    /// Whether its attributes are those that GoogleTest alone writes, if not CTest.
+    pub is_googletest: bool,
     /// Whether the report says that it ended its runner.
-    pub(super) ends_runner: bool,
+    pub ends_runner: bool,
+    /// Whether the report says that it failed because its time was over.
+    pub is_timeout: bool,
     /// What it wrote, as far as the report has it.
-    pub(super) output: String,
+    pub output: String,
 }
 
+/// How a test case ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum CaseStatus {
+pub enum CaseStatus {
+    /// It passed.
     Passed,
     /// It failed before (Surefire's `flakyFailure` and the like).
     PassedAgain,
@@ -67,11 +85,17 @@ pub(super) enum CaseStatus {
 
 /// Why a report cannot be read. The runner has to be fixed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub(super) enum JunitError {
+pub enum JunitError {
+    /// It is not XML.
     #[error("it is no well-formed XML: {detail}")]
-    Malformed { detail: String },
+    Malformed {
+        /// What is wrong, and where.
+        detail: String,
+    },
+    /// A test case says nothing of which it is.
     #[error("it holds a test case without a name")]
     Nameless,
+    /// It was not written to its end.
     #[error("it ends in the middle")]
     Truncated,
 }
@@ -83,7 +107,10 @@ fn malformed(error: impl ToString) -> JunitError {
 }
 
 /// Reads a report.
-pub(super) fn parse(xml: &str) -> Result<Report, JunitError> {
+///
+/// # Errors
+/// If it is no XML, or a test case in it has no name.
+pub fn parse(xml: &str) -> Result<Report, JunitError> {
     let mut reader = Reader::from_str(xml);
     let mut parser = Parser::default();
     loop {
@@ -119,6 +146,31 @@ pub(super) fn parse(xml: &str) -> Result<Report, JunitError> {
     }
 }
 
+impl Case {
+    /// Which of these ids it stands for: its class and its name as runners join them, or its name alone.
+    ///
+    /// The name alone says nothing of its class, so that with one, no other id may end in that name.
+    #[must_use]
+    pub fn id_among(&self, known: &BTreeSet<&str>) -> Option<String> {
+        let name = self.name.as_str();
+        let bare = || known.contains(name).then(|| name.to_owned());
+        if self.classname.is_empty() {
+            return bare();
+        }
+        let joined = |separator| format!("{}{separator}{name}", self.classname);
+        let mut names = SEPARATORS.into_iter().map(joined);
+        names
+            .find(|id| known.contains(id.as_str()))
+            .or_else(|| bare().filter(|name| !known.iter().any(|id| ends_in(id, name))))
+    }
+}
+
+/// Whether an id is some class joined with this name.
+fn ends_in(id: &str, name: &str) -> bool {
+    let class = id.strip_suffix(name);
+    class.is_some_and(|class| SEPARATORS.iter().any(|it| class.ends_with(it)))
+}
+
 #[derive(Default)]
 struct Parser {
     report: Report,
@@ -135,16 +187,18 @@ impl Parser {
         match element.local_name().as_ref() {
             b"testcase" => {
                 let name = attribute(element, "name")?.ok_or(JunitError::Nameless)?;
-                let seconds = attribute(element, "time")?.and_then(|text| text.parse().ok());
+                // Some write a thousand seconds as 1,000.
+                let seconds = attribute(element, "time")?.map(|text| text.replace(',', ""));
+                let seconds = seconds.and_then(|text| text.parse().ok());
                 self.place = place_of(element)?;
                 self.case = Some(Case {
                     name,
                     classname: attribute(element, "classname")?.unwrap_or_default(),
-                    time: seconds
-                        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-                        .unwrap_or_default(),
+                    time: seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
                     status: status_of(element)?,
+                    is_googletest: is_googletest(element)?,
                     ends_runner: false,
+                    is_timeout: false,
                     output: String::new(),
                 });
             }
@@ -154,7 +208,9 @@ impl Parser {
                 match &mut self.case {
                     Some(case) => {
                         case.status = CaseStatus::Failed(message);
-                        case.ends_runner = kind.as_deref() == Some(RUNNER_ENDED);
+                        let kind = kind.as_deref();
+                        case.ends_runner = matches!(kind, Some(RUNNER_ENDED | RUNNER_TIMED_OUT));
+                        case.is_timeout = matches!(kind, Some(TIMED_OUT | RUNNER_TIMED_OUT));
                     }
                     None => self.report.errors.push(message),
                 }
@@ -267,6 +323,12 @@ fn status_of(element: &BytesStart<'_>) -> Result<CaseStatus, JunitError> {
     Ok(status)
 }
 
+/// GoogleTest's `status` is `run` or `notrun`; of others, only CTest has such, whose classes are the names.
+fn is_googletest(element: &BytesStart<'_>) -> Result<bool, JunitError> {
+    let status = attribute(element, "status")?;
+    Ok(matches!(status.as_deref(), Some("run" | "notrun")))
+}
+
 fn attribute(element: &BytesStart<'_>, name: &str) -> Result<Option<String>, JunitError> {
     let Some(attribute) = element.try_get_attribute(name).map_err(malformed)? else {
         return Ok(None);
@@ -293,7 +355,7 @@ mod tests {
         assert_eq!(cases[0].name, "a <b>");
         assert_eq!(
             (cases[0].classname.as_str(), cases[0].time),
-            ("m", Duration::from_millis(500))
+            ("m", Some(Duration::from_millis(500)))
         );
         assert_eq!(
             cases[1].status,
@@ -301,6 +363,21 @@ mod tests {
         );
         assert_eq!(cases[1].output, "said A");
         assert_eq!(cases[2].status, CaseStatus::Skipped("not here".to_owned()));
+    }
+
+    #[test]
+    fn a_class_tells_tests_of_one_name_apart() {
+        let known = BTreeSet::from(["run", "a.run", "b::run", "walk"]);
+        let id = |classname: &str, name: &str| {
+            let xml = format!("<testcase classname='{classname}' name='{name}'/>");
+            let report = parse(&xml).expect("is a report");
+            report.cases[0].id_among(&known).unwrap_or_default()
+        };
+        assert_eq!(id("a", "run"), "a.run");
+        assert_eq!(id("b", "run"), "b::run");
+        assert_eq!(id("", "run"), "run");
+        assert_eq!(id("strange", "run"), "", "three ids would fit");
+        assert_eq!(id("strange", "walk"), "walk");
     }
 
     #[track_caller]
@@ -364,6 +441,26 @@ mod tests {
         check_status("", "<flakyError/><failure message='no'/>", &failed);
         let skipped = CaseStatus::Skipped("late".to_owned());
         check_status("", "<flakyFailure/><skipped message='late'/>", &skipped);
+    }
+
+    #[test]
+    fn what_a_failure_did_is_told_by_its_type() {
+        for (kind, ends_runner, is_timeout) in [
+            ("", false, false),
+            ("regatta.runner-ended", true, false),
+            ("regatta.timed-out", false, true),
+            ("regatta.runner-timed-out", true, true),
+            ("TimeoutError", false, false),
+        ] {
+            let xml = format!("<testcase name='a'><error type='{kind}' message='no'/></testcase>");
+            let report = parse(&xml).expect("is a report");
+            let case = &report.cases[0];
+            assert_eq!(
+                (case.ends_runner, case.is_timeout),
+                (ends_runner, is_timeout),
+                "{kind}"
+            );
+        }
     }
 
     #[test]
