@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use regatta_model::RootDirectory;
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, mkdirat, openat2, statat, unlinkat,
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat2, statat, unlinkat,
 };
 
 /// Through nothing that the kernel makes up, and through nothing that is mounted in a view.
@@ -127,28 +127,19 @@ pub(crate) fn find_in(parent: &impl AsFd, name: &OsStr) -> io::Result<Found> {
         Err(error) if is_absence(error) => return Ok(Found::Nothing),
         Err(error) => return Err(error.into()),
     };
-    let open = |flags| {
-        let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        openat2(
-            parent,
-            name,
-            flags,
-            Mode::empty(),
-            RESOLVE | ResolveFlags::BENEATH,
-        )
-    };
     Ok(match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => Found::File {
-            file: File::from(open(OFlags::NONBLOCK)?),
-            executable: stat.st_mode & 0o111 != 0,
-        },
-        FileType::Directory => match open(OFlags::DIRECTORY) {
+        FileType::RegularFile => open_file(parent, name)?,
+        FileType::Directory => match open_entry(parent, name, OFlags::DIRECTORY) {
             // What is mounted there is the container's.
             Err(rustix::io::Errno::XDEV) => Found::Nothing,
             opened => Found::Directory(opened?),
         },
-        FileType::Symlink => Found::Symlink {
-            target: rustix::fs::readlinkat(parent, name, Vec::new())?.into_bytes(),
+        FileType::Symlink => match rustix::fs::readlinkat(parent, name, Vec::new()) {
+            // It is none any more.
+            Err(rustix::io::Errno::INVAL) => Found::Special,
+            target => Found::Symlink {
+                target: target?.into_bytes(),
+            },
         },
         FileType::Fifo
         | FileType::Socket
@@ -156,6 +147,39 @@ pub(crate) fn find_in(parent: &impl AsFd, name: &OsStr) -> io::Result<Found> {
         | FileType::BlockDevice
         | FileType::Unknown => Found::Special,
     })
+}
+
+/// Opens what is to be a file, for reading. A process of the job may still be there, and put something else in its
+/// place after any look at it: what it is can only be said of what is open. Nobody at the other end of a pipe is
+/// waited for.
+fn open_file(parent: &impl AsFd, name: &OsStr) -> io::Result<Found> {
+    let file = match open_entry(parent, name, OFlags::NONBLOCK) {
+        Err(error) if is_absence(error) => return Ok(Found::Nothing),
+        // A socket.
+        Err(rustix::io::Errno::NXIO) => return Ok(Found::Special),
+        opened => opened?,
+    };
+    let stat = fstat(&file)?;
+    Ok(match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Found::File {
+            file: File::from(file),
+            executable: stat.st_mode & 0o111 != 0,
+        },
+        FileType::Directory
+        | FileType::Symlink
+        | FileType::Fifo
+        | FileType::Socket
+        | FileType::CharacterDevice
+        | FileType::BlockDevice
+        | FileType::Unknown => Found::Special,
+    })
+}
+
+/// Opens one name in a directory, and not what a link there leads to.
+fn open_entry(parent: &impl AsFd, name: &OsStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = RESOLVE | ResolveFlags::BENEATH;
+    openat2(parent, name, flags, Mode::empty(), resolve)
 }
 
 /// The errors that say that a path names nothing in the view. That includes paths that lead out of it
@@ -168,6 +192,8 @@ fn is_absence(error: rustix::io::Errno) -> bool {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
+
+    use rustix::fs::mkfifoat;
 
     use super::*;
 
@@ -235,6 +261,25 @@ mod tests {
         assert!(!at("a/file").exists());
         remove_file(&root, Path::new("a")).unwrap();
         assert!(at("a").exists());
+    }
+
+    #[test]
+    fn what_is_put_in_place_of_a_file_after_a_look_at_it_is_none() {
+        let (directory, view) = view();
+        let at = |name: &str| directory.path().join(name);
+        std::fs::write(at("file"), "x").unwrap();
+        std::fs::create_dir(at("directory")).unwrap();
+        symlink(at("file"), at("link")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        mkfifoat(&view.root, "pipe", FILE_MODE).unwrap();
+        let opened = |name: &str| open_file(&view.root, OsStr::new(name)).unwrap();
+        assert!(matches!(opened("file"), Found::File { .. }));
+        for name in ["directory", "socket", "pipe"] {
+            assert!(matches!(opened(name), Found::Special), "{name}");
+        }
+        for name in ["link", "missing"] {
+            assert!(matches!(opened(name), Found::Nothing), "{name}");
+        }
     }
 
     #[test]
