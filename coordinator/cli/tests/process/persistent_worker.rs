@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use super::fleet::{Fleet, processes_mentioning};
-use super::program::{Ended, wait_until, write};
+use super::program::{Ended, wait_until};
+use super::shared_project::SharedProject;
 
 const TESTS: usize = 40;
 
@@ -114,32 +115,17 @@ impl Ran {
 
 fn run(how: &str) -> Ran {
     let fleet = Fleet::of(1);
-    // Not below /tmp, of which each job has its own.
-    let project = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
-    let directory = project.path().join("shared");
-    std::fs::create_dir(&directory).expect("is made");
-    let files = [
-        ("regatta.toml", &pipeline(how)),
-        ("suite.sh", &suite(&directory)),
-    ];
-    let files = files.map(|(name, text)| (name, text.as_str()));
-    write(project.path(), &files);
-    let mut command = fleet.command();
-    command.args(["--message-format", "json", "run"]);
-    let ended = Ended::of(command.current_dir(project.path()));
+    let project = SharedProject::new(&pipeline(how), suite);
+    let ended = project.told(&fleet, &["run"]);
     // A worker that nobody asks any more is ended after a while, with all that it has started.
-    let mention = directory.display().to_string();
+    let mention = project.shared().display().to_string();
     wait_until("no process is left of it", || {
         processes_mentioning(&mention).is_empty()
     });
     fleet.stop();
-    let lines = |name: &str| {
-        let text = std::fs::read_to_string(directory.join(name)).unwrap_or_default();
-        text.lines().map(str::to_owned).collect()
-    };
     Ran {
-        started: lines("started"),
-        ran: lines("ran"),
+        started: project.lines("started"),
+        ran: project.lines("ran"),
         ended,
     }
 }
