@@ -238,7 +238,7 @@ impl LeaseRun<'_> {
         ran.map_err(|error| match error {
             Unserved::Refused(refusal) => refusal,
             Unserved::Spent => {
-                Refusal::infrastructure("a worker that was just started says what it was not asked")
+                Refusal::infrastructure("a worker that was just started is of no use any more")
             }
         })
     }

@@ -51,8 +51,15 @@ worker)
   # In one piece with each answer.
   if [ "$2" = talks ]; then more=$(printf '{{"exitCode":0}}\n.'); more=${{more%.}}; fi
   sh -c 'sleep 1000; :' $directory > /dev/null 2>&1 &
+  if [ "$2" = greets ]; then printf 'ready\033[2J\n'; fi
   while read -r request; do
     echo "log of $2" >&2
+    id=${{request##*'"requestId":'}}; id=${{id%%[!0-9]*}}
+    # Another answer to the request before, and only then that to this one.
+    if [ "$2" = late ] && [ "$id" -gt 1 ]; then
+      printf '{{"exitCode":3,"requestId":%d}}\n' $((id - 1))
+      case "$request" in *'"list"'*) ;; *) report worker; printf '{{"requestId":%d}}\n' "$id"; continue ;; esac
+    fi
     case "$request" in
     *'"list"'*) printf '{{"exitCode":0,"output":"%s"}}\n%s' "$(list "$2" | sed 's/$/\\n/' | tr -d '\n')" "$more" ;;
     *) report worker "$2"; printf '{{"exitCode":%d}}\n%s' $failed "$more" ;;
@@ -144,6 +151,33 @@ fn a_worker_is_started_once_for_each_slot_and_runs_all_batches() {
         tests.dedup();
         assert_eq!((tests.len(), ran.ran.len()), (TESTS, TESTS), "{how}");
     }
+}
+
+#[test]
+fn an_answer_that_comes_too_late_is_not_that_to_the_next_request() {
+    let ran = run("late");
+    ran.ended.expect_code(0);
+    assert_eq!(ran.counts("passed"), TESTS as u64, "{:#?}", ran.ended);
+    assert!(ran.started("worker") <= 2, "{:?}", ran.started);
+}
+
+#[test]
+fn a_worker_that_speaks_before_it_is_asked_is_the_suites_own_fault() {
+    let ran = run("greets");
+    let ended = &ran.ended;
+    let jobs = ended.lines("job-finished");
+    let check = jobs.iter().find(|line| line["job"] == "check");
+    let check = check.unwrap_or_else(|| panic!("{ended:#?}"));
+    assert_eq!(check["failure_class"], "test", "{check}");
+    let message = check["message"].as_str().expect("a message");
+    for words in [
+        "`sh suite.sh worker greets`",
+        "no response",
+        "`ready\\x1b[2J`",
+    ] {
+        assert!(message.contains(words), "{message}");
+    }
+    assert!(ended.lines("infrastructure-retry").is_empty(), "{ended:#?}");
 }
 
 #[test]
