@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -52,6 +52,8 @@ pub enum FakeRun {
     },
     /// It runs until its timeout or its cancellation.
     Hang,
+    /// The same, and it answers each line of its standard input with this one.
+    Serve(String),
     /// Its container is lost.
     Lose,
 }
@@ -227,9 +229,7 @@ impl ContainerRuntime for FakeRuntime {
 
     async fn start(&self, shape: &ContainerShape) -> Result<Box<dyn Container>, RuntimeError> {
         if take_one(&self.0.hanging_starts) {
-            self.0.hanging.fetch_add(1, Ordering::SeqCst);
-            let _hanging = Hanging(&self.0.hanging);
-            std::future::pending::<()>().await;
+            self.0.hang().await;
         }
         self.answer("start a container")?;
         if take_one(&self.0.failing_starts) {
@@ -271,6 +271,14 @@ pub struct FakeContainer {
     view: PathBuf,
 }
 
+impl State {
+    async fn hang(&self) {
+        self.hanging.fetch_add(1, Ordering::SeqCst);
+        let _hanging = Hanging(&self.hanging);
+        std::future::pending::<()>().await;
+    }
+}
+
 impl FakeContainer {
     fn perform(&self, command: ContainerCommand) -> FakeRun {
         let call = FakeCall {
@@ -281,6 +289,10 @@ impl FakeContainer {
         };
         let run = (self.state.script)(&call);
         locked(&self.state.calls).push(call);
+        if let (FakeRun::Serve(answer), Some(stdin)) = (&run, command.stdin) {
+            serve(stdin, command.stdout, answer.clone());
+            return run;
+        }
         if let FakeRun::End {
             stdout,
             stderr,
@@ -351,7 +363,7 @@ impl Container for FakeContainer {
         let (status, wall_time) = match self.perform(command) {
             FakeRun::End { status, .. } => (status, Duration::from_millis(1)),
             FakeRun::Lose => return Err(lost("the script says so")),
-            FakeRun::Hang => tokio::select! {
+            FakeRun::Hang | FakeRun::Serve(_) => tokio::select! {
                 () = tokio::time::sleep(timeout) => (ExitStatus::TimedOut, timeout),
                 () = cancel.cancelled() => (ExitStatus::Cancelled, Duration::ZERO),
             },
@@ -370,6 +382,21 @@ impl Container for FakeContainer {
     async fn stop(self: Box<Self>) -> Result<(), RuntimeError> {
         Ok(())
     }
+}
+
+/// Answers lines until there are no more, or nobody reads.
+fn serve(stdin: OwnedFd, stdout: OwnedFd, answer: String) {
+    let (requests, mut answers) = (
+        BufReader::new(fs::File::from(stdin)),
+        fs::File::from(stdout),
+    );
+    std::thread::spawn(move || {
+        for _ in requests.lines().map_while(Result::ok) {
+            if writeln!(answers, "{answer}").is_err() {
+                return;
+            }
+        }
+    });
 }
 
 /// Takes one of what is left; whether there was one.

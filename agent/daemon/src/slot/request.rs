@@ -88,7 +88,10 @@ impl ExecutionContext<'_> {
         let Some(view) = usable.map(|it| it.view().clone()) else {
             return Err(Unserved::Spent);
         };
-        let files = self.request_files(worker).await?;
+        let files = tokio::select! {
+            files = self.request_files(worker) => files?,
+            () = self.cancel.cancelled() => return Ok(None),
+        };
         match self.prepare_request(&view, files).await {
             Err(_) if is_reused => return Err(Unserved::Spent),
             prepared => prepared?,
