@@ -123,6 +123,11 @@ impl Coordinator {
         self.gate.send_replace(closed);
     }
 
+    /// Has no room for results, or has it again.
+    pub(crate) fn set_full(&self, is_full: bool) {
+        self.gate.send_modify(|gate| gate.is_full = is_full);
+    }
+
     /// Waits until somebody waits to read a blob.
     pub(crate) async fn read_held(&self) {
         let mut gate = self.gate.subscribe();

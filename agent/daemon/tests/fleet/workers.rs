@@ -30,6 +30,24 @@ fn one_slot(config: &mut AgentConfig) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_worker_whose_work_was_lost_is_not_given_to_the_next() {
+    let fleet = Fleet::join(Coordinator::start().await, one_slot, |_| serving());
+    let spec = spec_with_worker(&fleet, None).await;
+    fleet.coordinator.set_full(true);
+    let outcomes = fleet.run(spec.clone()).await;
+    assert_eq!(outcomes[0].kind(), v1::OutcomeKind::Infrastructure);
+    assert!(outcomes[0].message.contains("no room"), "{outcomes:?}");
+    fleet.coordinator.set_full(false);
+    for lease in [2, 3] {
+        fleet.coordinator.grant(lease, spec.clone());
+        let outcomes = fleet.coordinator.outcomes(lease).await;
+        assert_eq!(outcomes[0].kind(), v1::OutcomeKind::Completed);
+        assert_eq!(fleet.runtime.calls().len(), 2, "{lease}");
+    }
+    fleet.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_lease_that_is_cancelled_while_its_request_is_fetched_frees_its_slot() {
     let fleet = Fleet::join(Coordinator::start().await, one_slot, |call| {
         match call.arguments[0].as_str() {
