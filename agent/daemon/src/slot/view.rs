@@ -17,6 +17,9 @@ use rustix::fs::{
 const RESOLVE: ResolveFlags = ResolveFlags::NO_MAGICLINKS.union(ResolveFlags::NO_XDEV);
 const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o755);
 const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
+/// How often a path is looked up while files are renamed, whose they may be: for a way through `..` the system cannot
+/// say then whether it has stayed inside.
+const LOOKUPS: usize = 64;
 
 /// The root of a view, and where links in it lead. Clones are of the same view.
 #[derive(Clone, Debug)]
@@ -41,7 +44,16 @@ impl View {
 
     fn open_directory(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        openat2(&self.root, or_dot(path), flags, Mode::empty(), self.resolve)
+        self.open(or_dot(path), flags, Mode::empty())
+    }
+
+    /// Opens what a path from the root leads to. If files are renamed for as long as it tries, that is the doing of the
+    /// job's own processes, and the path leads around.
+    fn open(&self, path: &Path, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
+        let mut lookups =
+            (0..LOOKUPS).map(|_| openat2(&self.root, path, flags, mode, self.resolve));
+        let opened = lookups.find(|opened| !matches!(opened, Err(rustix::io::Errno::AGAIN)));
+        opened.unwrap_or(Err(rustix::io::Errno::LOOP))
     }
 }
 
@@ -95,7 +107,7 @@ pub(crate) fn put_file(view: &View, path: &Path, bytes: &[u8]) -> io::Result<()>
     make_directories(view, parent)?;
     remove_file(view, path)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let file = openat2(&view.root, path, flags, FILE_MODE, view.resolve)?;
+    let file = view.open(path, flags, FILE_MODE)?;
     io::Write::write_all(&mut File::from(file), bytes)
 }
 
@@ -192,6 +204,7 @@ fn is_absence(error: rustix::io::Errno) -> bool {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use rustix::fs::mkfifoat;
 
@@ -280,6 +293,30 @@ mod tests {
         for name in ["link", "missing"] {
             assert!(matches!(opened(name), Found::Nothing), "{name}");
         }
+    }
+
+    #[test]
+    fn files_that_are_renamed_all_the_time_are_nobody_elses_fault() {
+        let (directory, view) = view();
+        let at = |name: &str| directory.path().join(name);
+        std::fs::create_dir(at("way")).unwrap();
+        std::fs::write(at("file"), "x").unwrap();
+        symlink("way/..".to_owned() + &"/way/..".repeat(100), at("link")).unwrap();
+        let (renamed, is_over) = (at("one"), AtomicBool::new(false));
+        std::fs::create_dir(&renamed).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut from, mut to) = (renamed.clone(), at("two"));
+                while !is_over.load(Ordering::SeqCst) {
+                    std::fs::rename(&from, &to).unwrap();
+                    std::mem::swap(&mut from, &mut to);
+                }
+            });
+            let looked_up = (0..2000).map(|_| find(&view, Path::new("link/file")));
+            let errors: Vec<_> = looked_up.filter_map(Result::err).collect();
+            is_over.store(true, Ordering::SeqCst);
+            assert!(errors.is_empty(), "{errors:?}");
+        });
     }
 
     #[test]
