@@ -104,6 +104,8 @@ filters = ["{filters}"]
 /// What ran, and what was written down of it.
 struct Ran {
     ended: Ended,
+    /// What the coordinator has counted.
+    metrics: String,
     /// How each command was started: `list`, `run`, `worker`.
     started: Vec<String>,
     /// Who ran which test.
@@ -118,12 +120,19 @@ impl Ran {
     fn counts(&self, part: &str) -> u64 {
         self.ended.finished()["counts"][part].as_u64().unwrap_or(0)
     }
+
+    fn counted(&self, metric: &str) -> u64 {
+        let mut lines = self.metrics.lines();
+        let value = lines.find_map(|line| line.strip_prefix(metric)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse().expect("a number"))
+    }
 }
 
 fn run(how: &str) -> Ran {
     let fleet = Fleet::of(1);
     let project = SharedProject::new(&pipeline(how), suite);
     let ended = project.told(&fleet, &["run"]);
+    let (_, metrics) = fleet.page("/metrics");
     // A worker that nobody asks any more is ended after a while, with all that it has started.
     let mention = project.shared().display().to_string();
     wait_until("no process is left of it", || {
@@ -134,6 +143,7 @@ fn run(how: &str) -> Ran {
         started: project.lines("started"),
         ran: project.lines("ran"),
         ended,
+        metrics,
     }
 }
 
@@ -150,6 +160,15 @@ fn a_worker_is_started_once_for_each_slot_and_runs_all_batches() {
         tests.sort();
         tests.dedup();
         assert_eq!((tests.len(), ran.ran.len()), (TESTS, TESTS), "{how}");
+        // What is only done to start a worker is no lease that anybody counts.
+        let leases = ran.ended.finished()["leases"].as_u64();
+        assert_eq!(
+            Some(ran.counted("regatta_leases_granted_total")),
+            leases,
+            "{how}"
+        );
+        let is_started_ahead = ran.counted("regatta_leases_ahead_total") > 0;
+        assert_eq!(is_started_ahead, how == "both", "{}", ran.metrics);
     }
 }
 

@@ -301,6 +301,7 @@ impl JobContext {
             merge_key: work.merge_key,
             failed_at: work.failed_at,
             shape: work.shape,
+            is_ahead: false,
         }
     }
 }
