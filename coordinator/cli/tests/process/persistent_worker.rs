@@ -85,6 +85,12 @@ fn pipeline(how: &str) -> String {
     };
     // All of a batch has the time of all its tests.
     let filters = if how == "hangs" { "test-5" } else { "" };
+    let quarantine = match how {
+        "quarantine" => {
+            "[[jobs.check.suite.quarantine]]\ntest = 'test-5'\nowner = 'jane@example.org'\nexpires = 2999-12-31"
+        }
+        _ => "",
+    };
     format!(
         r#"
 {other}[jobs.check]
@@ -97,12 +103,14 @@ run = ["sh", "suite.sh", "run", "{how}"]
 worker = ["sh", "suite.sh", "worker", "{how}"]
 junit = "junit.xml"
 filters = ["{filters}"]
+{quarantine}
 "#
     )
 }
 
 /// What ran, and what was written down of it.
 struct Ran {
+    /// How the last command ended.
     ended: Ended,
     /// What the coordinator has counted.
     metrics: String,
@@ -126,12 +134,29 @@ impl Ran {
         let value = lines.find_map(|line| line.strip_prefix(metric)?.strip_prefix(' '));
         value.map_or(0, |value| value.parse().expect("a number"))
     }
+
+    /// Who ran a test, each time.
+    fn runners_of(&self, test: &str) -> Vec<&str> {
+        let ran = self.ran.iter().filter_map(|line| line.split_once(' '));
+        let ran = ran.filter(|(_, it)| *it == test);
+        ran.map(|(runner, _)| runner).collect()
+    }
 }
 
 fn run(how: &str) -> Ran {
+    run_all(how, &[&["run"]])
+}
+
+/// Runs commands of which all but the last are good.
+fn run_all(how: &str, commands: &[&[&str]]) -> Ran {
     let fleet = Fleet::of(1);
     let project = SharedProject::new(&pipeline(how), suite);
-    let ended = project.told(&fleet, &["run"]);
+    let ended = commands.iter().map(|command| project.told(&fleet, command));
+    let mut before: Vec<_> = ended.collect();
+    let ended = before.pop().expect("a command");
+    for ended in before {
+        ended.expect_code(0);
+    }
     let (_, metrics) = fleet.page("/metrics");
     // A worker that nobody asks any more is ended after a while, with all that it has started.
     let mention = project.shared().display().to_string();
@@ -170,6 +195,28 @@ fn a_worker_is_started_once_for_each_slot_and_runs_all_batches() {
         let is_started_ahead = ran.counted("regatta_leases_ahead_total") > 0;
         assert_eq!(is_started_ahead, how == "both", "{}", ran.metrics);
     }
+}
+
+#[test]
+fn whoever_is_looked_into_runs_in_a_process_of_its_own() {
+    let quarantined = run("quarantine");
+    quarantined.ended.expect_code(0);
+    assert_eq!(quarantined.runners_of("test-5"), ["run"]);
+    assert_eq!(quarantined.runners_of("test-6"), ["worker"]);
+
+    let repeated = run_all("plain", &[&["flake", "test-5", "--times", "3"]]);
+    repeated.ended.expect_code(0);
+    assert_eq!(repeated.runners_of("test-5"), ["run"; 3]);
+
+    let audited = run_all("plain", &[&["run"], &["run", "--audit-hits", "100"]]);
+    audited.ended.expect_code(0);
+    assert_eq!(
+        audited.counts("cached"),
+        TESTS as u64,
+        "{:#?}",
+        audited.ended
+    );
+    assert_eq!(audited.runners_of("test-5"), ["worker", "run"]);
 }
 
 #[test]
