@@ -634,6 +634,42 @@ fn a_dropped_lease_is_not_started_again() {
 }
 
 #[test]
+fn a_lease_waits_for_a_slot_that_ends_rather_than_go_where_it_failed() {
+    let grant = |avoid| Action::Grant {
+        run: 0,
+        fresh: false,
+        memory: 0,
+        units: 1,
+        avoid,
+    };
+    let mut world = World::new();
+    world.act(Action::Connect);
+    let speak = [Action::CoordinatorSpeaks, Action::AgentHears];
+    let hear = [Action::ReportLeaves, Action::CoordinatorHears];
+    world.act(grant(None));
+    world.act(grant(None));
+    // The second report tells of the leases.
+    for _ in 0..2 {
+        for action in speak.into_iter().chain(hear) {
+            world.act(action);
+        }
+    }
+    let ending = world.slots.iter().position(|slot| slot.lease.is_some());
+    let ending = ending.unwrap();
+    let idle = world.idle_slots().next().unwrap();
+    world.wished.remove(&world.slots[ending].lease.unwrap());
+    world.act(grant(Some(idle.0)));
+    let waits = *world.wished.keys().next_back().unwrap();
+    for action in speak {
+        world.act(action);
+    }
+    assert!(world.slots[ending].stopped);
+    assert!(!world.ever_started.contains(&waits));
+    world.slot_progresses(u32::try_from(ending).unwrap());
+    assert_eq!(world.slots[ending].lease, Some(waits));
+}
+
+#[test]
 fn a_heartbeat_comes_from_time_alone() {
     let mut world = World::new();
     world.act(Action::Connect);

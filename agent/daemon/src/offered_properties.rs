@@ -29,6 +29,8 @@ pub(crate) fn offered_properties(
         properties.insert("chroot-input-root", "true");
     }
     properties.insert("hostname", hostname);
+    // For coordinators: an agent of an earlier release runs the command and has no worker afterwards.
+    properties.insert("persistent-workers", "true");
     properties
 }
 
@@ -59,6 +61,7 @@ mod tests {
             ("pool", "large".to_owned()),
             ("hostname", "host".to_owned()),
             ("chroot-input-root", "true".to_owned()),
+            ("persistent-workers", "true".to_owned()),
             ("unixUID", user.to_string()),
             ("unixGID", group.to_string()),
         ];

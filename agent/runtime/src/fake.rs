@@ -1,27 +1,20 @@
 //! A runtime that follows a script, for tests of what uses runtimes.
 
+mod container;
+
 use std::fmt;
 use std::fs;
-use std::io::Write;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
+pub use container::FakeContainer;
 use regatta_model::ImageReference;
-use tokio_util::sync::CancellationToken;
 
-use crate::control::lost;
 use crate::engine_error::io_error;
 use crate::own_user::own_user;
-use crate::port::{
-    Container, ContainerCommand, ContainerRuntime, ContainerShape, Exit, ExitStatus, RuntimeError,
-    Usage,
-};
-use crate::run_directory::remove_tree;
-use crate::view::copy_tree;
+use crate::port::{Container, ContainerRuntime, ContainerShape, ExitStatus, RuntimeError};
 
 /// What a fake command is told.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -52,6 +45,8 @@ pub enum FakeRun {
     },
     /// It runs until its timeout or its cancellation.
     Hang,
+    /// The same, and it answers each line of its standard input with this one.
+    Serve(String),
     /// Its container is lost.
     Lose,
 }
@@ -87,10 +82,11 @@ struct State {
     away: AtomicBool,
     failing_starts: AtomicUsize,
     hanging_starts: AtomicUsize,
+    hanging_wipes: AtomicUsize,
     hanging: AtomicUsize,
 }
 
-/// A start that never ends, while somebody waits for it.
+/// A start or a wipe that never ends, while somebody waits for it.
 struct Hanging<'a>(&'a AtomicUsize);
 
 impl Drop for Hanging<'_> {
@@ -117,6 +113,7 @@ impl FakeRuntime {
             away: AtomicBool::new(false),
             failing_starts: AtomicUsize::new(0),
             hanging_starts: AtomicUsize::new(0),
+            hanging_wipes: AtomicUsize::new(0),
             hanging: AtomicUsize::new(0),
         }))
     }
@@ -141,7 +138,12 @@ impl FakeRuntime {
         self.0.hanging_starts.store(count, Ordering::SeqCst);
     }
 
-    /// How many starts that never end are waited for.
+    /// Makes the next `count` wipes never end.
+    pub fn hang_wipes(&self, count: usize) {
+        self.0.hanging_wipes.store(count, Ordering::SeqCst);
+    }
+
+    /// How many starts and wipes that never end are waited for.
     #[must_use]
     pub fn hanging(&self) -> usize {
         self.0.hanging.load(Ordering::SeqCst)
@@ -227,9 +229,7 @@ impl ContainerRuntime for FakeRuntime {
 
     async fn start(&self, shape: &ContainerShape) -> Result<Box<dyn Container>, RuntimeError> {
         if take_one(&self.0.hanging_starts) {
-            self.0.hanging.fetch_add(1, Ordering::SeqCst);
-            let _hanging = Hanging(&self.0.hanging);
-            std::future::pending::<()>().await;
+            self.0.hang().await;
         }
         self.answer("start a container")?;
         if take_one(&self.0.failing_starts) {
@@ -262,113 +262,11 @@ impl ContainerRuntime for FakeRuntime {
     }
 }
 
-/// A container of [`FakeRuntime`]; its views are copies.
-pub struct FakeContainer {
-    state: Arc<State>,
-    image_id: String,
-    search_path: Option<String>,
-    work_path: PathBuf,
-    view: PathBuf,
-}
-
-impl FakeContainer {
-    fn perform(&self, command: ContainerCommand) -> FakeRun {
-        let call = FakeCall {
-            arguments: command.arguments,
-            environment: command.environment,
-            working_directory: command.working_directory,
-            view: self.view.clone(),
-        };
-        let run = (self.state.script)(&call);
-        locked(&self.state.calls).push(call);
-        if let FakeRun::End {
-            stdout,
-            stderr,
-            files,
-            ..
-        } = &run
-        {
-            // A reader may have gone, as it may with a real command.
-            fs::File::from(command.stdout).write_all(stdout).ok();
-            fs::File::from(command.stderr).write_all(stderr).ok();
-            for (path, bytes) in files {
-                let path = self.view.join(path);
-                path.parent().map(fs::create_dir_all).transpose().ok();
-                fs::write(path, bytes).ok();
-            }
-        }
-        run
-    }
-}
-
-impl fmt::Debug for FakeContainer {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("FakeContainer")
-            .field("view", &self.view)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Drop for FakeContainer {
-    fn drop(&mut self) {
-        remove_tree(&self.view).ok();
-        self.state.live.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-#[async_trait]
-impl Container for FakeContainer {
-    fn image_id(&self) -> &str {
-        &self.image_id
-    }
-
-    fn search_path(&self) -> Option<&str> {
-        self.search_path.as_deref()
-    }
-
-    fn work_path(&self) -> &Path {
-        &self.work_path
-    }
-
-    async fn mount(&mut self, lower: &Path) -> Result<Arc<OwnedFd>, RuntimeError> {
-        let make = || {
-            regatta_init::empty_directory(&self.view, None)?;
-            copy_tree(lower, &self.view)?;
-            fs::File::open(&self.view)
-        };
-        make()
-            .map(|root| Arc::new(root.into()))
-            .map_err(io_error("make a view"))
-    }
-
-    async fn execute(
-        &mut self,
-        command: ContainerCommand,
-        cancel: CancellationToken,
-    ) -> Result<Exit, RuntimeError> {
-        let timeout = command.timeout;
-        let (status, wall_time) = match self.perform(command) {
-            FakeRun::End { status, .. } => (status, Duration::from_millis(1)),
-            FakeRun::Lose => return Err(lost("the script says so")),
-            FakeRun::Hang => tokio::select! {
-                () = tokio::time::sleep(timeout) => (ExitStatus::TimedOut, timeout),
-                () = cancel.cancelled() => (ExitStatus::Cancelled, Duration::ZERO),
-            },
-        };
-        Ok(Exit {
-            status,
-            usage: Usage::default(),
-            wall_time,
-        })
-    }
-
-    async fn wipe(&mut self) -> Result<(), RuntimeError> {
-        regatta_init::empty_directory(&self.view, None).map_err(io_error("wipe"))
-    }
-
-    async fn stop(self: Box<Self>) -> Result<(), RuntimeError> {
-        Ok(())
+impl State {
+    async fn hang(&self) {
+        self.hanging.fetch_add(1, Ordering::SeqCst);
+        let _hanging = Hanging(&self.hanging);
+        std::future::pending::<()>().await;
     }
 }
 

@@ -56,6 +56,10 @@ const COUNTERS: &[(&str, &str)] = &[
         "leases that agents were given",
     ),
     (
+        "regatta_leases_ahead_total",
+        "leases that only start a persistent worker; nothing else counts them",
+    ),
+    (
         "regatta_units_answered_total",
         "units of work with an accepted outcome",
     ),

@@ -282,3 +282,42 @@ async fn bounded<T>(
         Err(RuntimeError::Engine { operation, detail })
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use regatta_model::{NetworkAccess, Resources};
+    use regatta_runtime::fake::{FakeRun, FakeRuntime};
+
+    use super::*;
+    use crate::availability::Availability;
+    use crate::occurrence::occurrence_queue;
+
+    #[tokio::test]
+    async fn a_wipe_that_is_given_up_takes_its_container_with_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let fake = FakeRuntime::new(directory.path().to_owned(), |_| FakeRun::exit(0));
+        let runtime: Arc<dyn ContainerRuntime> = Arc::new(fake.clone());
+        let availability = Arc::new(Availability::new(occurrence_queue().0));
+        let engine = EngineWatch::new(Arc::clone(&runtime), availability);
+        let mut holder = ContainerHolder::new(runtime, engine, CancellationToken::new());
+        let shape = ContainerShape {
+            image: None,
+            work_path: "/work".into(),
+            root: RootDirectory::Image,
+            resources: Resources::default(),
+            network: NetworkAccess::Off,
+        };
+        let prepared = holder.prepare(&shape, ContainerPlan::Replace).await;
+        prepared.unwrap();
+        holder.wipe().await;
+        assert!(holder.is_held());
+        fake.hang_wipes(1);
+        {
+            let mut wipe = std::pin::pin!(holder.wipe());
+            assert!(futures::poll!(&mut wipe).is_pending());
+            assert_eq!((fake.hanging(), fake.live()), (1, 1));
+        }
+        assert!(!holder.is_held());
+        assert_eq!(fake.live(), 0);
+    }
+}

@@ -17,7 +17,7 @@ use super::collect::{CollectError, CollectLimits, Collected, collect};
 use super::container_holder::ContainerHolder;
 use super::output_spool::{Captured, CapturedBody};
 use super::program_message::{Sought, exit_code as exit_code_of_exec};
-use super::publish::{publish_captured, publish_outputs};
+use super::publish::{PublishError, publish_captured, publish_outputs};
 use super::view::{View, make_directories};
 use super::worker::Workshop;
 use crate::lease_spec::{Execution, LeaseSpec};
@@ -211,7 +211,10 @@ impl ExecutionContext<'_> {
         tokio::select! {
             stored = publish_outputs(self.store, view, &collected) => match stored {
                 Ok(()) => Ok(Some(Outputs::Stored(collected))),
-                Err(error) => Err(not_stored(&error)),
+                Err(PublishError::Store(error)) => Err(not_stored(&error)),
+                Err(error @ PublishError::Changed { .. }) => Ok(Some(Outputs::Unusable {
+                    reason: format!("the outputs cannot be used: {error}"),
+                })),
             },
             () = self.cancel.cancelled() => Ok(None),
         }

@@ -10,6 +10,7 @@ use regatta_agent_core::{ContainerPlan, Event, LeaseKey};
 use regatta_cas::{BlobStore, StoreError};
 use regatta_model::{SlotIndex, UnitIndex};
 use regatta_runtime::RuntimeError;
+use regatta_wire::v1;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
@@ -90,14 +91,20 @@ impl LeaseRun<'_> {
             .await;
         let (unpublished, mut published) = mpsc::channel(UNPUBLISHED_EXECUTIONS);
         let report = async {
+            let mut all_count = true;
             while let Some(publishing) = published.recv().await {
-                self.report(publishing).await;
+                all_count &= self.report(publishing).await;
             }
+            all_count
         };
-        tokio::join!(
+        let ((), all_count) = tokio::join!(
             self.execute_all(holder, staged, unpublished).boxed(),
             report
         );
+        if !all_count || self.cancel.is_cancelled() {
+            // What is not answered is done again, and is not to meet the worker that it met here.
+            holder.end_worker().await;
+        }
     }
 
     /// Inputs and container, at the same time; `None` if the lease was cancelled meanwhile.
@@ -238,7 +245,7 @@ impl LeaseRun<'_> {
         ran.map_err(|error| match error {
             Unserved::Refused(refusal) => refusal,
             Unserved::Spent => {
-                Refusal::infrastructure("a worker that was just started says what it was not asked")
+                Refusal::infrastructure("a worker that was just started is of no use any more")
             }
         })
     }
@@ -274,15 +281,22 @@ impl LeaseRun<'_> {
         Publishing { unit, outcome }
     }
 
-    /// Reports a result once it is stored, or nothing if it is no longer wanted.
-    async fn report(&self, mut publishing: Publishing) {
+    /// Reports a result once it is stored, or nothing if it is no longer wanted. Whether it was reported and the
+    /// machine is not to blame for it.
+    async fn report(&self, mut publishing: Publishing) -> bool {
         tokio::select! {
             published = &mut publishing.outcome => {
-                if let Some(outcome) = outcome_of(published, publishing.unit, self.slot) {
-                    self.workshop.tell(Event::UnitFinished(self.slot, self.key, outcome)).await;
-                }
+                let Some(outcome) = outcome_of(published, publishing.unit, self.slot) else {
+                    return false;
+                };
+                let counts = outcome.kind() != v1::OutcomeKind::Infrastructure;
+                self.workshop.tell(Event::UnitFinished(self.slot, self.key, outcome)).await;
+                counts
             }
-            () = self.cancel.cancelled() => publishing.outcome.abort(),
+            () = self.cancel.cancelled() => {
+                publishing.outcome.abort();
+                false
+            }
         }
     }
 
@@ -336,8 +350,6 @@ fn staged<T>(
 
 #[cfg(test)]
 mod tests {
-    use regatta_wire::v1;
-
     use super::*;
 
     #[tokio::test(start_paused = true)]

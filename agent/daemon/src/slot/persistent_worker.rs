@@ -28,10 +28,16 @@ const MAX_RESPONSE_BYTES: u64 = 64 << 20;
 /// How much of a log is still read once it is over, in bytes: more than a pipe holds by then.
 const MAX_REST_BYTES: usize = 1 << 20;
 
+/// How much of what is no response is told, in bytes.
+const QUOTED_BYTES: usize = 200;
+
 /// A request: the arguments of the command that the worker stands in for.
 #[derive(Debug, Serialize)]
-pub(super) struct WorkRequest<'a> {
-    pub(super) arguments: &'a [String],
+#[serde(rename_all = "camelCase")]
+struct WorkRequest<'a> {
+    arguments: &'a [String],
+    /// Counts from 1.
+    request_id: i32,
 }
 
 /// A response; what is left out is as in protobuf.
@@ -40,6 +46,8 @@ pub(super) struct WorkRequest<'a> {
 pub(super) struct WorkResponse {
     pub(super) exit_code: i32,
     pub(super) output: String,
+    /// Of what it is the response; a worker that does not say so leaves it out, or has 0, which is the same.
+    request_id: Option<i32>,
 }
 
 /// What a worker has to say to a request.
@@ -70,6 +78,8 @@ pub(crate) struct PersistentWorker {
     requests: pipe::Sender,
     responses: BufReader<pipe::Receiver>,
     log: pipe::Receiver,
+    /// How often it was asked.
+    requests_made: i32,
     /// Ends the process.
     cancel: DropGuard,
     ended: JoinHandle<Ended>,
@@ -138,6 +148,7 @@ impl PersistentWorker {
             requests: ends.requests,
             responses: BufReader::new(ends.responses),
             log: ends.log,
+            requests_made: 0,
             cancel: cancel.drop_guard(),
             ended,
         }
@@ -150,8 +161,7 @@ impl PersistentWorker {
 
     /// Whether it has said nothing since its last answer, as whoever was not asked should.
     pub(super) fn is_quiet(&self) -> bool {
-        let waiting = rustix::io::ioctl_fionread(self.responses.get_ref());
-        self.responses.buffer().is_empty() && waiting.is_ok_and(|bytes| bytes == 0)
+        is_quiet(&self.responses)
     }
 
     pub(super) fn image_id(&self) -> &str {
@@ -169,9 +179,11 @@ impl PersistentWorker {
 
     /// What to ask it with, and what it says beside its answers.
     pub(super) fn parts(&mut self) -> (Asking<'_>, &mut pipe::Receiver) {
+        self.requests_made = self.requests_made.saturating_add(1);
         let asking = Asking {
             requests: &mut self.requests,
             responses: &mut self.responses,
+            request_id: self.requests_made,
         };
         (asking, &mut self.log)
     }
@@ -197,37 +209,79 @@ impl PersistentWorker {
     }
 }
 
-/// The two streams of the protocol.
+fn is_quiet(responses: &BufReader<pipe::Receiver>) -> bool {
+    let waiting = rustix::io::ioctl_fionread(responses.get_ref());
+    responses.buffer().is_empty() && waiting.is_ok_and(|bytes| bytes == 0)
+}
+
+/// The two streams of the protocol, for one request.
 #[derive(Debug)]
 pub(super) struct Asking<'a> {
     requests: &'a mut pipe::Sender,
     responses: &'a mut BufReader<pipe::Receiver>,
+    request_id: i32,
 }
 
 impl Asking<'_> {
     /// Asks for one thing. After any answer but a response the worker is of no more use.
-    pub(super) async fn ask(self, request: &WorkRequest<'_>) -> Answer {
-        let mut line = match serde_json::to_vec(request) {
+    pub(super) async fn ask(self, arguments: &[String]) -> Answer {
+        let request = WorkRequest {
+            arguments,
+            request_id: self.request_id,
+        };
+        let mut line = match serde_json::to_vec(&request) {
             Ok(line) => line,
             Err(error) => return Answer::Malformed(error.to_string()),
         };
         line.push(b'\n');
+        // What another has said since its last answer is for whoever lends it to see.
+        let speaks_first = self.request_id == 1 && !is_quiet(self.responses);
         if self.requests.write_all(&line).await.is_err() {
             return Answer::Gone;
         }
-        let mut line = Vec::new();
+        self.answer(speaks_first).await
+    }
+
+    /// The answer to the request; those to earlier ones, which come too late, are passed over.
+    async fn answer(self, speaks_first: bool) -> Answer {
         let mut bounded = self.responses.take(MAX_RESPONSE_BYTES);
-        match bounded.read_until(b'\n', &mut line).await {
-            Ok(_) if line.ends_with(b"\n") => match serde_json::from_slice(&line) {
-                Ok(response) => Answer::Response(response),
-                Err(error) => Answer::Malformed(error.to_string()),
-            },
-            Ok(read) if read as u64 >= MAX_RESPONSE_BYTES => {
-                Answer::Malformed(format!("it is longer than {MAX_RESPONSE_BYTES} bytes"))
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            match bounded.read_until(b'\n', &mut line).await {
+                Ok(_) if line.ends_with(b"\n") => {}
+                Ok(_) if bounded.limit() == 0 => {
+                    let why = format!("it is longer than {MAX_RESPONSE_BYTES} bytes");
+                    return malformed(&why, &line);
+                }
+                Ok(_) | Err(_) => return Answer::Gone,
             }
-            Ok(_) | Err(_) => Answer::Gone,
+            let response: WorkResponse = match serde_json::from_slice(&line) {
+                Ok(_) if speaks_first => return malformed("it had not been asked", &line),
+                Ok(response) => response,
+                Err(error) => return malformed(&error.to_string(), &line),
+            };
+            match response.request_id {
+                Some(id @ 1..) if id < self.request_id => {}
+                Some(id) if id != 0 && id != self.request_id => {
+                    let why = format!("it was asked for {}, not for {id}", self.request_id);
+                    return malformed(&why, &line);
+                }
+                Some(_) | None => return Answer::Response(response),
+            }
         }
     }
+}
+
+fn malformed(why: &str, line: &[u8]) -> Answer {
+    Answer::Malformed(format!("{why}: {}", quoted(line)))
+}
+
+/// What a process wrote or is called, cut off and without anything that moves a terminal's cursor.
+pub(super) fn quoted(bytes: &[u8]) -> String {
+    let shown = bytes.get(..QUOTED_BYTES).unwrap_or(bytes);
+    let dots = if shown.len() < bytes.len() { "..." } else { "" };
+    format!("`{}{dots}`", shown.trim_ascii_end().escape_ascii())
 }
 
 /// A stream that ends when it is told to: with what is there by then.
@@ -295,7 +349,7 @@ mod tests {
 
     use super::*;
 
-    /// Answers a request with these bytes, and closes.
+    /// Answers the third request with these bytes, and closes.
     async fn asked(answer: &'static [u8]) -> (String, Answer) {
         let Streams {
             stdin,
@@ -319,25 +373,34 @@ mod tests {
         let asking = Asking {
             requests: &mut requests,
             responses: &mut BufReader::new(responses),
+            request_id: 3,
         };
-        let arguments = ["a\n".to_owned(), "ü".to_owned()];
-        let request = WorkRequest {
-            arguments: &arguments,
-        };
-        let answer = asking.ask(&request).await;
+        let answer = asking.ask(&["a\n".to_owned(), "ü".to_owned()]).await;
         (worker.await.unwrap(), answer)
+    }
+
+    /// What is said of an answer that is no response.
+    async fn refused(answer: &'static [u8]) -> String {
+        match asked(answer).await.1 {
+            Answer::Malformed(why) => why,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[tokio::test]
     async fn requests_and_responses_are_lines() {
-        let response = br#"{"exitCode":3,"output":"o\n","requestId":0,"more":[1]}
+        let response = br#"{"exitCode":3,"output":"o\n","more":[1]}
 {"exitCode":4}
 "#;
         let (request, answer) = asked(response).await;
-        assert_eq!(request, "{\"arguments\":[\"a\\n\",\"ü\"]}\n");
+        assert_eq!(
+            request,
+            "{\"arguments\":[\"a\\n\",\"ü\"],\"requestId\":3}\n"
+        );
         let expected = WorkResponse {
             exit_code: 3,
             output: "o\n".to_owned(),
+            request_id: None,
         };
         assert!(
             matches!(&answer, Answer::Response(it) if *it == expected),
@@ -349,14 +412,91 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_answer_to_another_request_is_none_to_this_one() {
+        for (answers, exit_code) in [
+            (
+                &br#"{"exitCode":5,"requestId":3}
+"#[..],
+                5,
+            ),
+            // Of those that know no such thing.
+            (
+                br#"{"exitCode":5,"requestId":0}
+"#,
+                5,
+            ),
+            (
+                br#"{"exitCode":5,"requestId":null}
+"#,
+                5,
+            ),
+            // They were late.
+            (
+                br#"{"exitCode":5,"requestId":1}
+{"exitCode":6,"requestId":2}
+{"exitCode":7,"requestId":3}
+"#,
+                7,
+            ),
+        ] {
+            let (_, answer) = asked(answers).await;
+            assert!(
+                matches!(&answer, Answer::Response(it) if it.exit_code == exit_code),
+                "{answer:?}"
+            );
+        }
+        let (_, answer) = asked(b"{\"requestId\":2}\n").await;
+        assert!(matches!(answer, Answer::Gone), "{answer:?}");
+        let why = refused(b"{\"requestId\":4}\n").await;
+        assert!(why.contains("not for 4"), "{why}");
+        refused(b"{\"requestId\":-1}\n").await;
+    }
+
+    #[tokio::test]
     async fn what_is_no_response_is_told_from_an_end() {
         for answer in [&b""[..], b"{", b"{\"exitCode\":0}"] {
             let (_, answer) = asked(answer).await;
             assert!(matches!(answer, Answer::Gone), "{answer:?}");
         }
-        for answer in [&b"\n"[..], b"hello\n", b"{\"exitCode\":\"0\"}\n", b"\xff\n"] {
-            let (_, answer) = asked(answer).await;
-            assert!(matches!(answer, Answer::Malformed(_)), "{answer:?}");
+        for (answer, told) in [
+            (&b"\n"[..], "``"),
+            (b"hello\n", "`hello`"),
+            (b"{\"exitCode\":\"0\"}\n", "exitCode"),
+            (b"\xff\x1b[2J\r\n", "`\\xff\\x1b[2J`"),
+            (&[b'x'; 300], "xxx...`"),
+        ] {
+            let answer = [answer, b"\n"].concat().leak();
+            let why = refused(answer).await;
+            assert!(why.contains(told) && why.len() < 500, "{why}");
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_speaks_before_it_is_asked_has_not_answered() {
+        for (said, told) in [("{}\n", "had not been asked"), ("ready\n", "`ready`")] {
+            let Streams {
+                stdin,
+                stdout,
+                ends,
+                ..
+            } = Streams::new().unwrap();
+            File::from(stdout).write_all(said.as_bytes()).unwrap();
+            let Ends {
+                mut requests,
+                responses,
+                ..
+            } = ends;
+            let asking = Asking {
+                requests: &mut requests,
+                responses: &mut BufReader::new(responses),
+                request_id: 1,
+            };
+            let answer = asking.ask(&[]).await;
+            let Answer::Malformed(why) = answer else {
+                panic!("{answer:?}");
+            };
+            assert!(why.contains(told), "{why}");
+            drop(stdin);
         }
     }
 

@@ -1,6 +1,7 @@
 //! The way of results into the store.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use regatta_model::Digest;
 use super::collect::{BlobSource, Collected};
 use super::output_spool::{Captured, CapturedBody};
 use super::view::{Found, View, find};
+use crate::outcome::is_caused_by_files;
 use crate::retry::{STORE_RETRY_LIMIT, patiently};
 
 /// How many blobs of an execution are stored at once.
@@ -21,12 +23,22 @@ const PRESENCE_BATCH: usize = 1000;
 /// than asking.
 const UNASKED_BYTES: u64 = 16 << 10;
 
+/// Why outputs are not stored.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PublishError {
+    /// A process of the job was still at it: the job's own fault.
+    #[error("output `{path}` changed while it was read")]
+    Changed { path: PathBuf },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// Stores the blobs of outputs, as far as the store does not have them.
 pub(crate) async fn publish_outputs(
     store: &Arc<dyn BlobStore>,
     view: &View,
     collected: &Collected,
-) -> Result<(), StoreError> {
+) -> Result<(), PublishError> {
     let digests: Vec<Digest> = collected.blobs.keys().copied().collect();
     for batch in digests.chunks(PRESENCE_BATCH) {
         let bytes = batch.iter().map(Digest::size_bytes);
@@ -48,18 +60,24 @@ async fn publish_blob(
     view: &View,
     collected: &Collected,
     digest: Digest,
-) -> Result<(), StoreError> {
+) -> Result<(), PublishError> {
     let Some(source) = collected.blobs.get(&digest) else {
         return Ok(());
     };
-    patiently(STORE_RETRY_LIMIT, || async {
+    let published = patiently(STORE_RETRY_LIMIT, || async {
         store
             .put(&digest, body_of(source, view, digest).await?)
             .await
-    })
-    .await
+    });
+    match (published.await, source) {
+        (Err(StoreError::Corrupt { .. }), BlobSource::View { path }) => {
+            Err(PublishError::Changed { path: path.clone() })
+        }
+        (published, BlobSource::View { .. } | BlobSource::Memory(_)) => Ok(published?),
+    }
 }
 
+/// What is to be stored. What is not there any more is told as the bytes of nothing.
 async fn body_of(
     source: &BlobSource,
     view: &View,
@@ -70,18 +88,16 @@ async fn body_of(
         BlobSource::View { path } => path.clone(),
     };
     let view = view.clone();
-    let opened = tokio::task::spawn_blocking(move || match find(&view, &path)? {
-        Found::File { file, .. } => Ok(file),
-        Found::Nothing | Found::Directory(_) | Found::Symlink { .. } | Found::Special => {
-            Err(io::Error::from(io::ErrorKind::NotFound))
-        }
-    });
-    let file = opened
-        .await
-        .map_err(io::Error::other)
-        .flatten()
-        .map_err(unreadable)?;
-    Ok(file_body(file, 0, digest.size_bytes()))
+    let opened = tokio::task::spawn_blocking(move || find(&view, &path));
+    match opened.await.map_err(io::Error::other).flatten() {
+        Ok(Found::File { file, .. }) => Ok(file_body(file, 0, digest.size_bytes())),
+        Err(error) if !is_caused_by_files(&error) => Err(unreadable(error)),
+        Ok(Found::Nothing | Found::Directory(_) | Found::Symlink { .. } | Found::Special)
+        | Err(_) => Err(StoreError::Corrupt {
+            expected: digest,
+            actual: Digest::of(b""),
+        }),
+    }
 }
 
 /// Stores an output stream.
@@ -109,5 +125,76 @@ pub(crate) async fn publish_captured(
 fn unreadable(error: io::Error) -> StoreError {
     StoreError::Full {
         detail: format!("a result on this machine cannot be read: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::os::fd::OwnedFd;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    use regatta_cas::{MemoryBlobStore, VerifyingBlobStore};
+    use regatta_model::RootDirectory;
+    use regatta_wire::reapi::command::OutputDirectoryFormat;
+    use rustix::fs::{CWD, Mode, mkfifoat};
+    use tokio_util::sync::CancellationToken;
+
+    use super::super::collect::{CollectLimits, collect};
+    use super::*;
+    use crate::lease_spec::DeclaredOutput;
+    use crate::view_path::ViewPath;
+
+    /// Collects a file that is too large to be kept in memory, has something happen to it, and stores it.
+    async fn published(happens: impl FnOnce(&Path)) -> Result<(), PublishError> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("out");
+        fs::write(&path, vec![7; 100_000]).unwrap();
+        let root = Arc::new(OwnedFd::from(File::open(directory.path()).unwrap()));
+        let view = View::new(root, RootDirectory::Image);
+        let declared = DeclaredOutput {
+            declared: "out".to_owned(),
+            path: ViewPath::parse("out").unwrap(),
+            made_ahead: false,
+        };
+        let limits = CollectLimits {
+            max_bytes: u64::MAX,
+            cancel: CancellationToken::new(),
+        };
+        let format = OutputDirectoryFormat::TreeAndDirectory;
+        let collected = collect(&view, &[declared], format, limits).unwrap();
+        happens(&path);
+        let store = VerifyingBlobStore::new(Arc::new(MemoryBlobStore::new()));
+        publish_outputs(&(Arc::new(store) as _), &view, &collected).await
+    }
+
+    #[tokio::test]
+    async fn what_is_changed_after_it_was_collected_is_the_jobs_own_fault() {
+        published(|_| {}).await.unwrap();
+        let changes: [fn(&Path); 6] = [
+            |path| fs::remove_file(path).unwrap(),
+            |path| fs::write(path, vec![8; 100_000]).unwrap(),
+            |path| fs::write(path, "short").unwrap(),
+            |path| {
+                fs::remove_file(path).unwrap();
+                fs::create_dir(path).unwrap();
+            },
+            |path| {
+                fs::remove_file(path).unwrap();
+                symlink("/etc/passwd", path).unwrap();
+            },
+            |path| {
+                fs::remove_file(path).unwrap();
+                mkfifoat(CWD, path, Mode::RUSR).unwrap();
+            },
+        ];
+        for (number, change) in changes.into_iter().enumerate() {
+            let error = published(change).await.unwrap_err();
+            assert!(
+                matches!(error, PublishError::Changed { .. }),
+                "{number}: {error}"
+            );
+        }
     }
 }

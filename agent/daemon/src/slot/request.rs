@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::container_holder::ContainerHolder;
 use super::execution::{Executed, ExecutionContext, Outputs};
 use super::output_spool::{Captured, spool};
-use super::persistent_worker::{Answer, PersistentWorker, Streams, UntilTold, WorkRequest};
+use super::persistent_worker::{Answer, PersistentWorker, Streams, UntilTold, quoted};
 use super::program_message::Sought;
 use super::view::{View, put_file, remove_file};
 use crate::input_tree::PinnedTree;
@@ -37,7 +37,7 @@ struct Served {
     /// What the command would have printed.
     output: String,
     log: Captured,
-    /// What the worker did in place of a response.
+    /// What the worker did in place of a response; its name goes before.
     complaint: Option<String>,
     /// Whether it has ended without one.
     is_gone: bool,
@@ -83,11 +83,15 @@ impl ExecutionContext<'_> {
         {
             return Ok(None);
         }
-        let quiet = holder.worker_mut().filter(|it| it.is_quiet());
-        let Some(view) = quiet.map(|it| it.view().clone()) else {
+        // What one says that has not been asked for anything yet is its own fault.
+        let usable = holder.worker_mut().filter(|it| !is_reused || it.is_quiet());
+        let Some(view) = usable.map(|it| it.view().clone()) else {
             return Err(Unserved::Spent);
         };
-        let files = self.request_files(worker).await?;
+        let files = tokio::select! {
+            files = self.request_files(worker) => files?,
+            () = self.cancel.cancelled() => return Ok(None),
+        };
         match self.prepare_request(&view, files).await {
             Err(_) if is_reused => return Err(Unserved::Spent),
             prepared => prepared?,
@@ -110,7 +114,9 @@ impl ExecutionContext<'_> {
         if is_reused && served.is_gone && outputs.are_none() {
             return Err(Unserved::Spent);
         }
-        if let Some(reason) = served.complaint {
+        if let Some(what) = served.complaint {
+            let command = quoted(worker.arguments.join(" ").as_bytes());
+            let reason = format!("the persistent worker {command} {what}");
             outputs = Outputs::Unusable { reason };
         }
         Ok(Some(Executed {
@@ -219,9 +225,6 @@ impl ExecutionContext<'_> {
             return Err(Refusal::infrastructure("the slot has no worker"));
         };
         let arguments = self.spec.arguments_of(execution);
-        let request = WorkRequest {
-            arguments: &arguments,
-        };
         let live = self.live(execution, v1::OutputStream::Stderr);
         let settings = &self.workshop.spool;
         let (mut tell, over) = oneshot::channel();
@@ -229,7 +232,7 @@ impl ExecutionContext<'_> {
         let asked = async {
             let stop = tokio::select! {
                 biased;
-                answer = asking.ask(&request) => Stop::Answered(answer),
+                answer = asking.ask(&arguments) => Stop::Answered(answer),
                 () = self.cancel.cancelled() => Stop::Cancelled,
                 () = tokio::time::sleep(self.spec.timeout) => Stop::TimedOut,
             };
@@ -277,12 +280,12 @@ async fn end(
         (Stop::Cancelled, _) => (ExitStatus::Cancelled, None),
         (Stop::TimedOut, _) => (ExitStatus::TimedOut, None),
         (Stop::Answered(Answer::Malformed(why)), _) => {
-            let complaint = format!("it wrote what is no response of a persistent worker: {why}");
+            let complaint = format!("wrote what is no response: {why}");
             (KILLED, Some(complaint))
         }
         // It has not ended by itself.
         (_, ExitStatus::Cancelled) => {
-            let complaint = "it closed its standard output and gave no response";
+            let complaint = "closed its standard output and gave no response";
             (KILLED, Some(complaint.to_owned()))
         }
         (_, status) => (status, None),

@@ -10,13 +10,16 @@ use std::sync::Arc;
 
 use regatta_model::RootDirectory;
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, mkdirat, openat2, statat, unlinkat,
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat2, statat, unlinkat,
 };
 
 /// Through nothing that the kernel makes up, and through nothing that is mounted in a view.
 const RESOLVE: ResolveFlags = ResolveFlags::NO_MAGICLINKS.union(ResolveFlags::NO_XDEV);
 const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o755);
 const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
+/// How often a path is looked up while files are renamed, whose they may be: for a way through `..` the system cannot
+/// say then whether it has stayed inside.
+const LOOKUPS: usize = 64;
 
 /// The root of a view, and where links in it lead. Clones are of the same view.
 #[derive(Clone, Debug)]
@@ -41,7 +44,16 @@ impl View {
 
     fn open_directory(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        openat2(&self.root, or_dot(path), flags, Mode::empty(), self.resolve)
+        self.open(or_dot(path), flags, Mode::empty())
+    }
+
+    /// Opens what a path from the root leads to. If files are renamed for as long as it tries, that is the doing of the
+    /// job's own processes, and the path leads around.
+    fn open(&self, path: &Path, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
+        let mut lookups =
+            (0..LOOKUPS).map(|_| openat2(&self.root, path, flags, mode, self.resolve));
+        let opened = lookups.find(|opened| !matches!(opened, Err(rustix::io::Errno::AGAIN)));
+        opened.unwrap_or(Err(rustix::io::Errno::LOOP))
     }
 }
 
@@ -95,7 +107,7 @@ pub(crate) fn put_file(view: &View, path: &Path, bytes: &[u8]) -> io::Result<()>
     make_directories(view, parent)?;
     remove_file(view, path)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let file = openat2(&view.root, path, flags, FILE_MODE, view.resolve)?;
+    let file = view.open(path, flags, FILE_MODE)?;
     io::Write::write_all(&mut File::from(file), bytes)
 }
 
@@ -127,28 +139,19 @@ pub(crate) fn find_in(parent: &impl AsFd, name: &OsStr) -> io::Result<Found> {
         Err(error) if is_absence(error) => return Ok(Found::Nothing),
         Err(error) => return Err(error.into()),
     };
-    let open = |flags| {
-        let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        openat2(
-            parent,
-            name,
-            flags,
-            Mode::empty(),
-            RESOLVE | ResolveFlags::BENEATH,
-        )
-    };
     Ok(match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => Found::File {
-            file: File::from(open(OFlags::NONBLOCK)?),
-            executable: stat.st_mode & 0o111 != 0,
-        },
-        FileType::Directory => match open(OFlags::DIRECTORY) {
+        FileType::RegularFile => open_file(parent, name)?,
+        FileType::Directory => match open_entry(parent, name, OFlags::DIRECTORY) {
             // What is mounted there is the container's.
             Err(rustix::io::Errno::XDEV) => Found::Nothing,
             opened => Found::Directory(opened?),
         },
-        FileType::Symlink => Found::Symlink {
-            target: rustix::fs::readlinkat(parent, name, Vec::new())?.into_bytes(),
+        FileType::Symlink => match rustix::fs::readlinkat(parent, name, Vec::new()) {
+            // It is none any more.
+            Err(rustix::io::Errno::INVAL) => Found::Special,
+            target => Found::Symlink {
+                target: target?.into_bytes(),
+            },
         },
         FileType::Fifo
         | FileType::Socket
@@ -156,6 +159,39 @@ pub(crate) fn find_in(parent: &impl AsFd, name: &OsStr) -> io::Result<Found> {
         | FileType::BlockDevice
         | FileType::Unknown => Found::Special,
     })
+}
+
+/// Opens what is to be a file, for reading. A process of the job may still be there, and put something else in its
+/// place after any look at it: what it is can only be said of what is open. Nobody at the other end of a pipe is
+/// waited for.
+fn open_file(parent: &impl AsFd, name: &OsStr) -> io::Result<Found> {
+    let file = match open_entry(parent, name, OFlags::NONBLOCK) {
+        Err(error) if is_absence(error) => return Ok(Found::Nothing),
+        // A socket.
+        Err(rustix::io::Errno::NXIO) => return Ok(Found::Special),
+        opened => opened?,
+    };
+    let stat = fstat(&file)?;
+    Ok(match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Found::File {
+            file: File::from(file),
+            executable: stat.st_mode & 0o111 != 0,
+        },
+        FileType::Directory
+        | FileType::Symlink
+        | FileType::Fifo
+        | FileType::Socket
+        | FileType::CharacterDevice
+        | FileType::BlockDevice
+        | FileType::Unknown => Found::Special,
+    })
+}
+
+/// Opens one name in a directory, and not what a link there leads to.
+fn open_entry(parent: &impl AsFd, name: &OsStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = RESOLVE | ResolveFlags::BENEATH;
+    openat2(parent, name, flags, Mode::empty(), resolve)
 }
 
 /// The errors that say that a path names nothing in the view. That includes paths that lead out of it
@@ -168,6 +204,9 @@ fn is_absence(error: rustix::io::Errno) -> bool {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use rustix::fs::mkfifoat;
 
     use super::*;
 
@@ -235,6 +274,49 @@ mod tests {
         assert!(!at("a/file").exists());
         remove_file(&root, Path::new("a")).unwrap();
         assert!(at("a").exists());
+    }
+
+    #[test]
+    fn what_is_put_in_place_of_a_file_after_a_look_at_it_is_none() {
+        let (directory, view) = view();
+        let at = |name: &str| directory.path().join(name);
+        std::fs::write(at("file"), "x").unwrap();
+        std::fs::create_dir(at("directory")).unwrap();
+        symlink(at("file"), at("link")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        mkfifoat(&view.root, "pipe", FILE_MODE).unwrap();
+        let opened = |name: &str| open_file(&view.root, OsStr::new(name)).unwrap();
+        assert!(matches!(opened("file"), Found::File { .. }));
+        for name in ["directory", "socket", "pipe"] {
+            assert!(matches!(opened(name), Found::Special), "{name}");
+        }
+        for name in ["link", "missing"] {
+            assert!(matches!(opened(name), Found::Nothing), "{name}");
+        }
+    }
+
+    #[test]
+    fn files_that_are_renamed_all_the_time_are_nobody_elses_fault() {
+        let (directory, view) = view();
+        let at = |name: &str| directory.path().join(name);
+        std::fs::create_dir(at("way")).unwrap();
+        std::fs::write(at("file"), "x").unwrap();
+        symlink("way/..".to_owned() + &"/way/..".repeat(100), at("link")).unwrap();
+        let (renamed, is_over) = (at("one"), AtomicBool::new(false));
+        std::fs::create_dir(&renamed).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut from, mut to) = (renamed.clone(), at("two"));
+                while !is_over.load(Ordering::SeqCst) {
+                    std::fs::rename(&from, &to).unwrap();
+                    std::mem::swap(&mut from, &mut to);
+                }
+            });
+            let looked_up = (0..2000).map(|_| find(&view, Path::new("link/file")));
+            let errors: Vec<_> = looked_up.filter_map(Result::err).collect();
+            is_over.store(true, Ordering::SeqCst);
+            assert!(errors.is_empty(), "{errors:?}");
+        });
     }
 
     #[test]

@@ -248,3 +248,121 @@ impl Workshop {
         self.driver.send(Occurrence::Core(event)).await.ok();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use regatta_cas::{DiskCache, DiskCacheSettings};
+    use regatta_model::{Digest, NetworkAccess, Resources, RootDirectory, TenantId};
+    use regatta_runtime::ContainerCommand;
+    use regatta_runtime::fake::{FakeRun, FakeRuntime};
+    use tonic::transport::Endpoint;
+
+    use super::super::persistent_worker::{PersistentWorker, Streams};
+    use super::super::program_message::Sought;
+    use super::super::view::View;
+    use super::*;
+    use crate::availability::Availability;
+    use crate::input_tree::TreeKey;
+    use crate::live_output::live_queue;
+    use crate::occurrence::occurrence_queue;
+
+    fn workshop(directory: &Path, fake: FakeRuntime, driver: OccurrenceSender) -> Workshop {
+        let runtime: Arc<dyn ContainerRuntime> = Arc::new(fake);
+        // Nothing asks it for anything.
+        let channel = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+        let blobs = DiskCache::open(DiskCacheSettings {
+            directory: directory.join("blobs"),
+            capacity_bytes: 1 << 20,
+            min_free_bytes: 0,
+        });
+        let trees = InputTreeCache::open(directory.join("trees"), 1 << 20).unwrap();
+        let availability = Arc::new(Availability::new(driver.clone()));
+        Workshop {
+            agent: "agent".parse().unwrap(),
+            engine: EngineWatch::new(Arc::clone(&runtime), availability),
+            runtime,
+            trees: Arc::new(trees),
+            stores: TenantStores::new(channel, blobs.unwrap()),
+            spool: SpoolSettings {
+                scratch: directory.to_owned(),
+                max_bytes: 0,
+            },
+            max_output_bytes: 0,
+            live: live_queue().0,
+            driver,
+            ending: CancellationToken::new(),
+        }
+    }
+
+    /// Gives the container to a worker.
+    async fn lend(slot: &mut SlotWorker) {
+        let shape = ContainerShape {
+            image: None,
+            work_path: "/work".into(),
+            root: RootDirectory::Image,
+            resources: Resources::default(),
+            network: NetworkAccess::Off,
+        };
+        let tenant: TenantId = "tenant".parse().unwrap();
+        let store = slot.workshop.stores.of(&tenant);
+        let root = Digest::EMPTY;
+        let key = TreeKey { tenant, root };
+        let tree = slot.workshop.trees.acquire(key, &store).await.unwrap();
+        let view = slot.holder.mount(&shape, tree.path()).await.unwrap();
+        let view = View::new(view, RootDirectory::Image);
+        let streams = Streams::new().unwrap();
+        let command = ContainerCommand {
+            arguments: vec!["worker".to_owned()],
+            environment: std::collections::BTreeMap::new(),
+            working_directory: "".into(),
+            stdout: streams.stdout,
+            stderr: streams.stderr,
+            stdin: Some(streams.stdin),
+            timeout: Duration::MAX,
+        };
+        let named = ("key".to_owned(), Sought::new(&command, &shape));
+        let lent = slot.holder.lend(&shape, |container| {
+            PersistentWorker::start(container, named, (view, tree), (command, streams.ends))
+        });
+        lent.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_idle_worker_is_ended_after_a_while_and_told_if_its_container_is_lost() {
+        for is_lost in [false, true] {
+            let directory = tempfile::tempdir().unwrap();
+            let fake = FakeRuntime::new(directory.path().join("views"), move |_| match is_lost {
+                false => FakeRun::Hang,
+                true => FakeRun::Lose,
+            });
+            let (driver, mut occurrences) = occurrence_queue();
+            let workshop = workshop(directory.path(), fake.clone(), driver);
+            let mut slot = SlotWorker::new(SlotIndex(3), Arc::new(workshop));
+            lend(&mut slot).await;
+            let (commands, mut told) = mpsc::channel(1);
+            tokio::time::pause();
+            {
+                let begun = tokio::time::Instant::now();
+                let mut next = std::pin::pin!(slot.next(&mut told));
+                let waiting = tokio::time::timeout(WORKER_IDLE_LIMIT * 2, occurrences.recv());
+                let occurrence = tokio::select! {
+                    _ = &mut next => panic!("nobody commands anything"),
+                    occurrence = waiting => occurrence.ok().flatten(),
+                };
+                assert!(begun.elapsed() >= WORKER_IDLE_LIMIT);
+                let told_lost = matches!(
+                    occurrence,
+                    Some(Occurrence::Core(Event::ContainerLost(SlotIndex(3))))
+                );
+                assert_eq!(told_lost, is_lost, "{occurrence:?}");
+            }
+            tokio::time::resume();
+            assert!(slot.holder.worker_mut().is_none());
+            assert_eq!(slot.holder.is_held(), !is_lost);
+            assert_eq!(fake.live(), usize::from(!is_lost));
+            drop(commands);
+        }
+    }
+}

@@ -37,6 +37,8 @@ pub(crate) struct MemoryCas {
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     pub(crate) is_closed: bool,
+    /// Whether small ones cannot be written: there is no room.
+    pub(crate) is_full: bool,
     /// How many reads have met it.
     pub(crate) reads: usize,
 }
@@ -90,6 +92,9 @@ impl ContentAddressableStorage for MemoryCas {
         &self,
         request: Request<BatchUpdateBlobsRequest>,
     ) -> Result<Response<BatchUpdateBlobsResponse>, Status> {
+        if self.gate.borrow().is_full {
+            return Err(Status::resource_exhausted("there is no room"));
+        }
         let mut responses = Vec::new();
         for blob in request.into_inner().requests {
             put_bytes(&*self.blobs, blob.data)

@@ -118,16 +118,26 @@ impl Coordinator {
     pub(crate) fn hold_reads(&self) {
         let closed = Gate {
             is_closed: true,
-            reads: 0,
+            ..Gate::default()
         };
         self.gate.send_replace(closed);
     }
 
-    /// Lets reads go on, once there is one and it has waited for `time`.
-    pub(crate) async fn release_reads_after(&self, time: Duration) {
+    /// Has no room for results, or has it again.
+    pub(crate) fn set_full(&self, is_full: bool) {
+        self.gate.send_modify(|gate| gate.is_full = is_full);
+    }
+
+    /// Waits until somebody waits to read a blob.
+    pub(crate) async fn read_held(&self) {
         let mut gate = self.gate.subscribe();
         let read = tokio::time::timeout(DEADLINE, gate.wait_for(|gate| gate.reads > 0));
         drop(read.await.unwrap().unwrap());
+    }
+
+    /// Lets reads go on, once there is one and it has waited for `time`.
+    pub(crate) async fn release_reads_after(&self, time: Duration) {
+        self.read_held().await;
         // Nothing is waited for here but time itself.
         tokio::time::sleep(time).await;
         self.gate.send_modify(|gate| gate.is_closed = false);

@@ -8,6 +8,7 @@ mod cas;
 mod coordinator;
 mod outputs;
 mod troubles;
+mod workers;
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};

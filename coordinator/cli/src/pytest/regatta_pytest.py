@@ -402,9 +402,11 @@ class Server(Runner):
         for line in self.requests:
             # Wherever tests have gone.
             os.chdir(self.directory)
-            what, *arguments = json.loads(line)["arguments"][2:]
+            request = json.loads(line)
+            what, *arguments = request["arguments"][2:]
             code, output = answer(what, arguments)
-            self.responses.write(json.dumps({"exitCode": code, "output": output}) + "\n")
+            response = {"exitCode": code, "output": output, "requestId": request.get("requestId", 0)}
+            self.responses.write(json.dumps(response) + "\n")
             self.responses.flush()
 
     def here(self, session, what, arguments):

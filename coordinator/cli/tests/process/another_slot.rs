@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::fleet::Fleet;
-use super::program::{Ended, write};
+use super::program::Ended;
+use super::shared_project::SharedProject;
 
 /// Few, for all are tried again one after the other, within the time for which other slots are waited for.
 const TESTS: usize = 4;
@@ -53,21 +54,8 @@ junit = "junit.xml"
 
 /// Runs the suite; each test is to be flaky.
 fn run(fleet: &Fleet, how: &str) -> Ended {
-    // Not below /tmp, of which each job has its own.
-    let project = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
-    let directory = project.path().join("shared");
-    std::fs::create_dir(&directory).expect("is made");
-    let files = [
-        ("regatta.toml", &pipeline(how)),
-        ("suite.sh", &suite(&directory)),
-    ];
-    write(
-        project.path(),
-        &files.map(|(name, text)| (name, text.as_str())),
-    );
-    let mut command = fleet.command();
-    command.args(["--message-format", "json", "run"]);
-    let ended = Ended::of(command.current_dir(project.path()));
+    let project = SharedProject::new(&pipeline(how), suite);
+    let ended = project.told(fleet, &["run"]);
     ended.expect_code(0);
     assert_eq!(ended.finished()["counts"]["flaky"], TESTS, "{ended:#?}");
     ended

@@ -63,6 +63,7 @@ mod quarantine;
 #[path = "../fixture/repository.rs"]
 mod repository;
 mod s3_server;
+mod shared_project;
 #[path = "../../../ledger/tests/postgres/small_disk.rs"]
 mod small_disk;
 mod standby;

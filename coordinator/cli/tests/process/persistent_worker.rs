@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use super::fleet::{Fleet, processes_mentioning};
-use super::program::{Ended, wait_until, write};
+use super::program::{Ended, wait_until};
+use super::shared_project::SharedProject;
 
 const TESTS: usize = 40;
 
@@ -50,8 +51,15 @@ worker)
   # In one piece with each answer.
   if [ "$2" = talks ]; then more=$(printf '{{"exitCode":0}}\n.'); more=${{more%.}}; fi
   sh -c 'sleep 1000; :' $directory > /dev/null 2>&1 &
+  if [ "$2" = greets ]; then printf 'ready\033[2J\n'; fi
   while read -r request; do
     echo "log of $2" >&2
+    id=${{request##*'"requestId":'}}; id=${{id%%[!0-9]*}}
+    # Another answer to the request before, and only then that to this one.
+    if [ "$2" = late ] && [ "$id" -gt 1 ]; then
+      printf '{{"exitCode":3,"requestId":%d}}\n' $((id - 1))
+      case "$request" in *'"list"'*) ;; *) report worker; printf '{{"requestId":%d}}\n' "$id"; continue ;; esac
+    fi
     case "$request" in
     *'"list"'*) printf '{{"exitCode":0,"output":"%s"}}\n%s' "$(list "$2" | sed 's/$/\\n/' | tr -d '\n')" "$more" ;;
     *) report worker "$2"; printf '{{"exitCode":%d}}\n%s' $failed "$more" ;;
@@ -77,6 +85,12 @@ fn pipeline(how: &str) -> String {
     };
     // All of a batch has the time of all its tests.
     let filters = if how == "hangs" { "test-5" } else { "" };
+    let quarantine = match how {
+        "quarantine" => {
+            "[[jobs.check.suite.quarantine]]\ntest = 'test-5'\nowner = 'jane@example.org'\nexpires = 2999-12-31"
+        }
+        _ => "",
+    };
     format!(
         r#"
 {other}[jobs.check]
@@ -89,13 +103,17 @@ run = ["sh", "suite.sh", "run", "{how}"]
 worker = ["sh", "suite.sh", "worker", "{how}"]
 junit = "junit.xml"
 filters = ["{filters}"]
+{quarantine}
 "#
     )
 }
 
 /// What ran, and what was written down of it.
 struct Ran {
+    /// How the last command ended.
     ended: Ended,
+    /// What the coordinator has counted.
+    metrics: String,
     /// How each command was started: `list`, `run`, `worker`.
     started: Vec<String>,
     /// Who ran which test.
@@ -110,37 +128,47 @@ impl Ran {
     fn counts(&self, part: &str) -> u64 {
         self.ended.finished()["counts"][part].as_u64().unwrap_or(0)
     }
+
+    fn counted(&self, metric: &str) -> u64 {
+        let mut lines = self.metrics.lines();
+        let value = lines.find_map(|line| line.strip_prefix(metric)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse().expect("a number"))
+    }
+
+    /// Who ran a test, each time.
+    fn runners_of(&self, test: &str) -> Vec<&str> {
+        let ran = self.ran.iter().filter_map(|line| line.split_once(' '));
+        let ran = ran.filter(|(_, it)| *it == test);
+        ran.map(|(runner, _)| runner).collect()
+    }
 }
 
 fn run(how: &str) -> Ran {
+    run_all(how, &[&["run"]])
+}
+
+/// Runs commands of which all but the last are good.
+fn run_all(how: &str, commands: &[&[&str]]) -> Ran {
     let fleet = Fleet::of(1);
-    // Not below /tmp, of which each job has its own.
-    let project = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
-    let directory = project.path().join("shared");
-    std::fs::create_dir(&directory).expect("is made");
-    let files = [
-        ("regatta.toml", &pipeline(how)),
-        ("suite.sh", &suite(&directory)),
-    ];
-    let files = files.map(|(name, text)| (name, text.as_str()));
-    write(project.path(), &files);
-    let mut command = fleet.command();
-    command.args(["--message-format", "json", "run"]);
-    let ended = Ended::of(command.current_dir(project.path()));
+    let project = SharedProject::new(&pipeline(how), suite);
+    let ended = commands.iter().map(|command| project.told(&fleet, command));
+    let mut before: Vec<_> = ended.collect();
+    let ended = before.pop().expect("a command");
+    for ended in before {
+        ended.expect_code(0);
+    }
+    let (_, metrics) = fleet.page("/metrics");
     // A worker that nobody asks any more is ended after a while, with all that it has started.
-    let mention = directory.display().to_string();
+    let mention = project.shared().display().to_string();
     wait_until("no process is left of it", || {
         processes_mentioning(&mention).is_empty()
     });
     fleet.stop();
-    let lines = |name: &str| {
-        let text = std::fs::read_to_string(directory.join(name)).unwrap_or_default();
-        text.lines().map(str::to_owned).collect()
-    };
     Ran {
-        started: lines("started"),
-        ran: lines("ran"),
+        started: project.lines("started"),
+        ran: project.lines("ran"),
         ended,
+        metrics,
     }
 }
 
@@ -157,7 +185,65 @@ fn a_worker_is_started_once_for_each_slot_and_runs_all_batches() {
         tests.sort();
         tests.dedup();
         assert_eq!((tests.len(), ran.ran.len()), (TESTS, TESTS), "{how}");
+        // What is only done to start a worker is no lease that anybody counts.
+        let leases = ran.ended.finished()["leases"].as_u64();
+        assert_eq!(
+            Some(ran.counted("regatta_leases_granted_total")),
+            leases,
+            "{how}"
+        );
+        let is_started_ahead = ran.counted("regatta_leases_ahead_total") > 0;
+        assert_eq!(is_started_ahead, how == "both", "{}", ran.metrics);
     }
+}
+
+#[test]
+fn whoever_is_looked_into_runs_in_a_process_of_its_own() {
+    let quarantined = run("quarantine");
+    quarantined.ended.expect_code(0);
+    assert_eq!(quarantined.runners_of("test-5"), ["run"]);
+    assert_eq!(quarantined.runners_of("test-6"), ["worker"]);
+
+    let repeated = run_all("plain", &[&["flake", "test-5", "--times", "3"]]);
+    repeated.ended.expect_code(0);
+    assert_eq!(repeated.runners_of("test-5"), ["run"; 3]);
+
+    let audited = run_all("plain", &[&["run"], &["run", "--audit-hits", "100"]]);
+    audited.ended.expect_code(0);
+    assert_eq!(
+        audited.counts("cached"),
+        TESTS as u64,
+        "{:#?}",
+        audited.ended
+    );
+    assert_eq!(audited.runners_of("test-5"), ["worker", "run"]);
+}
+
+#[test]
+fn an_answer_that_comes_too_late_is_not_that_to_the_next_request() {
+    let ran = run("late");
+    ran.ended.expect_code(0);
+    assert_eq!(ran.counts("passed"), TESTS as u64, "{:#?}", ran.ended);
+    assert!(ran.started("worker") <= 2, "{:?}", ran.started);
+}
+
+#[test]
+fn a_worker_that_speaks_before_it_is_asked_is_the_suites_own_fault() {
+    let ran = run("greets");
+    let ended = &ran.ended;
+    let jobs = ended.lines("job-finished");
+    let check = jobs.iter().find(|line| line["job"] == "check");
+    let check = check.unwrap_or_else(|| panic!("{ended:#?}"));
+    assert_eq!(check["failure_class"], "test", "{check}");
+    let message = check["message"].as_str().expect("a message");
+    for words in [
+        "`sh suite.sh worker greets`",
+        "no response",
+        "`ready\\x1b[2J`",
+    ] {
+        assert!(message.contains(words), "{message}");
+    }
+    assert!(ended.lines("infrastructure-retry").is_empty(), "{ended:#?}");
 }
 
 #[test]

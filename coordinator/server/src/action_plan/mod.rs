@@ -180,9 +180,7 @@ pub fn plan_action(
         instance_name: tenant.as_str().to_owned(),
         run_id: run.as_str().to_owned(),
         description: digest.to_string(),
-        image: image
-            .map(|image| image.as_str().to_owned())
-            .unwrap_or_default(),
+        image: image.map_or_else(String::new, |image| image.as_str().to_owned()),
         isolation: platform::isolation_to_wire(isolation).into(),
         network,
         cpu_milli: resources.cpu_milli,
@@ -222,6 +220,7 @@ pub fn plan_action(
         spec,
         units: vec![unit],
         failed_at: None,
+        is_ahead: false,
         batch_overhead: Duration::ZERO,
         merge_key,
         shape: BatchShape::ExecutionPerUnit,

@@ -208,7 +208,6 @@ impl Board {
                 attempt,
             } => {
                 if let Some(outcome) = payloads.get(&(lease, index)).cloned() {
-                    metrics::counter!("regatta_units_answered_total").increment(1);
                     self.measure(now, lease, &outcome);
                     let event = TaskEvent::Answered {
                         unit,
@@ -247,7 +246,6 @@ impl Board {
     }
 
     fn granted(&mut self, now: Timestamp, grant: Grant) {
-        observed::count_grant(&grant);
         // The scheduler names the oldest task that is still wanted; the group keeps its first name.
         let group = self
             .tasks
@@ -261,6 +259,7 @@ impl Board {
             );
             return;
         };
+        observed::count_grant(&grant, &work);
         tracing::debug!(
             run = %work.run, task = grant.task.0, lease = grant.lease.0, agent = %grant.agent,
             units = grant.units.len(), "leased"
@@ -298,7 +297,9 @@ impl Board {
     }
 
     fn failed(&self, task: TaskId, unit: UnitIndex, error: UnitError) {
-        metrics::counter!("regatta_units_failed_total").increment(1);
+        if !self.is_ahead(task) {
+            metrics::counter!("regatta_units_failed_total").increment(1);
+        }
         let told = self.tasks.get(&task).and_then(|task| task.failure.clone());
         let error = match (error, told) {
             (UnitError::Cancelled, Some(failure)) => failure,

@@ -32,6 +32,9 @@ pub struct Work {
     pub failed_at: Option<FailedAt>,
     /// How a lease's units become executions.
     pub shape: BatchShape,
+    /// It is done so that other work begins sooner, and nobody reads its answers: it has no part in the metrics of
+    /// leases and units.
+    pub is_ahead: bool,
 }
 
 /// One unit of [`Work`].

@@ -16,6 +16,9 @@ const LEAST: i32 = i32::MAX;
 /// Who is not given a slot in this time will not get one because it is free.
 const PATIENCE: Duration = Duration::from_millis(50);
 
+/// What an agent offers that has a worker do what it may: one of an earlier release would run the command.
+const UNDERSTANDS_WORKERS: &str = "persistent-workers";
+
 /// Has other free slots do the same work, whose answer nobody reads: what is left of it is a worker that has started,
 /// for the work that comes next. If the run has other jobs, the slots are left to them. It ends with the job.
 pub(super) fn start_workers(job: &JobContext, work: &JobWork) {
@@ -33,10 +36,12 @@ pub(super) fn start_workers(job: &JobContext, work: &JobWork) {
             extra_arguments: Vec::new(),
             extra_environment: Vec::new(),
         }];
-        let work = Work {
+        let mut work = Work {
             priority: LEAST,
+            is_ahead: true,
             ..job.dispatched(work)
         };
+        work.platform.insert(UNDERSTANDS_WORKERS, "true");
         match job.run.dispatcher.submit(work) {
             Ok(handle) => tokio::spawn(follow(handle, job.cancel.clone())),
             // Whoever is full has no free slots.

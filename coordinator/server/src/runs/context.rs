@@ -311,6 +311,7 @@ impl JobContext {
             merge_key: work.merge_key,
             failed_at: work.failed_at,
             shape: work.shape,
+            is_ahead: false,
         }
     }
 }

@@ -1,3 +1,4 @@
+mod ahead;
 mod audit;
 mod audit_of_bad;
 mod builds;

@@ -4,11 +4,11 @@ use regatta_model::{AgentId, AttemptNumber, LeaseId, RunId, TaskId, Timestamp, U
 use regatta_scheduler::Grant;
 use regatta_wire::v1;
 
-use super::super::{TaskEvent, leases::Lease, timings};
+use super::super::{TaskEvent, Work, leases::Lease, timings};
 use super::Board;
 
 impl Board {
-    /// Records how long an execution took; one that answers all units of a lease once.
+    /// Counts an answer and records how long its execution took; one that answers all units of a lease once.
     pub(super) fn measure(
         &mut self,
         now: Timestamp,
@@ -18,6 +18,10 @@ impl Board {
         let Some(lease) = self.leases.get_mut(lease) else {
             return;
         };
+        if lease.work.is_ahead {
+            return;
+        }
+        metrics::counter!("regatta_units_answered_total").increment(1);
         let first = !std::mem::replace(&mut lease.answered, true);
         if first || !lease.is_one_execution() {
             timings::record(outcome, first.then_some(lease.granted_at), now);
@@ -33,6 +37,13 @@ impl Board {
         Some((id, lease.work.run.clone()))
     }
 
+    /// Whether a task's answers are read by nobody.
+    pub(super) fn is_ahead(&self, task: TaskId) -> bool {
+        let task = self.tasks.get(&task);
+        let group = task.and_then(|task| self.groups.get(&task.group));
+        group.is_some_and(|group| group.work.is_ahead)
+    }
+
     pub(super) fn retried(
         &self,
         (task, unit): (TaskId, UnitIndex),
@@ -40,7 +51,9 @@ impl Board {
         attempt: AttemptNumber,
         reason: String,
     ) {
-        metrics::counter!("regatta_units_retried_total").increment(1);
+        if !self.is_ahead(task) {
+            metrics::counter!("regatta_units_retried_total").increment(1);
+        }
         let (lease, run) = self.lease_of(task, unit, &agent).unzip();
         tracing::warn!(
             run = run.map(tracing::field::display), task = task.0, unit = unit.0,
@@ -57,7 +70,11 @@ impl Board {
 }
 
 /// A duplicate has not waited in the queue, nor has what an agent had already.
-pub(super) fn count_grant(grant: &Grant) {
+pub(super) fn count_grant(grant: &Grant, work: &Work) {
+    if work.is_ahead {
+        metrics::counter!("regatta_leases_ahead_total").increment(1);
+        return;
+    }
     if grant.adopted.is_some() {
         metrics::counter!("regatta_leases_adopted_total").increment(1);
         return;

@@ -135,12 +135,21 @@ mod tests {
     use super::*;
 
     async fn prepared(blobs: &Arc<dyn BlobStore>, root: Digest, units: usize) -> v1::LeaseSpec {
+        prepared_by(None, blobs, root, units).await
+    }
+
+    async fn prepared_by(
+        worker: Option<v1::PersistentWorker>,
+        blobs: &Arc<dyn BlobStore>,
+        root: Digest,
+        units: usize,
+    ) -> v1::LeaseSpec {
         let ids = IdsFile {
             blobs: Arc::clone(blobs),
             junit_path: "out/junit.xml".to_owned(),
             ids: (0..units).map(|unit| unit.to_string()).collect(),
             byproducts: None,
-            worker: None,
+            worker,
         };
         let spec = v1::LeaseSpec {
             command: Some(reapi::Command {
@@ -166,6 +175,10 @@ mod tests {
             Some(duration_to_wire(Duration::from_secs(21)))
         );
         assert_eq!(of_all(Duration::MAX, 2), Duration::MAX);
+        let worker = Some(v1::PersistentWorker::default());
+        let spec = prepared_by(worker, &blobs, Digest::EMPTY, 3).await;
+        let with_a_start = Some(duration_to_wire(Duration::from_secs(28)));
+        assert_eq!(spec.timeout, with_a_start);
     }
 
     #[tokio::test]

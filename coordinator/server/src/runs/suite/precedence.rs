@@ -352,15 +352,16 @@ mod tests {
     proptest! {
         #[test]
         fn little_goes_first_and_only_what_is_suspect(
-            tests in proptest::collection::vec((0u8..6, 0usize..3, 0u64..1000), 0..60),
+            // Most tests are good: if most have changed, that tells nothing of any.
+            tests in proptest::collection::vec((0u8..12, 0usize..3, 0u64..1000), 0..60),
             changed in proptest::option::of(proptest::collection::vec(0usize..3, 0..3)),
         ) {
             const FILES: [&str; 3] = ["a.py", "b.py", "c.py"];
             let suspicion = |kind| match kind {
                 0 => failed(1),
                 1 => NEW,
-                2 => GOOD,
-                _ => since("x"),
+                2..6 => since("x"),
+                _ => GOOD,
             };
             let tests: Vec<_> = tests
                 .into_iter()

@@ -14,6 +14,7 @@ use regatta_wire::v1;
 use super::contract::BatchReport;
 use super::execution::Execution;
 use super::judged::Judged;
+use crate::runs::action::Pass;
 
 /// So many batches one after the other that left no report run again, and their tests are blamed from then on: it is the
 /// runner. Each costs two more starts, unless it ran out of time.
@@ -67,10 +68,24 @@ pub(super) struct Suspects {
 /// A batch without a report, of which no test has failed since.
 #[derive(Debug)]
 struct Inquiry {
-    /// Those that have not been answered.
     tests: BTreeSet<usize>,
+    /// Those that have not been answered.
+    unanswered: BTreeSet<usize>,
     /// How its runner ended.
     message: String,
+    /// What would be cached if it were known who ended it: until then no run of these tests was good.
+    passes: Vec<Pass>,
+}
+
+/// What the first answer of a test means for what is being looked for.
+#[derive(PartialEq, Debug)]
+enum Answered {
+    /// Nothing, or not yet.
+    Nothing,
+    /// It has failed, which explains how its batch's runner had ended. The others have passed.
+    Explained(Vec<Pass>),
+    /// It was the last, and none has failed: how its batch's runner had ended, and the passes of the others.
+    Unexplained(String, Vec<Pass>),
 }
 
 impl Suspects {
@@ -100,30 +115,52 @@ impl Suspects {
 
     /// Remembers why these tests run again; whether that is news.
     fn inquire(&mut self, tests: &[usize], message: &str) -> bool {
-        let is_known = |inquiry: &Inquiry| tests.iter().any(|test| inquiry.tests.contains(test));
+        let is_known = |inquiry: &Inquiry| {
+            let mut tests = tests.iter();
+            tests.any(|test| inquiry.unanswered.contains(test))
+        };
         if self.open.iter().any(is_known) {
             return false;
         }
+        let tests: BTreeSet<_> = tests.iter().copied().collect();
         self.open.push(Inquiry {
-            tests: tests.iter().copied().collect(),
+            unanswered: tests.clone(),
+            tests,
             message: message.to_owned(),
+            passes: Vec::new(),
         });
         true
     }
 
-    /// A test was answered for the first time. How its batch's runner had ended, if this was the last of its tests and
-    /// none has failed.
-    fn answered(&mut self, test: usize, has_failed: bool) -> Option<String> {
-        let is_of = |inquiry: &Inquiry| inquiry.tests.contains(&test);
-        let position = self.open.iter().position(is_of)?;
-        let tests = &mut self.open[position].tests;
-        tests.remove(&test);
-        let is_last = tests.is_empty();
+    /// Keeps the pass of a test back while it is not known who ended its batch's runner; gives it back otherwise.
+    pub(super) fn keep_back(&mut self, test: usize, pass: Pass) -> Option<Pass> {
+        let mut open = self.open.iter_mut();
+        match open.find(|inquiry| inquiry.tests.contains(&test)) {
+            Some(inquiry) => {
+                inquiry.passes.push(pass);
+                None
+            }
+            None => Some(pass),
+        }
+    }
+
+    /// A test was answered for the first time.
+    fn answered(&mut self, test: usize, has_failed: bool) -> Answered {
+        let is_of = |inquiry: &Inquiry| inquiry.unanswered.contains(&test);
+        let Some(position) = self.open.iter().position(is_of) else {
+            return Answered::Nothing;
+        };
+        let unanswered = &mut self.open[position].unanswered;
+        unanswered.remove(&test);
+        let is_last = unanswered.is_empty();
         if !has_failed && !is_last {
-            return None;
+            return Answered::Nothing;
         }
         let inquiry = self.open.swap_remove(position);
-        (!has_failed).then_some(inquiry.message)
+        match has_failed {
+            true => Answered::Explained(inquiry.passes),
+            false => Answered::Unexplained(inquiry.message, inquiry.passes),
+        }
     }
 }
 
@@ -152,16 +189,27 @@ impl Execution<'_> {
     /// What a report says of a test. If its runner had ended without a report before and no test has failed since, what
     /// ended it may come again: only a job that may try again what failed lets it pass.
     pub(super) fn judge_reported(&mut self, report: &BatchReport, test: usize) -> Judged {
-        let judged = report.judge(&self.tests[test].id);
+        let mut judged = report.judge(&self.tests[test].id);
         if self.attempts[test] > 0 {
             return judged;
         }
-        if let Some(message) = self.suspects.answered(test, judged.verdict.is_err()) {
-            let message = format!("{message}, none of which failed when they ran again");
-            match self.job.job().retries {
-                0 => self.complain(message),
-                _ => self.warn(message),
+        let passes = match self.suspects.answered(test, judged.verdict.is_err()) {
+            Answered::Nothing => return judged,
+            Answered::Explained(passes) => passes,
+            Answered::Unexplained(message, passes) => {
+                let message = format!("{message}, none of which failed when they ran again");
+                if self.job.job().retries == 0 {
+                    self.complain(message);
+                    // The next run would be good without anything that ever was.
+                    judged.cacheable = None;
+                    return judged;
+                }
+                self.warn(message);
+                passes
             }
+        };
+        for pass in passes {
+            self.outbox.cache(pass);
         }
         judged
     }
@@ -266,12 +314,21 @@ mod tests {
         assert!(suspects.inquire(&[1, 2, 3], "it died"));
         assert!(!suspects.inquire(&[2, 3], "it died again"), "it is known");
         assert!(suspects.inquire(&[4, 5], "another died"));
-        assert_eq!(suspects.answered(7, false), None);
+        let pass = |test: u8| {
+            let result = regatta_wire::reapi::ActionResult::default();
+            (regatta_model::Digest::of(&[test]), result, None)
+        };
+        assert_eq!(suspects.answered(7, false), Answered::Nothing);
+        assert!(suspects.keep_back(7, pass(7)).is_some());
         for test in [1, 3] {
-            assert_eq!(suspects.answered(test, false), None);
+            assert_eq!(suspects.answered(test, false), Answered::Nothing);
         }
-        assert_eq!(suspects.answered(2, false), Some("it died".to_owned()));
-        assert_eq!(suspects.answered(4, true), None);
-        assert_eq!(suspects.answered(5, false), None, "it was the other");
+        assert!(suspects.keep_back(3, pass(3)).is_none());
+        let nobody = Answered::Unexplained("it died".to_owned(), vec![pass(3)]);
+        assert_eq!(suspects.answered(2, false), nobody);
+        assert!(suspects.keep_back(3, pass(3)).is_some());
+        assert_eq!(suspects.answered(4, true), Answered::Explained(Vec::new()));
+        let other = suspects.answered(5, false);
+        assert_eq!(other, Answered::Nothing, "it was the other");
     }
 }

@@ -9,11 +9,11 @@ use regatta_ledger::{Ledger, MemoryLedger};
 use regatta_model::{Digest, Resources};
 use regatta_scheduler::SchedulerConfig;
 use regatta_verdict::SigningKey;
-use regatta_wire::v1;
 use regatta_wire::v1::fleet_server::FleetServer;
 use regatta_wire::v1::run_event::Event;
 use regatta_wire::v1::runs_client::RunsClient;
 use regatta_wire::v1::runs_server::RunsServer;
+use regatta_wire::{reapi, v1};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::task::AbortOnDropHandle;
@@ -172,6 +172,17 @@ impl Fixture {
 
     pub(crate) fn agent(&self, name: &str, script: Script) -> FakeAgent {
         FakeAgent::start(self.channel.clone(), first_report(name), script)
+    }
+
+    /// An agent that has persistent workers do what they may.
+    pub(crate) fn agent_with_workers(&self, name: &str, script: Script) -> FakeAgent {
+        let mut report = first_report(name);
+        let offer = report.offer.as_mut().expect("is set");
+        offer.properties.push(reapi::platform::Property {
+            name: "persistent-workers".to_owned(),
+            value: "true".to_owned(),
+        });
+        FakeAgent::start(self.channel.clone(), report, script)
     }
 
     /// An agent that has these images.
