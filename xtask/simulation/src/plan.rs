@@ -7,6 +7,7 @@ use regatta_wire::v1;
 
 use crate::coordinator::Transport;
 use crate::job::{self, InputTree, Kind};
+use crate::large::{LargeBlob, LargeUse};
 use crate::random::Random;
 use crate::weather::Crash;
 
@@ -26,6 +27,10 @@ pub(crate) const LAST_USES: Duration = Duration::from_millis(2200);
 
 /// How often somebody uploads what no run needs.
 const UPLOADS: u32 = 24;
+/// How often somebody does something with a large blob, where there are any.
+const LARGE_USES: u32 = 12;
+/// How many of them there are.
+const LARGE_BLOBS: u64 = 3;
 
 /// Everything that is decided beforehand.
 #[derive(Clone, Debug)]
@@ -42,6 +47,8 @@ pub(crate) struct Plan {
     pub(crate) look_ups: Vec<Duration>,
     /// When somebody asks whether these are there, and uploads what is not.
     pub(crate) uploads: Vec<(Duration, InputTree)>,
+    /// When somebody does something with a large blob.
+    pub(crate) large: Vec<(Duration, LargeBlob, LargeUse)>,
 }
 
 /// How everything is stored.
@@ -110,6 +117,10 @@ pub(crate) enum FaultKind {
     Hangs(Duration),
     /// It ends at a write to the ledger.
     Crashes(Crash),
+    /// It ends at the next list of chunks that it stores, before or after that.
+    CrashesAtList {
+        after: bool,
+    },
     StorageSlow(Duration),
     StorageFails(Duration),
     /// The ledger takes nothing for longer than runs wait for it.
@@ -144,7 +155,7 @@ impl Plan {
         let mut runs = runs(&mut random, is_later);
         // Of other numbers, so that everything else is as it would be without.
         let mut others = Random::new(seed, 4);
-        let storage = storage(&mut others, is_later);
+        let mut storage = storage(&mut others, is_later);
         if !is_later && others.chance(500) {
             let at = others.millis(35_000, 75_000);
             runs.push(again(&runs[others.index(runs.len())], at));
@@ -159,9 +170,11 @@ impl Plan {
             planned.push(Fault {
                 at: others.millis(2000, millis(FAULTS_END)),
                 machine: 0,
-                kind: FaultKind::Hangs(others.millis(10_000, 45_000)),
+                kind: FaultKind::Hangs(others.millis(11_000, 45_000)),
             });
         }
+        let mut of_large = Random::new(seed, 5);
+        let large = large(&mut of_large, &mut storage, &mut planned);
         planned.retain(|fault| faults.allow(fault.kind));
         let end = if is_later {
             LATER + Duration::from_secs(40)
@@ -185,6 +198,7 @@ impl Plan {
             } else {
                 Vec::new()
             },
+            large,
             uploads: (0..UPLOADS).map(|_| upload(&mut others)).collect(),
             look_ups: (0..20).map(|_| random.millis(1000, millis(end))).collect(),
         }
@@ -222,6 +236,7 @@ impl Faults {
             FaultKind::Killed
             | FaultKind::Hangs(_)
             | FaultKind::Crashes(_)
+            | FaultKind::CrashesAtList { .. }
             | FaultKind::StorageSlow(_)
             | FaultKind::StorageFails(_)
             | FaultKind::LedgerFull(_)
@@ -272,6 +287,41 @@ fn storage(random: &mut Random, is_swept: bool) -> StoragePlan {
 fn upload(random: &mut Random) -> (Duration, InputTree) {
     let at = random.millis(1000, millis(MENDED));
     (at, InputTree::of(random.below(8)))
+}
+
+/// Half of all seeds have large blobs.
+fn large(
+    random: &mut Random,
+    storage: &mut StoragePlan,
+    faults: &mut Vec<Fault>,
+) -> Vec<(Duration, LargeBlob, LargeUse)> {
+    if random.chance(500) {
+        return Vec::new();
+    }
+    for limit in [&mut storage.max_bytes, &mut storage.tenant_bytes] {
+        let more = random.between(0, 12_000);
+        *limit = limit.map(|bytes| bytes + more);
+    }
+    if random.chance(400) {
+        faults.push(Fault {
+            at: random.millis(0, millis(FAULTS_END)),
+            machine: 0,
+            kind: FaultKind::CrashesAtList {
+                after: random.chance(500),
+            },
+        });
+    }
+    let blobs: Vec<LargeBlob> = (0..LARGE_BLOBS).map(LargeBlob::of).collect();
+    let uses = (0..LARGE_USES).map(|_| {
+        let at = random.millis(1000, millis(MENDED));
+        let kind = match random.below(5) {
+            0 | 1 => LargeUse::Splice,
+            2 | 3 => LargeUse::Split,
+            _ => LargeUse::Read,
+        };
+        (at, blobs[random.index(blobs.len())].clone(), kind)
+    });
+    uses.collect()
 }
 
 fn runs(random: &mut Random, is_later: bool) -> Vec<RunPlan> {
