@@ -1,9 +1,12 @@
 //! Blobs that are large enough to be kept as chunks (decision 0010), and what becomes of them.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use regatta_cas::ChunkingParams;
 use regatta_model::Digest;
 
+use crate::plan::{FAULTS_END, Fault, FaultKind, MENDED, StoragePlan, millis};
 use crate::random::Random;
 
 /// How long chunks are on average, in bytes: 500 times less than in earnest.
@@ -14,6 +17,11 @@ const PIECE_BYTES: u64 = 896;
 const PIECES: u64 = 6;
 /// How many of them are the same in all blobs.
 const PIECES_IN_COMMON: u64 = 4;
+
+/// How often somebody does something with a large blob, where there are any.
+const LARGE_USES: u32 = 12;
+/// How many of them there are.
+const LARGE_BLOBS: u64 = 3;
 
 /// How coordinators cut.
 pub(crate) fn chunking() -> ChunkingParams {
@@ -65,4 +73,39 @@ impl LargeBlob {
             pieces,
         }
     }
+}
+
+/// Half of all seeds have large blobs.
+pub(crate) fn large(
+    random: &mut Random,
+    storage: &mut StoragePlan,
+    faults: &mut Vec<Fault>,
+) -> Vec<(Duration, LargeBlob, LargeUse)> {
+    if random.chance(500) {
+        return Vec::new();
+    }
+    for limit in [&mut storage.max_bytes, &mut storage.tenant_bytes] {
+        let more = random.between(0, 12_000);
+        *limit = limit.map(|bytes| bytes + more);
+    }
+    if random.chance(400) {
+        faults.push(Fault {
+            at: random.millis(0, millis(FAULTS_END)),
+            machine: 0,
+            kind: FaultKind::CrashesAtList {
+                after: random.chance(500),
+            },
+        });
+    }
+    let blobs: Vec<LargeBlob> = (0..LARGE_BLOBS).map(LargeBlob::of).collect();
+    let uses = (0..LARGE_USES).map(|_| {
+        let at = random.millis(1000, millis(MENDED));
+        let kind = match random.below(5) {
+            0 | 1 => LargeUse::Splice,
+            2 | 3 => LargeUse::Split,
+            _ => LargeUse::Read,
+        };
+        (at, blobs[random.index(blobs.len())].clone(), kind)
+    });
+    uses.collect()
 }

@@ -7,7 +7,7 @@ use regatta_wire::v1;
 
 use crate::coordinator::Transport;
 use crate::job::{self, InputTree, Kind};
-use crate::large::{LargeBlob, LargeUse};
+use crate::large::{LargeBlob, LargeUse, large};
 use crate::random::Random;
 use crate::weather::Crash;
 
@@ -27,11 +27,6 @@ pub(crate) const LAST_USES: Duration = Duration::from_millis(2200);
 
 /// How often somebody uploads what no run needs.
 const UPLOADS: u32 = 24;
-/// How often somebody does something with a large blob, where there are any.
-const LARGE_USES: u32 = 12;
-/// How many of them there are.
-const LARGE_BLOBS: u64 = 3;
-
 /// Everything that is decided beforehand.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -252,7 +247,7 @@ impl Faults {
     }
 }
 
-fn millis(time: Duration) -> u64 {
+pub(crate) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -287,41 +282,6 @@ fn storage(random: &mut Random, is_swept: bool) -> StoragePlan {
 fn upload(random: &mut Random) -> (Duration, InputTree) {
     let at = random.millis(1000, millis(MENDED));
     (at, InputTree::of(random.below(8)))
-}
-
-/// Half of all seeds have large blobs.
-fn large(
-    random: &mut Random,
-    storage: &mut StoragePlan,
-    faults: &mut Vec<Fault>,
-) -> Vec<(Duration, LargeBlob, LargeUse)> {
-    if random.chance(500) {
-        return Vec::new();
-    }
-    for limit in [&mut storage.max_bytes, &mut storage.tenant_bytes] {
-        let more = random.between(0, 12_000);
-        *limit = limit.map(|bytes| bytes + more);
-    }
-    if random.chance(400) {
-        faults.push(Fault {
-            at: random.millis(0, millis(FAULTS_END)),
-            machine: 0,
-            kind: FaultKind::CrashesAtList {
-                after: random.chance(500),
-            },
-        });
-    }
-    let blobs: Vec<LargeBlob> = (0..LARGE_BLOBS).map(LargeBlob::of).collect();
-    let uses = (0..LARGE_USES).map(|_| {
-        let at = random.millis(1000, millis(MENDED));
-        let kind = match random.below(5) {
-            0 | 1 => LargeUse::Splice,
-            2 | 3 => LargeUse::Split,
-            _ => LargeUse::Read,
-        };
-        (at, blobs[random.index(blobs.len())].clone(), kind)
-    });
-    uses.collect()
 }
 
 fn runs(random: &mut Random, is_later: bool) -> Vec<RunPlan> {
