@@ -1,6 +1,7 @@
 //! What every [`Ledger`] must do, as one check that adapters run against a fresh, empty ledger.
 
 mod forgetting;
+mod keeping;
 mod places;
 mod verdicts;
 
@@ -29,6 +30,7 @@ pub async fn check(ledger: &dyn Ledger) {
     what_events_teach_is_learnt_once(ledger).await;
     verdicts::check(ledger).await;
     forgetting::check(ledger).await;
+    keeping::check(ledger).await;
 }
 
 fn run_id(text: &str) -> RunId {

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
 use regatta_cas::{
-    AbsenceIndex, BlobStore, ChunkedBlobStore, Deletions, Durability, EmptyBlobStore,
-    ExistenceIndex, ListedBlobStore, MemoryTier, OpenStoreError,
+    AbsenceIndex, BlobStore, ChunkedBlobStore, ChunkingParams, Deletions, Durability,
+    EmptyBlobStore, ExistenceIndex, ListedBlobStore, MemoryTier, OpenStoreError,
 };
 use regatta_model::{Digest, TenantId};
 
-use crate::cas::TenantViews;
+use crate::cas::{CHUNKING_PARAMS, TenantViews};
 use crate::retention::{Claimant, Kind, Place, Places, Retention, Seconds};
 use crate::stored_objects::{SmallBlobs, StoredObjects, Upkeep};
 use crate::upload_upkeep::UploadUpkeep;
@@ -107,6 +107,7 @@ impl Storage {
             // A directory answers fast, and is asked: a machine that lost power may have cut files off.
             is_asked: url.starts_with("file:"),
             nearby: Nearby::DEFAULT,
+            chunking: CHUNKING_PARAMS,
         };
         Ok(opening.storage(&objects, deletions))
     }
@@ -130,6 +131,7 @@ struct Stacks {
     memory: Arc<MemoryTier>,
     retention: Arc<Retention>,
     durability: Option<Arc<dyn Durability>>,
+    chunking: ChunkingParams,
 }
 
 impl Stacks {
@@ -141,7 +143,7 @@ impl Stacks {
         let mappings = retaining(Kind::Mapping, &self.mappings);
         let retention = Arc::clone(&self.retention);
         let split = move |blob: &Digest, chunks: &[Digest]| retention.split(blob, chunks);
-        let chunked = ChunkedBlobStore::new(blobs, mappings);
+        let chunked = ChunkedBlobStore::new(blobs, mappings).with_params(self.chunking);
         let chunked = match &self.durability {
             Some(durability) => chunked.with_durability(Arc::clone(durability)),
             None => chunked,
@@ -165,6 +167,8 @@ pub(crate) struct Opening<'a> {
     /// Whether the store is asked about that all the same.
     pub(crate) is_asked: bool,
     pub(crate) nearby: Nearby,
+    /// How blobs are cut that are kept as chunks.
+    pub(crate) chunking: ChunkingParams,
 }
 
 impl Opening<'_> {
@@ -184,6 +188,7 @@ impl Opening<'_> {
             mappings: Arc::clone(&mapping_place.store),
             retention: Arc::clone(retention),
             durability: objects.durability.clone(),
+            chunking: self.chunking,
         };
         let of_kind = HashMap::from([
             (Kind::Result, self.keyed_place(objects.of(Kind::Result))),

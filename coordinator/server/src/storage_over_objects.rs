@@ -6,12 +6,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use regatta_cas::{BlobStore, ChunkedBlobStore, ListedBlobStore};
+use regatta_cas::{BlobStore, ChunkingParams, ListedBlobStore};
 use regatta_ledger::LedgerTenure;
+use regatta_model::{Digest, TenantId};
+use regatta_wire::reapi;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 
-use crate::cas::{InputTrees, TenantViews};
+use crate::cas::{ChunkedBlobs, InputTrees, TenantViews};
 use crate::ledger::deletions_in;
 use crate::retention::{CacheSettings, Evictor, Retention, UseLogFrom};
 use crate::storage::{Nearby, Opening, Writers};
@@ -32,6 +35,8 @@ pub struct StorageChoices {
     pub max_blob_bytes: u64,
     /// How long something is known to be there without asking.
     pub presence_expiry: Duration,
+    /// How blobs are cut that are kept as chunks.
+    pub chunking: ChunkingParams,
     /// Whether another coordinator may have used the objects since the log of uses was written.
     pub is_succession: bool,
     /// Whether the ledger is still this coordinator's, if another may have it: nothing is deleted once it may be.
@@ -43,8 +48,8 @@ pub struct StorageChoices {
 pub struct StorageOverObjects {
     /// Blobs under their digests, verified.
     pub blobs: TenantViews<dyn BlobStore>,
-    /// What of them is kept as chunks.
-    pub chunked: TenantViews<ChunkedBlobStore>,
+    /// The same as the chunks that they are made of.
+    pub chunks: BlobChunks,
     /// Action results.
     pub results: TenantViews<dyn BlobStore>,
     /// Blobs whose use makes them stay for as long as verdicts.
@@ -85,6 +90,7 @@ impl StorageOverObjects {
                 max_blob_bytes: choices.max_blob_bytes,
                 presence_expiry: choices.presence_expiry,
             },
+            chunking: choices.chunking,
         };
         let small_blobs = match choices.packs {
             true => SmallBlobs::Packed,
@@ -104,8 +110,8 @@ impl StorageOverObjects {
                 may_evict: choices.is_alone,
                 was_complete,
             },
+            chunks: BlobChunks(ChunkedBlobs::new(storage.blobs.clone(), storage.chunked)),
             blobs: storage.blobs,
-            chunked: storage.chunked,
             results: storage.results,
             for_verdicts: storage.for_verdicts,
         })
@@ -117,5 +123,44 @@ impl StorageOverObjects {
         stop: CancellationToken,
     ) -> impl Future<Output = ()> + Send + 'static {
         self.evictor.run(stop)
+    }
+}
+
+/// Blobs and the chunks that they are made of, as clients ask for them.
+#[derive(Debug, Clone)]
+pub struct BlobChunks(ChunkedBlobs);
+
+impl BlobChunks {
+    /// Names the chunks of a blob (REAPI, `SplitBlob`).
+    ///
+    /// # Errors
+    /// What a client is told.
+    pub async fn split(&self, tenant: &TenantId, digest: &Digest) -> Result<Vec<Digest>, Status> {
+        let request = reapi::SplitBlobRequest {
+            blob_digest: Some(digest.into()),
+            ..Default::default()
+        };
+        let response = self.0.of(tenant).split(request).await?;
+        let chunks = response.chunk_digests.iter();
+        Ok(chunks.filter_map(|it| it.try_into().ok()).collect())
+    }
+
+    /// Makes a blob of chunks that are stored (REAPI, `SpliceBlob`).
+    ///
+    /// # Errors
+    /// What a client is told.
+    pub async fn splice(
+        &self,
+        tenant: &TenantId,
+        digest: &Digest,
+        chunks: &[Digest],
+    ) -> Result<(), Status> {
+        let request = reapi::SpliceBlobRequest {
+            blob_digest: Some(digest.into()),
+            chunk_digests: chunks.iter().map(Into::into).collect(),
+            ..Default::default()
+        };
+        self.0.of(tenant).splice(request).await?;
+        Ok(())
     }
 }

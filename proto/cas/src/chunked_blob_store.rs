@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use regatta_model::Digest;
+use regatta_model::{Digest, PlantedBug};
 
 pub use chunk_mapping::ChunkMapping;
 
@@ -19,9 +19,6 @@ use crate::{
     read_all, stream_of,
 };
 
-/// Blobs of at most so many bytes are never kept as chunks: one of them may be a chunk itself, and a chunk is
-/// always there as a whole.
-const MAPPED_ABOVE_BYTES: u64 = ChunkingParams::RECOMMENDED.max_bytes() as u64;
 /// How many blobs are looked for among the mappings at once.
 const FIND_CONCURRENCY: usize = 16;
 
@@ -38,6 +35,7 @@ const FIND_CONCURRENCY: usize = 16;
 pub struct ChunkedBlobStore {
     blobs: Arc<dyn BlobStore>,
     mappings: Arc<dyn BlobStore>,
+    params: ChunkingParams,
     on_split: Option<OnSplit>,
     durability: Option<Arc<dyn Durability>>,
 }
@@ -58,9 +56,28 @@ impl ChunkedBlobStore {
         Self {
             blobs,
             mappings,
+            params: ChunkingParams::RECOMMENDED,
             on_split: None,
             durability: None,
         }
+    }
+
+    /// The same for blobs that are cut with other parameters than those that REAPI recommends.
+    #[must_use]
+    pub fn with_params(self, params: ChunkingParams) -> Self {
+        Self { params, ..self }
+    }
+
+    /// How blobs are cut that are kept here as chunks.
+    #[must_use]
+    pub const fn params(&self) -> ChunkingParams {
+        self.params
+    }
+
+    /// Whether a blob is so large that it may be kept as chunks: a smaller one may be a chunk itself, and a chunk is
+    /// always there as a whole.
+    const fn is_large(&self, digest: &Digest) -> bool {
+        digest.size_bytes() > self.params.max_bytes() as u64
     }
 
     /// The same, above a store that a machine may forget which loses power: a whole is forgotten only once its chunks
@@ -85,8 +102,8 @@ impl ChunkedBlobStore {
 
     /// Whether a blob is large enough to be kept as these chunks, and not its own only one.
     #[must_use]
-    pub const fn may_keep(digest: &Digest, mapping: &ChunkMapping) -> bool {
-        digest.size_bytes() > MAPPED_ABOVE_BYTES && mapping.chunks.len() > 1
+    pub const fn may_keep(&self, digest: &Digest, mapping: &ChunkMapping) -> bool {
+        self.is_large(digest) && mapping.chunks.len() > 1
     }
 
     /// What a blob is made of, if it has been kept as chunks and all of them are there.
@@ -126,12 +143,17 @@ impl ChunkedBlobStore {
         digest: &Digest,
         mapping: &ChunkMapping,
     ) -> Result<(), StoreError> {
-        if !Self::may_keep(digest, mapping) {
+        if !self.may_keep(digest, mapping) {
             return Ok(());
         }
         // Whatever the caller was told: without one of them, the blob would be gone.
-        if let Some(&digest) = self.missing_chunks(mapping).await?.first() {
+        if let Some(&digest) = self.missing_chunks(mapping).await?.first()
+            && !PlantedBug::ChunksUnchecked.is_planted()
+        {
             return Err(StoreError::NotFound { digest });
+        }
+        if PlantedBug::WholeForgottenFirst.is_planted() {
+            self.blobs.delete(digest).await?;
         }
         self.mappings
             .put(digest, stream_of(mapping.encode()))
@@ -151,7 +173,7 @@ impl ChunkedBlobStore {
     }
 
     async fn stored_mapping(&self, digest: &Digest) -> Result<Option<ChunkMapping>, StoreError> {
-        if digest.size_bytes() <= MAPPED_ABOVE_BYTES {
+        if !self.is_large(digest) {
             return Ok(None);
         }
         match read_all(self.mappings.as_ref(), digest, MAX_MAPPING_BYTES).await {
@@ -170,7 +192,7 @@ impl ChunkedBlobStore {
     /// Those of some digests that have a mapping.
     async fn mapped_of(&self, digests: &[Digest]) -> Result<BTreeSet<Digest>, StoreError> {
         let large = digests.iter().copied();
-        let large = large.filter(|digest| digest.size_bytes() > MAPPED_ABOVE_BYTES);
+        let large = large.filter(|digest| self.is_large(digest));
         let mut large: Vec<Digest> = large.collect();
         if large.is_empty() {
             return Ok(BTreeSet::new());
@@ -260,6 +282,12 @@ impl BlobStore for ChunkedBlobStore {
         if mapped.is_empty() {
             return Ok(missing);
         }
+        if PlantedBug::ListTakenForBlob.is_planted() {
+            return Ok(missing
+                .into_iter()
+                .filter(|it| !mapped.contains(it))
+                .collect());
+        }
         let incomplete: BTreeSet<Digest> = stream::iter(mapped.clone())
             .map(|digest| self.missing(digest))
             .buffered(FIND_CONCURRENCY)
@@ -272,7 +300,7 @@ impl BlobStore for ChunkedBlobStore {
 
     async fn delete(&self, digest: &Digest) -> Result<(), StoreError> {
         self.blobs.delete(digest).await?;
-        if digest.size_bytes() <= MAPPED_ABOVE_BYTES {
+        if !self.is_large(digest) {
             return Ok(());
         }
         // Its chunks stay: other blobs may be made of them too.

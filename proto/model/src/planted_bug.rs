@@ -50,11 +50,19 @@ pub enum PlantedBug {
     AnsweredBeforePacked,
     /// Packs that are put together are deleted with all that is in them.
     LivePacksDeleted,
+    /// A blob is made of chunks that nobody has looked for.
+    ChunksUnchecked,
+    /// The whole of a blob is forgotten before the list of its chunks is stored.
+    WholeForgottenFirst,
+    /// A blob is said to be there because the list of its chunks is.
+    ListTakenForBlob,
+    /// Whoever has lost the ledger writes to it all the same.
+    LedgerFenceSkipped,
 }
 
 impl PlantedBug {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 27] = [
         Self::FenceDropped,
         Self::CommitSkipped,
         Self::LostUnitForgotten,
@@ -78,6 +86,10 @@ impl PlantedBug {
         Self::DeletionNotAwaited,
         Self::AnsweredBeforePacked,
         Self::LivePacksDeleted,
+        Self::ChunksUnchecked,
+        Self::WholeForgottenFirst,
+        Self::ListTakenForBlob,
+        Self::LedgerFenceSkipped,
     ];
 
     /// Whether it is planted in this process. Without the feature `planted-bugs` none ever is, and asking costs

@@ -1,5 +1,6 @@
 //! The coordinator: the real services on a clock of their own, on storage in any weather.
 
+mod large;
 mod serving;
 mod storage;
 
@@ -18,6 +19,7 @@ use regatta_server::action_plan::PlanDefaults;
 use regatta_server::cas::TenantViews;
 use regatta_server::dispatch::{ClaimKey, DispatchConfig, Dispatcher};
 use regatta_server::runs::{AuditShare, RunRegistry, RunServices};
+use regatta_server::storage_over_objects::BlobChunks;
 use regatta_wire::v1;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
@@ -26,6 +28,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::job::InputTree;
+use crate::large::{LargeBlob, LargeUse};
 use crate::ledger::{Term, WeatheredLedger};
 use crate::model::BY_VERDICT;
 use crate::plan::{KEEP_VERDICTS, StoragePlan};
@@ -83,6 +86,7 @@ struct Services {
     registry: Arc<RunRegistry>,
     results: Arc<ActionCache>,
     blobs: TenantViews<dyn BlobStore>,
+    chunks: BlobChunks,
     for_verdicts: TenantViews<dyn BlobStore>,
 }
 
@@ -275,6 +279,12 @@ impl Coordinator {
         });
     }
 
+    /// Somebody does something with a large blob.
+    pub(crate) fn have_large(&self, blob: LargeBlob, kind: LargeUse) {
+        let (said, clock) = (self.said.clone(), self.clock);
+        self.spawn(async move |services| large::have(services, (blob, kind), clock, said).await);
+    }
+
     /// A verdict is given that names these artefacts, as far as they are there.
     pub(crate) fn give_verdict(&self, artefacts: Vec<Digest>) {
         let (said, clock) = (self.said.clone(), self.clock);
@@ -376,12 +386,14 @@ async fn start_services(
     let registry = RunRegistry::start(services).await;
     let registry = registry.map_err(|error| error.to_string())?;
     let (blobs, for_verdicts) = (storage.blobs.clone(), storage.for_verdicts.clone());
+    let chunks = storage.chunks.clone();
     tokio::spawn(storage.let_go_until(CancellationToken::new()));
     Ok(Services {
         dispatcher,
         registry,
         results,
         blobs,
+        chunks,
         for_verdicts,
     })
 }

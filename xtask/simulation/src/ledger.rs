@@ -10,7 +10,7 @@ use regatta_ledger::{
     MemoryLedger, NamedArtefact, NewRun, OldRun, OldRunsQuery, Place, RunEnd, RunQuery, RunRecord,
     StoredEvent, SuiteKnowledge, SuiteObservation, TestHistory, VerdictQuery,
 };
-use regatta_model::{RunId, TenantId, Timestamp};
+use regatta_model::{PlantedBug, RunId, TenantId, Timestamp};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -73,7 +73,7 @@ impl WeatheredLedger {
         Writing: Future<Output = Result<(), LedgerError>> + Send,
     {
         self.weather.pass().await;
-        if !self.term.lasts() {
+        if !self.term.lasts() && !PlantedBug::LedgerFenceSkipped.is_planted() {
             return Err(LedgerError::Superseded);
         }
         match self.weather.fate_of_write(what) {

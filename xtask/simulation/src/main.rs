@@ -17,6 +17,7 @@ mod bucket;
 mod coordinator;
 mod isolation;
 mod job;
+mod large;
 mod ledger;
 mod machine;
 mod model;

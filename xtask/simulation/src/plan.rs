@@ -7,6 +7,7 @@ use regatta_wire::v1;
 
 use crate::coordinator::Transport;
 use crate::job::{self, InputTree, Kind};
+use crate::large::{LargeBlob, LargeUse, large};
 use crate::random::Random;
 use crate::weather::Crash;
 
@@ -26,7 +27,6 @@ pub(crate) const LAST_USES: Duration = Duration::from_millis(2200);
 
 /// How often somebody uploads what no run needs.
 const UPLOADS: u32 = 24;
-
 /// Everything that is decided beforehand.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -42,6 +42,8 @@ pub(crate) struct Plan {
     pub(crate) look_ups: Vec<Duration>,
     /// When somebody asks whether these are there, and uploads what is not.
     pub(crate) uploads: Vec<(Duration, InputTree)>,
+    /// When somebody does something with a large blob.
+    pub(crate) large: Vec<(Duration, LargeBlob, LargeUse)>,
 }
 
 /// How everything is stored.
@@ -110,6 +112,10 @@ pub(crate) enum FaultKind {
     Hangs(Duration),
     /// It ends at a write to the ledger.
     Crashes(Crash),
+    /// It ends at the next list of chunks that it stores, before or after that.
+    CrashesAtList {
+        after: bool,
+    },
     StorageSlow(Duration),
     StorageFails(Duration),
     /// The ledger takes nothing for longer than runs wait for it.
@@ -144,7 +150,7 @@ impl Plan {
         let mut runs = runs(&mut random, is_later);
         // Of other numbers, so that everything else is as it would be without.
         let mut others = Random::new(seed, 4);
-        let storage = storage(&mut others, is_later);
+        let mut storage = storage(&mut others, is_later);
         if !is_later && others.chance(500) {
             let at = others.millis(35_000, 75_000);
             runs.push(again(&runs[others.index(runs.len())], at));
@@ -159,9 +165,11 @@ impl Plan {
             planned.push(Fault {
                 at: others.millis(2000, millis(FAULTS_END)),
                 machine: 0,
-                kind: FaultKind::Hangs(others.millis(10_000, 45_000)),
+                kind: FaultKind::Hangs(others.millis(11_000, 45_000)),
             });
         }
+        let mut of_large = Random::new(seed, 5);
+        let large = large(&mut of_large, &mut storage, &mut planned);
         planned.retain(|fault| faults.allow(fault.kind));
         let end = if is_later {
             LATER + Duration::from_secs(40)
@@ -185,6 +193,7 @@ impl Plan {
             } else {
                 Vec::new()
             },
+            large,
             uploads: (0..UPLOADS).map(|_| upload(&mut others)).collect(),
             look_ups: (0..20).map(|_| random.millis(1000, millis(end))).collect(),
         }
@@ -222,6 +231,7 @@ impl Faults {
             FaultKind::Killed
             | FaultKind::Hangs(_)
             | FaultKind::Crashes(_)
+            | FaultKind::CrashesAtList { .. }
             | FaultKind::StorageSlow(_)
             | FaultKind::StorageFails(_)
             | FaultKind::LedgerFull(_)
@@ -237,7 +247,7 @@ impl Faults {
     }
 }
 
-fn millis(time: Duration) -> u64 {
+pub(crate) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 

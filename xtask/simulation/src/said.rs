@@ -45,6 +45,8 @@ pub(crate) enum Said {
     WatchEnded { run: usize, failure: Option<String> },
     /// An action result was served, and these of the blobs that it names were absent meanwhile.
     Served { key: Digest, absent: Vec<Digest> },
+    /// A large blob was read to its end.
+    Read { digest: Digest, is_right: bool },
     /// Somebody was told that these blobs are there.
     Promised(Promise),
     /// Something is about to be removed from the bucket.

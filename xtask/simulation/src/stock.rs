@@ -79,6 +79,8 @@ impl Drop for StateDirectories {
 /// The places of blobs and results, and of what they are packed in.
 const BLOBS: &str = "cas";
 const PACKS_OF_BLOBS: &str = "cas-packs";
+/// The place of lists of the chunks that blobs are made of.
+pub(crate) const LISTS: &str = "chunks";
 const RESULTS: &str = "ac";
 const PACKS_OF_RESULTS: &str = "ac-packs";
 /// What comes before an action result where it is stored.
@@ -120,12 +122,37 @@ impl Stock {
         if *digest == Digest::EMPTY {
             return Some(Bytes::new());
         }
+        self.whole(digest).or_else(|| {
+            let chunks = self.chunks_of(digest)?.into_iter();
+            let pieces = chunks.map(|chunk| self.whole(&chunk));
+            Some(pieces.collect::<Option<Vec<Bytes>>>()?.concat().into())
+        })
+    }
+
+    /// A blob that is not made of others.
+    fn whole(&self, digest: &Digest) -> Option<Bytes> {
         let whole = self.shelf(BLOBS).bytes(digest);
         whole.or_else(|| self.packed(digest))
     }
 
     pub(crate) fn has(&self, digest: &Digest) -> bool {
-        self.blob(digest).is_some()
+        let is_whole = |digest: &Digest| self.whole(digest).is_some();
+        let are_there = |chunks: Vec<Digest>| chunks.iter().all(is_whole);
+        *digest == Digest::EMPTY
+            || is_whole(digest)
+            || self.chunks_of(digest).is_some_and(are_there)
+    }
+
+    /// What a blob is made of, if that is stored.
+    fn chunks_of(&self, digest: &Digest) -> Option<Vec<Digest>> {
+        chunks_in(self.shelf(LISTS).bytes(digest)?)
+    }
+
+    /// Every blob of which it is stored what it is made of, with that.
+    pub(crate) fn lists(&self) -> Vec<(Digest, Vec<Digest>)> {
+        let lists = self.shelf(LISTS).all().into_iter();
+        let lists = lists.filter_map(|(blob, list)| Some((blob, chunks_in(list)?)));
+        lists.collect()
     }
 
     /// Every action result that is stored.
@@ -157,4 +184,11 @@ impl Stock {
         }
         packed.blobs.get(digest).cloned()
     }
+}
+
+/// The digests in a list of chunks.
+fn chunks_in(list: Bytes) -> Option<Vec<Digest>> {
+    let list = reapi::SplitBlobResponse::decode(list).ok()?;
+    let chunks = list.chunk_digests.iter().map(Digest::try_from);
+    chunks.collect::<Result<_, _>>().ok()
 }

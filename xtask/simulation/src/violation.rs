@@ -15,7 +15,7 @@ pub(crate) enum Invariant {
     ServedResultsAreComplete,
     /// What was told to be stored is there for as long as that is promised, and what runs need that go on.
     PromisesAreKept,
-    /// As long as nothing fails, no stored action result names a blob that was let go.
+    /// As long as nothing fails, no stored action result names a blob that was let go, and no list a chunk.
     ResultsGoFirst,
     /// Every run ends.
     EveryRunEnds,

@@ -42,6 +42,8 @@ struct State {
     /// Of a thousand reads, how many return something else.
     lying: u64,
     crash: Option<Crash>,
+    /// Whether the coordinator ends at the next list of chunks that it stores: before it, or after it.
+    crash_at_list: Option<bool>,
 }
 
 /// When the coordinator ends without a word.
@@ -76,6 +78,7 @@ impl Weather {
             failing: 0,
             lying: 0,
             crash: None,
+            crash_at_list: None,
         };
         Self {
             state: Arc::new(Mutex::new(state)),
@@ -127,6 +130,11 @@ impl Weather {
         self.lock().crash = crash;
     }
 
+    /// The coordinator ends at the next list of chunks: after it is stored, or before.
+    pub(crate) fn plan_crash_at_list(&self, after: Option<bool>) {
+        self.lock().crash_at_list = after;
+    }
+
     /// Waits as long as an operation takes; for ever once the process has ended.
     pub(crate) async fn pass(&self) {
         let delay = {
@@ -175,6 +183,15 @@ impl Weather {
             };
         }
         Fate::Done
+    }
+
+    /// What becomes of the list of a blob's chunks that is to be stored.
+    pub(crate) fn fate_of_list(&self) -> Fate {
+        let planned = self.lock().crash_at_list.take();
+        planned.map_or_else(
+            || self.fate("a write of a list of chunks"),
+            |done| Fate::Crashed { done },
+        )
     }
 
     /// What becomes of any other operation.

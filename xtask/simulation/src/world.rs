@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use regatta_model::Digest;
+use regatta_wire::v1;
 
 use crate::coordinator::Coordinator;
 use crate::isolation;
@@ -76,6 +77,8 @@ pub(crate) struct World {
     coordinator: Option<Coordinator>,
     /// One that stands still.
     hung: Option<Hung>,
+    /// What was seen of runs through that.
+    seen_late: Vec<(usize, v1::RunEvent)>,
     restarts: usize,
     /// How much the coordinator's wall clock is off, in seconds.
     wall_clock_off: i64,
@@ -144,6 +147,7 @@ impl World {
             weather: Weather::new(plan.seed, trace.clone()),
             coordinator: None,
             hung: None,
+            seen_late: Vec::new(),
             restarts: 0,
             wall_clock_off: 0,
             wall_clock_was_off: 0,
@@ -182,6 +186,9 @@ impl World {
         }
         for (number, (at, _)) in self.plan.uploads.clone().iter().enumerate() {
             self.at(*at, Happening::Provides(number));
+        }
+        for (number, (at, ..)) in self.plan.large.clone().iter().enumerate() {
+            self.at(*at, Happening::HasLarge(number));
         }
     }
 
@@ -286,6 +293,7 @@ impl World {
             Happening::LooksUp => self.look_up(),
             Happening::Awakes => self.awake(),
             Happening::Provides(number) => self.provide(number),
+            Happening::HasLarge(number) => self.have_large(number),
         }
         Ok(())
     }
@@ -318,6 +326,7 @@ impl World {
                 self.tell(&format!("the result of {key} is served"));
                 self.model.served(&key, &absent)?;
             }
+            Said::Read { digest, is_right } => self.read(&digest, is_right)?,
             Said::Promised(promise) => self.promised(&promise)?,
             Said::StoreChanged { removed } => {
                 if removed {

@@ -29,16 +29,16 @@ fn at(second: u64) -> Timestamp {
     Timestamp::EPOCH + Duration::from_secs(second)
 }
 
-async fn begin(ledger: &dyn Ledger, id: &str, commit: &str) {
+pub(super) async fn begin(ledger: &dyn Ledger, owner: &str, id: &str, commit: &str) {
     let run = NewRun {
         commit: commit.to_owned(),
-        ..new_run(id, OWNER, 2)
+        ..new_run(id, owner, 2)
     };
     ledger.start_run(run).await.expect("starts");
 }
 
 /// Ends a run with this many events.
-async fn finish(ledger: &dyn Ledger, id: &str, second: u64, events: u64) {
+pub(super) async fn finish(ledger: &dyn Ledger, id: &str, second: u64, events: u64) {
     let events = (1..=events).map(|sequence| StoredEvent {
         bytes: Bytes::from(sequence.to_string()),
         ..event(sequence, "")
@@ -66,7 +66,7 @@ async fn prepare(ledger: &dyn Ledger) {
         ("f-cached", "w", Some(13)),
     ];
     for (id, commit, ended) in runs {
-        begin(ledger, id, commit).await;
+        begin(ledger, OWNER, id, commit).await;
         if let Some(second) = ended {
             finish(ledger, id, second, 5).await;
         }
@@ -224,7 +224,7 @@ async fn what_has_a_reason_to_stay_stays(ledger: &dyn Ledger) {
 /// Nothing may be told of a run, nor taken, whatever of it is there yet.
 async fn nothing_is_told(ledger: &dyn Ledger, run: &RunId) {
     assert!(!known(ledger).await.contains(&run.to_string()));
-    begin(ledger, run.as_str(), "").await;
+    begin(ledger, OWNER, run.as_str(), "").await;
     assert!(!known(ledger).await.contains(&run.to_string()));
     let appended = ledger.append_events(run, vec![event(9, "late"), lesson(10, "late")], None);
     appended.await.expect("is left out");
@@ -278,7 +278,7 @@ async fn runs_of_a_commit_go_together(ledger: &dyn Ledger) {
     let first = run_id("f-new");
     assert_eq!(ledger.find_half_gone(1).await, Ok(vec![first]));
     // What is done later with the commit is another matter.
-    begin(ledger, "f-again", "x").await;
+    begin(ledger, OWNER, "f-again", "x").await;
     forget(ledger, "f-same", 1000, 50).await;
     assert!(known(ledger).await.contains(&"f-again".to_owned()));
     finish(ledger, "f-again", 9, 1).await;

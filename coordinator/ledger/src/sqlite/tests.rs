@@ -215,6 +215,33 @@ async fn what_verdicts_of_an_earlier_release_name_is_kept() {
 }
 
 #[tokio::test]
+async fn what_a_run_was_called_goes_with_it() {
+    let directory = directory();
+    let path = directory.path().join("ledger.db");
+    let rows = "INSERT INTO runs (run, tenant, description, commit_id, branch, submitted_at, finished_at, verdict,
+            planned, passed, flaky, failed, cached, skipped, not_run)
+        VALUES ('old', '', 'told', '', '', 1, 2, 'RELEASABLE', 0, 0, 0, 0, 0, 0, 0),
+            ('new', '', 'kept', '', '', 1, 9, 'RELEASABLE', 0, 0, 0, 0, 0, 0, 0)";
+    earlier(&path, 8, rows);
+    let ledger = SqliteLedger::open(&path).expect("is migrated");
+    let step = Forgetting::Run {
+        run: "old".parse().expect("valid"),
+        ended_before: Timestamp::from_nanos(9),
+        verdicts_since: Timestamp::EPOCH,
+        now: Timestamp::from_nanos(100),
+    };
+    ledger.forget(step).await.expect("is forgotten");
+    drop(ledger);
+    let connection = Connection::open(&path).expect("opens");
+    let called = "SELECT group_concat(run || ' ' || description, ', ') FROM
+        (SELECT run, description FROM runs ORDER BY run)";
+    let called: String = connection
+        .query_row(called, [], |row| row.get(0))
+        .expect("reads");
+    assert_eq!(called, "new kept, old ");
+}
+
+#[tokio::test]
 async fn a_commit_whose_name_is_very_long_is_cut() {
     let directory = directory();
     let path = directory.path().join("ledger.db");

@@ -73,6 +73,16 @@ impl Build {
         looked_up.await
     }
 
+    /// Asks which of all blobs are missing, as a build that executes everything again does: none is.
+    pub(super) async fn find_all(&self, address: &str) -> Outcome {
+        let remote = Remote::connect(address).await?;
+        let asked = self.each(async |action| {
+            remote.upload(&action.messages).await?;
+            remote.upload(&action.outputs).await
+        });
+        asked.await
+    }
+
     /// Downloads every output.
     pub(super) async fn download(&self, address: &str) -> Outcome {
         let remote = Remote::connect(address).await?;

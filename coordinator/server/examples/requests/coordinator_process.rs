@@ -19,12 +19,20 @@ pub(super) const TENANT: &str = "main";
 pub(super) struct CoordinatorProcess {
     process: Child,
     address: String,
-    _state: tempfile::TempDir,
+    state: tempfile::TempDir,
 }
 
 impl CoordinatorProcess {
+    /// Starts one that knows nothing but the bucket.
     pub(super) async fn start(bucket: &Bucket, is_packed: bool) -> Outcome<Self> {
-        let state = tempfile::tempdir()?;
+        Self::start_with(tempfile::tempdir()?, bucket, is_packed).await
+    }
+
+    async fn start_with(
+        state: tempfile::TempDir,
+        bucket: &Bucket,
+        is_packed: bool,
+    ) -> Outcome<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         let packing = if is_packed { "packed" } else { "apart" };
         command.args([ROLE.as_ref(), state.path().as_os_str()]);
@@ -38,12 +46,22 @@ impl CoordinatorProcess {
         Ok(Self {
             process,
             address: line.ok_or("the coordinator did not start")?,
-            _state: state,
+            state,
         })
     }
 
     pub(super) fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Kills it, and starts another with its files.
+    pub(super) async fn kill_and_start(
+        mut self,
+        bucket: &Bucket,
+        is_packed: bool,
+    ) -> Outcome<Self> {
+        self.process.kill().await?;
+        Self::start_with(self.state, bucket, is_packed).await
     }
 
     pub(super) async fn stop(mut self) -> Outcome {

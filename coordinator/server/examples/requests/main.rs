@@ -1,5 +1,5 @@
 //! Counts the requests that a build makes to a bucket: with nothing cached, and with everything cached by an
-//! earlier coordinator; small blobs packed, and not. The bucket is an S3 server in this process that counts what it is
+//! earlier coordinator, one that was killed included; small blobs packed, and not. The bucket is an S3 server in this process that counts what it is
 //! asked; each coordinator is a process of its own.
 //!
 //! `cargo run --release -p regatta-server --example requests`, or `cargo xtask bench --only requests`; the
@@ -49,33 +49,83 @@ async fn main() -> Outcome {
     Ok(())
 }
 
-async fn measure(is_packed: bool) -> Outcome<Vec<Measured>> {
-    let bucket = Bucket::start().await?;
-    let build = Build::new(ACTIONS);
-    let mut measured = Vec::new();
-    let mut note = |what, started: Instant| {
-        measured.push(Measured {
-            what,
+/// The parts of builds on one bucket.
+struct Measuring {
+    bucket: Bucket,
+    is_packed: bool,
+    started: Instant,
+    measured: Vec<Measured>,
+}
+
+impl Measuring {
+    async fn start(is_packed: bool) -> Outcome<Self> {
+        Ok(Self {
+            bucket: Bucket::start().await?,
             is_packed,
-            requests: bucket.take_requests(),
+            started: Instant::now(),
+            measured: Vec::new(),
+        })
+    }
+
+    /// One that knows nothing but the bucket.
+    async fn coordinator(&self) -> Outcome<CoordinatorProcess> {
+        CoordinatorProcess::start(&self.bucket, self.is_packed).await
+    }
+
+    /// Something has ended, and something else begins.
+    fn note(&mut self, what: &'static str) {
+        let started = std::mem::replace(&mut self.started, Instant::now());
+        self.measured.push(Measured {
+            what,
+            is_packed: self.is_packed,
+            requests: self.bucket.take_requests(),
             seconds: started.elapsed().as_secs_f64(),
         });
-    };
-    let started = Instant::now();
-    let coordinator = CoordinatorProcess::start(&bucket, is_packed).await?;
+    }
+}
+
+async fn measure(is_packed: bool) -> Outcome<Vec<Measured>> {
+    let build = Build::new(ACTIONS);
+    let mut measured = after_orderly_stops(&build, is_packed).await?;
+    measured.extend(after_kills(&build, is_packed).await?);
+    Ok(measured)
+}
+
+async fn after_orderly_stops(build: &Build, is_packed: bool) -> Outcome<Vec<Measured>> {
+    let mut measuring = Measuring::start(is_packed).await?;
+    let coordinator = measuring.coordinator().await?;
     build.run_cold(coordinator.address()).await?;
     coordinator.stop().await?;
-    note("cold", started);
-    // Another process, which knows nothing but the bucket.
-    let started = Instant::now();
-    let coordinator = CoordinatorProcess::start(&bucket, is_packed).await?;
+    measuring.note("cold");
+    let coordinator = measuring.coordinator().await?;
     build.look_up(coordinator.address()).await?;
-    note("warm, results", started);
-    let started = Instant::now();
+    measuring.note("warm, results");
     build.download(coordinator.address()).await?;
     coordinator.stop().await?;
-    note("warm, outputs", started);
-    Ok(measured)
+    measuring.note("warm, outputs");
+    Ok(measuring.measured)
+}
+
+/// Each time by one that has the files of the one that was killed, which say nothing of its last seconds.
+async fn after_kills(build: &Build, is_packed: bool) -> Outcome<Vec<Measured>> {
+    let mut measuring = Measuring::start(is_packed).await?;
+    let coordinator = measuring.coordinator().await?;
+    build.run_cold(coordinator.address()).await?;
+    measuring.note("cold, killed");
+    let coordinator = coordinator
+        .kill_and_start(&measuring.bucket, is_packed)
+        .await?;
+    build.look_up(coordinator.address()).await?;
+    measuring.note("killed, results");
+    let coordinator = coordinator
+        .kill_and_start(&measuring.bucket, is_packed)
+        .await?;
+    build.find_all(coordinator.address()).await?;
+    measuring.note("killed, asking");
+    build.download(coordinator.address()).await?;
+    coordinator.stop().await?;
+    measuring.note("killed, outputs");
+    Ok(measuring.measured)
 }
 
 fn per_action(count: u64) -> f64 {
@@ -93,7 +143,7 @@ fn print_table(measured: &[Measured]) {
         let packing = if part.is_packed { "packed" } else { "apart" };
         let all: u64 = part.requests.values().sum();
         print!(
-            "{packing:<7} {:<14} {:7.3} in {:4.1} s:",
+            "{packing:<7} {:<15} {:7.3} in {:4.1} s:",
             part.what,
             per_action(all),
             part.seconds

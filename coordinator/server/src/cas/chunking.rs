@@ -8,7 +8,7 @@ use regatta_cas::{
     BlobRange, BlobStore, BlobStream, ChunkMapping, ChunkedBlobStore, ChunkingParams, MAX_CHUNKS,
     StoreError, checked_body, concatenated, put_chunks,
 };
-use regatta_model::{Digest, TenantId};
+use regatta_model::{Digest, PlantedBug, TenantId};
 use regatta_wire::reapi;
 use regatta_wire::reapi::chunking_function::Value as ChunkingFunction;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::{TenantViews, find_missing};
 use crate::status::{self, Failure};
 
-/// How blobs are cut here, and how clients are asked to cut them.
+/// How blobs are cut by every coordinator, and how clients are asked to cut them.
 pub(crate) const CHUNKING_PARAMS: ChunkingParams = ChunkingParams::RECOMMENDED;
 /// The largest blob that is made of chunks, in bytes. A short request may name a large chunk many times, so
 /// what it may set in motion has to be bounded.
@@ -28,7 +28,7 @@ const CONCURRENT_BLOBS: usize = 4;
 /// Splits and splices the blobs of a store, which keeps them as chunks from then on. A blob whose chunks are
 /// not known is cut.
 #[derive(Debug, Clone)]
-pub(super) struct ChunkedBlobs {
+pub(crate) struct ChunkedBlobs {
     blobs: TenantViews<dyn BlobStore>,
     kept: TenantViews<ChunkedBlobStore>,
     work: Arc<Semaphore>,
@@ -36,7 +36,7 @@ pub(super) struct ChunkedBlobs {
 
 /// The same for one tenant.
 #[derive(Debug)]
-pub(super) struct ChunkedBlobsOfTenant {
+pub(crate) struct ChunkedBlobsOfTenant {
     blobs: Arc<dyn BlobStore>,
     kept: Arc<ChunkedBlobStore>,
     work: Arc<Semaphore>,
@@ -44,7 +44,7 @@ pub(super) struct ChunkedBlobsOfTenant {
 
 impl ChunkedBlobs {
     /// Chunks go where the blobs are: they are blobs themselves. What is made of them is `kept` below `blobs`.
-    pub(super) fn new(
+    pub(crate) fn new(
         blobs: TenantViews<dyn BlobStore>,
         kept: TenantViews<ChunkedBlobStore>,
     ) -> Self {
@@ -56,7 +56,7 @@ impl ChunkedBlobs {
     }
 
     /// As a tenant uses it.
-    pub(super) fn of(&self, tenant: &TenantId) -> ChunkedBlobsOfTenant {
+    pub(crate) fn of(&self, tenant: &TenantId) -> ChunkedBlobsOfTenant {
         ChunkedBlobsOfTenant {
             blobs: self.blobs.of(tenant),
             kept: self.kept.of(tenant),
@@ -67,13 +67,13 @@ impl ChunkedBlobs {
 
 impl ChunkedBlobsOfTenant {
     /// Names the chunks of a blob, all of which are stored when this returns.
-    pub(super) async fn split(
+    pub(crate) async fn split(
         &self,
         request: reapi::SplitBlobRequest,
     ) -> Result<reapi::SplitBlobResponse, Failure> {
         status::sha256_only(request.digest_function)?;
         let digest = status::digest_field(request.blob_digest.as_ref(), "blob_digest")?;
-        if CHUNKING_PARAMS.most_chunks(digest.size_bytes()) > MAX_CHUNKS as u64 {
+        if self.kept.params().most_chunks(digest.size_bytes()) > MAX_CHUNKS as u64 {
             return Err(status::not_found(format!(
                 "blob {digest} is not split, because it may have more than {MAX_CHUNKS} chunks; read it \
                  as a whole"
@@ -94,7 +94,7 @@ impl ChunkedBlobsOfTenant {
     }
 
     /// Makes a blob of chunks that are stored, in their order, if that gives the blob that is asked for.
-    pub(super) async fn splice(
+    pub(crate) async fn splice(
         &self,
         request: reapi::SpliceBlobRequest,
     ) -> Result<reapi::SpliceBlobResponse, Failure> {
@@ -117,13 +117,13 @@ impl ChunkedBlobsOfTenant {
                     missing.len()
                 )));
             }
-            (false, Some(first)) => {
+            (false, Some(first)) if !PlantedBug::ChunksUnchecked.is_planted() => {
                 return Err(status::not_found(format!(
                     "{} of the chunks are missing, {first} first; upload them and try again",
                     missing.len()
                 )));
             }
-            (false, None) => {}
+            (false, _) => {}
         }
         let _permit = self.permit().await?;
         let body = concatenated(Arc::clone(&self.blobs), chunks.clone());
@@ -135,11 +135,11 @@ impl ChunkedBlobsOfTenant {
                 .collect(),
             function,
         };
-        let kept =
-            match ChunkedBlobStore::may_keep(&digest, &mapping) && is_cut_well(&mapping.chunks) {
-                true => self.keep_if_right(&digest, body, &mapping).await,
-                false => self.blobs.put(&digest, body).await,
-            };
+        let kept = match self.kept.may_keep(&digest, &mapping) && self.is_cut_well(&mapping.chunks)
+        {
+            true => self.keep_if_right(&digest, body, &mapping).await,
+            false => self.blobs.put(&digest, body).await,
+        };
         kept.map_err(|error| of_splice(&digest, &error))?;
         Ok(response)
     }
@@ -151,6 +151,9 @@ impl ChunkedBlobsOfTenant {
         body: BlobStream,
         mapping: &ChunkMapping,
     ) -> Result<(), StoreError> {
+        if PlantedBug::ChunksUnchecked.is_planted() {
+            return self.kept.keep_as_chunks(digest, mapping).await;
+        }
         let body = checked_body(*digest, body);
         body.try_for_each(|_| std::future::ready(Ok(()))).await?;
         self.kept.keep_as_chunks(digest, mapping).await
@@ -172,7 +175,7 @@ impl ChunkedBlobsOfTenant {
             let body = self.blobs.get(&digest, BlobRange::ALL).await?;
             let blobs = self.blobs.as_ref();
             let mapping = ChunkMapping {
-                chunks: put_chunks(blobs, CHUNKING_PARAMS, &digest, body).await?,
+                chunks: put_chunks(blobs, self.kept.params(), &digest, body).await?,
                 function: ChunkingFunction::FastCdc2020,
             };
             self.kept.keep_as_chunks(&digest, &mapping).await?;
@@ -188,6 +191,20 @@ impl ChunkedBlobsOfTenant {
         let different: Vec<Digest> = different.into_iter().collect();
         let missing = find_missing(self.blobs.as_ref(), &different).await;
         missing.map_err(|error| status::of_read(&error))
+    }
+
+    /// Whether chunks are of the sizes that are made here. Others make up their blob just as well, but whoever
+    /// asks for the chunks of a blob is better served with the usual ones.
+    fn is_cut_well(&self, chunks: &[Digest]) -> bool {
+        let params = self.kept.params();
+        let sizes = params.min_bytes() as u64..=params.max_bytes() as u64;
+        let Some((last, others)) = chunks.split_last() else {
+            return true;
+        };
+        last.size_bytes() <= *sizes.end()
+            && others
+                .iter()
+                .all(|chunk| sizes.contains(&chunk.size_bytes()))
     }
 
     async fn permit(&self) -> Result<SemaphorePermit<'_>, Failure> {
@@ -224,20 +241,6 @@ fn chunks_of(messages: &[reapi::Digest], digest: &Digest) -> Result<Vec<Digest>,
 fn size_of(chunks: &[Digest]) -> u64 {
     let sizes = chunks.iter().map(Digest::size_bytes);
     sizes.fold(0, u64::saturating_add)
-}
-
-/// Whether chunks are of the sizes that are made here. Others make up their blob just as well, but whoever
-/// asks for the chunks of a blob is better served with the usual ones.
-fn is_cut_well(chunks: &[Digest]) -> bool {
-    let (min, max) = (CHUNKING_PARAMS.min_bytes(), CHUNKING_PARAMS.max_bytes());
-    let sizes = min as u64..=max as u64;
-    let Some((last, others)) = chunks.split_last() else {
-        return true;
-    };
-    last.size_bytes() <= *sizes.end()
-        && others
-            .iter()
-            .all(|chunk| sizes.contains(&chunk.size_bytes()))
 }
 
 /// Why chunks did not become the blob `digest`.

@@ -13,6 +13,8 @@ mod uploads;
 
 pub(crate) use byte_stream::ByteStreamService;
 pub(crate) use chunking::CHUNKING_PARAMS;
+#[cfg(feature = "testing")]
+pub(crate) use chunking::ChunkedBlobs;
 pub(crate) use compression::CompressedBlobs;
 pub(crate) use content_addressable_storage::{
     ContentAddressableStorageService, MAX_BATCH_TOTAL_SIZE_BYTES,

@@ -3,6 +3,7 @@
 mod claims;
 mod log;
 mod tenure;
+mod watched_deletions;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -19,6 +20,7 @@ use regatta_cas::{
 };
 use regatta_wire::reapi::chunking_function::Value as ChunkingFunction;
 
+use self::watched_deletions::WatchedDeletions;
 use super::entry::{Entry, Key};
 use super::*;
 

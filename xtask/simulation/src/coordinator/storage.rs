@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::Clock;
 use crate::bucket::WeatheredBucket;
 use crate::job::InputTree;
+use crate::large::chunking;
 use crate::plan::{KEEP, KEEP_VERDICTS, StoragePlan};
 use crate::said::{Promise, Said, SaidQueue};
 use crate::stock::{Durable, PLACES};
@@ -83,6 +84,7 @@ pub(super) fn open_storage(
         memory_bytes,
         max_blob_bytes,
         presence_expiry: INDEX_EXPIRY,
+        chunking: chunking(),
         is_succession: last != PLACES && last != place,
         tenure,
     };

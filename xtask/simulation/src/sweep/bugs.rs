@@ -17,7 +17,9 @@ const fn broken_by(bug: PlantedBug) -> Invariant {
         PlantedBug::LostUnitForgotten | PlantedBug::RunsForgotten => Invariant::EveryRunEnds,
         PlantedBug::CapacityKept | PlantedBug::StopForgotten => Invariant::CapacityReturns,
         PlantedBug::LossForgotten => Invariant::NoLeaseRunsTwice,
-        PlantedBug::SeenBeforeDurable => Invariant::WhatWasSeenStays,
+        PlantedBug::SeenBeforeDurable | PlantedBug::LedgerFenceSkipped => {
+            Invariant::WhatWasSeenStays
+        }
         PlantedBug::HistoryForgotten => Invariant::EachTestCountedOnce,
         PlantedBug::CompletenessSkipped | PlantedBug::PresenceKept => {
             Invariant::ServedResultsAreComplete
@@ -29,7 +31,10 @@ const fn broken_by(bug: PlantedBug) -> Invariant {
         | PlantedBug::TermOutlived
         | PlantedBug::DeletionNotAwaited
         | PlantedBug::AnsweredBeforePacked
-        | PlantedBug::LivePacksDeleted => Invariant::PromisesAreKept,
+        | PlantedBug::LivePacksDeleted
+        | PlantedBug::ChunksUnchecked
+        | PlantedBug::WholeForgottenFirst
+        | PlantedBug::ListTakenForBlob => Invariant::PromisesAreKept,
         PlantedBug::ResultsKept => Invariant::ResultsGoFirst,
         PlantedBug::VerificationSkipped | PlantedBug::FailureCached => Invariant::ResultsAreTrue,
     }

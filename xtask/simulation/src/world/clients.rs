@@ -264,6 +264,7 @@ impl World {
                         story.events
                     )
                 })?;
+                self.check_seen_late(client, &story.events)?;
             }
             check_whole(client.map(|client| &self.plan.runs[client]), &story)?;
         }

@@ -46,6 +46,7 @@ impl World {
             }
             FaultKind::Hangs(length) => self.hang(length),
             FaultKind::Crashes(crash) => self.weather.plan_crash(Some(crash)),
+            FaultKind::CrashesAtList { after } => self.weather.plan_crash_at_list(Some(after)),
             FaultKind::StorageSlow(length) => self.disturb(Mood::Slow, length),
             FaultKind::StorageFails(length) => self.disturb(Mood::Failing, length),
             FaultKind::LedgerFull(length) => self.disturb(Mood::Full, length),
@@ -102,6 +103,7 @@ impl World {
         }
         self.note_peace();
         self.weather.plan_crash(None);
+        self.weather.plan_crash_at_list(None);
         for index in 0..self.machines.len() {
             self.machines[index].partitioned_until = self.now;
             self.machines[index].fails_until = self.now;

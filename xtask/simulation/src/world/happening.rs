@@ -46,6 +46,8 @@ pub(crate) enum Happening {
     Awakes,
     /// Somebody uploads what is missing of this one of the plan's.
     Provides(usize),
+    /// Somebody does something with a large blob, as this place of the plan has it.
+    HasLarge(usize),
 }
 
 /// A part of the work in a slot.

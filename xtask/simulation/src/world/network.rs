@@ -166,10 +166,10 @@ impl World {
     pub(super) fn report_arrives(&mut self, link: Link, report: v1::AgentReport) {
         // A connection ends with the process at its end.
         if !self.wires.contains_key(&link) {
-            return;
+            return self.report_to_hung(link, report);
         }
         let Some(coordinator) = self.coordinator.as_ref().filter(|it| it.is_up()) else {
-            return;
+            return self.report_to_hung(link, report);
         };
         let leases: Vec<String> = report.leases.iter().map(show_held).collect();
         // That nothing is new is worth no line.

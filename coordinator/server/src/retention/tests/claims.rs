@@ -171,46 +171,25 @@ async fn who_is_given_many_verdicts_keeps_what_fits_the_latest() {
     );
 }
 
-/// Has a blob asked for by others while it is being deleted.
-#[derive(Debug, Default)]
-struct AskedMeanwhile {
-    store: regatta_cas::MemoryBlobStore,
-    asking: Mutex<Vec<Arc<ChunkedBlobStore>>>,
-}
-
-#[async_trait]
-impl BlobStore for AskedMeanwhile {
-    async fn get(&self, digest: &Digest, range: BlobRange) -> Result<BlobStream, StoreError> {
-        self.store.get(digest, range).await
-    }
-
-    async fn put(&self, digest: &Digest, body: BlobStream) -> Result<(), StoreError> {
-        self.store.put(digest, body).await
-    }
-
-    async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
-        self.store.find_missing(digests).await
-    }
-
-    async fn delete(&self, digest: &Digest) -> Result<(), StoreError> {
-        let asking = std::mem::take(&mut *self.asking.lock().unwrap());
-        for user in asking {
-            assert_eq!(user.find_missing(&[*digest]).await?, []);
-            let read = read_all(user.as_ref(), digest, u64::MAX).await?;
-            assert_eq!(Digest::of(&read), *digest);
-        }
-        self.store.delete(digest).await
-    }
-}
-
 #[tokio::test]
 async fn who_asks_for_a_blob_while_its_whole_is_forgotten_uses_its_chunks() {
     let state = tempfile::tempdir().unwrap();
     let opened = (UseLogFrom::TheLastTerm, Box::new(|| 1_000_000_u32) as Clock);
     let (retention, _) = Retention::open_at(state.path(), None, settings(), opened).unwrap();
-    let objects = Arc::new(AskedMeanwhile::default());
+    let asking: Arc<Mutex<Vec<Arc<ChunkedBlobStore>>>> = Arc::default();
+    let asked = Arc::clone(&asking);
+    let blobs = WatchedDeletions::with(move |digest| {
+        let users = std::mem::take(&mut *asked.lock().unwrap());
+        async move {
+            for user in users {
+                assert_eq!(user.find_missing(&[digest]).await.unwrap(), []);
+                let read = read_all(user.as_ref(), &digest, u64::MAX).await.unwrap();
+                assert_eq!(Digest::of(&read), digest);
+            }
+        }
+        .boxed()
+    });
     let mappings: Arc<dyn BlobStore> = Arc::new(regatta_cas::MemoryBlobStore::new());
-    let blobs: Arc<dyn BlobStore> = Arc::clone(&objects) as _;
     let view = |claimant| {
         let splitting = Arc::clone(&retention);
         let split = move |blob: &Digest, chunks: &[Digest]| splitting.split(blob, chunks);
@@ -232,7 +211,7 @@ async fn who_asks_for_a_blob_while_its_whole_is_forgotten_uses_its_chunks() {
         put_bytes(splitter.as_ref(), chunk).await.unwrap();
     }
     let users = [two, two.for_verdicts()];
-    objects.asking.lock().unwrap().extend(users.map(view));
+    asking.lock().unwrap().extend(users.map(view));
     splitter.keep_as_chunks(&whole, &mapping).await.unwrap();
     let entries = retention.index.entries();
     assert_eq!(entries.len(), 3, "a mapping and two chunks: {entries:?}");

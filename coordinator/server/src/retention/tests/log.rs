@@ -172,45 +172,24 @@ async fn what_was_promised_ahead_of_a_kill_is_kept_and_limits_hold_after_that() 
     }
 }
 
-/// Never deletes anything, and tells that it was asked to.
-#[derive(Debug, Default)]
-struct NeverDeleting {
-    asked: tokio::sync::Notify,
-}
-
-#[async_trait]
-impl BlobStore for NeverDeleting {
-    async fn get(&self, digest: &Digest, _: BlobRange) -> Result<BlobStream, StoreError> {
-        Err(StoreError::NotFound { digest: *digest })
-    }
-
-    async fn put(&self, _: &Digest, _: BlobStream) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    async fn find_missing(&self, _: &[Digest]) -> Result<Vec<Digest>, StoreError> {
-        Ok(Vec::new())
-    }
-
-    async fn delete(&self, _: &Digest) -> Result<(), StoreError> {
-        self.asked.notify_one();
-        std::future::pending().await
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_stop_in_the_middle_of_an_eviction_is_in_good_order() {
     let world = World::new(41, settings());
     let numbers: Vec<u64> = (0..100).collect();
     upload(&world, &world.node, &world.tenant(0), &numbers).await;
     world.pass(KEEP * 5);
-    let store = Arc::new(NeverDeleting::default());
+    let asked = Arc::new(tokio::sync::Notify::new());
+    let asking = Arc::clone(&asked);
+    let store = WatchedDeletions::with(move |_| {
+        asking.notify_one();
+        std::future::pending().boxed()
+    });
     let mut evictor = Arc::into_inner(world.node.evictor).expect("is nobody else's");
     let place = evictor.places.of_kind.get_mut(&Kind::Blob).unwrap();
-    place.store = Arc::clone(&store) as _;
+    place.store = store;
     let stop = CancellationToken::new();
     let evicting = tokio::spawn(evictor.run(stop.clone()));
-    store.asked.notified().await;
+    asked.notified().await;
     stop.cancel();
     evicting.await.unwrap();
     let recalled = UseLog::peek(&world.state.path().join(USE_LOG)).unwrap();
@@ -223,54 +202,32 @@ async fn a_stop_in_the_middle_of_an_eviction_is_in_good_order() {
     );
 }
 
-/// Has the log looked at while something is deleted.
-#[derive(Debug)]
-struct LogRead {
-    state: PathBuf,
-    deleted: AtomicU32,
-}
-
-#[async_trait]
-impl BlobStore for LogRead {
-    async fn get(&self, digest: &Digest, _: BlobRange) -> Result<BlobStream, StoreError> {
-        Err(StoreError::NotFound { digest: *digest })
-    }
-
-    async fn put(&self, _: &Digest, _: BlobStream) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    async fn find_missing(&self, _: &[Digest]) -> Result<Vec<Digest>, StoreError> {
-        Ok(Vec::new())
-    }
-
-    async fn delete(&self, digest: &Digest) -> Result<(), StoreError> {
-        let recalled = UseLog::peek(&self.state.join(USE_LOG)).unwrap();
-        let mut known = recalled.entries.iter();
-        assert!(
-            known.all(|entry| entry.key.digest != *digest),
-            "a log names what is gone"
-        );
-        self.deleted.fetch_add(1, Ordering::Relaxed);
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn the_log_is_told_what_goes_before_it_goes() {
     let mut world = World::new(37, settings());
     upload(&world, &world.node, &world.tenant(0), &[1, 2, 3]).await;
     world.node.retention().flush();
     world.pass(KEEP * 5);
-    let store = Arc::new(LogRead {
-        state: world.state.path().to_owned(),
-        deleted: AtomicU32::new(0),
+    let (log, deleted) = (
+        world.state.path().join(USE_LOG),
+        Arc::new(AtomicU32::new(0)),
+    );
+    let counted = Arc::clone(&deleted);
+    let store = WatchedDeletions::with(move |digest| {
+        let recalled = UseLog::peek(&log).unwrap();
+        let mut known = recalled.entries.iter();
+        assert!(
+            known.all(|entry| entry.key.digest != digest),
+            "a log names what is gone"
+        );
+        counted.fetch_add(1, Ordering::Relaxed);
+        std::future::ready(()).boxed()
     });
     let evictor = Arc::get_mut(&mut world.node.evictor).unwrap();
     let place = evictor.places.of_kind.get_mut(&Kind::Blob).unwrap();
-    place.store = Arc::clone(&store) as _;
+    place.store = store;
     evictor.pass(u64::MAX).await;
-    assert_eq!(store.deleted.load(Ordering::Relaxed), 3);
+    assert_eq!(deleted.load(Ordering::Relaxed), 3);
 }
 
 #[test]

@@ -9,26 +9,12 @@ use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 
 use super::fake_agent::{FakeAgent, Script, completed, first_report};
-use super::fixture::{Fixture, build, libtest, spec};
-use super::resumption::stored;
+use super::fixture::{Fixture, spec};
+use super::resumption::{retried, stored};
 use super::{FAILED, PASSED, runner};
 
 /// For each thing that an agent was asked to do, the slots that it was to avoid, each time.
 type Asked = Arc<Mutex<BTreeMap<String, Vec<Option<u32>>>>>;
-
-/// A build and a test that may each be tried again.
-fn pipeline() -> v1::RunSpec {
-    let make = v1::Job {
-        retries: 1,
-        ..build("make", &[], &["make"])
-    };
-    let unit = v1::Job {
-        retries: 1,
-        needs: vec!["make".to_owned()],
-        ..libtest("unit")
-    };
-    spec(vec![make, unit])
-}
 
 /// What an agent does that fails these things once.
 fn script(failing: &[&str], asked: &Asked) -> Script {
@@ -93,7 +79,7 @@ async fn a_restart_forgets_no_place_where_something_failed() {
     let whole = Fixture::start().await;
     let asked = Asked::default();
     let _agent = agent(&whole, script(&["make", "flaky"], &asked));
-    let run = whole.submit(pipeline()).await;
+    let run = whole.submit(spec(retried().to_vec())).await;
     whole.finish(&run).await;
     for what in ["make", "flaky"] {
         assert_eq!(asked_for(&asked, what), [None, Some(0)], "{what}");

@@ -237,7 +237,7 @@ async fn what_cannot_be_stored_is_not_said_to_be_kept() {
 /// A disk that takes what is stored, or does not.
 #[derive(Debug, Default)]
 struct Disk {
-    store: MemoryBlobStore,
+    store: Arc<MemoryBlobStore>,
     is_broken: AtomicBool,
     /// What was stored when it was written to last.
     safe: std::sync::Mutex<Vec<Digest>>,
@@ -257,31 +257,13 @@ impl Durability for Disk {
     }
 }
 
-#[async_trait]
-impl BlobStore for Disk {
-    async fn get(&self, digest: &Digest, range: BlobRange) -> Result<BlobStream, StoreError> {
-        self.store.get(digest, range).await
-    }
-
-    async fn put(&self, digest: &Digest, body: BlobStream) -> Result<(), StoreError> {
-        self.store.put(digest, body).await
-    }
-
-    async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
-        self.store.find_missing(digests).await
-    }
-
-    async fn delete(&self, digest: &Digest) -> Result<(), StoreError> {
-        self.store.delete(digest).await
-    }
-}
-
 #[tokio::test]
 async fn a_verdict_is_kept_once_no_loss_of_power_takes_its_bundle() {
     let disk = Arc::new(Disk::default());
     disk.is_broken.store(true, Ordering::Relaxed);
     let durability: Arc<dyn Durability> = Arc::clone(&disk) as _;
-    let fixture = Fixture::keeping_verdicts_in(Arc::clone(&disk) as _, Some(durability)).await;
+    let fixture =
+        Fixture::keeping_verdicts_in(Arc::clone(&disk.store) as _, Some(durability)).await;
     let _agent = fixture.agent("a", all_pass(1));
     ended_run(&fixture, false).await;
     let kept = async || bundles(&listed(&fixture, Listed::Commit(COMMIT.to_owned())).await);

@@ -15,8 +15,8 @@ use super::fake_agent::{Script, completed};
 use super::fixture::{Fixture, PATIENCE, Story, build, contract, libtest, spec};
 use super::{Answer, FAILED, FullLedger, PASSED, all_pass, names, runner};
 
-/// A build that fails once, a suite with tests of every kind, and one whose runner complains.
-fn pipeline() -> v1::RunSpec {
+/// A build and a suite after it, either of which may be tried again.
+pub(super) fn retried() -> [v1::Job; 2] {
     let make = v1::Job {
         retries: 1,
         ..build("make", &[], &["make"])
@@ -26,6 +26,12 @@ fn pipeline() -> v1::RunSpec {
         needs: vec!["make".to_owned()],
         ..libtest("unit")
     };
+    [make, unit]
+}
+
+/// A build that fails once, a suite with tests of every kind, and one whose runner complains.
+fn pipeline() -> v1::RunSpec {
+    let [make, unit] = retried();
     let later = build("later", &["unit"], &["make"]);
     spec(vec![make, unit, contract("acceptance"), later])
 }
