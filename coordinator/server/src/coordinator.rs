@@ -110,7 +110,7 @@ impl Prepared {
         CoordinatorIdentity {
             url: format!("http://{}", self.listeners.grpc.address),
             verdict_key: self.verdict_key.public().id(),
-            storage: self.config.storage_name(),
+            storage: self.config.storage_name(self.state.path()),
         }
     }
 }
@@ -124,7 +124,9 @@ impl Coordinator {
     pub async fn start(config: CoordinatorConfig) -> Result<Self, StartError> {
         let prepared = Prepared::new(config).await?;
         let ledger = prepared.config.ledger.as_ref();
-        let ledger = ledger::open(ledger, prepared.state.path(), &prepared.identity()).await?;
+        let (identity, inheritance) = (prepared.identity(), prepared.config.inheritance);
+        let heir = (&identity, inheritance);
+        let ledger = ledger::open(ledger, prepared.state.path(), heir).await?;
         Self::with_ledger(prepared, ledger).await
     }
 

@@ -59,7 +59,7 @@ pub use inspection::{
 };
 pub use ledger::{LedgerLostError, LedgerOpeningError};
 pub use metrics_server::MetricsServer;
-pub use regatta_ledger::{ParseAddressError, PostgresAddress, ReadPasswordFileError};
+pub use regatta_ledger::{Inheritance, ParseAddressError, PostgresAddress, ReadPasswordFileError};
 pub use retention::{CacheSettings, CacheUsage, TenantCacheLimits, TenantUsage};
 pub use runs::{AuditShare, InvalidAuditShareError};
 pub use standby::Standby;

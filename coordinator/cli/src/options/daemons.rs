@@ -77,6 +77,11 @@ pub struct CoordinatorOptions {
     /// verdict key, and a state directory of their own
     #[arg(long, requires_all = ["ledger", "storage", "verdict_key"])]
     pub standby: bool,
+    /// Take a ledger with runs whose last coordinator had another storage or another verdict key, which is refused
+    /// otherwise; for the start that moves it. What those runs printed and what verdicts keep is found only if it was
+    /// brought to the new storage
+    #[arg(long)]
+    pub adopt_ledger: bool,
     /// A tenant's share of the fleet, relative to the others', who have 1; may be given for each tenant
     #[arg(long = "tenant-weight", value_name = "NAME=N", value_parser = parse_tenant_weight)]
     pub tenant_weights: Vec<(TenantId, NonZeroU32)>,

@@ -43,6 +43,7 @@ mod garage;
 mod large_suite;
 mod long_output;
 mod lost_answer;
+mod moved_ledger;
 mod network;
 #[path = "../docker/observability.rs"]
 mod observability;
