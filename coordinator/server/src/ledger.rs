@@ -95,6 +95,10 @@ fn opened(ledger: PostgresLedger) -> OpenedLedger {
     }
 }
 
+/// How long runs wait for a ledger that takes nothing. Then their coordinator ends: whoever looks after it learns of it,
+/// and runs go on from what is stored once it is started again.
+pub(crate) const LEDGER_PATIENCE: Duration = Duration::from_secs(10 * 60);
+
 /// How recently a ledger must have answered for its coordinator to let go of what is stored. Whoever stands by waits
 /// longer before it takes the place of one that is silent.
 const SURE_FOR: Duration = Duration::from_secs(5);
