@@ -29,7 +29,7 @@ use crate::assets::is_asset;
 use crate::retention::{CacheUsage, Kind, note_gone, usage_of};
 use crate::sealed::MAX_SEALED_SIZE_BYTES;
 use crate::state_directory::{StateDirectory, StateDirectoryError};
-use crate::storage::url_of;
+use crate::storage::{directory_of, url_of};
 use crate::stored_objects::{SmallBlobs, StoredObjects, Upkeep};
 
 /// What is packed in a bucket was listed no longer ago than this. What seems wrong is looked at again after it: a result
@@ -151,6 +151,19 @@ fn check_state(directory: &Path) -> Result<(), InspectError> {
     }
 }
 
+/// Sees that there is a storage. Opening one in a directory would make it.
+fn check_there(url: &str) -> Result<(), InspectError> {
+    let is_there = match directory_of(url) {
+        Some(directory) => directory.join(Kind::Blob.place()).is_dir(),
+        // What is in a process's memory is nobody else's.
+        None => !url.starts_with("memory:"),
+    };
+    let url = url.to_owned();
+    is_there
+        .then_some(())
+        .ok_or(InspectError::NoStorage { url })
+}
+
 const fn name_of(kind: Kind) -> &'static str {
     match kind {
         Kind::Blob => "blob",
@@ -173,6 +186,7 @@ struct Inspection {
 impl Inspection {
     fn open(location: &StoreLocation) -> Result<Self, InspectError> {
         let url = url(location)?;
+        check_there(&url)?;
         let objects = StoredObjects::open(&url, SmallBlobs::below(&url), Upkeep::Elsewhere)?;
         let chunked = Arc::new(ChunkedBlobStore::new(
             Arc::clone(objects.of(Kind::Blob)) as _,

@@ -67,6 +67,7 @@ fn default_directory() -> Result<PathBuf, Failure> {
 fn failure(error: InspectError) -> Failure {
     let code = match error {
         InspectError::NoState { .. }
+        | InspectError::NoStorage { .. }
         | InspectError::Open(_)
         | InspectError::LedgerNotNamed
         | InspectError::OtherLedger { .. } => ExitCode::BadConfiguration,

@@ -20,6 +20,15 @@ pub enum InspectError {
         /// The directory.
         directory: PathBuf,
     },
+    /// There is no storage. Name the right one.
+    #[error(
+        "no coordinator stores anything at {url}; name its storage with --storage, as it was told it, or leave that out \
+         if it stores in its state directory"
+    )]
+    NoStorage {
+        /// Where there is none.
+        url: String,
+    },
     /// Nothing can be mended while a coordinator runs. Stop it, or look without mending.
     #[error("nothing can be repaired while a coordinator runs")]
     Busy(#[from] StateDirectoryError),

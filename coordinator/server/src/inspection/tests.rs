@@ -16,6 +16,7 @@ fn fixture() -> Fixture {
     // What a coordinator leaves.
     drop(StateDirectory::take(state.path()).unwrap());
     std::fs::create_dir(state.path().join("uploads")).unwrap();
+    std::fs::create_dir(state.path().join("cas")).unwrap();
     std::fs::write(state.path().join("ledger.sqlite"), "").unwrap();
     let location = StoreLocation {
         state_directory: state.path().to_owned(),
@@ -189,6 +190,19 @@ async fn what_another_coordinator_may_be_writing_is_told_and_left_alone() {
     let (removed, left) = report(fixture.location.clone()).await;
     assert_eq!((removed.len(), left), (1, Vec::new()));
     assert!(!own.exists());
+}
+
+#[tokio::test]
+async fn a_storage_that_is_not_there_is_refused_and_not_made() {
+    let mut fixture = fixture();
+    let nowhere = fixture.state.path().join("nowhere");
+    for url in [url_of(&nowhere), "memory://".to_owned()] {
+        fixture.location.storage = Some(url.clone());
+        let verified = verify_store(&fixture.location, false).await;
+        let error = verified.expect_err("there is none");
+        assert!(error.to_string().contains(&url), "{error}");
+    }
+    assert!(!nowhere.exists());
 }
 
 #[tokio::test]
