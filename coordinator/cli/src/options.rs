@@ -220,6 +220,15 @@ mod tests {
     }
 
     #[test]
+    fn the_help_says_who_aborts_what_a_killed_coordinator_leaves_in_a_bucket() {
+        let help = Options::try_parse_from(["regatta", "coordinator", "--help"]);
+        let help = help.expect_err("it is shown").to_string();
+        let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains("are aborted by the next"), "{help}");
+        assert!(!words.contains("bucket's own rules"), "{help}");
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused() {
         for line in [
             "regatta",

@@ -56,7 +56,8 @@ pub struct CoordinatorOptions {
     /// Where blobs and action results are stored: file:///DIR, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX,
     /// azure://CONTAINER/PREFIX, memory://; credentials and the like of a bucket come from the environment
     /// (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT, AWS_ALLOW_HTTP; GOOGLE_*; AZURE_*).
-    /// Let the bucket's own rules abort uploads of more than a day: a coordinator that is killed leaves them
+    /// Parts of uploads that one leaves in a bucket when it is killed are aborted by the next a day later, which needs
+    /// the right to
     #[arg(long, value_name = "URL")]
     pub storage: Option<String>,
     /// Where runs are remembered, and what was learnt of tests: postgres://USER@HOST/DATABASE, or where such an
