@@ -252,6 +252,8 @@ mod tests {
             "regatta cas",
             "regatta cas usage --repair",
             "regatta coordinator --cache-size 0",
+            "regatta coordinator --cache-size 200",
+            "regatta coordinator --tenant-cache-size *=1000B",
             "regatta coordinator --tenant-cache-size release",
             "regatta coordinator --tenant-cache-age release=5",
             "regatta coordinator --tenant-weight release",

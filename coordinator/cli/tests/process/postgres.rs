@@ -163,5 +163,7 @@ fn a_run_goes_on_though_its_postgres_was_away_for_longer_than_anybody_is_left_in
     let finished = ended.expect_code(0).finished();
     assert_eq!(finished["counts"]["passed"], 20, "{finished}");
     assert_eq!(finished["verdict"], "RELEASABLE", "{finished}");
+    let log = fleet.log_of("coordinator");
+    assert!(!log.contains("NOTICE"), "{log}");
     fleet.stop();
 }
