@@ -220,6 +220,15 @@ mod tests {
     }
 
     #[test]
+    fn the_help_says_who_aborts_what_a_killed_coordinator_leaves_in_a_bucket() {
+        let help = Options::try_parse_from(["regatta", "coordinator", "--help"]);
+        let help = help.expect_err("it is shown").to_string();
+        let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains("are aborted by the next"), "{help}");
+        assert!(!words.contains("bucket's own rules"), "{help}");
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused() {
         for line in [
             "regatta",
@@ -243,6 +252,8 @@ mod tests {
             "regatta cas",
             "regatta cas usage --repair",
             "regatta coordinator --cache-size 0",
+            "regatta coordinator --cache-size 200",
+            "regatta coordinator --tenant-cache-size *=1000B",
             "regatta coordinator --tenant-cache-size release",
             "regatta coordinator --tenant-cache-age release=5",
             "regatta coordinator --tenant-weight release",

@@ -15,6 +15,7 @@
 
 mod forgetting;
 mod history;
+mod identity;
 mod memory_ledger;
 mod port;
 mod postgres;
@@ -30,13 +31,14 @@ pub use forgetting::{Forgetting, ForgottenSubject, OldRun, OldRunPlace, OldRunsQ
 pub use history::{
     KnownTest, Place, SuiteKnowledge, SuiteObservation, TestHistory, TestObservation, Timing,
 };
+pub use identity::{CoordinatorIdentity, Inheritance, OtherIdentityError};
 pub use memory_ledger::MemoryLedger;
 pub use port::{
     Ledger, LedgerError, NewRun, RunCounts, RunEnd, RunQuery, RunRecord, RunTimes, StoredEvent,
 };
 pub use postgres::{
-    CoordinatorIdentity, LedgerTenure, OpenPostgresError, ParseAddressError, PostgresAddress,
-    PostgresLedger, ReadPasswordFileError, SILENCE_LIMIT,
+    LedgerTenure, OpenPostgresError, ParseAddressError, PostgresAddress, PostgresLedger,
+    ReadPasswordFileError, SILENCE_LIMIT,
 };
 pub use sqlite::{OpenLedgerError, SqliteLedger};
 pub use verdicts::{GivenVerdict, KeptBlob, NamedArtefact, VerdictQuery};

@@ -27,7 +27,7 @@ use tokio::time::Instant;
 pub use address::{ParseAddressError, PostgresAddress};
 pub use password_file::ReadPasswordFileError;
 pub use schema::OpenPostgresError;
-pub use tenure::{CoordinatorIdentity, LedgerTenure, SILENCE_LIMIT};
+pub use tenure::{LedgerTenure, SILENCE_LIMIT};
 
 use crate::rows::{self, Columns, bounded, signed};
 use crate::statements::{
@@ -36,9 +36,9 @@ use crate::statements::{
     RESERVED_TOKENS, find_runs,
 };
 use crate::{
-    Forgetting, ForgottenSubject, GivenVerdict, KeptBlob, Ledger, LedgerError, NamedArtefact,
-    NewRun, OldRun, OldRunsQuery, Place, RunEnd, RunQuery, RunRecord, StoredEvent, SuiteKnowledge,
-    SuiteObservation, TestHistory, VerdictQuery,
+    CoordinatorIdentity, Forgetting, ForgottenSubject, GivenVerdict, Inheritance, KeptBlob, Ledger,
+    LedgerError, NamedArtefact, NewRun, OldRun, OldRunsQuery, Place, RunEnd, RunQuery, RunRecord,
+    StoredEvent, SuiteKnowledge, SuiteObservation, TestHistory, VerdictQuery,
 };
 use owner::{Owner, Request};
 use readers::Readers;
@@ -68,8 +68,10 @@ impl PostgresLedger {
     pub async fn open(
         address: PostgresAddress,
         whose: &CoordinatorIdentity,
+        inheritance: Inheritance,
     ) -> Result<Self, OpenPostgresError> {
-        Self::open_after(address, whose, Succession::AfterItsEnd).await
+        let heir = (whose, inheritance);
+        Self::open_after(address, heir, Succession::AfterItsEnd).await
     }
 
     /// The same for a coordinator that stands by: one that has the database and has fallen silent for some
@@ -80,8 +82,10 @@ impl PostgresLedger {
     pub async fn take_over(
         address: PostgresAddress,
         whose: &CoordinatorIdentity,
+        inheritance: Inheritance,
     ) -> Result<Self, OpenPostgresError> {
-        Self::open_after(address, whose, Succession::AfterSilence).await
+        let heir = (whose, inheritance);
+        Self::open_after(address, heir, Succession::AfterSilence).await
     }
 
     /// Where the last coordinator that had the database and said where it stores things stores them; nothing if none
@@ -97,10 +101,10 @@ impl PostgresLedger {
 
     async fn open_after(
         address: PostgresAddress,
-        whose: &CoordinatorIdentity,
+        heir: (&CoordinatorIdentity, Inheritance),
         succession: Succession,
     ) -> Result<Self, OpenPostgresError> {
-        let (holder, term) = schema::open(&address, whose, succession).await?;
+        let (holder, term) = schema::open(&address, heir, succession).await?;
         let (writes, requests) = mpsc::channel(MAX_QUEUED_REQUESTS);
         let (told, tenure) = watch::channel(LedgerTenure::Ours {
             answered: Instant::now(),

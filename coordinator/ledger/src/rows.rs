@@ -7,8 +7,8 @@ use bytes::Bytes;
 use regatta_model::{Digest, RunId, Timestamp, Verdict};
 
 use crate::{
-    GivenVerdict, KeptBlob, KnownTest, LedgerError, NewRun, OldRun, OldRunPlace, RunCounts, RunEnd,
-    RunRecord, RunTimes, StoredEvent, TestHistory, Timing,
+    CoordinatorIdentity, GivenVerdict, KeptBlob, KnownTest, LedgerError, NewRun, OldRun,
+    OldRunPlace, RunCounts, RunEnd, RunRecord, RunTimes, StoredEvent, TestHistory, Timing,
 };
 
 /// The columns of a row, from 0. What is not of the type that the schema says is an error.
@@ -80,6 +80,14 @@ pub(crate) fn old_run(row: &dyn Columns) -> Result<OldRun, LedgerError> {
             finished_at: time(row.number(1)?),
         },
         may_go: row.number(2)? != 0,
+    })
+}
+
+pub(crate) fn identity(row: &dyn Columns) -> Result<CoordinatorIdentity, LedgerError> {
+    Ok(CoordinatorIdentity {
+        url: row.text(0)?,
+        verdict_key: row.text(1)?,
+        storage: row.text(2)?,
     })
 }
 

@@ -5,6 +5,7 @@
 
 mod forgetting;
 mod history;
+mod ownership;
 mod queries;
 mod schema;
 #[cfg(test)]
@@ -20,9 +21,9 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use crate::{
-    Forgetting, ForgottenSubject, GivenVerdict, KeptBlob, Ledger, LedgerError, NamedArtefact,
-    NewRun, OldRun, OldRunsQuery, Place, RunEnd, RunQuery, RunRecord, StoredEvent, SuiteKnowledge,
-    SuiteObservation, TestHistory, VerdictQuery,
+    CoordinatorIdentity, Forgetting, ForgottenSubject, GivenVerdict, Inheritance, KeptBlob, Ledger,
+    LedgerError, NamedArtefact, NewRun, OldRun, OldRunsQuery, Place, RunEnd, RunQuery, RunRecord,
+    StoredEvent, SuiteKnowledge, SuiteObservation, TestHistory, VerdictQuery,
 };
 pub(crate) use schema::MIGRATIONS;
 pub use schema::OpenLedgerError;
@@ -40,7 +41,24 @@ impl SqliteLedger {
     /// # Errors
     /// [`OpenLedgerError`] says what to do.
     pub fn open(path: &Path) -> Result<Self, OpenLedgerError> {
+        Self::start(schema::open(path)?)
+    }
+
+    /// The same for a coordinator, which the database remembers.
+    ///
+    /// # Errors
+    /// [`OpenLedgerError::Foreign`] if there are runs of one with another storage or another key, unless that is meant.
+    pub fn open_for(
+        path: &Path,
+        whose: &CoordinatorIdentity,
+        inheritance: Inheritance,
+    ) -> Result<Self, OpenLedgerError> {
         let connection = schema::open(path)?;
+        ownership::take(&connection, path, whose, inheritance)?;
+        Self::start(connection)
+    }
+
+    fn start(connection: Connection) -> Result<Self, OpenLedgerError> {
         let thread = LedgerThread::start(connection).map_err(|error| OpenLedgerError::Thread {
             detail: error.to_string(),
         })?;

@@ -155,6 +155,12 @@ pub(crate) const FORGET_TERMS: &str = "DELETE FROM terms WHERE term <= $1";
 pub(crate) const READ_TERM: &str =
     "SELECT url, verdict_key, storage FROM terms ORDER BY term DESC LIMIT 1";
 
+/// Who began the last one to work in it.
+pub(crate) const READ_OWNER: &str = "SELECT url, verdict_key, storage FROM terms WHERE verdict_key <> '' ORDER BY term DESC LIMIT 1";
+
+/// Any run.
+pub(crate) const FIND_ANY_RUN: &str = "SELECT run FROM runs LIMIT 1";
+
 /// Of the last one that named any.
 pub(crate) const READ_STORAGE: &str =
     "SELECT storage FROM terms WHERE storage <> '' ORDER BY term DESC LIMIT 1";

@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use regatta_ledger::PostgresAddress;
+use regatta_ledger::{Inheritance, PostgresAddress};
 use regatta_model::{ImageReference, Platform, Resources, TenantId};
 
 use crate::retention::CacheSettings;
 use crate::runs::AuditShare;
+use crate::storage::url_of;
 
 /// The port that REAPI servers commonly listen on.
 pub const DEFAULT_GRPC_PORT: u16 = 8980;
@@ -22,6 +23,9 @@ const DEFAULT_KEEP_RUNS: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 /// What comes after the URL in the name of a storage in which small blobs are stored apart.
 pub(crate) const WITHOUT_PACKS: &str = " (without packs)";
+
+/// The name of a storage that is in the same state directory as the ledger.
+const STATE_DIRECTORY: &str = "the state directory";
 
 /// A coordinator's settings. [`CoordinatorConfig::new`] has the defaults.
 #[derive(Clone, Debug)]
@@ -41,6 +45,9 @@ pub struct CoordinatorConfig {
     /// The database in which runs, and what was learnt of tests, are remembered; one coordinator at a time has it.
     /// Default: a file in the state directory.
     pub ledger: Option<PostgresAddress>,
+    /// What becomes of a ledger with runs whose last coordinator had another storage or another key. Default: it is
+    /// refused.
+    pub inheritance: Inheritance,
     /// Whether it may be one of several that share a ledger and a storage: if it loses the ledger for a while, it
     /// ends, for another one may go on. Default: no.
     pub standby: bool,
@@ -96,6 +103,7 @@ impl CoordinatorConfig {
             storage: None,
             pack_small_blobs: true,
             ledger: None,
+            inheritance: Inheritance::default(),
             standby: false,
             default_image: None,
             default_resources: Resources {
@@ -119,14 +127,18 @@ impl CoordinatorConfig {
         }
     }
 
-    /// Where a coordinator stores what others can reach, and how; empty if that is nowhere.
-    pub(crate) fn storage_name(&self) -> String {
+    /// Where a coordinator stores things, and how, as its ledger remembers it. `state` is its state directory.
+    pub(crate) fn storage_name(&self, state: &Path) -> String {
         let packs = match self.pack_small_blobs {
             true => "",
             false => WITHOUT_PACKS,
         };
-        let url = self.storage.as_ref();
-        url.map(|url| format!("{url}{packs}")).unwrap_or_default()
+        match (&self.storage, &self.ledger) {
+            (Some(url), _) => format!("{url}{packs}"),
+            (None, Some(_)) => url_of(state),
+            // A ledger that lies there moves with it.
+            (None, None) => STATE_DIRECTORY.to_owned(),
+        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! A coordinator's life: start, serve, stop.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,13 +24,14 @@ use crate::execution::ExecutionParts;
 use crate::forgetter::{Forgetter, forgetter};
 use crate::grpc_server::serve_grpc;
 use crate::http::{self, HttpParts};
-use crate::ledger::{self, LedgerLostError, OpenedLedger};
+use crate::ledger::{self, OpenedLedger};
 use crate::listeners::Listeners;
 use crate::metrics_recorder::recorder;
 use crate::opened_storage::OpenedStorage;
 use crate::operations::{OperationSettings, Operations};
 use crate::retention::{Evictor, Retention};
 use crate::runs::{RunRegistry, RunServices};
+use crate::serve_error::ServeError;
 use crate::services::{self, ServiceParts};
 use crate::start_error::StartError;
 use crate::state_directory::StateDirectory;
@@ -110,7 +110,7 @@ impl Prepared {
         CoordinatorIdentity {
             url: format!("http://{}", self.listeners.grpc.address),
             verdict_key: self.verdict_key.public().id(),
-            storage: self.config.storage_name(),
+            storage: self.config.storage_name(self.state.path()),
         }
     }
 }
@@ -124,7 +124,9 @@ impl Coordinator {
     pub async fn start(config: CoordinatorConfig) -> Result<Self, StartError> {
         let prepared = Prepared::new(config).await?;
         let ledger = prepared.config.ledger.as_ref();
-        let ledger = ledger::open(ledger, prepared.state.path(), &prepared.identity()).await?;
+        let (identity, inheritance) = (prepared.identity(), prepared.config.inheritance);
+        let heir = (&identity, inheritance);
+        let ledger = ledger::open(ledger, prepared.state.path(), heir).await?;
         Self::with_ledger(prepared, ledger).await
     }
 
@@ -239,6 +241,18 @@ impl Coordinator {
             let served = serve_grpc(listener, self.routes, shutdown.clone(), close.clone());
             served.await.map_err(ServeError::Grpc)
         };
+        let unstored = {
+            let HttpParts {
+                runs, dispatcher, ..
+            } = &self.http_parts;
+            let (runs, dispatcher) = (Arc::clone(runs), Arc::clone(dispatcher));
+            async move {
+                tokio::select! {
+                    why = runs.unstored() => why,
+                    why = dispatcher.unstored() => why,
+                }
+            }
+        };
         let http = self.listeners.http;
         let http = http::serve(http, http::routes(self.http_parts), close.clone());
         let lost = ledger::until_lost(self.tenure, self.lost_ledger_patience);
@@ -246,6 +260,7 @@ impl Coordinator {
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 why = lost => return Err(ServeError::Ledger(why)),
+                why = unstored => return Err(ServeError::Unstored(why)),
             }
             self.serving.send_replace(false);
             tokio::time::sleep(SHUTDOWN_GRACE).await;
@@ -265,20 +280,6 @@ impl Coordinator {
         tracing::info!(state = %self.state.path().display(), "the coordinator has stopped");
         served.map(|_| ())
     }
-}
-
-/// Why a coordinator stopped without being told to. Report it, unless the ledger was lost.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// gRPC failed.
-    #[error("the gRPC server failed")]
-    Grpc(#[source] tonic::transport::Error),
-    /// HTTP failed.
-    #[error("the HTTP server failed")]
-    Http(#[source] io::Error),
-    /// The ledger may be another's.
-    #[error(transparent)]
-    Ledger(#[from] LedgerLostError),
 }
 
 fn dispatch_config(config: &CoordinatorConfig, key: &SigningKey) -> DispatchConfig {

@@ -26,10 +26,10 @@ use self::leftovers::{leftovers, remove};
 use self::tenancy::Tenancy;
 use crate::action_cache::{EntryFault, fault_of};
 use crate::assets::is_asset;
-use crate::retention::{CacheUsage, Kind, note_gone, usage_of};
+use crate::retention::{CacheUsage, Kind, note_gone, noted_storage, usage_of};
 use crate::sealed::MAX_SEALED_SIZE_BYTES;
 use crate::state_directory::{StateDirectory, StateDirectoryError};
-use crate::storage::url_of;
+use crate::storage::{directory_of, url_of};
 use crate::stored_objects::{SmallBlobs, StoredObjects, Upkeep};
 
 /// What is packed in a bucket was listed no longer ago than this. What seems wrong is looked at again after it: a result
@@ -97,10 +97,15 @@ impl StoreReport {
 /// How much is stored, by the coordinator's log of uses, whether or not it runs.
 ///
 /// # Errors
-/// There is no such log, or it cannot be read.
+/// There is no such log or no such storage, it is the log of another storage, or it cannot be read.
 pub fn cache_usage(location: &StoreLocation) -> Result<CacheUsage, InspectError> {
     let directory = &location.state_directory;
     check_state(directory)?;
+    if let Some(url) = &location.storage {
+        check_there(url)?;
+        let theirs = noted_storage(directory).map_err(in_file(directory))?;
+        check_same(directory, theirs, url)?;
+    }
     usage_of(directory).map_err(in_file(directory))
 }
 
@@ -151,6 +156,33 @@ fn check_state(directory: &Path) -> Result<(), InspectError> {
     }
 }
 
+/// Sees that a log of uses is that of a storage. What a coordinator of an earlier release stored in is not known.
+fn check_same(state: &Path, theirs: Option<String>, ours: &str) -> Result<(), InspectError> {
+    match theirs {
+        Some(theirs) if theirs.trim_end_matches('/') != ours.trim_end_matches('/') => {
+            Err(InspectError::NotItsStorage {
+                state: state.to_owned(),
+                theirs,
+                ours: ours.to_owned(),
+            })
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Sees that there is a storage. Opening one in a directory would make it.
+fn check_there(url: &str) -> Result<(), InspectError> {
+    let is_there = match directory_of(url) {
+        Some(directory) => directory.join(Kind::Blob.place()).is_dir(),
+        // What is in a process's memory is nobody else's.
+        None => !url.starts_with("memory:"),
+    };
+    let url = url.to_owned();
+    is_there
+        .then_some(())
+        .ok_or(InspectError::NoStorage { url })
+}
+
 const fn name_of(kind: Kind) -> &'static str {
     match kind {
         Kind::Blob => "blob",
@@ -173,6 +205,7 @@ struct Inspection {
 impl Inspection {
     fn open(location: &StoreLocation) -> Result<Self, InspectError> {
         let url = url(location)?;
+        check_there(&url)?;
         let objects = StoredObjects::open(&url, SmallBlobs::below(&url), Upkeep::Elsewhere)?;
         let chunked = Arc::new(ChunkedBlobStore::new(
             Arc::clone(objects.of(Kind::Blob)) as _,

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use regatta_cas::Deletions;
 use regatta_ledger::{
-    CoordinatorIdentity, Ledger, LedgerTenure, OpenLedgerError, OpenPostgresError, PostgresAddress,
-    PostgresLedger, SILENCE_LIMIT, SqliteLedger,
+    CoordinatorIdentity, Inheritance, Ledger, LedgerTenure, OpenLedgerError, OpenPostgresError,
+    PostgresAddress, PostgresLedger, SILENCE_LIMIT, SqliteLedger,
 };
 use tokio::sync::watch;
 use tokio::time::sleep_until;
@@ -27,6 +27,18 @@ pub enum LedgerOpeningError {
     /// The one in PostgreSQL.
     #[error(transparent)]
     Postgres(#[from] OpenPostgresError),
+}
+
+impl LedgerOpeningError {
+    /// Whether it is the ledger of a coordinator with another storage or another key.
+    #[must_use]
+    pub const fn is_foreign(&self) -> bool {
+        matches!(
+            self,
+            Self::File(OpenLedgerError::Foreign { .. })
+                | Self::Postgres(OpenPostgresError::Foreign { .. })
+        )
+    }
 }
 
 /// A ledger, and whether it still is this coordinator's.
@@ -48,17 +60,17 @@ pub(crate) fn keeps_its_own(state: &Path) -> bool {
 pub(crate) async fn open(
     address: Option<&PostgresAddress>,
     state: &Path,
-    whose: &CoordinatorIdentity,
+    (whose, inheritance): (&CoordinatorIdentity, Inheritance),
 ) -> Result<OpenedLedger, LedgerOpeningError> {
     let Some(address) = address else {
-        let ledger = SqliteLedger::open(&state.join(FILE))?;
+        let ledger = SqliteLedger::open_for(&state.join(FILE), whose, inheritance)?;
         return Ok(OpenedLedger {
             ledger: Arc::new(MeasuringLedger::new(Arc::new(ledger))),
             tenure: None,
             term: None,
         });
     };
-    let ledger = PostgresLedger::open(address.clone(), whose).await?;
+    let ledger = PostgresLedger::open(address.clone(), whose, inheritance).await?;
     tracing::info!(%address, "the ledger is open");
     Ok(opened(ledger))
 }
@@ -69,9 +81,9 @@ pub(crate) async fn open(
 /// [`OpenPostgresError::Locked`] as long as another coordinator has it.
 pub(crate) async fn take_over(
     address: &PostgresAddress,
-    whose: &CoordinatorIdentity,
+    (whose, inheritance): (&CoordinatorIdentity, Inheritance),
 ) -> Result<OpenedLedger, OpenPostgresError> {
-    let ledger = PostgresLedger::take_over(address.clone(), whose).await?;
+    let ledger = PostgresLedger::take_over(address.clone(), whose, inheritance).await?;
     Ok(opened(ledger))
 }
 
@@ -82,6 +94,10 @@ fn opened(ledger: PostgresLedger) -> OpenedLedger {
         ledger: Arc::new(MeasuringLedger::new(Arc::new(ledger))),
     }
 }
+
+/// How long runs wait for a ledger that takes nothing. Then their coordinator ends: whoever looks after it learns of it,
+/// and runs go on from what is stored once it is started again.
+pub(crate) const LEDGER_PATIENCE: Duration = Duration::from_secs(10 * 60);
 
 /// How recently a ledger must have answered for its coordinator to let go of what is stored. Whoever stands by waits
 /// longer before it takes the place of one that is silent.

@@ -40,6 +40,7 @@ mod request_metrics;
 mod retention;
 pub mod runs;
 mod sealed;
+mod serve_error;
 mod services;
 mod standby;
 mod start_error;
@@ -54,15 +55,16 @@ mod upload_upkeep;
 mod verdict_key;
 
 pub use config::{CoordinatorConfig, DEFAULT_GRPC_PORT, DEFAULT_HTTP_PORT};
-pub use coordinator::{Coordinator, ServeError};
+pub use coordinator::Coordinator;
 pub use inspection::{
     InspectError, StoreFault, StoreLocation, StoreReport, cache_usage, verify_store,
 };
 pub use ledger::{LedgerLostError, LedgerOpeningError};
 pub use metrics_server::MetricsServer;
-pub use regatta_ledger::{ParseAddressError, PostgresAddress, ReadPasswordFileError};
+pub use regatta_ledger::{Inheritance, ParseAddressError, PostgresAddress, ReadPasswordFileError};
 pub use retention::{CacheSettings, CacheUsage, TenantCacheLimits, TenantUsage};
 pub use runs::{AuditShare, InvalidAuditShareError};
+pub use serve_error::ServeError;
 pub use standby::Standby;
 pub use start_error::StartError;
 pub use state_directory::StateDirectoryError;

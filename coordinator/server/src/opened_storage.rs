@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::config::CoordinatorConfig;
 use crate::ledger::{OpenedLedger, deletions_in};
-use crate::retention::{Evictor, Retention, UseLogFrom, VerdictPins, note_coverage};
+use crate::retention::{Evictor, Retention, UseLogFrom, VerdictPins, note_coverage, note_storage};
 use crate::start_error::StartError;
 use crate::state_directory::StateDirectory;
 use crate::storage::{Storage, Writers, directory_of, url_of};
@@ -40,6 +40,7 @@ impl OpenedStorage {
             (Some(_), Some(term)) => log_before(state.path(), term).map_err(StartError::UseLog)?,
             _ => UseLogFrom::TheLastTerm,
         };
+        note_storage(state.path(), &url).map_err(StartError::UseLog)?;
         note_coverage(state.path(), writers == Writers::This).map_err(StartError::UseLog)?;
         let opened = Retention::open(state.path(), directory_of(&url), config.cache.clone(), log);
         let (retention, was_complete) = opened.map_err(StartError::UseLog)?;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use regatta_cas::BlobStore;
-use regatta_ledger::{CoordinatorIdentity, OpenPostgresError, PostgresAddress};
+use regatta_ledger::{CoordinatorIdentity, OpenPostgresError, OtherIdentityError, PostgresAddress};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -138,9 +138,10 @@ impl Standby {
     /// Waits until the ledger is this coordinator's, and tells whose it is meanwhile.
     async fn wait(&self, tell: &watch::Sender<Active>) -> Result<OpenedLedger, StartError> {
         let ours = self.prepared.identity();
+        let heir = (&ours, self.prepared.config.inheritance);
         let mut is_away = false;
         loop {
-            match ledger::take_over(&self.address, &ours).await {
+            match ledger::take_over(&self.address, heir).await {
                 Ok(taken) => return Ok(taken),
                 Err(error) => {
                     let found = active_of(error, &ours)?;
@@ -188,6 +189,7 @@ fn active_of(error: OpenPostgresError, ours: &CoordinatorIdentity) -> Result<Fou
         }
         OpenPostgresError::Untrusted { .. }
         | OpenPostgresError::Refused { .. }
+        | OpenPostgresError::Foreign { .. }
         | OpenPostgresError::TooNew { .. }
         | OpenPostgresError::Encoding { .. } => Err(LedgerOpeningError::from(error).into()),
     }
@@ -195,16 +197,13 @@ fn active_of(error: OpenPostgresError, ours: &CoordinatorIdentity) -> Result<Fou
 
 /// Sees that runs of one coordinator could go on with another.
 fn check_same(active: &CoordinatorIdentity, ours: &CoordinatorIdentity) -> Result<(), StartError> {
-    let differs = |theirs: &str, ours: &str| {
-        (theirs != ours && !theirs.is_empty()).then(|| (theirs.to_owned(), ours.to_owned()))
-    };
-    if let Some((theirs, ours)) = differs(&active.verdict_key, &ours.verdict_key) {
-        return Err(StartError::OtherVerdictKey { theirs, ours });
-    }
-    if let Some((theirs, ours)) = differs(&active.storage, &ours.storage) {
-        return Err(StartError::OtherStorage { theirs, ours });
-    }
-    Ok(())
+    let checked = active.check_successor(ours);
+    checked.map_err(|difference| match difference {
+        OtherIdentityError::VerdictKey { theirs, ours } => {
+            StartError::OtherVerdictKey { theirs, ours }
+        }
+        OtherIdentityError::Storage { theirs, ours } => StartError::OtherStorage { theirs, ours },
+    })
 }
 
 /// Sees that the storage answers: nobody shall learn that it does not only when its coordinator is needed.

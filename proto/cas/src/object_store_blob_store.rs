@@ -6,6 +6,7 @@ mod guarded;
 mod local_directory;
 mod observing;
 mod open;
+mod told_once;
 mod upload_shape;
 mod writing;
 
@@ -26,6 +27,7 @@ pub use open::OpenStoreError;
 
 use self::failure::store_error;
 use self::local_directory::LocalDirectory;
+use self::told_once::ToldOnce;
 use self::upload_shape::UploadShape;
 use crate::whole_blob::{bounds_of, is_whole};
 use crate::{
@@ -56,6 +58,8 @@ pub struct ObjectStoreBlobStore {
     directory: Option<LocalDirectory>,
     /// Whether each key tells the size of its value.
     checks_size: bool,
+    /// Blobs that have another.
+    wrong_sizes: ToldOnce,
     uploads: Option<AbandonedUploads>,
 }
 
@@ -69,6 +73,7 @@ impl ObjectStoreBlobStore {
             shape: UploadShape::BUCKET,
             directory: None,
             checks_size: false,
+            wrong_sizes: ToldOnce::default(),
             uploads: None,
         }
     }
@@ -109,6 +114,7 @@ impl ObjectStoreBlobStore {
             shape: self.shape,
             directory: None,
             checks_size: self.checks_size,
+            wrong_sizes: ToldOnce::default(),
             uploads: self.uploads.clone(),
         })
     }
@@ -126,6 +132,7 @@ impl ObjectStoreBlobStore {
             shape: opened.shape,
             directory: opened.directory,
             checks_size: false,
+            wrong_sizes: ToldOnce::default(),
             uploads: opened.uploads,
         }
     }
@@ -209,7 +216,10 @@ impl ObjectStoreBlobStore {
     async fn missing(&self, digest: Digest) -> Result<Option<Digest>, StoreError> {
         match self.objects.head(&self.path_of(&digest)).await {
             Ok(found) if self.checks_size && found.size != digest.size_bytes() => {
-                tracing::error!(%digest, found = found.size, "a stored blob has the wrong size");
+                // Many results may name it, and each of them is asked for.
+                if self.wrong_sizes.is_news(&digest) {
+                    tracing::error!(%digest, found = found.size, "a stored blob has the wrong size");
+                }
                 Ok(Some(digest))
             }
             Ok(_) => Ok(None),

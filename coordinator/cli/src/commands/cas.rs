@@ -67,6 +67,8 @@ fn default_directory() -> Result<PathBuf, Failure> {
 fn failure(error: InspectError) -> Failure {
     let code = match error {
         InspectError::NoState { .. }
+        | InspectError::NoStorage { .. }
+        | InspectError::NotItsStorage { .. }
         | InspectError::Open(_)
         | InspectError::LedgerNotNamed
         | InspectError::OtherLedger { .. } => ExitCode::BadConfiguration,
@@ -102,6 +104,11 @@ fn parts(usage: &CacheUsage) -> Vec<(String, TenantUsage)> {
     parts
 }
 
+/// What a part of the table is.
+const UNCLAIMED: &str = "(unclaimed) is what was found in the storage without a word of who used it: a coordinator that \
+     is killed loses who used what in its last seconds. It counts for a tenant again once that uses it; until then it is \
+     in no tenant's limit, and goes for --cache-size as what was used when it was found.\n";
+
 fn usage_as_table(usage: &CacheUsage, now: Timestamp) -> String {
     let rows: Vec<[String; 7]> = parts(usage)
         .into_iter()
@@ -125,6 +132,10 @@ fn usage_as_table(usage: &CacheUsage, now: Timestamp) -> String {
         }
         false => "",
     };
+    let unclaimed = match usage.unclaimed == TenantUsage::default() {
+        true => "",
+        false => UNCLAIMED,
+    };
     let table = table(
         [
             "TENANT",
@@ -137,7 +148,7 @@ fn usage_as_table(usage: &CacheUsage, now: Timestamp) -> String {
         ],
         &rows,
     );
-    format!("{table}{note}")
+    format!("{table}{unclaimed}{note}")
 }
 
 fn usage_as_json(usage: &CacheUsage) -> String {
@@ -295,6 +306,16 @@ mod tests {
         assert_eq!(object["unclaimed"]["oldest_use_seconds"], Value::Null);
         assert_eq!(object["is_own_part"], false);
         assert_eq!(lines.len(), 3);
+        let killed = CacheUsage {
+            unclaimed: one,
+            ..usage.clone()
+        };
+        let text = usage_as_table(&killed, Timestamp::from_nanos(0));
+        let told: Vec<_> = text
+            .lines()
+            .filter(|it| it.contains("(unclaimed)"))
+            .collect();
+        assert!(told.len() == 2 && told[1].contains("is killed"), "{text}");
         let part = CacheUsage {
             is_own_part: true,
             ..usage

@@ -14,7 +14,7 @@ use regatta_runtime::{
     ProcessRuntime, RuntimeError,
 };
 use regatta_server::{
-    AuditShare, Coordinator, CoordinatorConfig, MetricsServer, Standby, StartError,
+    AuditShare, Coordinator, CoordinatorConfig, Inheritance, MetricsServer, Standby, StartError,
 };
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -74,6 +74,9 @@ pub(super) async fn coordinator(
     listen_on(&mut config, &options.listen);
     config.standby = options.standby;
     config.storage = options.storage;
+    if options.adopt_ledger {
+        config.inheritance = Inheritance::OfAnyone;
+    }
     let ledger = options
         .ledger
         .map(|reference| reference.resolve(&|name| std::env::var_os(name)));
@@ -370,6 +373,7 @@ fn start_failure(error: StartError) -> Failure {
         | StartError::TenantProperties { .. }
         | StartError::OtherVerdictKey { .. }
         | StartError::OtherStorage { .. } => ExitCode::BadConfiguration,
+        StartError::Ledger(ref error) if error.is_foreign() => ExitCode::BadConfiguration,
         _ => ExitCode::Local,
     };
     Failure {

@@ -14,7 +14,9 @@ pub enum ParseQuantityError {
         text: String,
     },
     /// The text is no size.
-    #[error("`{text}` is no size; write a number with a unit, like 512MiB, 2GiB or 500MB")]
+    #[error(
+        "`{text}` is no size; write a whole number with one of the units B, kB, MB, GB, TB, KiB, MiB, GiB and TiB, like 512MiB"
+    )]
     Size {
         /// The text found.
         text: String,
@@ -88,9 +90,11 @@ fn size(text: &str) -> Option<u64> {
         "kB" | "KB" => 1_000,
         "MB" => 1_000_000,
         "GB" => 1_000_000_000,
+        "TB" => 1_000_000_000_000,
         "KiB" => 1 << 10,
         "MiB" => 1 << 20,
         "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
         _ => return None,
     };
     number.parse::<u64>().ok()?.checked_mul(factor)
@@ -134,6 +138,8 @@ mod tests {
         assert_eq!(parse_size("2GiB"), Ok(2 << 30));
         assert_eq!(parse_size("500 MB"), Ok(500_000_000));
         assert_eq!(parse_size("1024"), Ok(1024));
+        assert_eq!(parse_size("100TiB"), Ok(100 << 40));
+        assert_eq!(parse_size("2TB"), Ok(2_000_000_000_000));
         assert_eq!(parse_cpus("2"), Ok(2000));
         assert_eq!(parse_cpus("0.25"), Ok(250));
     }

@@ -18,7 +18,7 @@ pub struct CacheOptions {
     /// How much all blobs, action results and assets together may take up, such as 200GiB; what was used least
     /// recently goes [default: as much as the disk holds]. With --storage, this and the limits of tenants are
     /// for a coordinator that has the storage to itself
-    #[arg(long, value_name = "SIZE", value_parser = super::daemons::parse_some_size)]
+    #[arg(long, value_name = "SIZE", value_parser = parse_limit)]
     pub cache_size: Option<u64>,
     /// How much of the disk stays free, if everything is in a directory; below half of it nothing more is
     /// stored [default: 1GiB, or a twentieth of a smaller disk]
@@ -114,9 +114,21 @@ fn limits_of<'a>(settings: &'a mut CacheSettings, named: &Named) -> &'a mut Tena
     }
 }
 
+/// The least that may be kept: a smaller limit is a number whose unit was forgotten.
+const LEAST_LIMIT_BYTES: u64 = 1 << 10;
+
+fn parse_limit(text: &str) -> Result<u64, String> {
+    match super::daemons::parse_some_size(text)? {
+        bytes if bytes < LEAST_LIMIT_BYTES => Err(format!(
+            "{bytes} bytes hold nothing; a number without a unit is bytes: write one, such as 200GiB"
+        )),
+        bytes => Ok(bytes),
+    }
+}
+
 fn parse_tenant_size(text: &str) -> Result<(Named, u64), String> {
     let (named, size) = parse_named(text, "release=20GiB")?;
-    Ok((named, super::daemons::parse_some_size(size)?))
+    Ok((named, parse_limit(size)?))
 }
 
 fn parse_tenant_age(text: &str) -> Result<(Named, Duration), String> {

@@ -56,7 +56,8 @@ pub struct CoordinatorOptions {
     /// Where blobs and action results are stored: file:///DIR, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX,
     /// azure://CONTAINER/PREFIX, memory://; credentials and the like of a bucket come from the environment
     /// (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT, AWS_ALLOW_HTTP; GOOGLE_*; AZURE_*).
-    /// Let the bucket's own rules abort uploads of more than a day: a coordinator that is killed leaves them
+    /// Parts of uploads that one leaves in a bucket when it is killed are aborted by the next a day later, which needs
+    /// the right to
     #[arg(long, value_name = "URL")]
     pub storage: Option<String>,
     /// Where runs are remembered, and what was learnt of tests: postgres://USER@HOST/DATABASE, or where such an
@@ -77,6 +78,11 @@ pub struct CoordinatorOptions {
     /// verdict key, and a state directory of their own
     #[arg(long, requires_all = ["ledger", "storage", "verdict_key"])]
     pub standby: bool,
+    /// Take a ledger with runs whose last coordinator had another storage or another verdict key, which is refused
+    /// otherwise; for the start that moves it. What those runs printed and what verdicts keep is found only if it was
+    /// brought to the new storage
+    #[arg(long)]
+    pub adopt_ledger: bool,
     /// A tenant's share of the fleet, relative to the others', who have 1; may be given for each tenant
     #[arg(long = "tenant-weight", value_name = "NAME=N", value_parser = parse_tenant_weight)]
     pub tenant_weights: Vec<(TenantId, NonZeroU32)>,

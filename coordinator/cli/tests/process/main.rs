@@ -44,6 +44,7 @@ mod if_cached;
 mod large_suite;
 mod long_output;
 mod lost_answer;
+mod moved_ledger;
 mod network;
 #[path = "../docker/observability.rs"]
 mod observability;

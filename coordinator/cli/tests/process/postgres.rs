@@ -31,6 +31,9 @@ const SUITE: &str = r#"
 } > junit.xml
 "#;
 
+/// What whoever watches a run is told while its events cannot be stored.
+const NOT_DURABLE: &str = "nothing more of the run can be stored";
+
 /// A project in a commit of its own.
 fn project() -> tempfile::TempDir {
     let project = tempfile::tempdir().expect("a directory");
@@ -142,5 +145,25 @@ fn a_run_goes_on_though_its_postgres_is_restarted() {
     assert_eq!(runs, "RELEASABLE|2|40");
     let seen = server.sql("SELECT min(runs), max(runs) FROM regatta.test_history");
     assert_eq!(seen, "2|2", "each test was executed twice");
+    fleet.stop();
+}
+
+#[test]
+fn a_run_goes_on_though_its_postgres_was_away_for_longer_than_anybody_is_left_in_the_dark() {
+    let mut server = PostgresServer::start();
+    let fleet = Fleet::told(&["--ledger", &server.url(DATABASE)]);
+    let project = project();
+    let arguments = ["--message-format", "json", "run", "--no-cache"];
+    let mut running = Running::begin(&mut in_project(&fleet, &project, &arguments));
+    running.expect_words(r#""type":"test""#);
+    server.stop(Stop::Fast);
+    running.expect_words(NOT_DURABLE);
+    server.start_again();
+    let ended = running.end();
+    let finished = ended.expect_code(0).finished();
+    assert_eq!(finished["counts"]["passed"], 20, "{finished}");
+    assert_eq!(finished["verdict"], "RELEASABLE", "{finished}");
+    let log = fleet.log_of("coordinator");
+    assert!(!log.contains("NOTICE"), "{log}");
     fleet.stop();
 }

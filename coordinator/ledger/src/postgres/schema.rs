@@ -9,14 +9,14 @@ use super::dialect;
 use super::failure::CallError;
 use super::security::is_distrust;
 use super::session::{ConnectError, OPEN_TIMEOUT, SCHEMA, Session, number};
-use super::tenure::{
-    CoordinatorIdentity, LOCK, LOCK_HOLDER, Succession, end_if_silent, is_held, last_incumbent,
-};
+use super::tenure::{LOCK, LOCK_HOLDER, Succession, end_if_silent, is_held, last_incumbent};
 use super::value::Value;
 use crate::rows::Columns;
 use crate::sqlite::MIGRATIONS;
-use crate::statements::{BEGIN_TERM, FORGET_TERMS, READ_NUMBER, READ_STORAGE, WRITE_NUMBER};
-use crate::{LedgerError, rows};
+use crate::statements::{
+    BEGIN_TERM, FIND_ANY_RUN, FORGET_TERMS, READ_NUMBER, READ_OWNER, READ_STORAGE, WRITE_NUMBER,
+};
+use crate::{CoordinatorIdentity, Inheritance, LedgerError, OtherIdentityError, rows};
 
 /// How long to wait for another session that holds the lock: one whose process was killed ends at once.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
@@ -100,6 +100,19 @@ pub enum OpenPostgresError {
         /// The encoding found.
         found: String,
     },
+    /// Its runs, and what verdicts keep, are another's. Give the coordinator what the last one had, or say that the move
+    /// is meant.
+    #[error(
+        "the last coordinator with runs in {place} {difference}: what those runs and verdicts name would not be found; \
+         give this one what that had (--storage, --verdict-key, --state-dir), or say with --adopt-ledger that the \
+         ledger is to move"
+    )]
+    Foreign {
+        /// Which database.
+        place: String,
+        /// How the last coordinator differs.
+        difference: OtherIdentityError,
+    },
     /// The database failed while it was opened.
     #[error("{place} cannot be used as a ledger")]
     Failed {
@@ -122,7 +135,7 @@ pub(super) struct Holder {
 /// time the database was taken.
 pub(super) async fn open(
     address: &PostgresAddress,
-    whose: &CoordinatorIdentity,
+    heir: (&CoordinatorIdentity, Inheritance),
     succession: Succession,
 ) -> Result<(Holder, i64), OpenPostgresError> {
     let place = || address.place().to_owned();
@@ -136,6 +149,10 @@ pub(super) async fn open(
     if found != "UTF8" {
         let place = place();
         return Err(OpenPostgresError::Encoding { place, found });
+    }
+    if succession == Succession::AfterSilence {
+        // Before anybody's session is ended, and again once nobody else can begin a term.
+        check_heir(&session, address.place(), heir).await?;
     }
     // One that was silent has no precedence over whoever has ended it.
     if succession == Succession::AfterSilence && !end_if_silent(&session).await {
@@ -155,8 +172,38 @@ pub(super) async fn open(
         sleep(LOCK_POLL).await;
     };
     migrate(&session, address.place()).await?;
-    let term = begin_term(&session, whose).await.map_err(failed)?;
+    check_heir(&session, address.place(), heir).await?;
+    let term = begin_term(&session, heir.0).await.map_err(failed)?;
     Ok((Holder { session, backend }, term))
+}
+
+/// Sees that runs in the database could go on with whoever is to have it. Without runs nothing names what is elsewhere.
+async fn check_heir(
+    session: &Session,
+    place: &str,
+    (whose, inheritance): (&CoordinatorIdentity, Inheritance),
+) -> Result<(), OpenPostgresError> {
+    let failed = |error: CallError| OpenPostgresError::Failed {
+        place: place.to_owned(),
+        source: error.into_ledger_error(),
+    };
+    // Without a term there may not even be tables.
+    if inheritance == Inheritance::OfAnyone || last_incumbent(session).await.is_none() {
+        return Ok(());
+    }
+    let run = session.read_one(FIND_ANY_RUN, &[], rows::run).await;
+    if run.map_err(failed)?.is_none() {
+        return Ok(());
+    }
+    let owner = session.read_one(READ_OWNER, &[], rows::identity).await;
+    let Some(owner) = owner.map_err(failed)? else {
+        return Ok(());
+    };
+    let checked = owner.check_successor(whose);
+    checked.map_err(|difference| OpenPostgresError::Foreign {
+        place: place.to_owned(),
+        difference,
+    })
 }
 
 /// Where the last coordinator of the database that named its storage has that; nothing if none has. It takes nothing.

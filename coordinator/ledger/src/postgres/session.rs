@@ -208,6 +208,8 @@ fn settings() -> String {
     let (idle, interval, retries) = KEEPALIVE;
     let settings = [
         ("search_path", SCHEMA.to_owned()),
+        // That a table is there already is no news.
+        ("client_min_messages", "warning".to_owned()),
         ("enable_nestloop", "off".to_owned()),
         ("statement_timeout", millis(STATEMENT_TIMEOUT)),
         ("lock_timeout", millis(LOCK_TIMEOUT)),

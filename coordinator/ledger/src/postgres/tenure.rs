@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 use super::failure::CallError;
 use super::session::Session;
-use crate::rows::Columns;
+use crate::CoordinatorIdentity;
+use crate::rows;
 use crate::statements::READ_TERM;
 
 /// The advisory lock that a coordinator holds on its database: `regatta`, in ASCII.
@@ -34,17 +35,6 @@ pub(super) static LOCK_HOLDER: LazyLock<String> = LazyLock::new(|| {
             AND activity.datname = current_database()"
     )
 });
-
-/// A coordinator, as others know it that stand by for its database.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct CoordinatorIdentity {
-    /// Where it serves gRPC: `http://host:port`. Empty if nobody is to know.
-    pub url: String,
-    /// Which key it signs verdicts with. Agents' leases are taken over by whoever has the same.
-    pub verdict_key: String,
-    /// Where it stores blobs, and how. Its runs can go on wherever that is the same.
-    pub storage: String,
-}
 
 /// After what a database that another coordinator has may be another's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,15 +59,8 @@ pub enum LedgerTenure {
 
 /// Whose the database is, or was last; nothing if that is not known.
 pub(super) async fn last_incumbent(session: &Session) -> Option<CoordinatorIdentity> {
-    let decode = |row: &dyn Columns| {
-        Ok(CoordinatorIdentity {
-            url: row.text(0)?,
-            verdict_key: row.text(1)?,
-            storage: row.text(2)?,
-        })
-    };
     // A coordinator of an earlier release has left nothing, not even the table.
-    let read = session.read_one(READ_TERM, &[], decode).await;
+    let read = session.read_one(READ_TERM, &[], rows::identity).await;
     read.ok().flatten()
 }
 

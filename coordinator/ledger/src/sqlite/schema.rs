@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode};
 
+use crate::{LedgerError, OtherIdentityError};
+
 /// How long to wait for another process that holds the database.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -184,6 +186,27 @@ pub enum OpenLedgerError {
         found: usize,
         /// The last version known.
         known: usize,
+    },
+    /// Its runs, and what verdicts keep, are another's. Give the coordinator what the last one had, or say that the move
+    /// is meant.
+    #[error(
+        "the last coordinator with runs in {} {difference}: what those runs and verdicts name would not be found; give \
+         this one what that had (--storage, --verdict-key), or say with --adopt-ledger that the ledger is to move",
+        path.display()
+    )]
+    Foreign {
+        /// Which file.
+        path: PathBuf,
+        /// How the last coordinator differs.
+        difference: OtherIdentityError,
+    },
+    /// It could not be read or written whose it is.
+    #[error("{} cannot be used as a ledger", path.display())]
+    Failed {
+        /// Which file.
+        path: PathBuf,
+        /// What happened, and what to do.
+        source: LedgerError,
     },
     /// The system gives no more threads.
     #[error("the ledger's thread could not be started: {detail}")]

@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use regatta_ledger::{
-    CoordinatorIdentity, Ledger, MemoryLedger, Place, PostgresLedger, RunQuery, SqliteLedger,
-    StoredEvent, SuiteObservation, TestObservation, conformance,
+    CoordinatorIdentity, Inheritance, Ledger, MemoryLedger, Place, PostgresLedger, RunQuery,
+    SqliteLedger, StoredEvent, SuiteObservation, TestObservation, conformance,
 };
 use regatta_model::{RunId, TenantId, Timestamp};
 use server::{DATABASE, PostgresServer};
@@ -29,7 +29,9 @@ use tokio::task::JoinSet;
 async fn open(server: &PostgresServer) -> PostgresLedger {
     let address = server.url(DATABASE).parse().expect("an address");
     let nobody = CoordinatorIdentity::default();
-    PostgresLedger::open(address, &nobody).await.expect("opens")
+    PostgresLedger::open(address, &nobody, Inheritance::OfTheSame)
+        .await
+        .expect("opens")
 }
 
 #[tokio::test]

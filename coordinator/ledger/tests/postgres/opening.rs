@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use regatta_ledger::{
-    CoordinatorIdentity, Ledger, OpenPostgresError, PostgresAddress, PostgresLedger, RunQuery,
+    CoordinatorIdentity, Inheritance, Ledger, OpenPostgresError, PostgresAddress, PostgresLedger,
+    RunQuery,
 };
 
 use super::open;
@@ -11,9 +12,13 @@ use super::server::{DATABASE, PostgresServer, USER};
 
 async fn refused(url: &str) -> OpenPostgresError {
     let address: PostgresAddress = url.parse().expect("an address");
-    PostgresLedger::open(address, &CoordinatorIdentity::default())
-        .await
-        .expect_err("cannot be opened")
+    PostgresLedger::open(
+        address,
+        &CoordinatorIdentity::default(),
+        Inheritance::OfTheSame,
+    )
+    .await
+    .expect_err("cannot be opened")
 }
 
 #[tokio::test]
@@ -33,7 +38,9 @@ async fn what_was_written_outlives_the_process_and_the_database_is_free_again() 
     server.sql("CREATE DATABASE other");
     let other = server.url("other").parse().expect("an address");
     let nobody = CoordinatorIdentity::default();
-    let other = PostgresLedger::open(other, &nobody).await.expect("opens");
+    let other = PostgresLedger::open(other, &nobody, Inheritance::OfTheSame)
+        .await
+        .expect("opens");
     assert_eq!(other.reserved_tokens().await, Ok(0));
 }
 

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use regatta_ledger::{
-    CoordinatorIdentity, Ledger, LedgerError, Place, PostgresLedger, StoredEvent, SuiteObservation,
-    TestObservation,
+    CoordinatorIdentity, Inheritance, Ledger, LedgerError, Place, PostgresLedger, StoredEvent,
+    SuiteObservation, TestObservation,
 };
 use regatta_model::{RunId, TenantId, Timestamp};
 use tokio::task::JoinSet;
@@ -144,7 +144,7 @@ async fn a_commit_that_is_in_doubt_is_done_once() {
         let url = server.url(DATABASE);
         let url = url.replace(&real.display().to_string(), &cutting.display().to_string());
         let address = url.parse().expect("an address");
-        let ledger = PostgresLedger::open(address, &nobody())
+        let ledger = PostgresLedger::open(address, &nobody(), Inheritance::OfTheSame)
             .await
             .expect("opens");
         proxy.arm();
@@ -238,7 +238,7 @@ async fn a_full_disk_is_unavailable_and_recovers() {
     server.sql(&format!("CREATE TABLESPACE small LOCATION '{directory}'"));
     server.sql("CREATE DATABASE small TABLESPACE small");
     let address = server.url("small").parse().expect("an address");
-    let ledger = PostgresLedger::open(address, &nobody())
+    let ledger = PostgresLedger::open(address, &nobody(), Inheritance::OfTheSame)
         .await
         .expect("opens");
     disk.fill();
@@ -343,7 +343,9 @@ async fn a_ledger_that_another_has_had_meanwhile_is_written_no_more() {
     drop(ledger);
     until("it can be opened again", || async {
         let address = server.url(DATABASE).parse().expect("an address");
-        PostgresLedger::open(address, &nobody()).await.is_ok()
+        PostgresLedger::open(address, &nobody(), Inheritance::OfTheSame)
+            .await
+            .is_ok()
     })
     .await;
 }

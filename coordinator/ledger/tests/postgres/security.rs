@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use regatta_ledger::{CoordinatorIdentity, Ledger, OpenPostgresError, PostgresLedger};
+use regatta_ledger::{CoordinatorIdentity, Inheritance, Ledger, OpenPostgresError, PostgresLedger};
 use tempfile::TempDir;
 
 use super::server::{DATABASE, PostgresServer, USER, expect_success, give_away};
@@ -80,7 +80,12 @@ fn path(path: &Path) -> &str {
 async fn open(authority: &str, parameters: &str) -> Result<PostgresLedger, OpenPostgresError> {
     let url = format!("postgres://{USER}:{PASSWORD}@{authority}/{DATABASE}?{parameters}");
     let address = url.parse().expect("an address");
-    PostgresLedger::open(address, &CoordinatorIdentity::default()).await
+    PostgresLedger::open(
+        address,
+        &CoordinatorIdentity::default(),
+        Inheritance::OfTheSame,
+    )
+    .await
 }
 
 #[tokio::test]

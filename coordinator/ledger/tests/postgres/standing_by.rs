@@ -3,8 +3,10 @@
 use std::time::{Duration, Instant};
 
 use regatta_ledger::{
-    CoordinatorIdentity, Ledger, LedgerError, LedgerTenure, OpenPostgresError, PostgresLedger,
+    CoordinatorIdentity, Inheritance, Ledger, LedgerError, LedgerTenure, NewRun, OpenPostgresError,
+    PostgresAddress, PostgresLedger,
 };
+use regatta_model::Timestamp;
 use tokio::runtime::Runtime;
 
 use super::server::{DATABASE, PostgresServer};
@@ -31,7 +33,7 @@ async fn take_over(
     url: &str,
 ) -> Result<PostgresLedger, OpenPostgresError> {
     let address = server.url(DATABASE).parse().expect("an address");
-    PostgresLedger::take_over(address, &identity(url)).await
+    PostgresLedger::take_over(address, &identity(url), Inheritance::OfTheSame).await
 }
 
 /// Tries until it succeeds; how long that took.
@@ -51,7 +53,7 @@ async fn a_coordinator_with_nothing_to_write_keeps_its_ledger_and_is_known() {
     let server = PostgresServer::start();
     let address = server.url(DATABASE).parse().expect("an address");
     let ours = identity("http://a:1");
-    let first = PostgresLedger::open(address, &ours).await;
+    let first = PostgresLedger::open(address, &ours, Inheritance::OfTheSame).await;
     let first = first.expect("opens");
     let began = Instant::now();
     while began.elapsed() < PATIENCE {
@@ -71,6 +73,58 @@ async fn a_coordinator_with_nothing_to_write_keeps_its_ledger_and_is_known() {
     let (second, took) = stand_by(&server, "http://b:1").await;
     assert!(took < Duration::from_secs(3), "given back, yet {took:?}");
     assert_eq!(second.reserved_tokens().await, Ok(10));
+}
+
+#[tokio::test]
+async fn runs_are_left_to_nobody_with_another_storage_or_key_unless_that_is_meant() {
+    let server = PostgresServer::start();
+    let address: PostgresAddress = server.url(DATABASE).parse().expect("an address");
+    let ours = identity("http://a:1");
+    let elsewhere = CoordinatorIdentity {
+        storage: "file:///t".to_owned(),
+        ..ours.clone()
+    };
+    let other_key = identity("http://b:1");
+    let first = PostgresLedger::open(address.clone(), &ours, Inheritance::OfTheSame).await;
+    let first = first.expect("opens");
+    let run = NewRun {
+        run: "r".parse().expect("is an id"),
+        tenant: "".parse().expect("is a name"),
+        description: String::new(),
+        commit: String::new(),
+        branch: String::new(),
+        submitted_at: Timestamp::EPOCH,
+        committed_at: None,
+    };
+    first.start_run(run).await.expect("begins");
+    drop(first);
+    let terms = || server.sql("SELECT max(term) FROM regatta.terms");
+    let before = terms();
+    for other in [&elsewhere, &other_key] {
+        let (address, same) = (address.clone(), Inheritance::OfTheSame);
+        let opened = PostgresLedger::open(address.clone(), other, same).await;
+        let taken = PostgresLedger::take_over(address, other, same).await;
+        for refused in [opened, taken] {
+            let error = refused.expect_err("is another's");
+            assert!(
+                matches!(error, OpenPostgresError::Foreign { .. }),
+                "{error}"
+            );
+        }
+    }
+    assert_eq!(terms(), before, "nobody has had it meanwhile");
+    // Whoever repairs says nothing of itself, and is no coordinator that others must be like.
+    let nobody = CoordinatorIdentity::default();
+    for (whose, inheritance, is_let_in) in [
+        (&nobody, Inheritance::OfTheSame, true),
+        (&elsewhere, Inheritance::OfTheSame, false),
+        (&elsewhere, Inheritance::OfAnyone, true),
+        (&elsewhere, Inheritance::OfTheSame, true),
+        (&ours, Inheritance::OfTheSame, false),
+    ] {
+        let opened = PostgresLedger::open(address.clone(), whose, inheritance).await;
+        assert_eq!(opened.is_ok(), is_let_in, "{whose:?}");
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::Dispatcher;
 use super::board::Payloads;
 use super::clock::BEAT;
+use crate::ledger::LEDGER_PATIENCE;
 
 /// How long to wait before a reservation that the ledger refused is tried again. It is tried until it
 /// succeeds, for without it nothing may be leased; those who wait for that are told before long
@@ -21,8 +22,10 @@ const COMMIT_RETRY_PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Commits {
     /// Why it did not take the last one.
     pub(super) trouble: Option<LedgerError>,
-    /// Whether it has taken none for longer than anybody should wait.
+    /// Whether it has taken none for longer than an action should wait.
     pub(super) stalled: bool,
+    /// Whether it has taken none for longer than runs wait.
+    pub(super) failed: bool,
 }
 
 /// Gives the scheduler its ticks, and its clock its beats, until the dispatcher is gone.
@@ -85,6 +88,7 @@ pub(super) async fn keep_commits(dispatcher: Weak<Dispatcher>) {
                     strong.commits.send_replace(Commits {
                         trouble: Some(error),
                         stalled: since.elapsed() >= strong.commit_patience,
+                        failed: since.elapsed() >= LEDGER_PATIENCE,
                     });
                     drop(strong);
                     tokio::time::sleep(COMMIT_RETRY_PAUSE).await;

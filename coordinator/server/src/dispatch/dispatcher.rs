@@ -197,12 +197,21 @@ impl Dispatcher {
         self.lock().forecast(works)
     }
 
-    /// Waits until the ledger has refused what leases need for too long, and tells why.
+    /// Waits until the ledger has refused what leases need for longer than an action should wait, and tells why.
     pub async fn stalled(&self) -> LedgerError {
+        self.trouble_once(|commits| commits.stalled).await
+    }
+
+    /// The same for longer than runs wait.
+    pub(crate) async fn unstored(&self) -> LedgerError {
+        self.trouble_once(|commits| commits.failed).await
+    }
+
+    async fn trouble_once(&self, is_so: impl Fn(&Commits) -> bool) -> LedgerError {
         let mut commits = self.commits.subscribe();
         // The sender lives in `self`, so this cannot fail.
-        let stalled = commits.wait_for(|commits| commits.stalled).await;
-        let trouble = stalled.ok().and_then(|commits| commits.trouble.clone());
+        let commits = commits.wait_for(|commits| is_so(commits)).await;
+        let trouble = commits.ok().and_then(|commits| commits.trouble.clone());
         trouble.unwrap_or(LedgerError::Closed)
     }
 

@@ -20,6 +20,29 @@ pub enum InspectError {
         /// The directory.
         directory: PathBuf,
     },
+    /// There is no storage. Name the right one.
+    #[error(
+        "no coordinator stores anything at {url}; name its storage with --storage, as it was told it, or leave that out \
+         if it stores in its state directory"
+    )]
+    NoStorage {
+        /// Where there is none.
+        url: String,
+    },
+    /// The state directory is that of a coordinator with another storage. Name the right one of them.
+    #[error(
+        "the coordinator of {} stores at {theirs}, not at {ours}: it knows nothing of that; name the right one with \
+         --state-dir, or that storage with --storage",
+        state.display()
+    )]
+    NotItsStorage {
+        /// Its state directory.
+        state: PathBuf,
+        /// Where it stores.
+        theirs: String,
+        /// Where it was said to.
+        ours: String,
+    },
     /// Nothing can be mended while a coordinator runs. Stop it, or look without mending.
     #[error("nothing can be repaired while a coordinator runs")]
     Busy(#[from] StateDirectoryError),

@@ -1,7 +1,7 @@
 //! Sees that no coordinator works on a storage while it is repaired.
 
 use regatta_cas::Deletions;
-use regatta_ledger::{CoordinatorIdentity, PostgresAddress, PostgresLedger};
+use regatta_ledger::{CoordinatorIdentity, Inheritance, PostgresAddress, PostgresLedger};
 
 use super::{InspectError, StoreLocation, url};
 use crate::config::WITHOUT_PACKS;
@@ -38,7 +38,8 @@ impl Tenancy {
         check_storage(address, &url(location)?).await?;
         // Nobody is passed on to it, and whoever stands by waits.
         let whose = CoordinatorIdentity::default();
-        let ledger = ledger::open(Some(address), state, &whose).await?;
+        let heir = (&whose, Inheritance::OfTheSame);
+        let ledger = ledger::open(Some(address), state, heir).await?;
         if let Some(term) = ledger.term {
             // The log of uses, which is told what is removed, is as good as it was.
             follow_term(state, term).map_err(unreadable)?;

@@ -5,6 +5,7 @@ use regatta_wire::reapi::{ActionResult, OutputFile};
 
 use super::*;
 use crate::action_cache::seal_for_tests;
+use crate::retention::note_storage;
 
 struct Fixture {
     state: tempfile::TempDir,
@@ -16,6 +17,7 @@ fn fixture() -> Fixture {
     // What a coordinator leaves.
     drop(StateDirectory::take(state.path()).unwrap());
     std::fs::create_dir(state.path().join("uploads")).unwrap();
+    std::fs::create_dir(state.path().join("cas")).unwrap();
     std::fs::write(state.path().join("ledger.sqlite"), "").unwrap();
     let location = StoreLocation {
         state_directory: state.path().to_owned(),
@@ -189,6 +191,42 @@ async fn what_another_coordinator_may_be_writing_is_told_and_left_alone() {
     let (removed, left) = report(fixture.location.clone()).await;
     assert_eq!((removed.len(), left), (1, Vec::new()));
     assert!(!own.exists());
+}
+
+#[tokio::test]
+async fn a_storage_that_is_not_there_is_refused_and_not_made() {
+    let mut fixture = fixture();
+    let nowhere = fixture.state.path().join("nowhere");
+    for url in [url_of(&nowhere), "memory://".to_owned()] {
+        fixture.location.storage = Some(url.clone());
+        let verified = verify_store(&fixture.location, false).await;
+        let used = cache_usage(&fixture.location);
+        for refused in [verified.map(drop), used.map(drop)] {
+            let error = refused.expect_err("there is none");
+            assert!(error.to_string().contains(&url), "{error}");
+        }
+    }
+    assert!(!nowhere.exists());
+}
+
+#[tokio::test]
+async fn usage_is_told_of_the_storage_that_it_is_of() {
+    let mut fixture = fixture();
+    let state = fixture.state.path().to_owned();
+    let [own, other] = ["own", "other"].map(|name| {
+        std::fs::create_dir_all(state.join(name).join("cas")).unwrap();
+        url_of(&state.join(name))
+    });
+    fixture.location.storage = Some(other.clone());
+    assert!(cache_usage(&fixture.location).is_ok(), "it is not known");
+    note_storage(&state, &own).unwrap();
+    let refused = cache_usage(&fixture.location).expect_err("it is of another");
+    let text = refused.to_string();
+    assert!(text.contains(&own) && text.contains(&other), "{text}");
+    for url in [None, Some(own.clone()), Some(format!("{own}/"))] {
+        fixture.location.storage = url;
+        assert!(cache_usage(&fixture.location).is_ok());
+    }
 }
 
 #[tokio::test]

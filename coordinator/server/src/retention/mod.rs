@@ -51,7 +51,7 @@ pub(crate) use self::evictor::Evictor;
 pub(crate) use self::places::{Place, Places};
 pub use self::settings::{CacheSettings, TenantCacheLimits};
 pub use self::usage::{CacheUsage, TenantUsage};
-pub(crate) use self::usage::{note_coverage, note_gone, usage_of};
+pub(crate) use self::usage::{note_coverage, note_gone, note_storage, noted_storage, usage_of};
 pub(crate) use self::verdict_pins::VerdictPins;
 
 use self::clock::{Clock, seconds, steady_clock, system_time};

@@ -45,6 +45,30 @@ pub(crate) fn note_coverage(state: &Path, is_all: bool) -> io::Result<()> {
     }
 }
 
+/// The file in the state directory that says which storage the log of uses is about.
+const STORAGE: &str = "uses-of";
+
+/// Notes which storage the log of uses is about.
+///
+/// # Errors
+/// The state directory cannot be written.
+pub(crate) fn note_storage(state: &Path, url: &str) -> io::Result<()> {
+    std::fs::write(state.join(STORAGE), url)
+}
+
+/// Which storage the log of uses is about, if that was noted.
+///
+/// # Errors
+/// The state directory cannot be read.
+pub(crate) fn noted_storage(state: &Path) -> io::Result<Option<String>> {
+    match std::fs::read_to_string(state.join(STORAGE)) {
+        // One that is cut off by a full disk says nothing.
+        Ok(url) => Ok(Some(url).filter(|url| !url.is_empty())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// How much somebody uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TenantUsage {

@@ -42,7 +42,7 @@ struct RunDriver {
     running: HashMap<Id, usize>,
     stops: HashMap<usize, (CancellationToken, Begun)>,
     results: HashMap<usize, reapi::ActionResult>,
-    /// Why the coordinator cannot go on with the run, once it cannot.
+    /// What the coordinator failed at, if it did.
     trouble: Option<String>,
 }
 
@@ -118,7 +118,6 @@ impl RunDriver {
             true => RunInput::Cancelled,
             false => RunInput::Started,
         };
-        let mut trouble = std::pin::pin!(trouble_of(&context));
         loop {
             for output in self.state.step(input) {
                 self.context.log.room().await;
@@ -131,12 +130,6 @@ impl RunDriver {
             }
             input = tokio::select! {
                 () = self.cancel.cancelled(), if !cancelled => {
-                    cancelled = true;
-                    RunInput::Cancelled
-                }
-                reason = &mut trouble, if self.trouble.is_none() => {
-                    tracing::error!(run = %context.run, reason, "the run cannot go on");
-                    self.trouble = Some(reason);
                     cancelled = true;
                     RunInput::Cancelled
                 }
@@ -265,13 +258,8 @@ impl RunDriver {
 async fn audit(context: &Arc<RunContext>, cancel: &CancellationToken) -> Option<String> {
     // A task of its own, so that whatever becomes of it the run ends.
     let audit = tokio::spawn(audit_hits(Arc::clone(context), cancel.clone()));
-    let mut audit = AbortOnDropHandle::new(audit);
-    tokio::select! {
-        ended = &mut audit => ended.err().map(|error| {
-            format!("cached passes could not be looked into: {error}; report this")
-        }),
-        reason = trouble_of(context) => Some(reason),
-    }
+    let failed = AbortOnDropHandle::new(audit).await.err();
+    failed.map(|error| format!("cached passes could not be looked into: {error}; report this"))
 }
 
 /// Says of which suites no cached pass is looked into though that was asked for: they ended before a restart.
@@ -291,16 +279,6 @@ fn tell_of_lost_audits(run: &RunContext) {
             ));
         }
     }
-}
-
-/// Waits until the coordinator cannot go on with a run, for want of room for what must be remembered,
-/// and tells why.
-async fn trouble_of(context: &RunContext) -> String {
-    let error = tokio::select! {
-        error = context.log.failed() => error,
-        error = context.dispatcher.stalled() => error,
-    };
-    format!("the coordinator cannot store what it must remember: {error}")
 }
 
 async fn run_job(

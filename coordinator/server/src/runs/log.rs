@@ -5,10 +5,9 @@
 //! the numbers of what follows would be taken. In memory stay those that are not durable yet and a tail of
 //! bounded size; whoever is further behind reads from the ledger.
 //!
-//! A ledger that cannot store for [`STORE_PATIENCE`] fails the log. Its run then ends, which nobody sees
-//! before it is durable either: until the ledger has recovered, whoever reads on is told why there is nothing.
-//! The events go on to be offered to the ledger. If the process ends first, its successor goes on with what
-//! is durable, which is all that was seen.
+//! While a ledger cannot store, the run waits as soon as much has happened in it, and after [`STORE_PATIENCE`] whoever
+//! reads on is told why there is nothing. The events go on to be offered to the ledger. If the process ends first, as it
+//! does by itself after [`LEDGER_PATIENCE`], its successor goes on with what is durable, which is all that was seen.
 
 mod progress;
 
@@ -27,6 +26,7 @@ use tokio::time::Instant;
 
 use self::progress::Progress;
 use super::registry::FindRunError;
+use crate::ledger::LEDGER_PATIENCE;
 
 /// Events that are kept in memory once they are durable.
 const MAX_RECENT_EVENTS: usize = 1024;
@@ -36,7 +36,7 @@ const MAX_RECENT_BYTES: usize = 2 << 20;
 const MAX_STORED_TOGETHER: usize = 512;
 /// How long to wait before a ledger that failed is tried again.
 const STORE_RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// How long a ledger is tried before its run ends and whoever watches it is told why.
+/// How long a ledger is tried before whoever watches the run is told why nothing comes.
 const STORE_PATIENCE: Duration = Duration::from_secs(10);
 /// Events that are read together.
 pub(super) const MAX_READ_TOGETHER: usize = 256;
@@ -57,7 +57,7 @@ struct State {
     end: Option<RunEnd>,
     /// Why the ledger did not store what it was last given; `None` if it did.
     trouble: Option<LedgerError>,
-    /// Why it did not when it had first failed for too long.
+    /// Why it did not when it had first failed for longer than runs wait.
     failure: Option<LedgerError>,
 }
 
@@ -195,21 +195,21 @@ impl RunLog {
         if state.trouble.as_ref() != Some(&error) {
             tracing::error!(run = %self.run, %error, ?failing, "events could not be stored");
         }
-        if failing >= STORE_PATIENCE {
+        let has_failed = failing >= LEDGER_PATIENCE;
+        if has_failed {
             state.failure.get_or_insert_with(|| error.clone());
         }
         state.trouble = Some(error);
         drop(state);
-        if failing >= STORE_PATIENCE {
-            self.progress.send_if_modified(|progress| {
-                let is_news = !progress.stalled;
-                (progress.failed, progress.stalled) = (true, true);
-                is_news
-            });
-        }
+        self.progress.send_if_modified(|progress| {
+            let before = *progress;
+            progress.stalled |= failing >= STORE_PATIENCE;
+            progress.failed |= has_failed;
+            *progress != before
+        });
     }
 
-    /// Waits until the ledger has failed for too long, and tells why.
+    /// Waits until the ledger has failed for longer than runs wait, and tells why.
     pub(super) async fn failed(&self) -> LedgerError {
         let mut progress = self.progress.subscribe();
         // The sender lives in `self`, so this cannot fail.
@@ -495,11 +495,9 @@ mod tests {
             let log = Arc::clone(&log);
             async move { log.read(0).await }
         });
-        let error = log.failed().await;
-        assert!(error.to_string().contains("full"), "{error}");
-        assert!(begun.elapsed() >= STORE_PATIENCE);
         let read = reading.await.expect("it ends");
         assert!(matches!(read, Err(FindRunError::NotDurable(_))), "{read:?}");
+        assert!((STORE_PATIENCE..LEDGER_PATIENCE).contains(&begun.elapsed()));
         let asked = log.append_durably(started("b")).await;
         let said = asked.expect_err("it is not durable").to_string();
         assert!(said.contains("full"), "{said}");
@@ -507,6 +505,9 @@ mod tests {
         assert!(!log.has_after(0));
         let read = log.read(0).await;
         assert!(matches!(read, Err(FindRunError::NotDurable(_))), "{read:?}");
+        let error = log.failed().await;
+        assert!(error.to_string().contains("full"), "{error}");
+        assert!(begun.elapsed() >= LEDGER_PATIENCE);
         // However long it takes.
         tokio::time::sleep(Duration::from_secs(6 * 60 * 60)).await;
         ledger.make_room();
@@ -516,6 +517,6 @@ mod tests {
         let stored = ledger.memory.read_events(&run, 0, 10).await.expect("reads");
         assert_eq!(stored.len(), 3);
         assert_eq!(log.trouble(), None);
-        assert_eq!(log.failed().await, error, "why it ended is not forgotten");
+        assert_eq!(log.failed().await, error, "it is not forgotten");
     }
 }

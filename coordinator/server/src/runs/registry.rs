@@ -8,6 +8,7 @@ mod resumption;
 mod submission;
 
 use std::collections::HashMap;
+use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use regatta_ledger::{Ledger, LedgerError, RunQuery, RunRecord};
 use regatta_model::{Digest, PlantedBug, RunId, TenantId};
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -89,6 +90,8 @@ pub struct RunRegistry {
     claims: Arc<Claims>,
     /// Has a permit for each run that was not accepted and may be tried to be ended at once.
     abandoned: Arc<Semaphore>,
+    /// Why the events of a run could not be stored for longer than runs wait for that.
+    unstored: watch::Sender<Option<LedgerError>>,
     /// Has a permit for each run that may be planned at once.
     pub(super) plans: Semaphore,
 }
@@ -124,6 +127,7 @@ impl RunRegistry {
             resuming: OnceLock::new(),
             claims: Arc::default(),
             abandoned: Arc::new(Semaphore::new(MAX_ABANDONED_RUNS)),
+            unstored: watch::Sender::default(),
             plans: Semaphore::new(MAX_PLANS),
         });
         let resuming = tokio::spawn(resume_all(Arc::downgrade(&registry), left_open));
@@ -168,7 +172,15 @@ impl RunRegistry {
         tokio::spawn(drive(context, cancel).instrument(span));
         let registry = Arc::clone(self);
         tokio::spawn(async move {
-            log.store().await;
+            let unstored = async {
+                let error = log.failed().await;
+                registry.unstored.send_replace(Some(error));
+                pending::<()>().await;
+            };
+            tokio::select! {
+                () = log.store() => {}
+                () = unstored => {}
+            }
             registry.lock().remove(&run);
         });
     }
@@ -309,6 +321,16 @@ impl RunRegistry {
     /// Why the events of a run cannot be stored just now, if there is such a run.
     pub(crate) fn trouble(&self) -> Option<LedgerError> {
         self.lock().values().find_map(|active| active.log.trouble())
+    }
+
+    /// Waits until the events of a run could not be stored for longer than runs wait for that, and tells why.
+    pub(crate) async fn unstored(&self) -> LedgerError {
+        let mut unstored = self.unstored.subscribe();
+        // The sender lives in `self`, so this cannot fail.
+        let why = unstored.wait_for(Option::is_some).await;
+        why.ok()
+            .and_then(|why| why.clone())
+            .unwrap_or(LedgerError::Closed)
     }
 
     /// How many runs are under way.

@@ -19,6 +19,7 @@ mod runner_exit;
 mod selection;
 mod submission;
 mod suspects;
+mod unstored;
 mod verdict;
 
 use std::collections::BTreeMap;
@@ -27,7 +28,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use fake_agent::{Script, completed, lost};
-use fixture::{Fixture, Story, build, libtest, spec, until};
+use fixture::{Fixture, PATIENCE, Story, build, libtest, spec, until};
 pub(crate) use full_ledger::{Answer, FullLedger};
 use futures::StreamExt as _;
 use regatta_model::Digest;
@@ -416,20 +417,33 @@ async fn a_listing_that_fails_is_shown() {
 }
 
 #[tokio::test]
-async fn a_ledger_that_lets_nothing_be_leased_ends_the_run_with_its_reason() {
+async fn a_ledger_that_lets_nothing_be_leased_is_waited_for_and_the_run_says_so() {
     let ledger = Arc::new(FullLedger::for_reservations());
     let fixture = Fixture::with_ledger(Arc::clone(&ledger) as _).await;
     let _agent = fixture.agent("a", all_pass(1));
     let run = fixture.submit(spec(vec![libtest("unit")])).await;
-    let story = fixture.finish(&run).await;
-    assert_eq!(story.end().verdict(), v1::Verdict::Unknown);
-    assert!(!story.end().cancelled);
-    let reasons = &story.end().reasons;
-    assert!(reasons[0].contains("disk is full"), "{reasons:?}");
+    let mut client = fixture.runs();
+    let watching = client.watch_run(v1::WatchRunRequest {
+        run_id: run.clone(),
+        after_sequence: 0,
+    });
+    let mut events = watching.await.expect("is known").into_inner();
+    let warned = async {
+        loop {
+            let event = events.message().await.expect("goes on");
+            match event.expect("has not ended").event {
+                Some(Event::Warning(warning)) => return warning.message,
+                Some(Event::RunFinished(end)) => panic!("{end:?}"),
+                _ => {}
+            }
+        }
+    };
+    let warning = tokio::time::timeout(PATIENCE, warned).await;
+    let warning = warning.expect("is told in time");
+    assert!(warning.contains("disk is full"), "{warning}");
     assert!(fixture.dispatcher.trouble().is_some());
     ledger.make_room();
-    until(|| fixture.dispatcher.trouble().is_none()).await;
-    let story = fixture.run(spec(vec![libtest("unit")])).await;
+    let story = fixture.finish(&run).await;
     assert_eq!(story.end().verdict(), v1::Verdict::Releasable);
     assert_eq!(fixture.dispatcher.trouble(), None);
 }

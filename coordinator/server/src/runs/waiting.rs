@@ -1,4 +1,4 @@
-//! Tells whoever watches a run that it waits for agents that take no work.
+//! Tells whoever watches a run that it waits for agents that take no work, or for the ledger.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -27,7 +27,10 @@ pub(super) async fn tell_of_waiting(run: &RunContext) {
             (pause, waits) = (SHORTEST_PAUSE, false);
             continue;
         }
-        match reason_to_wait(&run.dispatcher.list_agents()) {
+        let unstored = run.dispatcher.trouble().map(|error| {
+            format!("the run waits: nothing is leased until the ledger can store it: {error}")
+        });
+        match unstored.or_else(|| reason_to_wait(&run.dispatcher.list_agents())) {
             None => (pause, waits) = ((pause * 2).min(LONGEST_PAUSE), false),
             Some(reason) if waits => {
                 run.warn_once(reason);

@@ -16,9 +16,9 @@ pub(super) struct Progress {
     pub(super) stored: u64,
     /// No event follows `last`.
     pub(super) ended: bool,
-    /// The ledger has failed for too long at some time, and the run ends.
+    /// The ledger has failed for longer than runs wait at some time.
     pub(super) failed: bool,
-    /// It has, and goes on to fail.
+    /// It has failed for some time, and goes on to.
     pub(super) stalled: bool,
     /// How much waits to become durable.
     pub(super) unstored_bytes: usize,
@@ -36,10 +36,8 @@ impl Progress {
 
     /// Whether more events may wait to become durable.
     pub(super) const fn has_room(&self) -> bool {
-        // Such a run is about to end, and must not wait for the ledger to do so.
-        self.failed
-            || (self.last - self.stored < MAX_UNSTORED_EVENTS as u64
-                && self.unstored_bytes < MAX_UNSTORED_BYTES)
+        self.last - self.stored < MAX_UNSTORED_EVENTS as u64
+            && self.unstored_bytes < MAX_UNSTORED_BYTES
     }
 
     /// Whether all has been seen that there will be.

@@ -96,7 +96,7 @@ pub enum FindRunError {
     /// its database, and come back.
     #[error(
         "nothing more of the run can be stored, or shown before it is: {0}; make room for the ledger or mend its \
-         database, and the run ends with this reason by itself"
+         database, and the run goes on by itself"
     )]
     NotDurable(LedgerError),
     /// The ledger failed. Come back later.

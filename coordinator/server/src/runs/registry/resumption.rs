@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::{StreamExt as _, stream};
 use regatta_ledger::{Ledger, LedgerError, RunEnd, RunRecord, StoredEvent};
 use regatta_model::{RunId, Timestamp, Verdict};
+use regatta_wire::convert::duration_to_wire;
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 use tokio_util::sync::CancellationToken;
@@ -270,7 +271,12 @@ async fn close(
         counts: Some(event::counts(&counts)),
         cancelled: recorded.is_cancelled(),
         never_began,
-        ..Default::default()
+        duration: recorded
+            .begun_at()
+            .map(|begun| duration_to_wire(now().since(begun))),
+        // How many there were nobody knows; that there were any is recorded.
+        leases: u64::from(recorded.has_executed() || !recorded.leased().is_empty()),
+        times: None,
     });
     let sequence = recorded.last_sequence() + 1;
     let stored = StoredEvent {
@@ -289,7 +295,8 @@ async fn close(
 
 #[cfg(test)]
 mod tests {
-    use regatta_ledger::NewRun;
+    use regatta_ledger::{MemoryLedger, NewRun};
+    use regatta_wire::convert::timestamp_to_wire;
 
     use super::*;
 
@@ -332,6 +339,40 @@ mod tests {
             (Ok(_), Ok(())) => {}
             (Err(reason), Err(part)) => assert!(reason.contains(part), "{reason}"),
             (found, _) => panic!("{found:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_run_that_is_given_up_says_how_long_it_took_and_that_it_had_leases() {
+        let ledger = MemoryLedger::new();
+        let began = Timestamp::from_nanos(now().as_nanos() - 90_000_000_000);
+        for (name, has_leases, expected) in [("a", false, 0), ("b", true, 1)] {
+            let run: RunId = name.parse().expect("is an id");
+            let mut recorded = Recorded::default();
+            let leased = Event::JobLeased(v1::JobLeased {
+                job: "a".to_owned(),
+            });
+            let started = Event::RunStarted(v1::RunStarted {
+                spec: Some(v1::RunSpec::default()),
+            });
+            let events = [Some(started), has_leases.then_some(leased)];
+            for (sequence, event) in (1..).zip(events.into_iter().flatten()) {
+                recorded.take(v1::RunEvent {
+                    sequence,
+                    time: Some(timestamp_to_wire(began)),
+                    event: Some(event),
+                });
+            }
+            let last = recorded.last_sequence();
+            let closed = close(&ledger, &run, &recorded, false, "why".to_owned()).await;
+            closed.expect("is stored");
+            let events = read_stored(&ledger, &run, last).await.expect("reads");
+            let Some(Event::RunFinished(end)) = events[0].event.clone() else {
+                panic!("{events:?}");
+            };
+            let duration = end.duration.expect("is told");
+            assert_eq!(end.leases, expected);
+            assert!((90..120).contains(&duration.seconds), "{duration:?}");
         }
     }
 
