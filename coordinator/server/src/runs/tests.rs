@@ -4,6 +4,7 @@ mod builds;
 mod caching;
 mod contract;
 mod elsewhere;
+mod evidence;
 pub(crate) mod fake_agent;
 pub(crate) mod fixture;
 mod forgotten;
