@@ -213,13 +213,16 @@ impl RunDriver {
     }
 
     /// What a run comes to once some of the cached passes that it rests on have been looked into.
-    async fn audited(&mut self, conclusion: Conclusion) -> Conclusion {
+    async fn audited(&mut self, mut conclusion: Conclusion) -> Conclusion {
         let context = Arc::clone(&self.context);
         // What was found before a restart stays found, whatever has stopped the run since.
         end_failed_audits(&context).await;
         if conclusion.may_be_audited() {
             tell_of_lost_audits(&context);
             self.trouble = audit(&context, &self.cancel).await;
+            if self.cancel.is_cancelled() {
+                conclusion = conclusion.cancelled();
+            }
         }
         let audit = &context.audit;
         conclusion.corrected_by(&audit.disagreements(), audit.complaints())

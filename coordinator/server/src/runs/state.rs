@@ -9,6 +9,9 @@ use regatta_verdict::Policy;
 use super::suite::Disagreement;
 use super::tally::{Ending, adds_up, corrected, plus};
 
+/// Why a run that a person stopped has no answer.
+const CANCELLED: &str = "the run was cancelled";
+
 /// How a job ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct JobEnd {
@@ -91,6 +94,17 @@ impl Conclusion {
     pub(crate) fn stopped_by(mut self, reason: String) -> Self {
         self.reasons.insert(0, reason);
         self.cancelled = false;
+        self.doubted()
+    }
+
+    /// The same if a person stopped the run while what it rests on was looked into.
+    pub(crate) fn cancelled(mut self) -> Self {
+        self.reasons.insert(0, CANCELLED.to_owned());
+        self.cancelled = true;
+        self.doubted()
+    }
+
+    fn doubted(mut self) -> Self {
         if self.verdict == Verdict::Releasable {
             self.verdict = Verdict::Unknown;
         }
@@ -336,7 +350,7 @@ impl RunState {
         }
         let cancelled = self.stop == Some(Stop::Cancelled);
         if cancelled {
-            reasons.insert(0, "the run was cancelled".to_owned());
+            reasons.insert(0, CANCELLED.to_owned());
         }
         let verdict = match (failed, reasons.is_empty()) {
             (true, _) => Verdict::NotReleasable,

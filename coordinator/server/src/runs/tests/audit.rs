@@ -103,9 +103,11 @@ async fn cancelled_audit(first: Option<i32>) -> Story {
 }
 
 #[tokio::test]
-async fn an_audit_that_is_stopped_takes_nothing_back() {
+async fn an_audit_that_is_stopped_takes_nothing_back_and_the_run_was_cancelled() {
     let story = cancelled_audit(None).await;
-    assert_eq!(story.end().verdict(), v1::Verdict::Releasable);
+    assert_eq!(story.end().verdict(), v1::Verdict::Unknown);
+    assert!(story.end().cancelled);
+    assert_eq!(story.end().reasons, ["the run was cancelled"]);
     assert_eq!(
         (story.counts().cached, in_place_of_hits(&story).len()),
         (4, 0)
@@ -117,6 +119,7 @@ async fn an_audit_that_is_stopped_takes_nothing_back() {
 async fn a_failure_counts_though_its_second_try_is_stopped() {
     let story = cancelled_audit(Some(101)).await;
     assert_eq!(story.end().verdict(), v1::Verdict::NotReleasable);
+    assert!(story.end().cancelled);
     assert_eq!((story.counts().cached, story.counts().failed), (3, 1));
     assert_eq!(evidence(&story).counts().failed, 1);
 }
