@@ -11,6 +11,8 @@ use super::tally::{Ending, adds_up, corrected, plus};
 
 /// Why a run that a person stopped has no answer.
 const CANCELLED: &str = "the run was cancelled";
+/// Why a run whose jobs have passed has none.
+const ALL_SKIPPED: &str = "every test was skipped";
 
 /// How a job ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -146,6 +148,10 @@ impl Conclusion {
                     "the cached pass of `{test}` of `{job}` does not hold"
                 ));
             }
+        }
+        if !disagreements.is_empty() && self.reasons.is_empty() && has_no_answer(&self.counts) {
+            self.reasons.push(ALL_SKIPPED.to_owned());
+            return self.doubted();
         }
         self
     }
@@ -342,10 +348,10 @@ impl RunState {
             }
         }
         let suites = self.jobs.iter().any(|(job, _)| job.is_suite);
-        if suites && reasons.is_empty() && counts.planned == counts.skipped {
+        if suites && reasons.is_empty() && has_no_answer(&counts) {
             reasons.push(match counts.planned {
                 0 => "no test was selected".to_owned(),
-                _ => "every test was skipped".to_owned(),
+                _ => ALL_SKIPPED.to_owned(),
             });
         }
         let cancelled = self.stop == Some(Stop::Cancelled);
@@ -365,6 +371,11 @@ impl RunState {
             failed_fast: self.stop == Some(Stop::FailedFast),
         }
     }
+}
+
+/// Whether no test says anything of the commit.
+const fn has_no_answer(counts: &RunCounts) -> bool {
+    counts.planned == counts.skipped
 }
 
 fn reason(job: &str, end: &JobEnd) -> Option<String> {

@@ -17,6 +17,7 @@ mod quarantine;
 mod resumption;
 mod runner_exit;
 mod selection;
+mod skips;
 mod submission;
 mod suspects;
 mod verdict;
