@@ -1,3 +1,4 @@
+mod asked_audits;
 mod audit;
 mod audit_of_bad;
 mod builds;
