@@ -280,10 +280,11 @@ impl Execution<'_> {
         let may_be_cached = self.purpose == Purpose::Audit
             || self.tests[test].repetition.is_some()
             || self.job.run.plan.spec.skip_cache_lookup;
-        // What passes in the end is cached anew, unless it was known to pass at once.
-        let is_wrong = match self.purpose {
-            Purpose::Audit => is_disagreement(ending),
-            Purpose::Answer => matches!(ending, Ending::Failed(class) if may_be_retried(class)),
+        let is_wrong = match (self.purpose, ending) {
+            (Purpose::Audit, ending) => is_disagreement(ending),
+            (Purpose::Answer, Ending::Failed(class)) => may_be_retried(class),
+            // A pass after a failure is not cached, and an older one would hide the next time that it is flaky.
+            (Purpose::Answer, ending) => ending == Ending::Flaky,
         };
         if may_be_cached && is_wrong {
             self.outbox.distrust(self.tests[test].key);
