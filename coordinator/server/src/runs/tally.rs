@@ -16,6 +16,13 @@ pub(crate) enum Ending {
     NotRun,
 }
 
+impl Ending {
+    /// Whether it is a failure for which no machine is to blame.
+    pub(crate) fn is_own_failure(self) -> bool {
+        matches!(self, Self::Failed(class) if class != FailureClass::Infra)
+    }
+}
+
 /// The tests of one suite, each of which ends once.
 #[derive(Clone, Debug)]
 pub(crate) struct Tally {

@@ -7,7 +7,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use regatta_ledger::TestObservation;
-use regatta_model::{Digest, FailureClass};
+use regatta_model::{Digest, FailureClass, RunId};
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 use tokio_util::sync::CancellationToken;
@@ -75,9 +75,9 @@ impl Audit {
         self
     }
 
-    /// Whether whoever submitted the run wants passes looked into.
-    pub(in crate::runs) const fn is_asked_for(&self) -> bool {
-        self.is_asked_for
+    /// Whether whoever submitted a run wants the pass of this key looked into.
+    pub(in crate::runs) fn is_wanted(&self, run: &RunId, key: &Digest) -> bool {
+        self.is_asked_for && self.share.chooses(run, key)
     }
 
     /// Chooses out of a suite's cached passes.
