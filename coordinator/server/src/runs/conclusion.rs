@@ -11,6 +11,9 @@ use super::tally::{Ending, corrected};
 pub(super) const CANCELLED: &str = "the run was cancelled";
 /// Why a run whose jobs have passed has none.
 pub(super) const ALL_SKIPPED: &str = "every test was skipped";
+/// The same once it has been seen that some of it was only cached. An audit makes nothing RELEASABLE.
+const SKIPS_DO_NOT_HOLD: &str =
+    "every test was skipped, and cached skips do not hold: run it again";
 
 /// How a run ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -31,7 +34,13 @@ impl Conclusion {
     /// passed: where a pipeline is never green nothing else would find a wrong pass, and what is found is one more reason.
     pub(crate) fn may_be_audited(&self) -> bool {
         let was_stopped = self.cancelled || self.failed_fast;
-        !was_stopped && self.counts.not_run == 0 && self.verdict != Verdict::Unknown
+        let is_known = self.verdict != Verdict::Unknown || self.is_all_skipped();
+        !was_stopped && self.counts.not_run == 0 && is_known
+    }
+
+    /// Whether nothing else is wrong with it than that every test was skipped: which may be due to the cache.
+    fn is_all_skipped(&self) -> bool {
+        self.reasons == [ALL_SKIPPED]
     }
 
     /// The same if it was not a person who stopped the run: nothing is known that was not known before.
@@ -81,7 +90,7 @@ impl Conclusion {
 }
 
 impl Conclusion {
-    /// The same with what became of cached passes that did not hold.
+    /// The same with what became of cached passes and skips that did not hold.
     pub(crate) fn corrected_by(
         mut self,
         disagreements: &[Disagreement],
@@ -91,14 +100,17 @@ impl Conclusion {
             self.verdict = Verdict::NotReleasable;
             self.reasons.extend(complaints);
         }
-        for Disagreement { job, test, ending } in disagreements {
-            self.counts = corrected(self.counts, *ending);
+        let was_skipped = self.is_all_skipped();
+        for disagreement in disagreements {
+            let ending = disagreement.ending;
+            self.counts = corrected(self.counts, disagreement.claim.ending(), ending);
             if matches!(ending, Ending::Failed(_)) {
                 self.verdict = Verdict::NotReleasable;
-                self.reasons.push(format!(
-                    "the cached pass of `{test}` of `{job}` does not hold"
-                ));
+                self.reasons.push(disagreement.to_string());
             }
+        }
+        if was_skipped && !has_no_answer(&self.counts) {
+            SKIPS_DO_NOT_HOLD.clone_into(&mut self.reasons[0]);
         }
         if !disagreements.is_empty() && self.reasons.is_empty() && has_no_answer(&self.counts) {
             self.reasons.push(ALL_SKIPPED.to_owned());

@@ -278,18 +278,17 @@ async fn audit(context: &Arc<RunContext>, cancel: &CancellationToken) -> Option<
     }
 }
 
-/// Of which suites cached passes are not looked into though that was asked for, for people: they ended before a
+/// Of which suites nothing that is cached is looked into though that was asked for, for people: they ended before a
 /// restart.
 fn lost_audits(run: &RunContext) -> Vec<String> {
     let is_lost = |name: &str| {
-        let hits = run.recorded.hits.unaudited(name);
-        run.recorded.end_of(name).is_some()
-            && hits.iter().any(|key| run.audit.is_wanted(&run.run, key))
+        let mut hits = run.recorded.hits.unaudited(name);
+        run.recorded.end_of(name).is_some() && hits.any(|key| run.audit.is_wanted(&run.run, key))
     };
     let names = run.plan.jobs.iter().map(|job| job.name.as_str());
     let lost = names.filter(|name| is_lost(name)).map(|name| {
         format!(
-            "cached passes of `{name}` were to be looked into, and the coordinator was restarted before that was done: \
+            "what is cached of `{name}` was to be looked into, and the coordinator was restarted before that was done: \
              run it again"
         )
     });

@@ -14,7 +14,7 @@ use regatta_wire::v1::run_event::Event;
 use super::event::{job_end_of, test_ending_of};
 use super::hits::RecordedHits;
 use super::state::{JobEnd, JobStatus};
-use super::suite::Disagreement;
+use super::suite::{Claim, Disagreement};
 use super::tally::{Ending, Tally, one, plus};
 use super::tried::Tried;
 
@@ -214,13 +214,14 @@ impl Recorded {
             || !self.builds.is_empty()
     }
 
-    /// The cached passes that were found not to hold.
+    /// The cached passes and skips that were found not to hold.
     pub(super) fn disagreements(&self) -> Vec<Disagreement> {
         let suites = self.suites.iter();
         let found = suites.flat_map(|(job, suite)| {
             suite.audited.iter().map(|(test, ending)| Disagreement {
                 job: job.clone(),
                 test: test.clone(),
+                claim: Claim::of(suite.endings.get(test)),
                 ending: *ending,
             })
         });
@@ -304,7 +305,8 @@ impl RecordedSuite {
 
     fn take_retry(&mut self, failed: v1::TestResult, next_attempt: u32) {
         self.has_executed = true;
-        if self.endings.get(&failed.test_id) == Some(&Ending::Cached) {
+        let known = self.endings.get(&failed.test_id);
+        if matches!(known, Some(Ending::Cached | Ending::Skipped)) {
             self.failed_audits.insert(failed.test_id.clone(), failed);
             return;
         }

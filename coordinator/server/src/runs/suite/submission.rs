@@ -69,7 +69,7 @@ impl Execution<'_> {
         // An audit is not resumed. What a test runs on is a part of what it is: a build may have come to something else.
         let is_resumed = self.purpose == Purpose::Answer;
         // A pass that is looked into owes nothing to what runs in one process with it.
-        let is_alone = self.purpose == Purpose::Audit && self.suite.adapter.runs_together();
+        let is_alone = self.purpose.is_audit() && self.suite.adapter.runs_together();
         let command = self.job.command(self.suite.run_arguments.clone());
         let limit = self.job.job().timeout;
         let action = action_key(self.job, &command, ACTION, true);
