@@ -174,6 +174,9 @@ pub(crate) fn same_key(now: &Told, before: &Told) -> String {
     match (now.skipped_lookup, unknown, passed) {
         (true, _, _) => "nothing was looked up (--no-cache)".to_owned(),
         (_, Some(warning), _) => warning.clone(),
+        (_, _, false) if skipped && now.result.is_audit => {
+            format!("nothing changed since run {run}: its cached skip was looked into")
+        }
         (_, _, false) if skipped => format!(
             "nothing it depends on changed since run {run}, in which it was skipped; that is no longer cached"
         ),
@@ -248,6 +251,9 @@ mod tests {
 
         let skipped = told(Skipped);
         assert!(same_key(&skipped, &skipped).contains("was skipped"));
+        let mut audited = told(Passed);
+        audited.result.is_audit = true;
+        assert!(same_key(&audited, &skipped).contains("cached skip was looked into"));
         let anew = Told {
             skipped_lookup: true,
             ..skipped.clone()

@@ -76,6 +76,8 @@ pub struct ExpectedUnit {
     pub late_after: Option<Duration>,
     /// Whether it goes before units that take longer, because its answer is wanted soon.
     pub first: bool,
+    /// Whether it shares its batch with no other.
+    pub alone: bool,
     /// What it is, for its tenant, whichever process submits it: an agent that was doing it for an earlier
     /// scheduler goes on. No two attempts at one thing may have the same unless either's answer will do for both.
     /// `None`: it is begun anew.

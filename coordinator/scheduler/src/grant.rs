@@ -81,7 +81,9 @@ impl Scheduler {
         let (units, last_try) = (&task.units, self.config.max_attempts.saturating_sub(1));
         let alone = |unit: UnitIndex| {
             let entry = units.get(unit.0 as usize);
-            entry.is_some_and(|entry| entry.attempts > 0 && entry.attempts >= last_try)
+            entry.is_some_and(|entry| {
+                entry.alone || (entry.attempts > 0 && entry.attempts >= last_try)
+            })
         };
         let (batch, length_nanos) = task.waiting.cut(&rule, alone);
         let lost = batch

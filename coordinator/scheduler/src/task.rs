@@ -70,6 +70,7 @@ pub(crate) struct Unit {
     pub(crate) late_nanos: Option<NonZeroU64>,
     pub(crate) attempts: u32,
     pub(crate) first: bool,
+    pub(crate) alone: bool,
     pub(crate) open: bool,
 }
 
@@ -118,6 +119,7 @@ impl Task {
                 .map(|after| NonZeroU64::new(nanos(after)).unwrap_or(NonZeroU64::MIN)),
             attempts: 0,
             first: unit.first,
+            alone: unit.alone,
             open: true,
         };
         submitted.iter().map(unit).collect()

@@ -90,7 +90,7 @@ pub struct CoordinatorOptions {
     /// such a thing: `buildstream:chroot-input-root=true` (may be repeated); results of other ones are not found
     #[arg(long = "tenant-property", value_name = "TENANT:NAME=VALUE", value_parser = parse_tenant_property)]
     pub tenant_properties: Vec<(TenantId, String, String)>,
-    /// How many of a hundred cached passes a run executes all the same, to see whether they hold, if it
+    /// How many of a hundred cached passes and skips a run executes all the same, to see whether they hold, if it
     /// executes anything; a run may ask for another share
     #[arg(long, default_value_t = 1.0, value_name = "PERCENT", value_parser = super::work::parse_percent)]
     pub audit_hits: f64,

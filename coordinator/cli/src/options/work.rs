@@ -26,7 +26,7 @@ pub struct ReportArguments {
     /// Run everything, though its result is known
     #[arg(long)]
     pub no_cache: bool,
-    /// How many of a hundred cached passes to run all the same once all else has passed, to see whether they
+    /// How many of a hundred cached passes and skips to run all the same once all else has passed, to see whether they
     /// hold [default: the coordinator's share, in runs that execute anything]
     #[arg(long, value_name = "PERCENT", conflicts_with = "no_cache", value_parser = parse_percent)]
     pub audit_hits: Option<f64>,

@@ -13,7 +13,7 @@
 //! | `job-started` | `job`: what it needs has passed |
 //! | `job-leased` | `job`: a slot has taken the first of its work |
 //! | `suite-planned` | `job`, `planned`, `cached`, `skipped` |
-//! | `test` | `job`, `test`, `status` (`passed`, `cached`, `flaky`, `skipped`, `failed`, `not-run`, `quarantined`), `failure_class`?, `duration`, `attempts`, `exit_code`?, `message`?, `agent`?, `slot`?, `image`?, `key`?, `stdout`?, `stderr`?, `stdout_digest`?, `stderr_digest`?, `cached_from`? (the run), `is_audit`? (in the place of a cached pass that did not hold) |
+//! | `test` | `job`, `test`, `status` (`passed`, `cached`, `flaky`, `skipped`, `failed`, `not-run`, `quarantined`), `failure_class`?, `duration`, `attempts`, `exit_code`?, `message`?, `agent`?, `slot`?, `image`?, `key`?, `stdout`?, `stderr`?, `stdout_digest`?, `stderr_digest`?, `cached_from`? (the run), `is_audit`? (in the place of a cached pass or skip that did not hold) |
 //! | `hits-audited` | `job`, `agreed`: cached passes that were executed again, and passed |
 //! | `test-retried` | as `test`, of the failed attempt, and `next_attempt` |
 //! | `build-retried` | as `job-finished`, of the failed attempt, and `next_attempt` |

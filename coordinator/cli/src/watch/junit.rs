@@ -77,7 +77,7 @@ impl JunitReport {
         self.add(&result.job, case);
     }
 
-    /// Takes a case out that another is to replace: a cached pass.
+    /// Takes a case out that another is to replace: a cached pass or skip.
     fn take_out(&mut self, job: &str, test: &str) {
         let Some(suite) = self.suites.get_mut(job) else {
             return;

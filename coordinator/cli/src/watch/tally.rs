@@ -149,8 +149,11 @@ impl Tally {
 
     fn test_finished(&mut self, result: &v1::TestResult) {
         match result.is_audit {
-            // In the place of a cached pass, which has been counted.
-            true => self.cached = self.cached.saturating_sub(1),
+            // In the place of what was cached, which has been counted.
+            true => {
+                let was_cached = u64::from(!result.replaces_skip);
+                self.cached = self.cached.saturating_sub(was_cached);
+            }
             false => {
                 self.done += 1;
                 self.suites.entry(result.job.clone()).or_default().done += 1;
@@ -296,5 +299,31 @@ mod tests {
             ..v1::RunEvent::default()
         });
         assert!(!tally.is_told_by_tests(&finished));
+    }
+
+    #[test]
+    fn what_an_audit_tells_takes_the_place_of_a_pass_or_of_a_skip() {
+        let result = |status: v1::TestStatus, is_audit, replaces_skip| v1::TestResult {
+            job: "unit".to_owned(),
+            status: status.into(),
+            is_audit,
+            replaces_skip,
+            ..v1::TestResult::default()
+        };
+        let mut tally = Tally::default();
+        for (result, cached) in [
+            (result(v1::TestStatus::Cached, false, false), 1),
+            (result(v1::TestStatus::Skipped, false, false), 1),
+            (result(v1::TestStatus::Passed, true, true), 1),
+            (result(v1::TestStatus::Failed, true, false), 0),
+        ] {
+            let results = vec![result];
+            tally.event(&v1::RunEvent {
+                event: Some(Event::TestsFinished(v1::TestsFinished { results })),
+                ..v1::RunEvent::default()
+            });
+            assert_eq!(tally.cached, cached);
+        }
+        assert_eq!(tally.done, 2);
     }
 }

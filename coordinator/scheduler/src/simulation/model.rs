@@ -39,6 +39,8 @@ type FencingTokenOrNone = Option<FencingToken>;
 struct Work {
     submitters: BTreeSet<TaskId>,
     open: BTreeSet<UnitIndex>,
+    /// Those that share their batches with no other.
+    alone: BTreeSet<UnitIndex>,
     /// The leases whose tokens are valid for each unit: one, or one that was late and its duplicate.
     valid: BTreeMap<UnitIndex, BTreeSet<LeaseId>>,
     /// The leases that have, or had, a duplicate.
@@ -130,7 +132,10 @@ impl Model {
     fn submitted(&mut self, now: Timestamp, submission: &Submission) {
         self.submitted_at.entry(submission.task).or_insert(now);
         let units: BTreeSet<_> = (0..).map(UnitIndex).take(submission.units.len()).collect();
+        let alone = (0..).map(UnitIndex).zip(&submission.units);
+        let alone = alone.filter(|(_, unit)| unit.alone).map(|(unit, _)| unit);
         let work = Work {
+            alone: alone.collect(),
             submitters: BTreeSet::from([submission.task]),
             open: units.clone(),
             elsewhere_since: submission.failed_at.is_some().then_some(now),
@@ -211,7 +216,10 @@ impl Model {
         let Some(work) = self.work(grant.task) else {
             return Err(format!("no_task_lost: {grant:?} is for no task"));
         };
+        let has_company = grant.units.len() > 1;
         for (unit, _) in &grant.units {
+            let is_crowded = has_company && work.alone.contains(unit);
+            ensure(!is_crowded, "what_is_alone_shares_no_batch", grant)?;
             ensure(work.open.contains(unit), "each_unit_answered_once", grant)?;
             let holders = work.valid.entry(*unit).or_default();
             ensure(
@@ -251,7 +259,10 @@ impl Model {
         let Some(work) = self.work(grant.task) else {
             return Err(format!("no_task_lost: {grant:?} is for no task"));
         };
+        let has_company = grant.units.len() > 1;
         for (unit, _) in &grant.units {
+            let is_crowded = has_company && work.alone.contains(unit);
+            ensure(!is_crowded, "what_is_alone_shares_no_batch", grant)?;
             ensure(work.open.contains(unit), "each_unit_answered_once", grant)?;
             work.valid.insert(*unit, BTreeSet::from([grant.lease]));
         }

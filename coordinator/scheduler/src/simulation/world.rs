@@ -272,6 +272,7 @@ impl<'plan> World<'plan> {
                 expected,
                 late_after: work.late_percent.map(|it| expected * u32::from(it) / 100),
                 first: millis.is_multiple_of(5),
+                alone: millis.is_multiple_of(7),
                 key: Some(unit_key(index, work, UnitIndex(unit))),
             }
         };

@@ -71,6 +71,23 @@ fn tenants_and_runs_share_by_weight_whoever_came_first() {
     assert_eq!(share(weighted, by_tenant), 45);
 }
 
+/// How many units the first batch has if its first is to be alone, or is not.
+fn first_batch(alone: bool) -> usize {
+    let mut fixture = fixture();
+    let mut suite = suite(1, 8);
+    suite.batch_overhead = Duration::from_secs(1);
+    suite.units[0].alone = alone;
+    fixture.submit(suite);
+    fixture.connect("a", offer(1));
+    fixture.the_grant().units.len()
+}
+
+#[test]
+fn what_is_to_be_alone_shares_its_batch_with_no_other() {
+    assert!(first_batch(false) > 1, "or nothing is shown");
+    assert_eq!(first_batch(true), 1);
+}
+
 #[test]
 fn within_a_run_priority_goes_first_and_then_the_longest() {
     let mut fixture = fixture();

@@ -19,13 +19,14 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
 use super::build::run_build;
+use super::conclusion::Conclusion;
 use super::context::{JobOutcome, RunContext, unknown};
 use super::event;
 use super::log::now;
 use super::needed::keep;
 use super::plan::{JobKind, PlannedInput};
 use super::preparation::{inputs_of, prepare};
-use super::state::{Conclusion, JobNode, RunInput, RunOutput, RunState};
+use super::state::{JobNode, RunInput, RunOutput, RunState};
 use super::suite::{audit_hits, end_failed_audits, run_suite};
 use super::waiting::tell_of_waiting;
 
@@ -206,13 +207,16 @@ impl RunDriver {
     }
 
     /// What a run comes to once some of the cached passes that it rests on have been looked into.
-    async fn audited(&mut self, conclusion: Conclusion) -> Conclusion {
+    async fn audited(&mut self, mut conclusion: Conclusion) -> Conclusion {
         let context = Arc::clone(&self.context);
         // What was found before a restart stays found, whatever has stopped the run since.
         end_failed_audits(&context).await;
         if conclusion.may_be_audited() {
-            tell_of_lost_audits(&context);
             self.trouble = audit(&context, &self.cancel).await;
+            if self.cancel.is_cancelled() {
+                conclusion = conclusion.cancelled();
+            }
+            conclusion = conclusion.without(lost_audits(&context));
         }
         let audit = &context.audit;
         conclusion.corrected_by(&audit.disagreements(), audit.complaints())
@@ -262,23 +266,21 @@ async fn audit(context: &Arc<RunContext>, cancel: &CancellationToken) -> Option<
     failed.map(|error| format!("cached passes could not be looked into: {error}; report this"))
 }
 
-/// Says of which suites no cached pass is looked into though that was asked for: they ended before a restart.
-fn tell_of_lost_audits(run: &RunContext) {
-    if !run.audit.is_asked_for() {
-        return;
-    }
-    for job in &run.plan.jobs {
-        let name = job.name.to_string();
-        let cached = run
-            .recorded
-            .end_of(&name)
-            .map_or(0, |(end, _)| end.counts.cached);
-        if cached > 0 {
-            run.warn_once(format!(
-                "cached passes of `{name}` were not looked into: it ended before the coordinator was restarted"
-            ));
-        }
-    }
+/// Of which suites nothing that is cached is looked into though that was asked for, for people: they ended before a
+/// restart.
+fn lost_audits(run: &RunContext) -> Vec<String> {
+    let is_lost = |name: &str| {
+        let mut hits = run.recorded.hits.unaudited(name);
+        run.recorded.end_of(name).is_some() && hits.any(|key| run.audit.is_wanted(&run.run, key))
+    };
+    let names = run.plan.jobs.iter().map(|job| job.name.as_str());
+    let lost = names.filter(|name| is_lost(name)).map(|name| {
+        format!(
+            "what is cached of `{name}` was to be looked into, and the coordinator was restarted before that was done: \
+             run it again"
+        )
+    });
+    lost.collect()
 }
 
 async fn run_job(

@@ -12,7 +12,7 @@ use super::context::{JobContext, RunContext, unknown};
 use super::overlay::{Layer, OverlayError, lay, remove, resolve, root_of};
 use super::plan::{Adapter, JobKind, PlannedInput};
 use super::state::JobEnd;
-use super::surroundings::{Surroundings, have_told_images};
+use super::surroundings::{Surroundings, UnknownReason, have_told_images};
 
 /// How long agents are waited for that have yet to say what a job's image is.
 const OFFERS_PATIENCE: Duration = Duration::from_secs(5);
@@ -65,7 +65,10 @@ async fn surroundings_of(
         let mut agents = run.dispatcher.list_agents();
         agents.retain(|agent| offers(agent, &settings.requirements));
         let found = Surroundings::of(image, &agents);
-        let may_change = image.is_some() && !found.are_known() && !have_told_images(&agents);
+        let may_change = match &found {
+            Surroundings::Unknown(UnknownReason::NoAgent) => true,
+            found => image.is_some() && !found.are_known() && !have_told_images(&agents),
+        };
         if !may_change || asked.elapsed() >= OFFERS_PATIENCE || cancel.is_cancelled() {
             break found;
         }

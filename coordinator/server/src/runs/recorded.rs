@@ -12,8 +12,9 @@ use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 
 use super::event::{job_end_of, test_ending_of};
+use super::hits::RecordedHits;
 use super::state::{JobEnd, JobStatus};
-use super::suite::Disagreement;
+use super::suite::{Claim, Disagreement};
 use super::tally::{Ending, Tally, one, plus};
 use super::tried::Tried;
 
@@ -33,6 +34,8 @@ pub(super) struct Recorded {
     suites: BTreeMap<String, RecordedSuite>,
     /// What whoever submitted the run was warned of.
     warnings: BTreeSet<String>,
+    /// Its cached passes.
+    pub(super) hits: RecordedHits,
     is_cancelled: bool,
     /// How often the run was taken up since anything of it came to an end.
     resumed_in_vain: u32,
@@ -78,6 +81,7 @@ impl Recorded {
         let time = event.time.as_ref();
         let time = time.and_then(|time| timestamp_from_wire(time).ok());
         let Some(event) = event.event else { return };
+        self.hits.take(&event);
         if is_progress(&event) {
             self.resumed_in_vain = 0;
         }
@@ -197,7 +201,7 @@ impl Recorded {
     pub(super) fn failures(&self) -> u32 {
         let failed = self.suites.values().map(|suite| {
             let endings = suite.endings.values();
-            endings.filter(|it| has_failed_by_itself(**it)).count()
+            endings.filter(|it| it.is_own_failure()).count()
         });
         u32::try_from(failed.sum::<usize>()).unwrap_or(u32::MAX)
     }
@@ -210,13 +214,14 @@ impl Recorded {
             || !self.builds.is_empty()
     }
 
-    /// The cached passes that were found not to hold.
+    /// The cached passes and skips that were found not to hold.
     pub(super) fn disagreements(&self) -> Vec<Disagreement> {
         let suites = self.suites.iter();
         let found = suites.flat_map(|(job, suite)| {
             suite.audited.iter().map(|(test, ending)| Disagreement {
                 job: job.clone(),
                 test: test.clone(),
+                claim: Claim::of(suite.endings.get(test)),
                 ending: *ending,
             })
         });
@@ -263,11 +268,6 @@ impl Recorded {
     }
 }
 
-/// Whether no machine is to blame.
-fn has_failed_by_itself(ending: Ending) -> bool {
-    matches!(ending, Ending::Failed(class) if class != FailureClass::Infra)
-}
-
 /// Whether an event says that something is done with, which a restart does not have done again.
 const fn is_progress(event: &Event) -> bool {
     match event {
@@ -305,7 +305,8 @@ impl RecordedSuite {
 
     fn take_retry(&mut self, failed: v1::TestResult, next_attempt: u32) {
         self.has_executed = true;
-        if self.endings.get(&failed.test_id) == Some(&Ending::Cached) {
+        let known = self.endings.get(&failed.test_id);
+        if matches!(known, Some(Ending::Cached | Ending::Skipped)) {
             self.failed_audits.insert(failed.test_id.clone(), failed);
             return;
         }
@@ -371,7 +372,7 @@ impl RecordedSuite {
     fn completed(&self, mut end: JobEnd) -> JobEnd {
         end.counts = self.counts();
         let mut endings = self.endings.values();
-        let has_failed = endings.any(|it| has_failed_by_itself(*it));
+        let has_failed = endings.any(|it| it.is_own_failure());
         if has_failed || !self.complaints.is_empty() {
             end.status = JobStatus::Failed;
             end.class = Some(FailureClass::Test);

@@ -4,10 +4,9 @@ use std::num::NonZeroU32;
 
 use regatta_ledger::RunCounts;
 use regatta_model::{FailureClass, Verdict};
-use regatta_verdict::Policy;
 
-use super::suite::Disagreement;
-use super::tally::{Ending, adds_up, corrected, plus};
+use super::conclusion::{ALL_SKIPPED, CANCELLED, Conclusion, has_no_answer};
+use super::tally::{adds_up, plus};
 
 /// How a job ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -63,78 +62,6 @@ pub(crate) enum RunOutput {
     /// A job has ended that never started.
     NeverStarted(usize, JobEnd),
     Finish(Conclusion),
-}
-
-/// How a run ended.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Conclusion {
-    pub(crate) verdict: Verdict,
-    pub(crate) reasons: Vec<String>,
-    pub(crate) counts: RunCounts,
-    pub(crate) cancelled: bool,
-    /// Whether its own failures stopped it.
-    pub(crate) failed_fast: bool,
-}
-
-impl Conclusion {
-    /// Whether the cached passes that it rests on may be looked into now.
-    ///
-    /// Not after a run that was stopped, by a person or by its failures: that is to end. Nor after one that the
-    /// machines lost tests of, which they would only get more to do of. One that has failed is as good as one that has
-    /// passed: where a pipeline is never green nothing else would find a wrong pass, and what is found is one more reason.
-    pub(crate) fn may_be_audited(&self) -> bool {
-        let was_stopped = self.cancelled || self.failed_fast;
-        !was_stopped && self.counts.not_run == 0 && self.verdict != Verdict::Unknown
-    }
-
-    /// The same if it was not a person who stopped the run: nothing is known that was not known before.
-    pub(crate) fn stopped_by(mut self, reason: String) -> Self {
-        self.reasons.insert(0, reason);
-        self.cancelled = false;
-        if self.verdict == Verdict::Releasable {
-            self.verdict = Verdict::Unknown;
-        }
-        self
-    }
-}
-
-impl Conclusion {
-    /// The same if more tests are flaky or failed in quarantine than a release may have.
-    pub(crate) fn within(mut self, policy: Option<&Policy>) -> Self {
-        let counted = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
-        let (flaky, quarantined) = (self.counts.flaky, self.counts.quarantined);
-        let exceeded = policy.map(|policy| policy.exceeded(counted(flaky), counted(quarantined)));
-        let exceeded: Vec<_> = exceeded.into_iter().flatten().collect();
-        if !exceeded.is_empty() {
-            self.verdict = Verdict::NotReleasable;
-            self.reasons.extend(exceeded);
-        }
-        self
-    }
-}
-
-impl Conclusion {
-    /// The same with what became of cached passes that did not hold.
-    pub(crate) fn corrected_by(
-        mut self,
-        disagreements: &[Disagreement],
-        complaints: Vec<String>,
-    ) -> Self {
-        if !complaints.is_empty() {
-            self.verdict = Verdict::NotReleasable;
-            self.reasons.extend(complaints);
-        }
-        for Disagreement { job, test, ending } in disagreements {
-            self.counts = corrected(self.counts, *ending);
-            if matches!(ending, Ending::Failed(_)) {
-                self.verdict = Verdict::NotReleasable;
-                self.reasons.push(format!(
-                    "the cached pass of `{test}` of `{job}` does not hold"
-                ));
-            }
-        }
-        self
-    }
 }
 
 /// A job, as a run's state sees it.
@@ -328,15 +255,15 @@ impl RunState {
             }
         }
         let suites = self.jobs.iter().any(|(job, _)| job.is_suite);
-        if suites && reasons.is_empty() && counts.planned == counts.skipped {
+        if suites && reasons.is_empty() && has_no_answer(&counts) {
             reasons.push(match counts.planned {
                 0 => "no test was selected".to_owned(),
-                _ => "every test was skipped".to_owned(),
+                _ => ALL_SKIPPED.to_owned(),
             });
         }
         let cancelled = self.stop == Some(Stop::Cancelled);
         if cancelled {
-            reasons.insert(0, "the run was cancelled".to_owned());
+            reasons.insert(0, CANCELLED.to_owned());
         }
         let verdict = match (failed, reasons.is_empty()) {
             (true, _) => Verdict::NotReleasable,
@@ -413,33 +340,6 @@ mod tests {
         };
         assert_eq!(conclusion.counts, counts);
         assert_eq!(conclusion.verdict, Verdict::NotReleasable);
-    }
-
-    #[test]
-    fn a_run_with_more_flaky_tests_than_a_release_may_have_is_not_releasable() {
-        let conclusion = |flaky| Conclusion {
-            verdict: Verdict::Releasable,
-            reasons: Vec::new(),
-            counts: RunCounts {
-                planned: flaky,
-                flaky,
-                ..RunCounts::default()
-            },
-            cancelled: false,
-            failed_fast: false,
-        };
-        let policy = Policy {
-            max_flaky: Some(1),
-            ..Policy::default()
-        };
-        assert_eq!(conclusion(1).within(Some(&policy)), conclusion(1));
-        assert_eq!(conclusion(2).within(None), conclusion(2));
-        let exceeded = conclusion(2).within(Some(&policy));
-        assert_eq!(exceeded.verdict, Verdict::NotReleasable);
-        assert_eq!(
-            exceeded.reasons,
-            ["tests that are flaky: 2, and the policy allows 1 (max_flaky)"]
-        );
     }
 
     #[test]

@@ -47,7 +47,7 @@ use super::origin::origin_of;
 use super::plan::{Adapter, PlannedSuite};
 use super::state::{JobEnd, JobStatus};
 use super::tally::{Ending, Tally};
-pub(super) use audit::{Audit, Disagreement, audit_hits, end_failed_audits};
+pub(super) use audit::{Audit, Claim, Disagreement, audit_hits, end_failed_audits};
 use company::Company;
 use discovery::Listing;
 use estimate::{Estimate, Estimates};
@@ -312,7 +312,7 @@ async fn record_cached(job: &JobContext, tests: &[Test], tally: &mut Tally) -> V
         Vec::new()
     });
     let mut results = Vec::new();
-    let mut hits = Vec::new();
+    let (mut hits, mut skips) = (Vec::new(), Vec::new());
     for (index, found) in open.into_iter().zip(found) {
         let Some(found) = found else { continue };
         let v1::ResultOrigin {
@@ -321,6 +321,7 @@ async fn record_cached(job: &JobContext, tests: &[Test], tally: &mut Tally) -> V
         } = origin_of(&found);
         if let Some(reason) = reason_of_skip(&found) {
             tally.record(index, Ending::Skipped);
+            skips.push(&tests[index]);
             let skip = v1::TestResult {
                 message: reason,
                 cached_from,
@@ -343,7 +344,9 @@ async fn record_cached(job: &JobContext, tests: &[Test], tally: &mut Tally) -> V
         };
         results.push(Told { result, seen });
     }
-    job.run.audit.consider(job, hits.into_iter());
+    let audit = &job.run.audit;
+    audit.consider(job, hits.into_iter(), Claim::Pass);
+    audit.consider(job, skips.into_iter(), Claim::Skip);
     results
 }
 

@@ -44,6 +44,12 @@ pub(super) enum UnknownReason {
     /// Name an image.
     #[error("the job names no image, and the connected agents run it in one of their own choice")]
     AgentsChoice,
+    /// Name an image, or start an agent first.
+    #[error(
+        "the job names no image, and no agent that offers what it asks for has connected yet and said whether it runs \
+         jobs in one"
+    )]
+    NoAgent,
     /// Ask for one of them.
     #[error(
         "connected agents differ in their architecture ({}): ask for one, with `platform = {{ ISA = \"…\" }}`", .names.join(", ")
@@ -71,14 +77,11 @@ impl Surroundings {
 
     fn on_any_architecture(image: Option<&ImageReference>, agents: &[v1::AgentStatus]) -> Self {
         let connected = agents.iter().filter(|agent| agent.connected);
-        let mut offers = connected
+        let offers = connected
             .filter_map(|agent| agent.offer.as_ref())
             .filter(|offer| offer.runtime == IMAGE_RUNTIME);
         let Some(reference) = image.cloned() else {
-            return match offers.next() {
-                Some(_) => Self::Unknown(UnknownReason::AgentsChoice),
-                None => Self::Processes,
-            };
+            return Self::without_image(agents);
         };
         let text = reference.as_str();
         if is_digest(text) {
@@ -102,6 +105,22 @@ impl Surroundings {
             },
             (Some(_), Some(_)) => Self::Unknown(UnknownReason::Ambiguous { image: reference }),
             (None, _) => Self::Unknown(UnknownReason::Absent { image: reference }),
+        }
+    }
+
+    /// What a job runs in that names no image: what agents do that are connected, else what those did that were.
+    fn without_image(agents: &[v1::AgentStatus]) -> Self {
+        let is_any_connected = agents.iter().any(|agent| agent.connected);
+        let told = agents
+            .iter()
+            .filter(|agent| agent.connected || !is_any_connected);
+        let mut runtimes = told.filter_map(|agent| agent.offer.as_ref()).peekable();
+        if runtimes.peek().is_none() {
+            return Self::Unknown(UnknownReason::NoAgent);
+        }
+        match runtimes.any(|offer| offer.runtime == IMAGE_RUNTIME) {
+            true => Self::Unknown(UnknownReason::AgentsChoice),
+            false => Self::Processes,
         }
     }
 
@@ -129,17 +148,20 @@ impl Surroundings {
                 Some(image.to_string())
             }
             Self::Processes
-            | Self::Unknown(UnknownReason::AgentsChoice | UnknownReason::Architectures { .. }) => {
-                None
-            }
+            | Self::Unknown(
+                UnknownReason::AgentsChoice
+                | UnknownReason::NoAgent
+                | UnknownReason::Architectures { .. },
+            ) => None,
         }
     }
 
     /// The kind of runtime as keys name it.
     pub(super) const fn runtime_in_keys(&self) -> &'static str {
         match self {
+            // Agents that come back late after a restart are to find what they are doing under the same key.
+            Self::Processes | Self::Unknown(UnknownReason::NoAgent) => PROCESS_RUNTIME,
             Self::Image { .. } | Self::Pinned(_) | Self::Unknown(_) => IMAGE_RUNTIME,
-            Self::Processes => PROCESS_RUNTIME,
         }
     }
 }
@@ -317,9 +339,14 @@ mod tests {
 
     #[test]
     fn without_an_image_only_processes_are_known() {
-        check("", &[], Some("process"));
-        check("", &[agent("process", &[])], Some("process"));
-        check("", &[agent("process", &[]), agent("docker", &[])], None);
+        let [process, docker] = ["process", "docker"].map(|runtime| agent(runtime, &[]));
+        check("", std::slice::from_ref(&process), Some("process"));
+        check("", &[process.clone(), docker.clone()], None);
+        // Before anybody has connected, nobody knows what the fleet is; when all are gone, it is what it was.
+        check("", &[], None);
+        check("", &[gone(process.clone())], Some("process"));
+        check("", &[gone(process.clone()), gone(docker.clone())], None);
+        check("", &[process, gone(docker)], Some("process"));
     }
 
     #[test]

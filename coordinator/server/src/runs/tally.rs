@@ -16,6 +16,13 @@ pub(crate) enum Ending {
     NotRun,
 }
 
+impl Ending {
+    /// Whether it is a failure for which no machine is to blame.
+    pub(crate) fn is_own_failure(self) -> bool {
+        matches!(self, Self::Failed(class) if class != FailureClass::Infra)
+    }
+}
+
 /// The tests of one suite, each of which ends once.
 #[derive(Clone, Debug)]
 pub(crate) struct Tally {
@@ -85,9 +92,10 @@ pub(crate) fn adds_up(counts: &RunCounts) -> bool {
     ended.into_iter().map(u64::from).sum::<u64>() == u64::from(counts.planned)
 }
 
-/// The counts once a cached pass that did not hold is counted as what it became instead.
-pub(crate) fn corrected(mut counts: RunCounts, ending: Ending) -> RunCounts {
-    counts.cached = counts.cached.saturating_sub(1);
+/// The counts once a test that was known, and did not hold to it, is counted as what it became instead.
+pub(crate) fn corrected(mut counts: RunCounts, known: Ending, ending: Ending) -> RunCounts {
+    let of_known = count_of(&mut counts, known);
+    *of_known = of_known.saturating_sub(1);
     *count_of(&mut counts, ending) += 1;
     counts
 }

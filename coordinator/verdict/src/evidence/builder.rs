@@ -80,7 +80,7 @@ impl EvidenceBuilder {
         let key = result.key.as_ref().and_then(|key| key.try_into().ok());
         let suite = self.suites.entry(result.job.clone()).or_default();
         let test = TestEvidence {
-            status: result.status(),
+            status: status_of(result),
             key,
             cached_from: result.cached_from.clone(),
             cached_where: result.cached_where.clone(),
@@ -203,6 +203,16 @@ impl EvidenceBuilder {
         };
         evidence.check()?;
         Ok(evidence)
+    }
+}
+
+/// How a test ended. What a machine lost has not run, though it is told as a failure: the run counts it so, too.
+fn status_of(result: &v1::TestResult) -> v1::TestStatus {
+    match (result.status(), result.failure_class()) {
+        (v1::TestStatus::Failed | v1::TestStatus::Unspecified, v1::FailureClass::Infra) => {
+            v1::TestStatus::NotRun
+        }
+        (status, _) => status,
     }
 }
 

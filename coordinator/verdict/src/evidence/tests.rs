@@ -146,6 +146,28 @@ fn events_add_up_to_evidence() {
 }
 
 #[test]
+fn what_machines_lost_has_not_run() {
+    let mut events = run(
+        &[("a", v1::TestStatus::Failed), ("b", v1::TestStatus::NotRun)],
+        v1::Verdict::NotReleasable,
+    );
+    let told = events.iter_mut().find_map(|event| match &mut event.event {
+        Some(Event::TestsFinished(told)) => Some(&mut told.results),
+        _ => None,
+    });
+    let mut lost = test("c", v1::TestStatus::Failed);
+    lost.failure_class = v1::FailureClass::Infra.into();
+    told.expect("is told").push(lost);
+    if let Some(Event::RunFinished(end)) = events.last_mut().and_then(|it| it.event.as_mut()) {
+        let counts = end.counts.as_mut().expect("is set");
+        (counts.planned, counts.not_run) = (3, 2);
+    }
+    let evidence = gathered(&events).expect("does not contradict itself");
+    let lost = &evidence.suites["check"].tests["c"];
+    assert_eq!(lost.status, v1::TestStatus::NotRun);
+}
+
+#[test]
 fn what_is_not_whole_or_contradicts_itself_is_no_evidence() {
     let events = run(&GOOD, v1::Verdict::Releasable);
     for lost in 0..events.len() {

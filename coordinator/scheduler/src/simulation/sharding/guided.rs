@@ -108,6 +108,7 @@ impl<'race> Play<'race> {
             expected: test.expected,
             late_after: test.late_after,
             first: test.first,
+            alone: false,
             key: None,
         });
         let submission = Submission {

@@ -1,13 +1,14 @@
-//! Cached passes that are executed again once all else has ended.
+//! Cached passes and skips that are executed again once all else has ended.
 //!
-//! What a cache says is only as good as the declared inputs are complete. A pass that does not hold is
+//! What a cache says is only as good as the declared inputs are complete. What does not hold is
 //! forgotten, and its test's result is told anew: a wrong hit never passes silently. In a run that has failed otherwise
 //! it is one more reason; what is not RELEASABLE never becomes so by an audit, nor does any other reason go.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use regatta_ledger::TestObservation;
-use regatta_model::{Digest, FailureClass};
+use regatta_model::{Digest, FailureClass, RunId};
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +26,59 @@ use crate::runs::recorded::Recorded;
 use crate::runs::surroundings::Surroundings;
 use crate::runs::tally::{Ending, Tally};
 
-/// What a run knows of the cached passes that it may execute again.
+/// What is cached of a test.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::runs) enum Claim {
+    Pass,
+    Skip,
+}
+
+impl Claim {
+    /// What is cached of a test that was told to have ended so.
+    pub(in crate::runs) fn of(told: Option<&Ending>) -> Self {
+        match told == Some(&Ending::Skipped) {
+            true => Self::Skip,
+            false => Self::Pass,
+        }
+    }
+
+    /// How a test ends of which it is cached.
+    pub(in crate::runs) const fn ending(self) -> Ending {
+        match self {
+            Self::Pass => Ending::Cached,
+            Self::Skip => Ending::Skipped,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Skip => "skip",
+        }
+    }
+
+    /// Whether a test that ended so shows that it does not hold.
+    const fn is_refuted_by(self, ending: Ending) -> bool {
+        match ending {
+            Ending::Failed(FailureClass::Test | FailureClass::Timeout | FailureClass::Oom)
+            | Ending::Quarantined(_)
+            | Ending::Flaky => true,
+            Ending::Passed => matches!(self, Self::Skip),
+            Ending::Skipped => matches!(self, Self::Pass),
+            Ending::Failed(FailureClass::Infra | FailureClass::Cancelled)
+            | Ending::Cached
+            | Ending::NotRun => false,
+        }
+    }
+}
+
+impl Purpose {
+    pub(super) const fn is_audit(self) -> bool {
+        matches!(self, Self::Audit(_))
+    }
+}
+
+/// What a run knows of the cached passes and skips that it may execute again.
 #[derive(Debug)]
 pub(in crate::runs) struct Audit {
     share: AuditShare,
@@ -38,22 +91,31 @@ pub(in crate::runs) struct Audit {
     complaints: Mutex<Vec<String>>,
 }
 
-/// Chosen cached passes of one suite, with what it ran in.
+/// Chosen cached passes of one suite, or skips, with what it ran in.
 #[derive(Debug)]
 struct ChosenHits {
     job: usize,
+    claim: Claim,
     input_root: Digest,
     surroundings: Surroundings,
     tests: Vec<Test>,
 }
 
-/// A cached pass that did not hold.
+/// A cached pass or skip that did not hold.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(in crate::runs) struct Disagreement {
     pub(in crate::runs) job: String,
     pub(in crate::runs) test: String,
+    pub(in crate::runs) claim: Claim,
     /// How the test ended instead.
     pub(in crate::runs) ending: Ending,
+}
+
+impl fmt::Display for Disagreement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (claim, Self { job, test, .. }) = (self.claim.name(), self);
+        write!(f, "the cached {claim} of `{test}` of `{job}` does not hold")
+    }
 }
 
 impl Audit {
@@ -75,13 +137,18 @@ impl Audit {
         self
     }
 
-    /// Whether whoever submitted the run wants passes looked into.
-    pub(in crate::runs) const fn is_asked_for(&self) -> bool {
-        self.is_asked_for
+    /// Whether whoever submitted a run wants the pass of this key looked into.
+    pub(in crate::runs) fn is_wanted(&self, run: &RunId, key: &Digest) -> bool {
+        self.is_asked_for && self.share.chooses(run, key)
     }
 
-    /// Chooses out of a suite's cached passes.
-    pub(super) fn consider<'a>(&self, job: &JobContext, hits: impl Iterator<Item = &'a Test>) {
+    /// Chooses out of a suite's cached passes, or skips.
+    pub(super) fn consider<'a>(
+        &self,
+        job: &JobContext,
+        hits: impl Iterator<Item = &'a Test>,
+        claim: Claim,
+    ) {
         let chosen = hits.filter(|test| self.share.chooses(&job.run.run, &test.key));
         let tests: Vec<Test> = chosen.cloned().collect();
         if tests.is_empty() {
@@ -89,6 +156,7 @@ impl Audit {
         }
         let hits = ChosenHits {
             job: job.index,
+            claim,
             input_root: job.input_root,
             surroundings: job.surroundings.clone(),
             tests,
@@ -96,7 +164,7 @@ impl Audit {
         lock(&self.chosen).push(hits);
     }
 
-    /// The cached passes that do not hold, as far as they have been told.
+    /// The cached passes and skips that do not hold, as far as they have been told.
     pub(in crate::runs) fn disagreements(&self) -> Vec<Disagreement> {
         lock(&self.disagreements).clone()
     }
@@ -148,12 +216,14 @@ pub(in crate::runs) async fn end_failed_audits(run: &RunContext) {
         }
         let ending = test_ending_of(failed);
         let (ending, result) = in_quarantine(suite, &failed.test_id, ending, failed.clone());
-        let Some(result) = audited(ending, result) else {
+        let claim = claim_of(&result);
+        let Some(result) = audited(claim, ending, result) else {
             continue;
         };
         let disagreement = Disagreement {
             job: failed.job.clone(),
             test: failed.test_id.clone(),
+            claim,
             ending,
         };
         lock(&run.audit.disagreements).push(disagreement);
@@ -181,7 +251,7 @@ async fn audit_suite(run: &Arc<RunContext>, cancel: &CancellationToken, hits: Ch
         // Whoever looks into a pass relies on nothing that was made for it.
         byproducts: None,
     };
-    let mut execution = Execution::new(&job, suite, &planned, tally, Purpose::Audit);
+    let mut execution = Execution::new(&job, suite, &planned, tally, Purpose::Audit(hits.claim));
     execution.run().await;
     let (tally, complaints) = execution.finish().await;
     if !complaints.is_empty() {
@@ -201,6 +271,9 @@ async fn audit_suite(run: &Arc<RunContext>, cancel: &CancellationToken, hits: Ch
         }
         return;
     }
+    if hits.claim == Claim::Skip {
+        return;
+    }
     let agreed = tally.endings().filter(|it| **it == Some(Ending::Passed));
     let agreed = u32::try_from(agreed.count()).unwrap_or(u32::MAX);
     if agreed > 0 {
@@ -210,57 +283,52 @@ async fn audit_suite(run: &Arc<RunContext>, cancel: &CancellationToken, hits: Ch
     }
 }
 
-/// Whether a test that ended so shows that its cached pass does not hold.
-const fn is_disagreement(ending: Ending) -> bool {
-    match ending {
-        Ending::Failed(FailureClass::Test | FailureClass::Timeout | FailureClass::Oom)
-        | Ending::Quarantined(_)
-        | Ending::Flaky
-        | Ending::Skipped => true,
-        Ending::Failed(FailureClass::Infra | FailureClass::Cancelled)
-        | Ending::Passed
-        | Ending::Cached
-        | Ending::NotRun => false,
+/// What a result of an audit takes the place of, or may come to.
+const fn claim_of(result: &v1::TestResult) -> Claim {
+    match result.replaces_skip {
+        true => Claim::Skip,
+        false => Claim::Pass,
     }
 }
 
-/// A result that takes the place of a cached pass, if it shows that that does not hold.
-fn audited(ending: Ending, mut result: v1::TestResult) -> Option<v1::TestResult> {
-    if !is_disagreement(ending) {
+/// A result that takes the place of a cached one, if it shows that that does not hold.
+fn audited(claim: Claim, ending: Ending, mut result: v1::TestResult) -> Option<v1::TestResult> {
+    if !claim.is_refuted_by(ending) {
         return None;
     }
     let said = match result.message.as_str() {
         "" => String::new(),
         text => format!(": {text}"),
     };
-    result.message = format!("a pass was cached, and does not hold{said}");
+    result.message = format!("a {} was cached, and does not hold{said}", claim.name());
     result.is_audit = true;
     Some(result)
 }
 
 impl Execution<'_> {
-    /// Tells how a test of an audit ended, if its cached pass does not hold.
+    /// Tells how a test of an audit ended, if what is cached of it does not hold.
     pub(super) fn tell_disagreement(
         &mut self,
-        test: usize,
+        (test, claim): (usize, Claim),
         ending: Ending,
         result: v1::TestResult,
         seen: Option<TestObservation>,
     ) {
-        let Some(result) = audited(ending, result) else {
+        let Some(result) = audited(claim, ending, result) else {
             seen.into_iter().for_each(|seen| self.outbox.remember(seen));
             return;
         };
         let disagreement = Disagreement {
             job: self.job.name(),
             test: self.tests[test].id.clone(),
+            claim,
             ending,
         };
         lock(&self.job.run.audit.disagreements).push(disagreement);
         self.outbox.tell(Told { result, seen });
     }
 
-    /// A test of an audit has no answer. If it has failed before, it has failed: its cached pass does not hold,
+    /// A test of an audit has no answer. If it has failed before, it has failed: what is cached does not hold,
     /// whatever another attempt would have come to.
     pub(super) fn end_unanswered_audit(&mut self, test: usize) {
         let Some((ending, result)) = self.failed_once.remove(&test) else {
@@ -271,19 +339,21 @@ impl Execution<'_> {
         let (ending, result) = in_quarantine(self.suite, &known.id, ending, result);
         if self.tally.record(test, ending) {
             self.outbox.distrust(known.key);
-            self.tell_disagreement(test, ending, result, None);
+            let claim = claim_of(&result);
+            self.tell_disagreement((test, claim), ending, result, None);
         }
     }
 
-    /// A pass that is cached is forgotten if the same test has just shown that it does not hold.
+    /// What is cached is forgotten if the same test has just shown that it does not hold.
     pub(super) fn compare(&mut self, test: usize, ending: Ending) {
-        let may_be_cached = self.purpose == Purpose::Audit
+        let may_be_cached = self.purpose.is_audit()
             || self.tests[test].repetition.is_some()
             || self.job.run.plan.spec.skip_cache_lookup;
-        // What passes in the end is cached anew, unless it was known to pass at once.
-        let is_wrong = match self.purpose {
-            Purpose::Audit => is_disagreement(ending),
-            Purpose::Answer => matches!(ending, Ending::Failed(class) if may_be_retried(class)),
+        let is_wrong = match (self.purpose, ending) {
+            (Purpose::Audit(claim), ending) => claim.is_refuted_by(ending),
+            (Purpose::Answer, Ending::Failed(class)) => may_be_retried(class),
+            // A pass after a failure is not cached, and an older one would hide the next time that it is flaky.
+            (Purpose::Answer, ending) => ending == Ending::Flaky,
         };
         if may_be_cached && is_wrong {
             self.outbox.distrust(self.tests[test].key);

@@ -12,6 +12,7 @@ use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 use tokio::time::Instant;
 
+use super::audit::Claim;
 use super::changes::changed_inputs;
 use super::judged::{Ended, Judged};
 use super::live::{MAX_STREAMED_BYTES, at, overtaken_text};
@@ -151,7 +152,7 @@ impl<'a> Execution<'a> {
         self.events.clear();
         let open: Vec<usize> = self.tally.open().collect();
         for test in open {
-            if self.purpose == Purpose::Audit {
+            if self.purpose.is_audit() {
                 self.end_unanswered_audit(test);
                 continue;
             }
@@ -319,6 +320,7 @@ impl<'a> Execution<'a> {
         let result = v1::TestResult {
             attempts,
             r#where: Some(event::provenance(&origin.agent, origin.slot, &outcome)),
+            replaces_skip: self.purpose == Purpose::Audit(Claim::Skip),
             ..judged.result(bare_result(self.job, &self.tests[test], ending))
         };
         let may_pass = matches!(ending, Ending::Failed(class) if may_be_retried(class));
@@ -327,7 +329,7 @@ impl<'a> Execution<'a> {
                 result: Some(result.clone()),
                 next_attempt: attempts + 1,
             }));
-            if self.purpose == Purpose::Audit && is_comparable {
+            if self.purpose.is_audit() && is_comparable {
                 self.failed_once.insert(test, (ending, result.clone()));
             }
             let (agent, slot) = (origin.agent, origin.slot);
@@ -358,7 +360,7 @@ impl<'a> Execution<'a> {
         let place = result.r#where.clone();
         match self.purpose {
             Purpose::Answer => self.outbox.tell(Told { result, seen }),
-            Purpose::Audit => self.tell_disagreement(test, ending, result, seen),
+            Purpose::Audit(claim) => self.tell_disagreement((test, claim), ending, result, seen),
         }
         // One of many runs may pass by chance, and so may a test that has just failed: a pass that is remembered
         // would hide the next time that it is flaky.

@@ -7,6 +7,7 @@ use regatta_model::Digest;
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 
+use super::audit::Claim;
 use super::{MAX_RESULTS_PER_EVENT, place_of};
 use crate::runs::action::{Pass, distrust, store};
 use crate::runs::context::JobContext;
@@ -16,8 +17,8 @@ use crate::runs::context::JobContext;
 pub(super) enum Purpose {
     /// Nobody knows how they end.
     Answer,
-    /// They are known to pass, which is looked into.
-    Audit,
+    /// What is known of them is looked into.
+    Audit(Claim),
 }
 
 /// A result, and what the ledger is to learn from it, with which it becomes durable: so each test is learnt once.

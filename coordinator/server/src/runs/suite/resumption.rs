@@ -7,6 +7,7 @@ use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 
 use super::Test;
+use super::audit::Claim;
 use super::discovery::{Listing, MAX_LISTING_BYTES};
 use super::execution::Execution;
 use crate::runs::context::{JobContext, unknown};
@@ -68,9 +69,13 @@ pub(super) fn replay(
     recorded
         .replay(&names, tally)
         .map_err(|error| unknown(error.to_string()))?;
-    let hits = tests.iter().zip(&names);
-    let hits = hits.filter(|(_, name)| recorded.is_unaudited_hit(name));
-    job.run.audit.consider(job, hits.map(|(test, _)| test));
+    let all = || tests.iter().zip(&names);
+    let hits = all().filter(|(_, name)| recorded.is_unaudited_hit(name));
+    let skips = &job.run.recorded.hits;
+    let skips = all().filter(|(_, name)| skips.has_skip(&job.name(), name));
+    let audit = &job.run.audit;
+    audit.consider(job, hits.map(|(test, _)| test), Claim::Pass);
+    audit.consider(job, skips.map(|(test, _)| test), Claim::Skip);
     Ok(())
 }
 

@@ -59,22 +59,7 @@ impl Execution<'_> {
         tests: Vec<usize>,
         failed_at: Option<FailedAt>,
     ) -> Result<(), JobEnd> {
-        let worker = worker_of(self.job, self.suite).filter(|_| self.may_stay(&tests));
-        let ids = || tests.iter().map(|test| self.tests[*test].id.clone());
-        let shape = match &self.suite.adapter {
-            Adapter::Harness(_) | Adapter::Sharding { .. } => BatchShape::ExecutionPerUnit,
-            Adapter::Contract { junit_path, .. } => {
-                let blobs = Arc::clone(&self.job.run.blobs);
-                let ids = IdsFile {
-                    blobs,
-                    junit_path: junit_path.clone(),
-                    ids: ids().collect(),
-                    byproducts: self.byproducts,
-                    worker,
-                };
-                BatchShape::OneExecution(Arc::new(ids))
-            }
-        };
+        let shape = self.shape(&tests);
         let may_duplicate = self.may_duplicate();
         let first = precedence::first(
             tests.iter().map(|test| &self.tests[*test]),
@@ -83,6 +68,8 @@ impl Execution<'_> {
         );
         // An audit is not resumed. What a test runs on is a part of what it is: a build may have come to something else.
         let is_resumed = self.purpose == Purpose::Answer;
+        // A pass that is looked into owes nothing to what runs in one process with it.
+        let is_alone = self.purpose.is_audit() && self.suite.adapter.runs_together();
         let command = self.job.command(self.suite.run_arguments.clone());
         let limit = self.job.job().timeout;
         let action = action_key(self.job, &command, ACTION, true);
@@ -101,6 +88,7 @@ impl Execution<'_> {
                     expected: estimate.timing.expected,
                     late_after: estimate.late_after().filter(|_| may_duplicate),
                     first: first.contains(&position),
+                    alone: is_alone,
                     key: is_resumed
                         .then(|| attempt_key(self.job, (&action, &known.name()), attempt)),
                 },
@@ -128,6 +116,21 @@ impl Execution<'_> {
                 .boxed(),
         );
         Ok(())
+    }
+
+    /// How a slot runs a batch of these tests.
+    fn shape(&self, tests: &[usize]) -> BatchShape {
+        let Adapter::Contract { junit_path, .. } = &self.suite.adapter else {
+            return BatchShape::ExecutionPerUnit;
+        };
+        let ids = tests.iter().map(|test| self.tests[*test].id.clone());
+        BatchShape::OneExecution(Arc::new(IdsFile {
+            blobs: Arc::clone(&self.job.run.blobs),
+            junit_path: junit_path.clone(),
+            ids: ids.collect(),
+            byproducts: self.byproducts,
+            worker: worker_of(self.job, self.suite).filter(|_| self.may_stay(tests)),
+        }))
     }
 
     /// Whether tests may run in a process that has run others before. One that is tried again, looked into or known to

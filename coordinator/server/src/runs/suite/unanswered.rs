@@ -6,7 +6,6 @@ use regatta_wire::v1;
 
 use super::bare_result;
 use super::execution::Execution;
-use super::outbox::Purpose;
 use crate::runs::state::JobEnd;
 use crate::runs::tally::Ending;
 
@@ -17,7 +16,7 @@ impl Execution<'_> {
         if *error == UnitError::Cancelled {
             return;
         }
-        if self.purpose == Purpose::Audit {
+        if self.purpose.is_audit() {
             self.end_unanswered_audit(test);
             return;
         }
@@ -38,7 +37,7 @@ impl Execution<'_> {
         }
         let open: Vec<usize> = self.tally.open().collect();
         for test in open {
-            if self.purpose == Purpose::Audit {
+            if self.purpose.is_audit() {
                 self.end_unanswered_audit(test);
                 continue;
             }

@@ -103,9 +103,11 @@ async fn cancelled_audit(first: Option<i32>) -> Story {
 }
 
 #[tokio::test]
-async fn an_audit_that_is_stopped_takes_nothing_back() {
+async fn an_audit_that_is_stopped_takes_nothing_back_and_the_run_was_cancelled() {
     let story = cancelled_audit(None).await;
-    assert_eq!(story.end().verdict(), v1::Verdict::Releasable);
+    assert_eq!(story.end().verdict(), v1::Verdict::Unknown);
+    assert!(story.end().cancelled);
+    assert_eq!(story.end().reasons, ["the run was cancelled"]);
     assert_eq!(
         (story.counts().cached, in_place_of_hits(&story).len()),
         (4, 0)
@@ -117,6 +119,7 @@ async fn an_audit_that_is_stopped_takes_nothing_back() {
 async fn a_failure_counts_though_its_second_try_is_stopped() {
     let story = cancelled_audit(Some(101)).await;
     assert_eq!(story.end().verdict(), v1::Verdict::NotReleasable);
+    assert!(story.end().cancelled);
     assert_eq!((story.counts().cached, story.counts().failed), (3, 1));
     assert_eq!(evidence(&story).counts().failed, 1);
 }
@@ -289,18 +292,35 @@ async fn a_run_that_executes_anything_audits_by_itself() {
     assert_eq!(agreed(&story), 4);
 }
 
-#[tokio::test]
-async fn a_failure_takes_back_the_pass_that_was_cached() {
+/// A test passes, and then behaves so when it runs though its pass is known; what a run after that counts.
+async fn after_no_cache(behaviour: u32, retries: u32) -> [v1::Counts; 2] {
     let fixture = Fixture::start().await;
     let how = Arc::new(AtomicU32::new(GOOD));
     let _agent = fixture.agent("a", undeclared(Arc::clone(&how)));
-    fixture.run(spec(vec![libtest("unit")])).await;
-    how.store(BROKEN, Ordering::SeqCst);
+    let plain = || v1::RunSpec {
+        audit_percent: None,
+        ..audited(retries)
+    };
+    fixture.run(plain()).await;
+    how.store(behaviour, Ordering::SeqCst);
     let anew = v1::RunSpec {
         skip_cache_lookup: true,
-        ..spec(vec![libtest("unit")])
+        ..plain()
     };
-    assert_eq!(fixture.run(anew).await.counts().failed, 1);
-    let story = fixture.run(spec(vec![libtest("unit")])).await;
-    assert_eq!((story.counts().cached, story.counts().failed), (3, 1));
+    let anew = fixture.run(anew).await.counts();
+    [anew, fixture.run(plain()).await.counts()]
+}
+
+#[tokio::test]
+async fn a_failure_takes_back_the_pass_that_was_cached() {
+    let [anew, next] = after_no_cache(BROKEN, 0).await;
+    assert_eq!(anew.failed, 1);
+    assert_eq!((next.cached, next.failed), (3, 1));
+}
+
+#[tokio::test]
+async fn a_flaky_test_takes_back_the_pass_that_was_cached() {
+    let [anew, next] = after_no_cache(FLAKY, 1).await;
+    assert_eq!((anew.passed, anew.flaky), (3, 1));
+    assert_eq!((next.cached, next.passed), (3, 1));
 }

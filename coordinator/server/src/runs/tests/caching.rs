@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use regatta_ledger::MemoryLedger;
 use regatta_model::Digest;
 use regatta_wire::v1::run_event::Event;
 use regatta_wire::{reapi, v1};
@@ -9,7 +10,7 @@ use regatta_wire::{reapi, v1};
 use super::contract::{contract_runner, junit};
 use super::fake_agent::{FakeAgent, Script, completed};
 use super::fixture::{Fixture, build, contract, libtest, spec};
-use super::{PASSED, names, runner};
+use super::{PASSED, all_pass, names, runner};
 
 #[tokio::test]
 async fn a_batch_that_contradicts_itself_is_red_every_time() {
@@ -225,4 +226,23 @@ async fn a_shard_is_not_told_of_by_what_an_earlier_runner_left() {
     assert_eq!(story.counts().failed, 2);
     let given: Vec<reapi::Digest> = roots.try_iter().collect();
     assert!(!given.is_empty() && given.iter().all(|it| *it != root.into()));
+}
+
+/// A coordinator has started, no agent has connected yet, and passes of processes are known.
+#[tokio::test]
+async fn what_ran_as_a_process_is_no_answer_for_agents_with_images_that_have_yet_to_connect() {
+    let earlier = Fixture::start().await;
+    let agent = earlier.agent("a", all_pass(2));
+    let run = || spec(vec![libtest("unit")]);
+    assert_eq!(earlier.run(run()).await.counts().passed, 2);
+    drop(agent);
+    let heir = earlier.heir(Arc::new(MemoryLedger::new())).await;
+    let id = heir.submit(run()).await;
+    let images = vec![v1::OfferedImage {
+        reference: "img:1".to_owned(),
+        id: "sha256:a".to_owned(),
+    }];
+    let _agent = heir.docker_agent("b", images, all_pass(2));
+    let counts = heir.finish(&id).await.counts();
+    assert_eq!((counts.cached, counts.passed), (0, 2));
 }
