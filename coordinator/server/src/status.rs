@@ -337,6 +337,7 @@ pub(crate) fn of_unit(error: &UnitError) -> Failure {
         UnitError::Unsatisfiable { .. } | UnitError::NoAgent => {
             failed_precondition(error.to_string())
         }
+        UnitError::Held { .. } => resource_exhausted(error.to_string(), DEFAULT_RETRY_DELAY),
         UnitError::AttemptsExhausted { .. } => unavailable(error.to_string(), DEFAULT_RETRY_DELAY),
         UnitError::Cancelled => cancelled(error.to_string()),
     }
