@@ -30,7 +30,7 @@ pub(super) async fn history(client: &Client, options: HistoryOptions) -> Result<
         branch: options.branch,
         since: since.flatten(),
     };
-    let listed = client.list_runs(LOOKED_AT, false).await?;
+    let listed = client.list_runs(LOOKED_AT, false).await?.runs;
     let runs = Runs::of(&listed, &scope);
     let apart = options.by.map(|by| groups(&listed, &scope, by));
     let tests = tests(client, options.suite.unwrap_or_default()).await?;

@@ -24,7 +24,7 @@ pub(super) async fn why(client: &Client, options: WhyOptions) -> Result<ExitCode
         Some(run) => Some(run_id::complete(client, run.clone()).await?),
         None => None,
     };
-    let runs = client.list_runs(LOOKED_AT, false).await?;
+    let runs = client.list_runs(LOOKED_AT, false).await?.runs;
     // What goes on has no last word yet.
     let ended = runs.into_iter().filter(|run| run.finished_at.is_some());
     let mut ended = ended

@@ -1,4 +1,4 @@
-//! Tells whoever watches a run that it waits for agents that take no work.
+//! Tells whoever watches a run that it waits for agents that take no work, or for work to be begun at all.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -27,7 +27,9 @@ pub(super) async fn tell_of_waiting(run: &RunContext) {
             (pause, waits) = (SHORTEST_PAUSE, false);
             continue;
         }
-        match reason_to_wait(&run.dispatcher.list_agents()) {
+        let held = run.dispatcher.held();
+        let held = held.map(|reason| format!("the run waits: {reason}"));
+        match held.or_else(|| reason_to_wait(&run.dispatcher.list_agents())) {
             None => (pause, waits) = ((pause * 2).min(LONGEST_PAUSE), false),
             Some(reason) if waits => {
                 run.warn_once(reason);

@@ -8,6 +8,11 @@ use super::super::{TaskEvent, leases::Lease, timings};
 use super::Board;
 
 impl Board {
+    /// Why nothing new is leased, if so.
+    pub(in super::super) fn held(&self) -> Option<String> {
+        self.scheduler.held().map(str::to_owned)
+    }
+
     /// Records how long an execution took; one that answers all units of a lease once.
     pub(super) fn measure(
         &mut self,
