@@ -142,6 +142,28 @@ fn a_store_without_room_begins_nothing_loses_nothing_and_goes_on_once_it_has_som
 }
 
 #[test]
+fn a_client_offers_its_files_again_to_a_store_without_room() {
+    let (mut fleet, disk) = with_a_store_that_fills();
+    fleet.add_agent(&[]);
+    fill_the_store(&fleet, &disk);
+    let inputs = tempfile::tempdir().expect("a directory");
+    write(inputs.path(), &[("file", "what the store lacks")]);
+    let mut exec = fleet.command();
+    exec.args(["exec", "--input"]).arg(inputs.path());
+    let mut exec = Running::begin(exec.args(["--", "cat", "file"]));
+    exec.expect_words("they are offered again");
+    disk.make_room();
+    let ended = exec.end();
+    ended.expect_code(0);
+    assert_eq!(ended.stdout, "what the store lacks");
+    let told = ended.stderr.matches("the store is full").count();
+    assert_eq!(told, 1, "{ended:#?}");
+    drop(disk);
+    fleet.kill_coordinator();
+    fleet.stop();
+}
+
+#[test]
 fn an_agent_without_room_takes_nothing_new_and_comes_back() {
     let mut disk = None;
     let mut fleet = Fleet::coordinator();
