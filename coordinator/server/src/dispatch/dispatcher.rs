@@ -200,6 +200,9 @@ impl Dispatcher {
             unavailable_reason: agent.unavailable_reason.clone(),
             last_report: Some(timestamp_to_wire(self.clock.shown(agent.last_report))),
             leases: board.leases.of_agent(id).map(lease).collect(),
+            paused_until: board
+                .cooling_off_until(id)
+                .map(|until| timestamp_to_wire(self.clock.shown(until))),
         };
         board.agents.iter().map(status).collect()
     }

@@ -68,6 +68,9 @@ fn refusal(agent: &v1::AgentStatus) -> Option<String> {
     match agent.unavailable_reason.as_str() {
         _ if is_busy => None,
         _ if agent.draining => Some(format!("{name} is drained")),
+        "" if agent.paused_until.is_some() => Some(format!(
+            "{name} is paused, as it lost too much in a row; `regatta agents` says until when"
+        )),
         "" => None,
         reason => Some(format!("{name}: {reason}")),
     }
@@ -111,6 +114,20 @@ mod tests {
         let many = ["a", "b", "c", "d", "e"].map(|name| agent(name, "full"));
         let reason = reason_to_wait(&many).expect("a reason");
         assert!(reason.ends_with("c: full; and 2 more)"), "{reason}");
+    }
+
+    #[test]
+    fn agents_that_are_paused_take_no_work() {
+        let paused = v1::AgentStatus {
+            paused_until: Some(prost_types::Timestamp::default()),
+            ..agent("a", "")
+        };
+        let reason = reason_to_wait(std::slice::from_ref(&paused)).expect("a reason");
+        assert!(
+            reason.contains("(a is paused, as it lost too much"),
+            "{reason}"
+        );
+        assert_eq!(reason_to_wait(&[paused, agent("b", "")]), None);
     }
 
     #[test]

@@ -13,6 +13,11 @@ impl Board {
         self.scheduler.held().map(str::to_owned)
     }
 
+    /// Until when an agent gets nothing because it has lost too many leases in a row.
+    pub(in super::super) fn cooling_off_until(&self, agent: &AgentId) -> Option<Timestamp> {
+        self.scheduler.cooling_off_until(agent)
+    }
+
     /// Records how long an execution took; one that answers all units of a lease once.
     pub(super) fn measure(
         &mut self,
