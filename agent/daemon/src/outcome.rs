@@ -45,6 +45,8 @@ pub(crate) enum Refusal {
     ImageAbsent { message: String },
     /// This machine has no image for it, and could ask nobody.
     RegistryUnreachable { message: String },
+    /// It ran, and the coordinator's store took no result of it for as long as that was worth waiting for.
+    StoreExhausted { message: String },
 }
 
 impl Refusal {
@@ -83,6 +85,9 @@ impl Refusal {
             Self::ImageAbsent { message } => (v1::OutcomeKind::ImageAbsent, message, Vec::new()),
             Self::RegistryUnreachable { message } => {
                 (v1::OutcomeKind::RegistryUnreachable, message, Vec::new())
+            }
+            Self::StoreExhausted { message } => {
+                (v1::OutcomeKind::StoreExhausted, message, Vec::new())
             }
         };
         Arc::new(v1::ExecutionOutcome {

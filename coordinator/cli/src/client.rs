@@ -151,7 +151,7 @@ impl Client {
         &self,
         limit: u32,
         active_only: bool,
-    ) -> Result<Vec<v1::RunSummary>, Failure> {
+    ) -> Result<v1::ListRunsResponse, Failure> {
         let request = v1::ListRunsRequest {
             instance_name: self.instance.clone(),
             limit,
@@ -159,7 +159,7 @@ impl Client {
         };
         let listed = self.runs().list_runs(request).await;
         let listed = listed.map_err(|status| refused("list the runs", &status))?;
-        Ok(listed.into_inner().runs)
+        Ok(listed.into_inner())
     }
 
     /// What it knows of suites.

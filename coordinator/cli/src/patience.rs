@@ -46,10 +46,23 @@ impl Patience {
             .is_some_and(|(since, _)| since.elapsed() >= self.limit)
     }
 
+    /// Whether there is to be a further attempt after so long.
+    pub(crate) fn outlasts(&self, pause: Duration) -> bool {
+        let waited = self
+            .trouble
+            .map_or(Duration::ZERO, |(since, _)| since.elapsed());
+        waited + pause < self.limit
+    }
+
     /// Waits until it is time for the next attempt. Dropping the future loses nothing.
     pub(crate) async fn pause(&mut self) {
+        self.pause_for(Duration::ZERO).await;
+    }
+
+    /// The same, but for so long at least.
+    pub(crate) async fn pause_for(&mut self, least: Duration) {
         let (since, pause) = self.trouble.unwrap_or((Instant::now(), FIRST_PAUSE));
         self.trouble = Some((since, (pause * 2).min(LONGEST_PAUSE)));
-        tokio::time::sleep(pause).await;
+        tokio::time::sleep(pause.max(least)).await;
     }
 }

@@ -116,7 +116,9 @@ pub fn watch_failure(run_id: &str, error: WatchError) -> Failure {
     };
     Failure {
         code,
-        error: anyhow::Error::new(error).context(format!("run {run_id} was left alone")),
+        error: anyhow::Error::new(error).context(format!(
+            "run {run_id} was left alone; `regatta logs {run_id}` shows what became of it"
+        )),
     }
 }
 

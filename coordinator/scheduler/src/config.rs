@@ -45,6 +45,9 @@ pub struct SchedulerConfig {
     /// The same while the fleet has no agent at all, or while every agent that could run the work
     /// takes none (it drains, or its disk is full). Default: 60 s.
     pub no_agent_grace: Duration,
+    /// How long work waits while nothing new is begun ([`Event::Hold`](crate::Event::Hold)), up to a tenth of it more.
+    /// Default: 5 min, for which agents keep what the store does not take.
+    pub hold_limit: Duration,
     /// How long work may be passed over, because what is free is too little for it, before an agent is
     /// kept free until there is enough. Default: 30 s.
     pub reserve_after: Duration,
@@ -105,6 +108,7 @@ impl Default for SchedulerConfig {
             queue_full_retry: Duration::from_secs(5),
             unsatisfiable_grace: Duration::from_secs(10),
             no_agent_grace: Duration::from_secs(60),
+            hold_limit: Duration::from_secs(300),
             reserve_after: Duration::from_secs(30),
             reservation_limit: Duration::from_secs(300),
             let_go_limit: Duration::from_secs(120),

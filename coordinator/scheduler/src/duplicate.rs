@@ -72,7 +72,7 @@ impl Scheduler {
 
     /// Gives late batches to slots for which there is nothing else to do.
     pub(crate) fn duplicate_late(&mut self) {
-        if !self.fleet.is_ready() {
+        if self.hold.is_some() || !self.fleet.is_ready() {
             return;
         }
         let late: Vec<LeaseId> = self.late.iter().take(LATE_LOOK_AHEAD).copied().collect();

@@ -7,6 +7,8 @@ use regatta_model::{
     RunId, SlotIndex, TaskId, TenantId, Timestamp, UnitIndex,
 };
 
+use crate::{AdmissionError, UnitError};
+
 /// Something that happened outside.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Event {
@@ -22,6 +24,8 @@ pub enum Event {
     AgentDisconnected(AgentId),
     /// An operator wants an agent drained, or no longer.
     DrainAgent(AgentId, bool),
+    /// Nothing new is to be leased as long as this is so, which is why; `None`: that is over. What is leased goes on.
+    Hold(Option<String>),
     /// The time that [`Step::wake_at`] named has come.
     Tick,
 }
@@ -328,70 +332,4 @@ pub struct DesiredLease {
     pub acknowledged_outcomes: u32,
     /// Whether the agent has reported it on this connection, so that it knows what to do.
     pub known_to_agent: bool,
-}
-
-/// Why a unit has no answer.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum UnitError {
-    /// No agent, connected or expected back, can ever run it.
-    #[error("no agent can run it: the nearest, {nearest}, lacks {mismatch}")]
-    Unsatisfiable {
-        /// The agent that comes nearest.
-        nearest: String,
-        /// What it lacks.
-        mismatch: String,
-    },
-    /// There was none for too long. Start one.
-    #[error("no agent is connected; start one with `regatta agent`")]
-    NoAgent,
-    /// It was lost with too many machines, or what it takes could not be reached from them.
-    #[error("lost {attempts} times, last: {last_reason}")]
-    AttemptsExhausted {
-        /// How often.
-        attempts: u32,
-        /// What happened last.
-        last_reason: String,
-    },
-    /// It was cancelled.
-    #[error("cancelled")]
-    Cancelled,
-}
-
-/// Why a task was not accepted.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum AdmissionError {
-    /// Too much is waiting. Come back later.
-    #[error("the queue is full: {queued} of {limit} units are waiting")]
-    QueueFull {
-        /// How much is waiting, in units.
-        queued: usize,
-        /// How much may wait.
-        limit: usize,
-        /// When it may be worth trying again.
-        retry_after: Duration,
-    },
-    /// Too much of one tenant is waiting; others are not concerned. Come back later.
-    #[error("this tenant's part of the queue is full: {queued} of {limit} units are waiting")]
-    TenantQueueFull {
-        /// How much of the tenant is waiting, in units.
-        queued: usize,
-        /// How much of it may wait.
-        limit: usize,
-        /// When it may be worth trying again.
-        retry_after: Duration,
-    },
-    /// Work with too many different requirements is waiting. Come back later, or ask for less variety.
-    #[error(
-        "work with more than {limit} different platforms, resources and priorities is under way: \
-         use fewer of them, or wait"
-    )]
-    TooManyRequirements {
-        /// How many there may be.
-        limit: usize,
-        /// When it may be worth trying again.
-        retry_after: Duration,
-    },
-    /// A task without units.
-    #[error("a task needs at least one unit")]
-    Empty,
 }

@@ -13,9 +13,10 @@
 //!   waits, and nothing waits that the second's agent could run. Tokens grow, across restarts too.
 //! - An agent is never granted more than it offers; what it gives back counts only once it says that
 //!   nothing of it runs any more.
-//! - Nothing waits for ever: work that no agent can run is given up in time ([`Step::wake_at`]), work
-//!   that needs more than ever becomes free gets an agent reserved, and capacity that an agent does not
-//!   give back is counted on no more.
+//! - Nothing waits for ever: work that no agent can run, or that nobody is to begin, is given up in time
+//!   ([`Step::wake_at`]), work that needs more than ever becomes free gets an agent reserved, and capacity
+//!   that an agent does not give back is counted on no more.
+//! - While it is told to hold ([`Event::Hold`]) nothing is leased; what is leased goes on, and counts.
 //! - The cost of an assignment grows with the logarithm of the tasks and of the agents. It is linear
 //!   only in what is bounded by name: the *different* requirements that wait, the kinds of agents that
 //!   these tell apart, and the different amounts of CPU that those agents have free. A requirement that
@@ -34,11 +35,13 @@ mod class;
 mod config;
 mod duplicate;
 mod ending;
+mod error;
 mod event;
 mod fleet;
 mod forecast;
 mod free_index;
 mod grant;
+mod hold;
 mod kind;
 mod lease;
 mod leasing;
@@ -63,10 +66,10 @@ mod timers;
 mod token;
 
 pub use config::SchedulerConfig;
+pub use error::{AdmissionError, UnitError};
 pub use event::{
-    AdmissionError, AgentState, Claim, DesiredAgent, DesiredLease, Effect, Event, ExpectedUnit,
-    FailedAt, Grant, HeldLease, Offer, OutcomeKind, Record, Step, Submission, UnitError,
-    UnitOutcome,
+    AgentState, Claim, DesiredAgent, DesiredLease, Effect, Event, ExpectedUnit, FailedAt, Grant,
+    HeldLease, Offer, OutcomeKind, Record, Step, Submission, UnitOutcome,
 };
 pub use forecast::{BatchForecast, Forecast, TaskForecast};
 pub use scheduler::Scheduler;

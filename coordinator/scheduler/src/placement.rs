@@ -17,9 +17,15 @@ impl Scheduler {
     /// Fills what has become free and places what has become due.
     ///
     /// Nothing else needs to be looked at, because at the end of each step no agent has room for a task
-    /// that waits, unless it is reserved for others. Agents come first: they choose among all classes by
-    /// fairness.
+    /// that waits, unless it is reserved for others, or nothing is to be begun. Agents come first: they
+    /// choose among all classes by fairness.
     pub(crate) fn place(&mut self) {
+        if self.hold.is_some() {
+            // Once that is over, every agent is filled.
+            self.agents_to_fill.clear();
+            self.classes_to_place.clear();
+            return;
+        }
         loop {
             if let Some(agent) = self.agents_to_fill.pop_first() {
                 self.fill(agent);
@@ -78,6 +84,9 @@ impl Scheduler {
     /// An agent that could be granted a task now, which at the end of a step there must not be.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn idle_agent(&self) -> Option<regatta_model::AgentId> {
+        if self.hold.is_some() {
+            return None;
+        }
         let agents = self.fleet.agents.iter().map(|(key, _)| key);
         let idle = agents
             .into_iter()

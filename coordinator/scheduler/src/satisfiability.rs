@@ -98,7 +98,7 @@ impl Scheduler {
         task.is_some_and(|task| task.arrival == entry.arrival && task.place.is_some())
     }
 
-    fn fail_waiting(&mut self, key: TaskKey, error: &UnitError) {
+    pub(crate) fn fail_waiting(&mut self, key: TaskKey, error: &UnitError) {
         let units = self.tasks[key].waiting.clear();
         self.end_waiting(key, units.len());
         for unit in units {

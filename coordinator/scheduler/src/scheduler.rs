@@ -8,6 +8,7 @@ use regatta_model::{Digest, LeaseId, RunId, TaskId, TenantId, Timestamp};
 use crate::adoption::Adoptions;
 use crate::avoidance::Group;
 use crate::fleet::{AgentKey, ClassKey, Fleet};
+use crate::hold::Hold;
 use crate::lease::Lease;
 use crate::lookup::Lookup;
 use crate::queue::{FairQueue, RunKey, TenantKey};
@@ -45,6 +46,8 @@ pub struct Scheduler {
     /// What agents hold from before this scheduler.
     pub(crate) adoptions: Adoptions,
     pub(crate) timers: Timers,
+    /// Why nothing new is leased, if so.
+    pub(crate) hold: Option<Hold>,
     /// Whether the fleet had an agent when the last step ended.
     pub(crate) had_live_agents: bool,
     /// Agents that may take more than before.
@@ -80,6 +83,7 @@ impl Scheduler {
             late: BTreeSet::new(),
             adoptions: Adoptions::default(),
             timers: Timers::default(),
+            hold: None,
             had_live_agents: false,
             agents_to_fill: BTreeSet::new(),
             classes_to_place: BTreeSet::new(),
@@ -121,6 +125,7 @@ impl Scheduler {
             Event::AgentReported(state) => self.reported(state),
             Event::AgentDisconnected(agent) => self.disconnected(&agent),
             Event::DrainAgent(agent, drain) => self.drain(&agent, drain),
+            Event::Hold(reason) => self.hold(reason),
             Event::Tick => {}
         }
     }
@@ -136,6 +141,7 @@ impl Scheduler {
             Timer::Reserved(agent) => self.end_reservation_in_vain(agent),
             Timer::Late(lease) => self.find_late(lease),
             Timer::AdoptionEnds => self.end_adoption(),
+            Timer::Held => self.give_up_held(),
         }
     }
 

@@ -17,6 +17,8 @@ pub struct Snapshot {
     pub tenants: Vec<TenantSnapshot>,
     /// Every agent remembered, lost ones included.
     pub agents: Vec<AgentSnapshot>,
+    /// Why nothing new is leased, if so.
+    pub held: Option<String>,
 }
 
 /// The work of one tenant.
@@ -107,7 +109,15 @@ impl Scheduler {
                 .agents_by_id()
                 .map(|agent| self.agent_snapshot(agent))
                 .collect(),
+            held: self.held().map(str::to_owned),
         }
+    }
+
+    /// Until when an agent gets nothing because it lost too many leases in a row.
+    #[must_use]
+    pub fn cooling_off_until(&self, agent: &AgentId) -> Option<Timestamp> {
+        let key = self.fleet.agent_key(agent)?;
+        self.fleet.agents[key].cooling_off_until
     }
 
     fn agent_snapshot(&self, agent: &Agent) -> AgentSnapshot {

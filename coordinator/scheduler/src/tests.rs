@@ -7,6 +7,7 @@ mod bounds;
 mod duplicates;
 mod fairness;
 pub(crate) mod fixture;
+mod hold;
 mod invariants;
 mod makespan;
 mod matching;

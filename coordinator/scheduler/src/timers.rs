@@ -27,6 +27,8 @@ pub(crate) enum Timer {
     Late(LeaseId),
     /// What agents hold from before this scheduler, and nobody has asked for, is not wanted any more.
     AdoptionEnds,
+    /// What waits while nothing is begun may have waited for long enough.
+    Held,
 }
 
 /// Deadlines, soonest first. Each timer is set at most once at a time, by whoever remembers when.

@@ -23,13 +23,14 @@ use crate::dispatch::{ClaimKey, DispatchConfig, Dispatcher};
 use crate::execution::ExecutionParts;
 use crate::forgetter::{Forgetter, forgetter};
 use crate::grpc_server::serve_grpc;
+use crate::holding::hold_without_room;
 use crate::http::{self, HttpParts};
 use crate::ledger::{self, OpenedLedger};
 use crate::listeners::Listeners;
 use crate::metrics_recorder::recorder;
 use crate::opened_storage::OpenedStorage;
 use crate::operations::{OperationSettings, Operations};
-use crate::retention::{Evictor, Retention};
+use crate::retention::{Evictor, Retention, RoomAwaitingBlobStore};
 use crate::runs::{RunRegistry, RunServices};
 use crate::serve_error::ServeError;
 use crate::services::{self, ServiceParts};
@@ -230,6 +231,9 @@ impl Coordinator {
         let _upkeep = AbortOnDropHandle::new(tokio::spawn(keep_up(self.uploads)));
         let forgetting = self.forgetter.run(close.clone());
         let _forgetting = AbortOnDropHandle::new(tokio::spawn(forgetting));
+        let (room, dispatcher) = (&self.http_parts.room, &self.http_parts.dispatcher);
+        let holding = hold_without_room(Arc::clone(room), Arc::clone(dispatcher));
+        let _holding = AbortOnDropHandle::new(tokio::spawn(holding));
         let _aborting = AbortOnDropHandle::new(tokio::spawn(self.upload_upkeep.run()));
         let evicting = close.clone();
         let evicting = AbortOnDropHandle::new(tokio::spawn(self.evictor.run(evicting)));
@@ -360,7 +364,10 @@ fn run_services(
     RunServices {
         dispatcher: Arc::clone(&execution.dispatcher),
         results: Arc::clone(&execution.cache),
-        blobs: Arc::clone(&execution.blobs),
+        blobs: Arc::new(RoomAwaitingBlobStore::new(
+            Arc::clone(&execution.blobs),
+            Arc::clone(&execution.room),
+        )),
         for_verdicts: storage.for_verdicts.clone(),
         durability: storage.durability.clone(),
         trees: Arc::clone(&execution.inputs),

@@ -147,6 +147,8 @@ fn set_gauges(parts: &HttpParts) {
     metrics::gauge!("regatta_slots", "state" => "free").set(f64::from(free));
     metrics::gauge!("regatta_slots", "state" => "busy").set(f64::from(slots.saturating_sub(free)));
     metrics::gauge!("regatta_queued_units").set(count(snapshot.queued_units));
+    let held = if snapshot.held.is_some() { 1.0 } else { 0.0 };
+    metrics::gauge!("regatta_work_held").set(held);
     metrics::gauge!("regatta_leased_units").set(count(snapshot.leased_units));
     let operations = parts.operations.counts();
     metrics::gauge!("regatta_operations", "state" => "active").set(count(operations.active));

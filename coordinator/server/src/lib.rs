@@ -25,6 +25,7 @@ pub mod fleet_service;
 mod forgetter;
 mod grpc_server;
 mod health;
+mod holding;
 mod http;
 mod inspection;
 pub mod junit;

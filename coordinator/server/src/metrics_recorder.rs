@@ -133,6 +133,10 @@ const GAUGES: &[(&str, &str)] = &[
         "1 while a bucket does nothing but fail and is left alone, else 0",
     ),
     ("regatta_queued_units", "units of work that wait"),
+    (
+        "regatta_work_held",
+        "1 while nothing new is leased because the store takes nothing, else 0",
+    ),
     ("regatta_leased_units", "units of work that are leased"),
     (
         "regatta_operations",

@@ -297,6 +297,10 @@ pub(crate) fn of_read(error: &StoreError) -> Failure {
         }
         StoreError::Undecodable { .. } => data_loss(error.to_string()),
         StoreError::Full { .. } => resource_exhausted(error.to_string(), DEFAULT_RETRY_DELAY),
+        StoreError::Exhausted { retry_after, .. } => {
+            let retry_after = retry_after.unwrap_or(DEFAULT_RETRY_DELAY);
+            resource_exhausted(error.to_string(), retry_after)
+        }
         StoreError::Unavailable { .. } => unavailable(error.to_string(), DEFAULT_RETRY_DELAY),
     }
 }
@@ -310,6 +314,7 @@ pub(crate) fn of_write(error: &StoreError) -> Failure {
         StoreError::NotFound { .. }
         | StoreError::OutOfRange { .. }
         | StoreError::Full { .. }
+        | StoreError::Exhausted { .. }
         | StoreError::Unavailable { .. } => of_read(error),
     }
 }
@@ -332,6 +337,7 @@ pub(crate) fn of_unit(error: &UnitError) -> Failure {
         UnitError::Unsatisfiable { .. } | UnitError::NoAgent => {
             failed_precondition(error.to_string())
         }
+        UnitError::Held { .. } => resource_exhausted(error.to_string(), DEFAULT_RETRY_DELAY),
         UnitError::AttemptsExhausted { .. } => unavailable(error.to_string(), DEFAULT_RETRY_DELAY),
         UnitError::Cancelled => cancelled(error.to_string()),
     }

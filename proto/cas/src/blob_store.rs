@@ -1,6 +1,7 @@
 //! The port behind which all bytes live.
 
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -36,7 +37,8 @@ pub trait BlobStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] if a content-addressed store is given other bytes than the digest
-    /// says; [`StoreError::Full`], [`StoreError::Unavailable`]; or whatever error `body` ended with.
+    /// says; [`StoreError::Full`], [`StoreError::Exhausted`], [`StoreError::Unavailable`]; or whatever error `body`
+    /// ended with.
     /// After an error nothing is visible.
     async fn put(&self, digest: &Digest, body: BlobStream) -> Result<(), StoreError>;
 
@@ -134,6 +136,14 @@ pub enum StoreError {
     Full {
         /// What is full, and what to do.
         detail: String,
+    },
+    /// The server that has the store takes nothing now: it has no room, or too much to do. Try again later.
+    #[error("{detail}")]
+    Exhausted {
+        /// What it said.
+        detail: String,
+        /// How long to wait at least, if it said so.
+        retry_after: Option<Duration>,
     },
     /// The store could not be asked. Trying again may help.
     #[error("the store is unavailable: {detail}")]

@@ -345,7 +345,16 @@ fn inline(captured: &Captured) -> Bytes {
 }
 
 fn not_stored(error: &StoreError) -> Refusal {
-    Refusal::infrastructure(format!("the result could not be stored: {error}"))
+    let message = format!("the result could not be stored: {error}");
+    match error {
+        StoreError::Exhausted { .. } => Refusal::StoreExhausted { message },
+        StoreError::NotFound { .. }
+        | StoreError::OutOfRange { .. }
+        | StoreError::Corrupt { .. }
+        | StoreError::Undecodable { .. }
+        | StoreError::Full { .. }
+        | StoreError::Unavailable { .. } => Refusal::infrastructure(message),
+    }
 }
 
 /// What a job has left behind is its own fault; that it cannot be read may be the machine's.

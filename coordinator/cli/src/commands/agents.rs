@@ -7,6 +7,7 @@ use regatta_wire::v1;
 use super::table::table;
 use crate::client::{Client, refused};
 use crate::exit_code::{ExitCode, Failure, OrExit};
+use crate::history::system_time;
 use crate::options::ListFormat;
 
 pub(super) async fn agents(client: &Client, format: ListFormat) -> Result<ExitCode, Failure> {
@@ -76,6 +77,13 @@ fn busy(agent: &v1::AgentStatus) -> usize {
     running.count()
 }
 
+/// Until when it gets no work.
+fn paused_until(agent: &v1::AgentStatus) -> Option<jiff::Timestamp> {
+    let until = agent.paused_until.as_ref().and_then(system_time)?;
+    let until = jiff::Timestamp::try_from(until).ok()?;
+    until.round(jiff::Unit::Second).ok()
+}
+
 fn state(agent: &v1::AgentStatus) -> String {
     match (
         agent.connected,
@@ -84,7 +92,10 @@ fn state(agent: &v1::AgentStatus) -> String {
     ) {
         (false, _, _) => "lost".to_owned(),
         (true, true, _) => "draining".to_owned(),
-        (true, false, "") => "ready".to_owned(),
+        (true, false, "") => match paused_until(agent) {
+            Some(until) => format!("paused until {until} (it lost too many leases in a row)"),
+            None => "ready".to_owned(),
+        },
         (true, false, reason) => format!("unavailable ({reason})"),
     }
 }
@@ -102,6 +113,7 @@ fn as_json(agents: &[v1::AgentStatus]) -> String {
         let object = serde_json::json!({
             "agent_id": agent.agent_id,
             "state": state(agent),
+            "paused_until": paused_until(agent).map(|until| until.to_string()),
             "slots": offer.slots,
             "runtime": offer.runtime,
             "hostname": offer.hostname,
@@ -143,5 +155,24 @@ mod tests {
         );
         let object: serde_json::Value = serde_json::from_str(&as_json(&[agent])).expect("JSON");
         assert_eq!(object["slots"], 2);
+    }
+
+    #[test]
+    fn an_agent_that_is_paused_says_until_when() {
+        let agent = v1::AgentStatus {
+            agent_id: "a".to_owned(),
+            connected: true,
+            paused_until: Some(prost_types::Timestamp {
+                seconds: 1_800_000_000,
+                nanos: 1_000,
+            }),
+            ..v1::AgentStatus::default()
+        };
+        let text = as_table(std::slice::from_ref(&agent));
+        let expected =
+            "a      paused until 2027-01-15T08:00:00Z (it lost too many leases in a row)";
+        assert!(text.contains(expected), "{text}");
+        let object: serde_json::Value = serde_json::from_str(&as_json(&[agent])).expect("JSON");
+        assert_eq!(object["paused_until"], "2027-01-15T08:00:00Z");
     }
 }

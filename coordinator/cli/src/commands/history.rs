@@ -33,7 +33,7 @@ pub(super) async fn history(client: &Client, options: HistoryOptions) -> Result<
         branch: options.branch,
         since: since.flatten(),
     };
-    let listed = client.list_runs(LOOKED_AT, false).await?;
+    let listed = client.list_runs(LOOKED_AT, false).await?.runs;
     let note = (scope != Scope::default()).then_some(TESTS_OF_ALL);
     if let Some(note) = note.filter(|_| options.format != HistoryFormat::Text) {
         tracing::warn!("{note}");

@@ -17,7 +17,10 @@ pub(super) async fn ps(
     limit: u32,
     format: ListFormat,
 ) -> Result<ExitCode, Failure> {
-    let runs = client.list_runs(limit, !all).await?;
+    let v1::ListRunsResponse { runs, held } = client.list_runs(limit, !all).await?;
+    if !held.is_empty() {
+        tracing::warn!("nothing new is begun: {held}");
+    }
     let text = match format {
         ListFormat::Table => as_table(&runs, SystemTime::now()),
         ListFormat::Json => as_json(&runs),

@@ -74,7 +74,7 @@ fn project_of_here() -> PathBuf {
 
 /// What failed is known once a run has ended.
 async fn refuse_active(client: &Client, run: &str) -> Result<(), Failure> {
-    let active = client.list_runs(LOOKED_AT, true).await?;
+    let active = client.list_runs(LOOKED_AT, true).await?.runs;
     match active.iter().any(|it| it.run_id == run) {
         true => {
             let message = format!("run {run} goes on; wait for its end, or `regatta cancel` it");

@@ -16,7 +16,7 @@ pub(super) async fn complete(client: &Client, text: String) -> Result<String, Fa
     if text.len() >= WHOLE || text.is_empty() {
         return Ok(text);
     }
-    let runs = client.list_runs(LOOKED_AT, false).await?;
+    let runs = client.list_runs(LOOKED_AT, false).await?.runs;
     choose(text, runs.iter().map(|run| run.run_id.as_str()))
 }
 

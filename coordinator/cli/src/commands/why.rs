@@ -24,7 +24,7 @@ pub(super) async fn why(client: &Client, options: WhyOptions) -> Result<ExitCode
         Some(run) => Some(run_id::complete(client, run.clone()).await?),
         None => None,
     };
-    let runs = client.list_runs(LOOKED_AT, false).await?;
+    let runs = client.list_runs(LOOKED_AT, false).await?.runs;
     if let Some(wanted) = &wanted
         && !runs.iter().any(|run| run.run_id == *wanted)
     {

@@ -2,16 +2,18 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use regatta_cas::merkle::{
     BuildError, FileDigestCache, FileDigestsError, Tree, TreeBuilder, Unfit, digest_files,
 };
-use regatta_cas::{BlobStore, UploadError, UploadSummary, stream_of, upload};
+use regatta_cas::{BlobStore, StoreError, UploadError, UploadSummary, stream_of, upload};
 use regatta_model::Digest;
 
 use super::{Entries, Source};
 use crate::exit_code::{ExitCode, Failure};
+use crate::patience::Patience;
 
 /// Why input roots are not in the store.
 #[derive(Debug, thiserror::Error)]
@@ -40,8 +42,46 @@ pub enum StageError {
         /// The blob.
         digest: Digest,
         /// Why.
-        source: Box<regatta_cas::StoreError>,
+        source: Box<StoreError>,
     },
+    /// The coordinator took nothing for too long. Its store may be full: make room there.
+    #[error("the coordinator took no files, tried for {} s", waited.as_secs())]
+    Exhausted {
+        /// For how long they were offered.
+        waited: Duration,
+        /// What it said last.
+        source: Box<StageError>,
+    },
+}
+
+impl StageError {
+    /// If the coordinator takes nothing for now: what it says, and how long it wants to be left alone.
+    fn exhaustion(&self) -> Option<(&str, Duration)> {
+        let source = match self {
+            Self::Put { source, .. } => source.as_ref(),
+            Self::Upload(error) => match error.as_ref() {
+                UploadError::Put { source, .. } | UploadError::Find(source) => source,
+                UploadError::FileChanged { .. }
+                | UploadError::Read { .. }
+                | UploadError::NoSource { .. } => return None,
+            },
+            Self::Digest(_) | Self::Unfit { .. } | Self::Build(_) | Self::Exhausted { .. } => {
+                return None;
+            }
+        };
+        match source {
+            StoreError::Exhausted {
+                detail,
+                retry_after,
+            } => Some((detail, retry_after.unwrap_or_default())),
+            StoreError::NotFound { .. }
+            | StoreError::OutOfRange { .. }
+            | StoreError::Corrupt { .. }
+            | StoreError::Undecodable { .. }
+            | StoreError::Full { .. }
+            | StoreError::Unavailable { .. } => None,
+        }
+    }
 }
 
 impl From<FileDigestsError> for StageError {
@@ -67,7 +107,7 @@ impl From<StageError> for Failure {
                     ExitCode::Infrastructure
                 }
             },
-            StageError::Put { .. } => ExitCode::Infrastructure,
+            StageError::Put { .. } | StageError::Exhausted { .. } => ExitCode::Infrastructure,
         };
         Self {
             code,
@@ -181,11 +221,46 @@ impl Staging {
         digest
     }
 
-    /// Brings everything added to `store` that it does not have.
+    /// Brings everything added to `store` that it does not have. A store that takes nothing for now is offered it
+    /// again, for as long as a coordinator is that does not answer.
     ///
     /// # Errors
-    /// A file changed or cannot be read, or the store refuses.
+    /// A file changed or cannot be read, or the store refuses, or takes nothing for too long.
     pub async fn upload(&mut self, store: &dyn BlobStore) -> Result<UploadSummary, StageError> {
+        self.upload_within(store, Patience::default()).await
+    }
+
+    async fn upload_within(
+        &mut self,
+        store: &dyn BlobStore,
+        mut patience: Patience,
+    ) -> Result<UploadSummary, StageError> {
+        let begun = Instant::now();
+        loop {
+            let error = match self.upload_once(store).await {
+                Ok(summary) => return Ok(summary),
+                Err(error) => error,
+            };
+            let Some((detail, least)) = error.exhaustion() else {
+                return Err(error);
+            };
+            if !patience.outlasts(least) {
+                return Err(StageError::Exhausted {
+                    waited: begun.elapsed(),
+                    source: Box::new(error),
+                });
+            }
+            if patience.is_whole() {
+                tracing::warn!(
+                    detail,
+                    "the coordinator takes no files; they are offered again"
+                );
+            }
+            patience.pause_for(least).await;
+        }
+    }
+
+    async fn upload_once(&mut self, store: &dyn BlobStore) -> Result<UploadSummary, StageError> {
         self.upload_bytes(store).await?;
         Ok(upload(store, &self.all, &self.files).await?)
     }
@@ -220,8 +295,12 @@ impl Staging {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use async_trait::async_trait;
+    use regatta_cas::{BlobRange, BlobStream, MemoryBlobStore, read_all};
+
     use super::*;
-    use regatta_cas::{MemoryBlobStore, read_all};
 
     #[tokio::test]
     async fn roots_with_files_and_bytes_arrive_whole() {
@@ -293,6 +372,79 @@ mod tests {
             let failure = Failure::from(error);
             assert_eq!(failure.code, ExitCode::Local, "{failure}");
             assert!(failure.to_string().contains("f changed while"), "{failure}");
+        }
+    }
+
+    /// A store that takes nothing the first so many times.
+    #[derive(Debug)]
+    struct BusyBlobStore {
+        store: MemoryBlobStore,
+        refusals: AtomicUsize,
+        retry_after: Option<Duration>,
+    }
+
+    #[async_trait]
+    impl BlobStore for BusyBlobStore {
+        async fn get(&self, digest: &Digest, range: BlobRange) -> Result<BlobStream, StoreError> {
+            self.store.get(digest, range).await
+        }
+
+        async fn put(&self, digest: &Digest, body: BlobStream) -> Result<(), StoreError> {
+            let less = |refusals: usize| refusals.checked_sub(1);
+            let left = self
+                .refusals
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
+            if left.is_ok() {
+                return Err(StoreError::Exhausted {
+                    detail: "the store is full".to_owned(),
+                    retry_after: self.retry_after,
+                });
+            }
+            self.store.put(digest, body).await
+        }
+
+        async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
+            self.store.find_missing(digests).await
+        }
+
+        async fn delete(&self, digest: &Digest) -> Result<(), StoreError> {
+            self.store.delete(digest).await
+        }
+    }
+
+    /// How an upload ends to a store that refuses it so often, and how long that takes.
+    async fn uploaded(
+        refusals: usize,
+        retry_after: Option<Duration>,
+        limit: Duration,
+    ) -> (Result<UploadSummary, Failure>, Duration) {
+        let mut staging = Staging::new(Path::new(""));
+        staging.add_bytes("action".into());
+        let store = BusyBlobStore {
+            store: MemoryBlobStore::new(),
+            refusals: refusals.into(),
+            retry_after,
+        };
+        let begun = Instant::now();
+        let uploaded = staging.upload_within(&store, Patience::of(limit)).await;
+        (uploaded.map_err(Failure::from), begun.elapsed())
+    }
+
+    #[tokio::test]
+    async fn a_store_that_takes_nothing_is_asked_again_no_sooner_than_it_says_and_not_for_ever() {
+        let wanted = Duration::from_millis(300);
+        let limit = Duration::from_secs(60);
+        // Two blobs are offered at once.
+        let (stored, took) = uploaded(4, Some(wanted), limit).await;
+        assert!(stored.is_ok(), "{stored:?}");
+        assert!(took >= wanted * 2, "{took:?}");
+        for (retry_after, limit) in [(Some(limit), limit), (None, wanted)] {
+            let (refused, took) = uploaded(usize::MAX, retry_after, limit).await;
+            let failure = refused.expect_err("it is never taken");
+            assert_eq!(failure.code, ExitCode::Infrastructure);
+            let text = format!("{:#}", failure.error);
+            assert_eq!(text.matches("the store is full").count(), 1, "{text}");
+            assert!(took < Duration::from_secs(30), "{took:?}");
         }
     }
 

@@ -201,5 +201,7 @@ mod tests {
         assert!(error.to_string().contains("the disk is full"), "{error}");
         let failure = watch_failure("r", error);
         assert_eq!(failure.code, ExitCode::CoordinatorUnreachable);
+        let text = failure.to_string();
+        assert!(text.contains("`regatta logs r`"), "{text}");
     }
 }

@@ -1,5 +1,8 @@
 //! A coordinator and an agent whose disks are full.
 
+use std::time::{Duration, Instant};
+
+use super::cut_off::{begin, expect_each_test_once, project, state};
 use super::fleet::Fleet;
 use super::program::{Ended, Running, wait_until, write};
 use super::small_disk::SmallDisk;
@@ -74,6 +77,80 @@ fn a_coordinator_without_room_that_is_killed_has_shown_no_end_and_goes_on() {
     let last = ended.expect_code(0).finished();
     assert_eq!(last["verdict"], "RELEASABLE", "{last}");
     assert_eq!(ended.lines("run-finished").len(), 1, "{ended:#?}");
+    drop(disk);
+    fleet.kill_coordinator();
+    fleet.stop();
+}
+
+/// Half of it must be free for the store to take anything: then the ledger has room when the store has none.
+const STORE_WANTS_FREE: [&str; 2] = ["--cache-free", "24MiB"];
+/// What of the 32 MiB is taken up so that the store has no room and the ledger has.
+const MOST_OF_IT: usize = 22 << 20;
+/// How long agents get no work that count as broken: what a full store costs once it has room is less.
+const COOLING_OFF: Duration = Duration::from_secs(60);
+
+/// A coordinator with a disk of its own, whose store can be without room while its ledger has some.
+fn with_a_store_that_fills() -> (Fleet, SmallDisk) {
+    let mut disk = None;
+    let fleet = Fleet::prepared_told(&STORE_WANTS_FREE, |state| {
+        disk = Some(SmallDisk::mount(&state.join("coordinator")));
+    });
+    (fleet, disk.expect("it was mounted"))
+}
+
+/// Fills the store, and waits until the coordinator has seen it.
+#[track_caller]
+fn fill_the_store(fleet: &Fleet, disk: &SmallDisk) {
+    disk.take(MOST_OF_IT);
+    let refuses = |page: (u16, String)| page.0 == 503 && page.1.contains("the store is full");
+    wait_until("the store is full", || refuses(fleet.page("/readyz")));
+}
+
+#[test]
+fn a_store_without_room_begins_nothing_loses_nothing_and_goes_on_once_it_has_some() {
+    let (mut fleet, disk) = with_a_store_that_fills();
+    let agents = [(); 2].map(|()| fleet.add_agent(&[]));
+    let project = project(|_| "sleep 0.3; echo $last >&2".to_owned());
+    let mut run = begin(fleet.command(), project.path());
+    run.expect_words_times(r#""type":"test""#, 12);
+    fill_the_store(&fleet, &disk);
+    run.expect_words("the run waits: the store is full");
+    let listed = Ended::of(fleet.command().arg("ps"));
+    listed.expect_complaint(&["nothing new is begun: the store is full"]);
+    let (_, metrics) = fleet.page("/metrics");
+    assert!(metrics.contains("regatta_work_held 1"), "{metrics}");
+    let had_room = Instant::now();
+    disk.make_room();
+    let ended = run.end();
+    assert!(had_room.elapsed() < COOLING_OFF / 2, "{ended:#?}");
+    expect_each_test_once(&fleet, project.path(), &ended);
+    assert!(ended.lines("infrastructure-retry").is_empty(), "{ended:#?}");
+    for agent in &agents {
+        assert_eq!(state(&fleet, agent), "ready");
+    }
+    assert_eq!(fleet.page("/readyz").0, 200);
+    drop(disk);
+    fleet.kill_coordinator();
+    fleet.stop();
+}
+
+#[test]
+fn a_client_offers_its_files_again_to_a_store_without_room() {
+    let (mut fleet, disk) = with_a_store_that_fills();
+    fleet.add_agent(&[]);
+    fill_the_store(&fleet, &disk);
+    let inputs = tempfile::tempdir().expect("a directory");
+    write(inputs.path(), &[("file", "what the store lacks")]);
+    let mut exec = fleet.command();
+    exec.args(["exec", "--input"]).arg(inputs.path());
+    let mut exec = Running::begin(exec.args(["--", "cat", "file"]));
+    exec.expect_words("they are offered again");
+    disk.make_room();
+    let ended = exec.end();
+    ended.expect_code(0);
+    assert_eq!(ended.stdout, "what the store lacks");
+    let told = ended.stderr.matches("the store is full").count();
+    assert_eq!(told, 1, "{ended:#?}");
     drop(disk);
     fleet.kill_coordinator();
     fleet.stop();

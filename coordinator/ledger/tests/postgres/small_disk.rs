@@ -23,9 +23,15 @@ impl SmallDisk {
 
     /// Takes up all the room there is.
     pub(crate) fn fill(&self) {
+        self.take(usize::MAX);
+    }
+
+    /// Takes up so much room, in bytes, or all there is.
+    pub(crate) fn take(&self, bytes: usize) {
         let mut filler = std::fs::File::create(self.filler()).expect("a file");
         let block = [0; 4096];
-        while filler.write_all(&block).is_ok() {}
+        let mut blocks = 0..bytes / block.len();
+        while blocks.next().is_some() && filler.write_all(&block).is_ok() {}
     }
 
     pub(crate) fn make_room(&self) {

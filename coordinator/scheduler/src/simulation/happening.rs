@@ -23,6 +23,10 @@ pub(crate) enum Happening {
     Unsilence {
         machine: usize,
     },
+    /// Unless something else holds the scheduler by then.
+    Unhold {
+        fault: usize,
+    },
     Undrain {
         machine: usize,
     },

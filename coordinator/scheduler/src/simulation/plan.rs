@@ -81,6 +81,8 @@ pub enum FaultKind {
     BreakUnits,
     /// An operator drains it for a while.
     Drain(Duration),
+    /// Nothing new is to be begun for a while, anywhere.
+    Hold(Duration),
     /// Everything of one run is cancelled.
     CancelRun(u8, u8),
     /// The coordinator starts anew: it knows nothing but which tokens are reserved, every connection
@@ -90,7 +92,7 @@ pub enum FaultKind {
 
 impl Plan {
     /// A fleet of so many machines under load and in trouble: two tasks a machine, one fault for every
-    /// second machine, and a restart of the coordinator, all within two minutes.
+    /// second machine, a time in which nothing is begun, and a restart of the coordinator, all within two minutes.
     #[must_use]
     pub fn of_seed(seed: u64, machines: usize) -> Self {
         let mut random = Random::new(seed);
@@ -100,11 +102,18 @@ impl Plan {
             work: (0..machines * 2).map(|_| work(&mut random)).collect(),
             faults: (0..machines / 2)
                 .map(|_| fault(&mut random, machines))
-                .chain([Fault {
-                    at: Duration::from_secs(45),
-                    machine: 0,
-                    kind: FaultKind::Restart,
-                }])
+                .chain([
+                    Fault {
+                        at: Duration::from_secs(20),
+                        machine: 0,
+                        kind: FaultKind::Hold(Duration::from_secs(10)),
+                    },
+                    Fault {
+                        at: Duration::from_secs(45),
+                        machine: 0,
+                        kind: FaultKind::Restart,
+                    },
+                ])
                 .collect(),
         }
     }

@@ -48,6 +48,8 @@ struct World<'plan> {
     trace: Vec<(Timestamp, Event)>,
     fingerprint: u64,
     next_tick: Option<Timestamp>,
+    /// The fault for which nothing is to be begun.
+    held_by: Option<usize>,
 }
 
 /// Plays a plan to its end.
@@ -135,6 +137,7 @@ impl<'plan> World<'plan> {
             trace: Vec::new(),
             fingerprint: 0xcbf2_9ce4_8422_2325,
             next_tick: None,
+            held_by: None,
         };
         world.set_up();
         world
@@ -223,6 +226,11 @@ impl<'plan> World<'plan> {
                 self.machines[machine].silent = false;
                 Ok(())
             }
+            Happening::Unhold { fault } if self.held_by == Some(fault) => {
+                self.held_by = None;
+                self.step(Event::Hold(None))
+            }
+            Happening::Unhold { .. } => Ok(()),
             Happening::Undrain { machine } => {
                 let id = self.machines[machine].id.clone();
                 self.step(Event::DrainAgent(id, false))
@@ -314,6 +322,7 @@ impl<'plan> World<'plan> {
             self.check_conservation()?;
         }
         self.check_duplicates(&step)?;
+        self.check_hold(&step)?;
         if step.wake_at.is_some_and(|at| at <= self.now) {
             return Err(format!("wake_at is not after {}", self.now));
         }

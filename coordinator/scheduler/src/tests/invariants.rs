@@ -56,6 +56,7 @@ fn fault() -> impl Strategy<Value = Fault> {
         millis(90_000).prop_map(FaultKind::Drain),
         (0u8..3, 0u8..3).prop_map(|(tenant, run)| FaultKind::CancelRun(tenant, run)),
         Just(FaultKind::Restart),
+        millis(90_000).prop_map(FaultKind::Hold),
     ];
     (millis(60_000), 0usize..8, kind).prop_map(|(at, machine, kind)| Fault { at, machine, kind })
 }
@@ -76,8 +77,9 @@ fn plan() -> impl Strategy<Value = Plan> {
 }
 
 fn config() -> impl Strategy<Value = SchedulerConfig> {
-    let bounds = (1u32..4, 1u32..4, 3usize..60, 0u64..30);
-    bounds.prop_map(|(attempts, losses, limit, window)| SchedulerConfig {
+    let bounds = (1u32..4, 1u32..4, 3usize..60, 0u64..30, 0u64..60);
+    bounds.prop_map(|(attempts, losses, limit, window, held)| SchedulerConfig {
+        hold_limit: Duration::from_secs(held),
         max_attempts: attempts,
         max_consecutive_losses: losses,
         queue_limit_units: limit,

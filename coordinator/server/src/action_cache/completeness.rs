@@ -144,6 +144,7 @@ fn unless_absent(error: StoreError) -> Result<(), ClosureError> {
         StoreError::OutOfRange { .. }
         | StoreError::Undecodable { .. }
         | StoreError::Full { .. }
+        | StoreError::Exhausted { .. }
         | StoreError::Unavailable { .. } => Err(ClosureError::Store(error)),
     }
 }

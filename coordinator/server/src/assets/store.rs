@@ -133,7 +133,9 @@ fn unless_malformed(error: InputTreeError) -> Result<(), StoreError> {
         InputTreeError::TooManyDirectories { .. } => Ok(()),
         InputTreeError::Directory { source, .. } => match *source {
             DirectoryError::Store(
-                error @ (StoreError::Full { .. } | StoreError::Unavailable { .. }),
+                error @ (StoreError::Full { .. }
+                | StoreError::Exhausted { .. }
+                | StoreError::Unavailable { .. }),
             ) => Err(error),
             DirectoryError::Store(_)
             | DirectoryError::NotADirectory { .. }

@@ -162,6 +162,25 @@ impl Dispatcher {
         known
     }
 
+    /// Leases nothing new as long as this is so, which is why; `None`: that is over. What is leased goes on, and what
+    /// waits for too long is given up ([`SchedulerConfig::hold_limit`]).
+    pub fn hold(&self, reason: Option<String>) {
+        if self.held() == reason {
+            return;
+        }
+        match &reason {
+            Some(reason) => tracing::warn!(reason, "no work is begun"),
+            None => tracing::info!("work is begun again"),
+        }
+        self.take(Event::Hold(reason), Payloads::new());
+    }
+
+    /// Why nothing new is leased, if so.
+    #[must_use]
+    pub fn held(&self) -> Option<String> {
+        self.lock().held()
+    }
+
     /// Every agent known, connected or not, by id.
     #[must_use]
     pub fn list_agents(&self) -> Vec<v1::AgentStatus> {
@@ -181,6 +200,9 @@ impl Dispatcher {
             unavailable_reason: agent.unavailable_reason.clone(),
             last_report: Some(timestamp_to_wire(self.clock.shown(agent.last_report))),
             leases: board.leases.of_agent(id).map(lease).collect(),
+            paused_until: board
+                .cooling_off_until(id)
+                .map(|until| timestamp_to_wire(self.clock.shown(until))),
         };
         board.agents.iter().map(status).collect()
     }

@@ -246,11 +246,14 @@ fn valid_lease(mut lease: v1::HeldLease, path: &str) -> Result<ReportedLease, In
 fn check_outcome(outcome: &v1::ExecutionOutcome, path: &str) -> Result<(), InvalidReportError> {
     use v1::OutcomeKind::{
         Cancelled, Completed, ImageAbsent, Infrastructure, OutOfMemory, RegistryUnreachable,
-        Rejected, TimedOut, Unspecified,
+        Rejected, StoreExhausted, TimedOut, Unspecified,
     };
     let needs_result = match v1::OutcomeKind::try_from(outcome.kind) {
         Ok(Completed | TimedOut | OutOfMemory) => true,
-        Ok(Rejected | ImageAbsent | RegistryUnreachable | Infrastructure | Cancelled) => false,
+        Ok(
+            Rejected | ImageAbsent | RegistryUnreachable | StoreExhausted | Infrastructure
+            | Cancelled,
+        ) => false,
         Ok(Unspecified) | Err(_) => {
             let problem = format!("{} is no kind of outcome", outcome.kind);
             return Err(invalid(format!("{path}.kind"), problem));
@@ -331,7 +334,9 @@ pub(super) fn outcome_kind(outcome: &v1::ExecutionOutcome) -> OutcomeKind {
             OutcomeKind::Infrastructure(outcome.message.clone())
         }
         v1::OutcomeKind::ImageAbsent => OutcomeKind::Unsuitable(outcome.message.clone()),
-        v1::OutcomeKind::RegistryUnreachable => OutcomeKind::Unreachable(outcome.message.clone()),
+        v1::OutcomeKind::RegistryUnreachable | v1::OutcomeKind::StoreExhausted => {
+            OutcomeKind::Unreachable(outcome.message.clone())
+        }
         v1::OutcomeKind::Cancelled => OutcomeKind::Cancelled,
         v1::OutcomeKind::Completed
         | v1::OutcomeKind::TimedOut

@@ -101,6 +101,7 @@ pub(super) fn conclude(
             OutcomeKind::Completed
             | OutcomeKind::Infrastructure
             | OutcomeKind::RegistryUnreachable
+            | OutcomeKind::StoreExhausted
             | OutcomeKind::Cancelled
             | OutcomeKind::Unspecified,
             _,

@@ -89,6 +89,7 @@ fn of_inputs(error: &InputTreeError) -> Failure {
             StoreError::OutOfRange { .. }
             | StoreError::Undecodable { .. }
             | StoreError::Full { .. }
+            | StoreError::Exhausted { .. }
             | StoreError::Unavailable { .. } => status::of_read(source),
         };
     }

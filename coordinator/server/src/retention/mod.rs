@@ -28,6 +28,7 @@ mod plan;
 mod record;
 mod retaining_blob_store;
 mod room;
+mod room_awaiting_blob_store;
 mod settings;
 mod shard;
 mod split_blob;
@@ -42,13 +43,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use regatta_cas::{BlobStore, StoreError};
+use regatta_cas::BlobStore;
 use regatta_model::{Digest, PlantedBug, TenantId};
 use tokio::sync::Notify;
 
 pub(crate) use self::entry::{Claimant, Kind, Seconds};
 pub(crate) use self::evictor::Evictor;
 pub(crate) use self::places::{Place, Places};
+pub(crate) use self::room_awaiting_blob_store::RoomAwaitingBlobStore;
 pub use self::settings::{CacheSettings, TenantCacheLimits};
 pub use self::usage::{CacheUsage, TenantUsage};
 pub(crate) use self::usage::{note_coverage, note_gone, note_storage, noted_storage, usage_of};
@@ -359,14 +361,6 @@ impl Retention {
 
     fn tenants(&self) -> MutexGuard<'_, Tenants> {
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether there is room for more.
-    ///
-    /// # Errors
-    /// [`StoreError::Full`]: nothing new is to be begun.
-    pub(crate) fn check_room(&self) -> Result<(), StoreError> {
-        self.room.check()
     }
 
     /// Says what the limits are.

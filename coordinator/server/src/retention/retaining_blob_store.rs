@@ -92,6 +92,7 @@ impl BlobStore for RetainingBlobStore {
                 StoreError::OutOfRange { .. }
                 | StoreError::Undecodable { .. }
                 | StoreError::Full { .. }
+                | StoreError::Exhausted { .. }
                 | StoreError::Unavailable { .. },
             ) => {}
         }

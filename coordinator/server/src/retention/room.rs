@@ -1,9 +1,11 @@
 //! Whether there is room for more.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use regatta_cas::StoreError;
+use tokio::sync::watch;
+
+use super::Retention;
 
 /// Without a word of anybody's, this much of a disk is left free, in bytes, but no more than one of so many
 /// parts of it.
@@ -20,8 +22,17 @@ const RECOVERY_DIVISOR: u64 = 10;
 pub(super) struct Room {
     directory: Option<PathBuf>,
     free_bytes: Option<u64>,
-    /// Why nothing more is stored, if so.
-    refusal: Mutex<Option<String>>,
+    /// Why nothing more is stored, if so. Who listens hears when that begins and ends.
+    refusal: watch::Sender<Option<Refusal>>,
+}
+
+/// Why nothing more is stored.
+#[derive(Debug, Clone)]
+pub(crate) struct Refusal {
+    /// With how much is free.
+    detail: String,
+    /// The same for as long as it lasts.
+    pub(crate) reason: String,
 }
 
 impl Room {
@@ -30,7 +41,7 @@ impl Room {
         Self {
             directory,
             free_bytes,
-            refusal: Mutex::default(),
+            refusal: watch::Sender::default(),
         }
     }
 
@@ -57,9 +68,9 @@ impl Room {
 
     /// Whether anything may be stored.
     pub(super) fn check(&self) -> Result<(), StoreError> {
-        match &*self.refusal.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(detail) => Err(StoreError::Full {
-                detail: detail.clone(),
+        match &*self.refusal.borrow() {
+            Some(refusal) => Err(StoreError::Full {
+                detail: refusal.detail.clone(),
             }),
             None => Ok(()),
         }
@@ -75,32 +86,67 @@ impl Room {
             return 0;
         };
         let wanted = self.wanted_of(&disk);
-        let mut refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
         let least = wanted / REFUSAL_DIVISOR;
-        let margin = refusal.as_ref().map_or(0, |_| least / RECOVERY_DIVISOR);
-        let refuses = disk.free_bytes < least + margin;
-        if refuses != refusal.is_some() {
-            match refuses {
-                true => tracing::warn!(
-                    free = disk.free_bytes,
-                    least,
-                    "the disk is full; nothing more is stored"
-                ),
-                false => tracing::info!(free = disk.free_bytes, "the disk has room again"),
-            }
-        }
-        *refusal = refuses.then(|| {
-            format!(
-                "{} MiB are free in {}, {} MiB must be; make room there",
-                disk.free_bytes >> 20,
-                directory.display(),
-                least >> 20
-            )
-        });
+        self.refuse_below(least, directory, &disk);
         match disk.free_bytes < wanted {
             true => wanted - disk.free_bytes,
             false => 0,
         }
+    }
+
+    /// Has room or none, whatever the disk says.
+    #[cfg(test)]
+    pub(super) fn pretend(&self, reason: Option<&str>) {
+        let refusal = reason.map(|reason| Refusal {
+            detail: reason.to_owned(),
+            reason: reason.to_owned(),
+        });
+        self.refusal.send_replace(refusal);
+    }
+
+    fn refuse_below(&self, least: u64, directory: &Path, disk: &Disk) {
+        self.refusal.send_if_modified(|refusal| {
+            let margin = refusal.as_ref().map_or(0, |_| least / RECOVERY_DIVISOR);
+            let refuses = disk.free_bytes < least + margin;
+            let is_news = refuses != refusal.is_some();
+            if is_news {
+                note(refuses, least, disk);
+            }
+            let (free, least) = (disk.free_bytes >> 20, least.div_ceil(1 << 20));
+            let place = directory.display();
+            *refusal = refuses.then(|| Refusal {
+                detail: format!(
+                    "{free} MiB are free in {place}, {least} MiB must be; make room there"
+                ),
+                reason: format!(
+                    "the store is full: less than {least} MiB are free in {place}; make room there"
+                ),
+            });
+            is_news
+        });
+    }
+}
+
+impl Retention {
+    /// Whether there is room for more.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`]: nothing new is to be begun.
+    pub(crate) fn check_room(&self) -> Result<(), StoreError> {
+        self.room.check()
+    }
+
+    /// Why nothing more is stored, whenever that begins, and nothing when it ends.
+    pub(crate) fn refusals(&self) -> watch::Receiver<Option<Refusal>> {
+        self.room.refusal.subscribe()
+    }
+}
+
+fn note(refuses: bool, least: u64, disk: &Disk) {
+    let free = disk.free_bytes;
+    match refuses {
+        true => tracing::warn!(free, least, "the disk is full; nothing more is stored"),
+        false => tracing::info!(free, "the disk has room again"),
     }
 }
 

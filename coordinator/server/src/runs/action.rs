@@ -321,6 +321,7 @@ pub(super) fn judge(outcome: &v1::ExecutionOutcome) -> Result<(), (FailureClass,
         }
         v1::OutcomeKind::Infrastructure
         | v1::OutcomeKind::RegistryUnreachable
+        | v1::OutcomeKind::StoreExhausted
         | v1::OutcomeKind::Unspecified => Err((FailureClass::Infra, message("the machine failed"))),
         v1::OutcomeKind::Cancelled => Err((FailureClass::Cancelled, message("was stopped"))),
     }

@@ -344,6 +344,7 @@ pub(super) fn of_unit(error: &UnitError) -> JobEnd {
         UnitError::Cancelled => cancelled(),
         UnitError::Unsatisfiable { .. }
         | UnitError::NoAgent
+        | UnitError::Held { .. }
         | UnitError::AttemptsExhausted { .. } => unknown(error.to_string()),
     }
 }

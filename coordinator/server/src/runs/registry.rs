@@ -338,6 +338,11 @@ impl RunRegistry {
         self.lock().len()
     }
 
+    /// Why nothing new is begun, if so.
+    pub(super) fn held(&self) -> Option<String> {
+        self.services.dispatcher.held()
+    }
+
     pub(super) fn blobs(&self) -> Arc<dyn BlobStore> {
         Arc::clone(&self.services.blobs)
     }

@@ -188,6 +188,7 @@ impl Runs for RunsService {
             .map_err(|error| Status::from(of_ledger(&error)))?;
         Ok(Response::new(v1::ListRunsResponse {
             runs: found.iter().map(summary).collect(),
+            held: self.registry.held().unwrap_or_default(),
         }))
     }
 

@@ -1,4 +1,5 @@
-//! Tells whoever watches a run that it waits for agents that take no work, or for the ledger.
+//! Tells whoever watches a run that it waits for agents that take no work, for the ledger, or for work to be begun
+//! at all.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -30,7 +31,14 @@ pub(super) async fn tell_of_waiting(run: &RunContext) {
         let unstored = run.dispatcher.trouble().map(|error| {
             format!("the run waits: nothing is leased until the ledger can store it: {error}")
         });
-        match unstored.or_else(|| reason_to_wait(&run.dispatcher.list_agents())) {
+        let held = || {
+            let held = run.dispatcher.held();
+            held.map(|reason| format!("the run waits: {reason}"))
+        };
+        match unstored
+            .or_else(held)
+            .or_else(|| reason_to_wait(&run.dispatcher.list_agents()))
+        {
             None => (pause, waits) = ((pause * 2).min(LONGEST_PAUSE), false),
             Some(reason) if waits => {
                 run.warn_once(reason);
@@ -69,6 +77,9 @@ fn refusal(agent: &v1::AgentStatus) -> Option<String> {
     match agent.unavailable_reason.as_str() {
         _ if is_busy => None,
         _ if agent.draining => Some(format!("{name} is drained")),
+        "" if agent.paused_until.is_some() => Some(format!(
+            "{name} is paused, as it lost too much in a row; `regatta agents` says until when"
+        )),
         "" => None,
         reason => Some(format!("{name}: {reason}")),
     }
@@ -112,6 +123,20 @@ mod tests {
         let many = ["a", "b", "c", "d", "e"].map(|name| agent(name, "full"));
         let reason = reason_to_wait(&many).expect("a reason");
         assert!(reason.ends_with("c: full; and 2 more)"), "{reason}");
+    }
+
+    #[test]
+    fn agents_that_are_paused_take_no_work() {
+        let paused = v1::AgentStatus {
+            paused_until: Some(prost_types::Timestamp::default()),
+            ..agent("a", "")
+        };
+        let reason = reason_to_wait(std::slice::from_ref(&paused)).expect("a reason");
+        assert!(
+            reason.contains("(a is paused, as it lost too much"),
+            "{reason}"
+        );
+        assert_eq!(reason_to_wait(&[paused, agent("b", "")]), None);
     }
 
     #[test]

@@ -71,6 +71,7 @@ pub(super) async fn fill(
             Err(
                 StoreError::Corrupt { .. }
                 | StoreError::Full { .. }
+                | StoreError::Exhausted { .. }
                 | StoreError::Unavailable { .. },
             ) if assembly.has_local_parts => known.forget(&assembly.chunks),
             filled => {

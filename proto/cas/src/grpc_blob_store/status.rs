@@ -1,6 +1,11 @@
 //! What gRPC statuses mean. No other module of this crate looks at a code.
 
+use std::time::Duration;
+
+use prost::Message as _;
 use regatta_model::Digest;
+use regatta_wire::convert::duration_from_wire;
+use regatta_wire::rpc;
 use tonic::{Code, Status};
 
 use crate::StoreError;
@@ -56,13 +61,24 @@ pub(super) fn splice_error(digest: &Digest, status: &Status) -> StoreError {
 pub(super) fn store_error(digest: Option<&Digest>, status: &Status) -> StoreError {
     match (status.code(), digest) {
         (Code::NotFound, Some(digest)) => StoreError::NotFound { digest: *digest },
-        (Code::ResourceExhausted, _) => StoreError::Full {
+        (Code::ResourceExhausted, _) => StoreError::Exhausted {
             detail: status.message().to_owned(),
+            retry_after: retry_after(status),
         },
         (code, _) => StoreError::Unavailable {
             detail: format!("{}: {}", code.description(), status.message()),
         },
     }
+}
+
+/// How long the server wants not to be asked again, if it says so (google.rpc `RetryInfo`).
+fn retry_after(status: &Status) -> Option<Duration> {
+    let details = rpc::Status::decode(status.details()).ok()?.details;
+    let mut infos = details
+        .iter()
+        .map(|detail| detail.to_msg::<rpc::RetryInfo>());
+    let info = infos.find_map(Result::ok)?;
+    duration_from_wire(&info.retry_delay?).ok()
 }
 
 /// What the status of a read from `offset` means.
@@ -77,16 +93,21 @@ pub(super) fn read_error(digest: &Digest, offset: u64, status: &Status) -> Store
 }
 
 /// What the status of one blob of a batch means; `None` if it is good.
-pub(super) fn batch_status(status: Option<regatta_wire::rpc::Status>) -> Option<Status> {
+pub(super) fn batch_status(status: Option<rpc::Status>) -> Option<Status> {
     let status = status?;
     match Code::from_i32(status.code) {
         Code::Ok => None,
-        code => Some(Status::new(code, status.message)),
+        code => {
+            let details = status.encode_to_vec();
+            Some(Status::with_details(code, status.message, details.into()))
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use regatta_wire::convert::duration_to_wire;
+
     use super::*;
 
     #[test]
@@ -96,7 +117,10 @@ mod tests {
         assert!(matches!(error(Code::NotFound), StoreError::NotFound { .. }));
         assert!(matches!(
             error(Code::ResourceExhausted),
-            StoreError::Full { .. }
+            StoreError::Exhausted {
+                retry_after: None,
+                ..
+            }
         ));
         assert!(matches!(
             error(Code::Unavailable),
@@ -109,5 +133,29 @@ mod tests {
         );
         let beyond = read_error(&digest, 7, &Status::out_of_range("why"));
         assert!(matches!(beyond, StoreError::OutOfRange { offset: 7, .. }));
+    }
+
+    #[test]
+    fn a_server_that_takes_nothing_is_heard_about_when_to_come_back() {
+        let delay = Duration::from_millis(1500);
+        let info = rpc::RetryInfo {
+            retry_delay: Some(duration_to_wire(delay)),
+        };
+        let sent = rpc::Status {
+            code: Code::ResourceExhausted.into(),
+            message: "the store is full".to_owned(),
+            details: vec![prost_types::Any::from_msg(&info).unwrap()],
+        };
+        let status = batch_status(Some(sent)).expect("it is an error");
+        match store_error(None, &status) {
+            StoreError::Exhausted {
+                detail,
+                retry_after,
+            } => assert_eq!(
+                (detail.as_str(), retry_after),
+                ("the store is full", Some(delay))
+            ),
+            other => panic!("{other:?}"),
+        }
     }
 }

@@ -124,7 +124,7 @@ fn status(error: &StoreError) -> Status {
         StoreError::NotFound { .. } => Code::NotFound,
         StoreError::OutOfRange { .. } => Code::OutOfRange,
         StoreError::Corrupt { .. } | StoreError::Undecodable { .. } => Code::InvalidArgument,
-        StoreError::Full { .. } => Code::ResourceExhausted,
+        StoreError::Full { .. } | StoreError::Exhausted { .. } => Code::ResourceExhausted,
         StoreError::Unavailable { .. } => Code::Unavailable,
     };
     Status::new(code, error.to_string())

@@ -18,7 +18,7 @@ impl World<'_> {
             ));
         }
         let needs: BTreeSet<_> = self.waiting_work().map(needs_of).collect();
-        if needs.is_empty() {
+        if needs.is_empty() || self.held_by.is_some() {
             return Ok(());
         }
         for agent in self.scheduler.snapshot().agents {
@@ -35,6 +35,18 @@ impl World<'_> {
             }
         }
         Ok(())
+    }
+
+    /// While nothing is to be begun, nothing is granted but what an agent has already.
+    pub(super) fn check_hold(&self, step: &Step) -> Result<(), String> {
+        let begins =
+            |effect: &&Effect| matches!(effect, Effect::Granted(grant) if grant.adopted.is_none());
+        match step.effects.iter().find(begins) {
+            Some(begun) if self.held_by.is_some() => {
+                Err(format!("nothing_is_begun_while_held: {begun:?}"))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// A second lease is granted only to a machine that could run nothing else which waits.

@@ -21,6 +21,11 @@ impl World<'_> {
         if let FaultKind::Restart = fault.kind {
             return self.restart();
         }
+        if let FaultKind::Hold(pause) = fault.kind {
+            self.after(pause, Happening::Unhold { fault: index });
+            self.held_by = Some(index);
+            return self.step(Event::Hold(Some("no room".to_owned())));
+        }
         let Some(index) = fault.machine.checked_rem(self.machines.len()) else {
             return Ok(());
         };
@@ -49,7 +54,7 @@ impl World<'_> {
                 self.after(pause, Happening::Undrain { machine: index });
                 self.step(Event::DrainAgent(id, true))
             }
-            FaultKind::CancelRun(..) | FaultKind::Restart => Ok(()),
+            FaultKind::CancelRun(..) | FaultKind::Restart | FaultKind::Hold(_) => Ok(()),
         }
     }
 
@@ -63,6 +68,7 @@ impl World<'_> {
         });
         self.trace.clear();
         self.next_tick = None;
+        self.held_by = None;
         for index in 0..self.machines.len() {
             let machine = &mut self.machines[index];
             machine.connected = false;

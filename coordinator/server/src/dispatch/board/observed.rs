@@ -8,6 +8,16 @@ use super::super::{TaskEvent, Work, leases::Lease, timings};
 use super::Board;
 
 impl Board {
+    /// Why nothing new is leased, if so.
+    pub(in super::super) fn held(&self) -> Option<String> {
+        self.scheduler.held().map(str::to_owned)
+    }
+
+    /// Until when an agent gets nothing because it has lost too many leases in a row.
+    pub(in super::super) fn cooling_off_until(&self, agent: &AgentId) -> Option<Timestamp> {
+        self.scheduler.cooling_off_until(agent)
+    }
+
     /// Counts an answer and records how long its execution took; one that answers all units of a lease once.
     pub(super) fn measure(
         &mut self,

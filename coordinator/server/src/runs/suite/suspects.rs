@@ -47,6 +47,7 @@ impl Unreported {
             | v1::OutcomeKind::ImageAbsent
             | v1::OutcomeKind::Infrastructure
             | v1::OutcomeKind::RegistryUnreachable
+            | v1::OutcomeKind::StoreExhausted
             | v1::OutcomeKind::Unspecified
             | v1::OutcomeKind::Cancelled => None,
         }
