@@ -1,10 +1,26 @@
-//! Which commit a tree was taken from.
+//! Which commit a tree was taken from, and whether what was read of it is what that commit holds.
+//!
+//! `git status` believes much: marks in the index, times of files, filters, and what the user has configured. What a
+//! run reads is therefore compared with the commit itself, file by file; `git status` tells of the rest.
+
+mod blob_digests;
+mod checkout;
+mod command;
+mod commit_files;
+mod comparison;
+mod status;
+#[cfg(test)]
+mod tests;
+mod unlike;
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::process::Command;
 
-use crate::files::{REPORTS_OF_CI, place_in};
+use command::{git, output};
+
+pub use comparison::{Content, Reading};
+pub use status::{commit_of, overlooked};
+pub use unlike::Unlike;
 
 /// Which commit a tree was taken from.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -13,56 +29,51 @@ pub struct Commit {
     pub id: String,
     /// The branch; empty if none is checked out.
     pub branch: String,
-    /// Whether the tree differs from it.
-    pub dirty: bool,
+    /// In what the tree differs from it, as far as is known; `None` if it does not.
+    pub unlike: Option<Unlike>,
     /// When it was made, as it says itself, in seconds since 1970; `None` if it is none.
     pub committed_at: Option<i64>,
 }
 
-/// The commit that `directory` is at; an empty one if git does not say. A file that Regatta itself writes,
-/// such as its report, makes no difference, nor do the reports that it leaves in CI, as long as git does not know them.
-/// Blocks.
-#[must_use]
-pub fn commit_of(directory: &Path, own_file: Option<&Path>) -> Commit {
-    let mut git = Command::new("git");
-    git.current_dir(directory).args([
-        "status",
-        "--porcelain=v2",
-        "--branch",
-        "--untracked-files=normal",
-    ]);
-    if let Some(place) = own_file.and_then(|file| place_in(directory, file)) {
-        let mut without = std::ffi::OsString::from(":(exclude,literal)");
-        without.push(place);
-        git.args(["--", ":(top)"]).arg(without);
-    }
-    match git.output() {
-        Ok(output) if output.status.success() => {
-            let mut commit = parse(&String::from_utf8_lossy(&output.stdout));
-            commit.committed_at = time_of(directory, &commit.id);
-            commit
-        }
-        Ok(_) | Err(_) => Commit::default(),
-    }
-}
-
-fn time_of(directory: &Path, id: &str) -> Option<i64> {
-    if !is_id(id) {
-        return None;
-    }
-    let mut git = Command::new("git");
-    let git = git.args(["show", "--no-patch", "--format=%ct", id]);
-    let output = git.current_dir(directory).output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    text.trim().parse().ok()
-}
-
 impl Commit {
+    /// Whether the tree differs from it.
+    #[must_use]
+    pub const fn is_dirty(&self) -> bool {
+        self.unlike.is_some()
+    }
+
     /// When it was made, as messages have it.
     #[must_use]
     pub fn committed_at_to_wire(&self) -> Option<prost_types::Timestamp> {
         let seconds = self.committed_at?;
         Some(prost_types::Timestamp { seconds, nanos: 0 })
+    }
+
+    /// The commit, unless what was read of it is not what it holds. The digests of its blobs are remembered in
+    /// `cache_file`. Blocks.
+    #[must_use]
+    pub fn compared(self, reading: &Reading<'_>, cache_file: &Path) -> Self {
+        if self.id.is_empty() || self.is_dirty() {
+            return self;
+        }
+        let compared = comparison::compare(&self.id, reading, cache_file);
+        Self {
+            unlike: compared.err(),
+            ..self
+        }
+    }
+
+    /// Tells why this is no commit's verdict, if it is none. That work is not committed yet is nothing to warn of.
+    pub fn tell(&self) {
+        match &self.unlike {
+            Some(unlike @ Unlike::Status { .. }) => {
+                tracing::info!(commit = self.id, "this is no commit's verdict: {unlike}");
+            }
+            Some(unlike) => {
+                tracing::warn!(commit = self.id, "this is no commit's verdict: {unlike}");
+            }
+            None => {}
+        }
     }
 }
 
@@ -70,94 +81,32 @@ impl Commit {
 /// commit. Blocks.
 #[must_use]
 pub fn knows_all<'a>(directory: &Path, mut files: impl Iterator<Item = &'a str>) -> bool {
-    let output = Command::new("git")
-        .args(["ls-files", "-z", "--recurse-submodules"])
-        .current_dir(directory)
-        .output();
-    let Ok(output) = output else { return false };
-    let known = output.stdout.split(|byte| *byte == 0);
-    let known: HashSet<&[u8]> = known.collect();
-    output.status.success() && files.all(|file| known.contains(file.as_bytes()))
+    let mut git = git(directory);
+    let Ok(output) = output(git.args(["ls-files", "-z", "--recurse-submodules"])) else {
+        return false;
+    };
+    let known: HashSet<&[u8]> = output.split(|byte| *byte == 0).collect();
+    files.all(|file| known.contains(file.as_bytes()))
 }
 
 /// The whole id of the commit that git calls so in `directory`; `None` if there is none. Blocks.
 #[must_use]
 pub fn resolve(directory: &Path, name: &str) -> Option<String> {
-    let output = Command::new("git")
-        .args(["rev-parse", "--verify", "--quiet", "--end-of-options"])
-        .arg(format!("{name}^{{commit}}"))
-        .current_dir(directory)
-        .output();
-    let output = output.ok().filter(|output| output.status.success())?;
-    let id = String::from_utf8(output.stdout).ok()?;
+    let mut git = git(directory);
+    git.args(["rev-parse", "--verify", "--quiet", "--end-of-options"]);
+    let output = output(git.arg(format!("{name}^{{commit}}"))).ok()?;
+    let id = String::from_utf8(output).ok()?;
     Some(id.trim().to_owned()).filter(|id| is_id(id))
+}
+
+/// The commit that is checked out in `directory`; `None` if there is none. Blocks.
+#[must_use]
+pub fn head(directory: &Path) -> Option<String> {
+    resolve(directory, "HEAD")
 }
 
 /// Whether this is the whole id of a commit: of SHA-1 or of SHA-256.
 #[must_use]
 pub fn is_id(text: &str) -> bool {
     [40, 64].contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-fn parse(status: &str) -> Commit {
-    let mut commit = Commit::default();
-    for line in status.lines() {
-        if let Some(id) = line.strip_prefix("# branch.oid ") {
-            commit.id = known(id, "(initial)");
-        } else if let Some(branch) = line.strip_prefix("# branch.head ") {
-            commit.branch = known(branch, "(detached)");
-        } else if !line.starts_with('#') {
-            commit.dirty |= !is_report(line);
-        }
-    }
-    commit
-}
-
-/// Whether a line says of no more than a report of Regatta's that git does not know it. Should it be an input all the
-/// same, whoever asks for the inputs finds out ([`knows_all`]).
-fn is_report(line: &str) -> bool {
-    let path = line.strip_prefix("? ");
-    let name = path.map(|path| path.rsplit_once('/').map_or(path, |(_, name)| name));
-    name.is_some_and(|name| REPORTS_OF_CI.contains(&name))
-}
-
-fn known(text: &str, unknown: &str) -> String {
-    if text == unknown {
-        String::new()
-    } else {
-        text.to_owned()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_status_says_where_the_tree_is() {
-        let clean = "# branch.oid abc\n# branch.head main\n# branch.ab +1 -0\n";
-        let commit = Commit {
-            id: "abc".to_owned(),
-            branch: "main".to_owned(),
-            dirty: false,
-            committed_at: None,
-        };
-        assert_eq!(parse(clean), commit);
-        assert!(parse(&format!("{clean}? new\n")).dirty);
-        let reports = "? regatta-junit.xml\n? sub/gl-code-quality-report.json\n";
-        assert_eq!(parse(&format!("{clean}{reports}")), commit);
-        for other in [
-            "? my-regatta-junit.xml",
-            "1 .M N... 100644 100644 100644 a b regatta-junit.xml",
-        ] {
-            assert!(
-                parse(&format!("{clean}{reports}{other}\n")).dirty,
-                "{other}"
-            );
-        }
-        assert_eq!(
-            parse("# branch.oid (initial)\n# branch.head (detached)\n"),
-            Commit::default()
-        );
-    }
 }

@@ -95,7 +95,11 @@ fn misunderstood(error: &clap::Error) -> ExitCode {
 
 fn report(failure: &Failure, json: bool) -> ExitCode {
     // There is nobody left to tell if this cannot be written.
-    let _unheard = writeln!(std::io::stderr(), "error: {failure}");
+    let _unheard = writeln!(
+        std::io::stderr(),
+        "error: {}",
+        terminal::visible_lines(&failure.to_string())
+    );
     if json {
         let (message, code) = (failure.to_string(), failure.code.number());
         let _unheard = watch::json::error(std::io::stdout(), &message, code);

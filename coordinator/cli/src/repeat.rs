@@ -3,6 +3,7 @@
 use regatta_wire::v1;
 
 use crate::history::Rate;
+use crate::terminal::visible;
 
 /// Which test, and how often.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,7 +49,7 @@ impl Repeat {
         let percent = |share: f64| format!("{:.1}", 100.0 * share);
         format!(
             "{} failed {failed} of {runs} times: {} % (with 95 % confidence {} to {} %)",
-            self.test,
+            visible(&self.test),
             percent(rate.share),
             percent(rate.low),
             percent(rate.high)

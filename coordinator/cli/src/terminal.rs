@@ -1,7 +1,11 @@
 //! What others have printed, so that a terminal shows it and does nothing else. Pure.
 //!
 //! A test may print what moves the cursor, clears the screen or answers in the user's name. Colours and line
-//! ends are let through; whatever else a terminal would act on is shown as a picture of itself.
+//! ends are let through; whatever else a terminal would act on is shown as a picture of itself. Names and messages
+//! have no colours: [`visible`] leaves nothing in them that is not seen, wherever they go.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
 
 /// More parameters than this are no colour (ECMA-48, "SGR").
 const MAX_SEQUENCE_BYTES: usize = 32;
@@ -94,6 +98,82 @@ fn push(character: char, shown: &mut Vec<u8>) {
     shown.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
 }
 
+/// A name, such as a test's id, or a line of a message: what nobody would see, or what moves other text, is
+/// written as `\u{1b}` is in Rust. Different texts stay different.
+#[must_use]
+pub fn visible(text: &str) -> Cow<'_, str> {
+    shown_but(text, |_, _| false)
+}
+
+/// The same of a text with lines, which may begin with tabs.
+#[must_use]
+pub fn visible_lines(text: &str) -> Cow<'_, str> {
+    shown_but(text, |character, after| {
+        matches!(character, '\n' | '\t') || character == '\r' && after.starts_with('\n')
+    })
+}
+
+/// JSON that holds the same, in which nothing is not seen. Only what is between quotes can be anything else.
+#[must_use]
+pub fn visible_json(json: &str) -> Cow<'_, str> {
+    let is_hidden = |character| character != '\n' && is_hidden(character);
+    if !json.contains(is_hidden) {
+        return json.into();
+    }
+    let mut shown = String::with_capacity(json.len());
+    for character in json.chars() {
+        if !is_hidden(character) {
+            shown.push(character);
+            continue;
+        }
+        for unit in character.encode_utf16(&mut [0; 2]) {
+            let _infallible = write!(shown, "\\u{unit:04x}");
+        }
+    }
+    shown.into()
+}
+
+fn shown_but(text: &str, passes: fn(char, &str) -> bool) -> Cow<'_, str> {
+    const ESCAPED: &str = "\\u{";
+    if !text.contains(is_hidden) && !text.contains(ESCAPED) {
+        return text.into();
+    }
+    let mut shown = String::with_capacity(text.len());
+    for (at, character) in text.char_indices() {
+        let after = &text[at + character.len_utf8()..];
+        // What looks like an escape is none.
+        let looks_escaped = text[at..].starts_with(ESCAPED);
+        match (is_hidden(character) && !passes(character, after)) || looks_escaped {
+            true => shown.extend(character.escape_unicode()),
+            false => shown.push(character),
+        }
+    }
+    shown.into()
+}
+
+/// Whether a character is not seen, or has others be seen elsewhere (Unicode's "Default_Ignorable_Code_Point" and
+/// "Bidi_Control", less what joins letters and emoji), or is none that XML may have.
+const fn is_hidden(character: char) -> bool {
+    matches!(
+        character,
+        '\u{0}'..='\u{1f}'
+            | '\u{7f}'..='\u{9f}'
+            | '\u{ad}'
+            | '\u{61c}'
+            | '\u{180e}'
+            | '\u{200b}'
+            | '\u{200e}'
+            | '\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{fffe}'
+            | '\u{ffff}'
+            | '\u{e0000}'..='\u{e007f}'
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -131,12 +211,62 @@ mod tests {
         check(&endless, &endless.replace('\x1b', "␛"));
     }
 
+    fn names() -> impl Strategy<Value = String> {
+        let piece = prop::sample::select(vec![
+            "\x0b",
+            "\\",
+            "u{",
+            "b}",
+            "\u{202e}",
+            "a",
+            "\n",
+            "\u{e0041}",
+            "\u{85}",
+        ]);
+        let pieces = prop::collection::vec(piece, 0..5);
+        pieces.prop_map(|pieces| pieces.concat())
+    }
+
     fn texts() -> impl Strategy<Value = Vec<u8>> {
         let bytes = prop::sample::select(b"\x1b\x1b[[m;1J\r\n\xc2\x9b\x80a\x07\xe2".to_vec());
         prop::collection::vec(bytes, 0..40)
     }
 
+    #[test]
+    fn names_hide_nothing() {
+        for (name, shown) in [
+            ("größe 文件 👩‍🚀 a\\b \\u", "größe 文件 👩‍🚀 a\\b \\u"),
+            ("v\x0btz", "v\\u{b}tz"),
+            ("\x1b[31mred\u{9b}m", "\\u{1b}[31mred\\u{9b}m"),
+            ("a\u{202e}b\u{2066}", "a\\u{202e}b\\u{2066}"),
+            ("a\nb\r\n\tc\r", "a\\u{a}b\\u{d}\\u{a}\\u{9}c\\u{d}"),
+            ("v\\u{b}tz", "v\\u{5c}u{b}tz"),
+        ] {
+            assert_eq!(visible(name), shown);
+        }
+        assert_eq!(
+            visible_lines("a\nb\r\n\tc\rd\x1b"),
+            "a\nb\r\n\tc\\u{d}d\\u{1b}"
+        );
+    }
+
     proptest! {
+        #[test]
+        fn different_names_are_seen_to_differ(one in names(), other in names()) {
+            let (shown, other_shown) = (visible(&one), visible(&other));
+            prop_assert!(!shown.contains(is_hidden), "{}", shown);
+            prop_assert_eq!(one == other, shown == other_shown);
+        }
+
+        #[test]
+        fn json_holds_the_same(name in names()) {
+            let json = serde_json::to_string(&[&name]).expect("JSON") + "\n";
+            let shown = visible_json(&json);
+            prop_assert!(!shown.trim_end().contains(is_hidden), "{}", shown);
+            let read: Vec<String> = serde_json::from_str(&shown).expect("JSON");
+            prop_assert_eq!(read, [name]);
+        }
+
         #[test]
         fn it_is_all_the_same_where_pieces_are_cut(text in texts(), at in any::<prop::sample::Index>()) {
             let (one, other) = text.split_at(at.index(text.len() + 1));

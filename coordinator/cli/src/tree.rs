@@ -6,6 +6,6 @@ mod staging;
 mod walk;
 
 pub use entries::{Entries, Source};
-pub use patterns::{ExpandError, expand};
+pub use patterns::{ExpandError, Patterns, expand};
 pub use staging::{StageError, Staging};
 pub use walk::{WalkError, walk, walk_everything, walk_unignored};

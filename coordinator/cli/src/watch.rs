@@ -74,4 +74,6 @@ fn class_name(class: v1::FailureClass) -> &'static str {
 }
 
 #[cfg(test)]
+mod hostile_names;
+#[cfg(test)]
 mod recorded;

@@ -9,6 +9,7 @@ use crate::client::{Client, refused};
 use crate::exit_code::{ExitCode, Failure, OrExit};
 use crate::history::system_time;
 use crate::options::ListFormat;
+use crate::terminal::visible_json;
 
 pub(super) async fn agents(client: &Client, format: ListFormat) -> Result<ExitCode, Failure> {
     let listed = client.fleet().list_agents(v1::ListAgentsRequest {}).await;
@@ -121,7 +122,7 @@ fn as_json(agents: &[v1::AgentStatus]) -> String {
             "images": images,
             "leases": leases,
         });
-        text.push_str(&object.to_string());
+        text.push_str(&visible_json(&object.to_string()));
         text.push('\n');
     }
     text

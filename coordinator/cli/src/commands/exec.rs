@@ -18,6 +18,7 @@ use crate::interrupts::Interrupts;
 use crate::options::{ExecOptions, GlobalOptions, MessageFormat};
 use crate::session::watch_failure;
 use crate::submission::submit;
+use crate::terminal::visible_lines;
 use crate::tree::{Entries, Staging, walk_unignored};
 use crate::watch::{CommandOutput, Ended, EventSink, JsonOutput, JsonReport, Tally, follow};
 use crate::{directories, jobs};
@@ -65,7 +66,8 @@ pub(super) async fn exec(
             .as_ref()
             .is_some_and(|result| result.exit_code != 0);
     if !finished.message.is_empty() && !spoke {
-        writeln!(stderr(), "regatta: {}", finished.message).or_exit(ExitCode::Local)?;
+        writeln!(stderr(), "regatta: {}", visible_lines(&finished.message))
+            .or_exit(ExitCode::Local)?;
     }
     Ok(exit_code(&finished))
 }

@@ -3,7 +3,7 @@
 mod import;
 
 use std::fmt::Write as _;
-use std::io::Write;
+use std::io::{IsTerminal as _, Write};
 use std::time::SystemTime;
 
 use futures::TryStreamExt as _;
@@ -15,6 +15,7 @@ use crate::client::{Client, refused};
 use crate::exit_code::{ExitCode, Failure, OrExit};
 use crate::history::{Group, Rate, Runs, Scope, Test, flakiest, groups, slowest};
 use crate::options::{HistoryCommand, HistoryFormat, HistoryOptions};
+use crate::terminal::{HarmlessText, visible_json};
 
 /// How many of the newest runs are looked at; the coordinator lists no more.
 const LOOKED_AT: u32 = 1000;
@@ -55,9 +56,13 @@ pub(super) async fn history(client: &Client, options: HistoryOptions) -> Result<
         (HistoryFormat::Csv, Some(apart)) => groups_as_csv(&apart).or_exit(ExitCode::Local)?,
         (HistoryFormat::Csv, None) => as_csv(&tests).or_exit(ExitCode::Local)?,
     };
-    std::io::stdout()
-        .write_all(text.as_bytes())
-        .or_exit(ExitCode::Local)?;
+    let mut stdout = std::io::stdout();
+    // Names in a table for programs are whole.
+    let text = match stdout.is_terminal() {
+        true => HarmlessText::whole(text.as_bytes()),
+        false => text.into_bytes(),
+    };
+    stdout.write_all(&text).or_exit(ExitCode::Local)?;
     Ok(ExitCode::Good)
 }
 
@@ -161,14 +166,7 @@ fn tests_as_text(note: Option<&str>, tests: &[Test], limit: usize) -> String {
 }
 
 fn name(test: &Test) -> String {
-    harmless(&format!("{} {}", test.suite, test.test))
-}
-
-/// What a test or a branch is called is its project's choice; a terminal is not to act on it.
-fn harmless(text: &str) -> String {
-    text.chars()
-        .map(|it| if it.is_control() { '?' } else { it })
-        .collect()
+    format!("{} {}", test.suite, test.test)
 }
 
 fn share(part: u64, of: u64) -> String {
@@ -182,7 +180,7 @@ fn groups_as_text(groups: &[Group]) -> String {
         .iter()
         .map(|Group { name, runs }| {
             [
-                harmless(name),
+                name.clone(),
                 runs.ended.to_string(),
                 runs.releasable.to_string(),
                 seconds(runs.seconds_p50),
@@ -280,7 +278,7 @@ fn percent(rate: &Rate) -> String {
 
 fn as_json(runs: &Runs, groups: &[Group], tests: &[Test]) -> String {
     let all = serde_json::json!({ "runs": runs, "groups": groups, "tests": tests });
-    let mut text = all.to_string();
+    let mut text = visible_json(&all.to_string()).into_owned();
     text.push('\n');
     text
 }
@@ -370,7 +368,7 @@ mod tests {
              worked     p50 3.0 s, p95 3.0 s a run\n\
              cached     75.0 % of 4 tests\n\n\
              TIME    RUNS  SLOWEST TESTS\n\
-             1.50 s  40    unit a?[2J\n\n\
+             1.50 s  40    unit a\\u{1b}[2J\n\n\
              FLAKY (95 %)         RUNS     FLAKIEST TESTS\n\
              7.5 % (2.6 to 19.9)  3 of 40  unit b\n"
         );

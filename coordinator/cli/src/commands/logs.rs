@@ -6,7 +6,7 @@ use regatta_wire::v1;
 
 use crate::client::{Client, refused};
 use crate::exit_code::{ExitCode, Failure, OrExit};
-use crate::terminal::HarmlessText;
+use crate::terminal::{HarmlessText, visible};
 use crate::watch::Paint;
 
 pub(super) fn request(
@@ -54,7 +54,7 @@ pub(super) async fn logs(
                 }
             }
             None if !known && chunk.test_id.is_empty() => {
-                stderr.title(&format!("--- {} ---\n", chunk.job))
+                stderr.title(&format!("--- {} ---\n", visible(&chunk.job)))
             }
             None => Ok(()),
         };

@@ -11,6 +11,7 @@ use super::table::table;
 use crate::client::{Client, refused};
 use crate::exit_code::{ExitCode, Failure, OrExit};
 use crate::options::{GlobalOptions, MessageFormat};
+use crate::terminal::visible;
 use crate::watch::json_plan;
 
 /// Asks what a run would do, and shows it.
@@ -94,7 +95,7 @@ fn row(job: &v1::JobPlan) -> [String; 10] {
     let time =
         |time: Option<&prost_types::Duration>| seconds(time).unwrap_or_else(|| "-".to_owned());
     [
-        printable(&job.job),
+        job.job.clone(),
         job.planned.to_string(),
         job.cached.to_string(),
         job.skipped.to_string(),
@@ -109,11 +110,11 @@ fn row(job: &v1::JobPlan) -> [String; 10] {
 
 /// What a table has no room for.
 fn lines(job: &v1::JobPlan) -> Vec<String> {
-    let name = printable(&job.job);
+    let name = visible(&job.job);
     if !job.unplanned_reason.is_empty() {
         return vec![format!(
             "{name}: cannot be planned: {}",
-            job.unplanned_reason
+            visible(&job.unplanned_reason)
         )];
     }
     if job.is_build {
@@ -128,7 +129,7 @@ fn lines(job: &v1::JobPlan) -> Vec<String> {
     }
     let mut lines = vec![format!(
         "{name}: the longest is {}; {}",
-        printable(&job.longest_test),
+        visible(&job.longest_test),
         how_known(job)
     )];
     let batch = |batch: &v1::BatchPlan| {
@@ -137,7 +138,7 @@ fn lines(job: &v1::JobPlan) -> Vec<String> {
             tests => format!(" and {} more", tests - 1),
         };
         let takes = seconds(batch.takes.as_ref()).unwrap_or_default();
-        format!("{takes} for {}{more}", printable(&batch.first_test))
+        format!("{takes} for {}{more}", visible(&batch.first_test))
     };
     let first: Vec<_> = job.first_batches.iter().map(batch).collect();
     lines.push(format!(
@@ -182,13 +183,6 @@ fn seconds(time: Option<&prost_types::Duration>) -> Option<String> {
         0..1000 => format!("{} ms", time.as_millis()),
         _ => format!("{:.1} s", time.as_secs_f64()),
     })
-}
-
-/// What a test is called is its project's choice; a terminal is not to act on it.
-pub(super) fn printable(name: &str) -> String {
-    name.chars()
-        .map(|it| if it.is_control() { '?' } else { it })
-        .collect()
 }
 
 #[cfg(test)]
@@ -246,7 +240,7 @@ mod tests {
             "SUITE  TESTS  CACHED  SKIPPED  TO RUN  WORK   LONGEST  SLOTS  AT LEAST  EXPECTED\n\
              unit   10     6       1        3       2.5 s  2.0 s    4      2.0 s     2.0 s\n\n\
              build: a build that would run\n\
-             unit: the longest is a::b?; of its tests 2 have run before, 1 are unknown, and taken to last \
+             unit: the longest is a::b\\u{1b}; of its tests 2 have run before, 1 are unknown, and taken to last \
              as long as is usual\n\
              unit: 2 batches, each 20 ms to start, the first: 2.0 s for a::b\n\
              2.0 s on 4 slots; at least 2.0 s (the longest test, or all work divided by the slots)\n\

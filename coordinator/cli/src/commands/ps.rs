@@ -10,6 +10,7 @@ use crate::client::Client;
 use crate::exit_code::{ExitCode, Failure, OrExit};
 use crate::history::system_time;
 use crate::options::ListFormat;
+use crate::terminal::visible_json;
 
 pub(super) async fn ps(
     client: &Client,
@@ -124,7 +125,7 @@ fn as_json(runs: &[v1::RunSummary]) -> String {
                 "quarantined": counts.quarantined,
             },
         });
-        text.push_str(&object.to_string());
+        text.push_str(&visible_json(&object.to_string()));
         text.push('\n');
     }
     text

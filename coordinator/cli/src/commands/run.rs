@@ -14,10 +14,10 @@ use crate::client::Client;
 use crate::config::{self, ConfigError, ConfigProblem, JobConfig, Pipeline};
 use crate::exit_code::{ExitCode, Failure, OrExit};
 use crate::files::{JUNIT_OF_CI, place_in};
-use crate::git::Commit;
+use crate::git::{Commit, Content, Reading};
 use crate::options::{GlobalOptions, ReportArguments, RunOptions};
 use crate::session::Session;
-use crate::tree::{Entries, ExpandError, Staging, expand, walk};
+use crate::tree::{Entries, ExpandError, Patterns, Staging, expand, walk};
 use crate::watch::{Ended, Tally};
 use crate::{directories, git, jobs};
 
@@ -95,6 +95,8 @@ pub(super) async fn prepare(
     how: How<'_>,
 ) -> Result<Prepared, Failure> {
     let junit = how.junit.or_else(junit_of_ci);
+    // Before anything is read, and again after it.
+    let before = git::head(&pipeline.root);
     let mut inputs = inputs(pipeline, chosen)?;
     if let Some(junit) = &junit {
         let all = inputs.iter_mut();
@@ -105,19 +107,28 @@ pub(super) async fn prepare(
     let mut staging = Staging::new(&cache_file);
     let roots = staging.add(&inputs.iter().collect::<Vec<_>>())?;
     staging.save_cache();
-    // After everything was read: a change before that would be seen.
+    let meant = meant(chosen).or_exit(ExitCode::BadConfiguration)?;
+    let contents = inputs.iter().flat_map(|entries| staging.contents(entries));
+    let read = Read {
+        contents: contents.collect(),
+        meant,
+        before,
+        own_file: junit.clone(),
+        blobs: git_blobs(&cache_file),
+    };
     let commit = blocking({
-        let (own_file, pipeline) = (junit.clone(), pipeline.clone());
-        move || commit_of(&pipeline, own_file.as_deref(), &inputs)
+        let pipeline = pipeline.clone();
+        move || commit_of(&pipeline, read)
     });
     let commit = commit.await?;
+    commit.tell();
     staging.upload(&client.blobs()).await?;
     let spec = v1::RunSpec {
         instance_name: global.instance.clone(),
         committed_at: commit.committed_at_to_wire(),
+        dirty: commit.is_dirty(),
         commit: commit.id,
         branch: commit.branch,
-        dirty: commit.dirty,
         jobs: configured_jobs(chosen, pipeline, &roots),
         max_failures: how.max_failures,
         skip_cache_lookup: how.report.no_cache,
@@ -137,20 +148,51 @@ pub(super) async fn prepare(
     })
 }
 
-/// The commit that the inputs were taken from, which is dirty if it lacks one of them, or the file that says
+/// What was read of a project, and when.
+struct Read {
+    contents: BTreeMap<String, Content>,
+    /// What should have been.
+    meant: Vec<Patterns>,
+    /// The commit that was checked out before.
+    before: Option<String>,
+    /// What Regatta itself writes.
+    own_file: Option<PathBuf>,
+    /// Where the digests of git's blobs are remembered.
+    blobs: PathBuf,
+}
+
+/// The commit that the inputs were taken from, which is dirty if it does not hold exactly them, or the file that says
 /// what it requires.
-fn commit_of(pipeline: &Pipeline, own_file: Option<&Path>, inputs: &[Entries]) -> Commit {
+fn commit_of(pipeline: &Pipeline, read: Read) -> Commit {
     let root = &pipeline.root;
-    let mut commit = git::commit_of(root, own_file);
-    if !commit.id.is_empty() && !commit.dirty {
-        let file = place_in(root, &pipeline.file).unwrap_or_else(|| pipeline.file.clone());
-        let file = file.display().to_string();
-        // Of a project without a file, its directory: it is nowhere below itself.
-        let file = Some(file.as_str()).filter(|file| !file.is_empty());
-        let of_here = inputs.iter().flat_map(Entries::of_here);
-        commit.dirty = !git::knows_all(root, of_here.chain(file));
-    }
-    commit
+    let own_file = read.own_file.as_deref();
+    let commit = git::commit_of(root, own_file, read.before.as_deref());
+    let own_file = own_file.and_then(|file| place_in(root, file));
+    let is_wanted = |path: &str| {
+        let is_own = own_file.as_deref() == Some(Path::new(path));
+        !is_own && read.meant.iter().any(|patterns| patterns.mean(path))
+    };
+    let reading = Reading {
+        root,
+        contents: read.contents,
+        configuration: &pipeline.read,
+        is_wanted: &is_wanted,
+    };
+    commit.compared(&reading, &read.blobs)
+}
+
+/// What jobs read, whether it is there or not.
+fn meant(jobs: &[JobConfig]) -> Result<Vec<Patterns>, ExpandError> {
+    let patterns = |job: &JobConfig| {
+        let patterns = job.inputs.iter().map(|pattern| pattern.text.as_str());
+        Patterns::new(patterns)
+    };
+    jobs.iter().map(patterns).collect()
+}
+
+/// Where the digests of git's blobs are remembered, beside those of files.
+pub(super) fn git_blobs(digests: &Path) -> PathBuf {
+    digests.with_extension("git")
 }
 
 /// Where the report goes that CI systems pick up, if this is one and nobody said where.

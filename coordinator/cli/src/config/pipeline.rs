@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use regatta_model::{ImageReference, Isolation, JobName};
+use regatta_model::{Digest, ImageReference, Isolation, JobName};
 use regatta_verdict::Policy;
 
 use crate::jest::Jest;
@@ -24,6 +24,8 @@ pub struct Pipeline {
     pub jobs: Vec<JobConfig>,
     /// What a release requires; `None` if no file says.
     pub policy: Option<Policy>,
+    /// The files that say so, as they were read.
+    pub read: Vec<(PathBuf, Digest)>,
 }
 
 /// A job, with the defaults applied.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use regatta_model::{ImageReference, Isolation, JobName};
+use regatta_model::{Digest, ImageReference, Isolation, JobName};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -134,6 +134,7 @@ pub fn parse(text: &str, file: &Path, root: &Path) -> Result<Pipeline, ConfigErr
         root: root.to_owned(),
         jobs,
         policy: Some(policy),
+        read: vec![(file.to_owned(), Digest::of(text.as_bytes()))],
     })
 }
 

@@ -51,9 +51,9 @@ pub fn expand<'a>(
                 .retain(|path, _| !means(&matcher, excluded, path));
             continue;
         }
-        let found = match pattern.contains(['*', '?', '[', '{']) {
+        let found = match is_wild(pattern) {
             true => matching(files, &matcher(pattern)?),
-            false => match pattern.trim_start_matches("./").trim_end_matches('/') {
+            false => match plain(pattern) {
                 "" | "." => files.clone(),
                 path => named(root, path)?,
             },
@@ -65,6 +65,78 @@ pub fn expand<'a>(
         chosen.extend(&found);
     }
     Ok(chosen)
+}
+
+/// Patterns, for the paths of files that need not be here.
+#[derive(Debug)]
+pub struct Patterns {
+    steps: Vec<Step>,
+}
+
+#[derive(Debug)]
+enum Step {
+    Out(GlobMatcher, String),
+    In(GlobMatcher),
+    Below(String),
+    All,
+}
+
+impl Patterns {
+    /// They mean what [`expand`] has them mean.
+    ///
+    /// # Errors
+    /// One of them is none.
+    pub fn new<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Result<Self, ExpandError> {
+        let steps = patterns.into_iter().map(Step::of);
+        Ok(Self {
+            steps: steps.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Whether a file with this path would be among those that they mean, unless git ignores it.
+    #[must_use]
+    pub fn mean(&self, path: &str) -> bool {
+        let mut is_chosen = false;
+        for step in &self.steps {
+            is_chosen = match step {
+                Step::Out(matcher, pattern) => is_chosen && !means(matcher, pattern, path),
+                Step::In(matcher) => is_chosen || matcher.is_match(path),
+                Step::Below(named) => is_chosen || is_at(path, named),
+                Step::All => true,
+            };
+        }
+        is_chosen
+    }
+}
+
+impl Step {
+    fn of(pattern: &str) -> Result<Self, ExpandError> {
+        if let Some(excluded) = pattern.strip_prefix('!') {
+            return Ok(Self::Out(matcher(excluded)?, excluded.to_owned()));
+        }
+        Ok(match is_wild(pattern) {
+            true => Self::In(matcher(pattern)?),
+            false => match plain(pattern) {
+                "" | "." => Self::All,
+                path => Self::Below(path.to_owned()),
+            },
+        })
+    }
+}
+
+/// Whether a path is that of a file or directory, or below it.
+fn is_at(path: &str, named: &str) -> bool {
+    let below = path.strip_prefix(named);
+    below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn is_wild(pattern: &str) -> bool {
+    pattern.contains(['*', '?', '[', '{'])
+}
+
+/// What a pattern without wildcards names.
+fn plain(pattern: &str) -> &str {
+    pattern.trim_start_matches("./").trim_end_matches('/')
 }
 
 fn matcher(pattern: &str) -> Result<GlobMatcher, ExpandError> {
@@ -137,6 +209,17 @@ mod tests {
         std::fs::write(root.join(".gitignore"), "*.o\n").expect("written");
         let files = walk(root, root, &[]).expect("it can be read");
         let entries = expand(root, &files, patterns.iter().copied())?;
+        let meant = Patterns::new(patterns.iter().copied())?;
+        let all = walk_everything(root, root).expect("it can be read");
+        for path in all.by_path.keys() {
+            let is_here = files.by_path.contains_key(path) || !path.ends_with(".o");
+            let is_chosen = entries.by_path.contains_key(path);
+            assert!(!is_chosen || meant.mean(path), "{patterns:?} {path}");
+            assert!(
+                !is_here || is_chosen == meant.mean(path),
+                "{patterns:?} {path}"
+            );
+        }
         Ok(entries.by_path.into_keys().collect())
     }
 

@@ -14,6 +14,7 @@ use regatta_model::Digest;
 use super::{Entries, Source};
 use crate::exit_code::{ExitCode, Failure};
 use crate::patience::Patience;
+use crate::git::Content;
 
 /// Why input roots are not in the store.
 #[derive(Debug, thiserror::Error)]
@@ -205,6 +206,22 @@ impl Staging {
         self.all.directories.extend(tree.directories);
         self.all.files.extend(tree.files);
         Ok(tree.root)
+    }
+
+    /// What was read of an input root: its files, as they were then, and its symlinks.
+    pub fn contents(&self, entries: &Entries) -> impl Iterator<Item = (String, Content)> {
+        let content = |source: &Source| match source {
+            Source::File { path, executable } => Some(Content::File {
+                digest: *self.digests.get(path)?,
+                executable: *executable,
+            }),
+            Source::Symlink { target } => Some(Content::Symlink {
+                target: target.clone(),
+            }),
+            Source::Bytes { .. } | Source::Directory | Source::Unfit(_) => None,
+        };
+        let entries = entries.by_path.iter();
+        entries.filter_map(move |(path, source)| Some((path.clone(), content(source)?)))
     }
 
     /// How many files had to be read because the cache did not know them.

@@ -9,6 +9,7 @@ use regatta_wire::v1::{self, run_event::Event};
 use super::lines::{Paint, Tone};
 use super::live::LiveOutput;
 use super::{EventSink, Screen, Tally, shown_duration};
+use crate::terminal::{visible, visible_lines};
 
 /// Which results are shown as they happen; each level shows those before it, too.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, clap::ValueEnum)]
@@ -206,12 +207,12 @@ impl<S: Screen> HumanReport<S> {
             live.lost(retry);
         }
         let head = self.options.paint.status(Tone::Doubtful, "RETRY");
-        let agent = &retry.agent_id;
+        let agent = visible(&retry.agent_id);
         let what = format!("{} {}", retry.job, retry.test_id);
         let line = format!(
             "{head} {} (agent {agent}: {})",
-            what.trim_end(),
-            retry.message
+            visible(what.trim_end()),
+            visible_lines(&retry.message)
         );
         self.screen.note(&line)
     }
@@ -220,10 +221,12 @@ impl<S: Screen> HumanReport<S> {
         let head = self.options.paint.status(Tone::Doubtful, "WARNING");
         let place = match warning.job.as_str() {
             "" => String::new(),
-            job => format!("{job}: "),
+            job => format!("{}: ", visible(job)),
         };
-        self.screen
-            .note(&format!("{head} {place}{}", warning.message))
+        self.screen.note(&format!(
+            "{head} {place}{}",
+            visible_lines(&warning.message)
+        ))
     }
 
     fn run_finished(&mut self, finished: &v1::RunFinished) -> io::Result<()> {

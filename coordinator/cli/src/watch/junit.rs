@@ -11,6 +11,7 @@ use quick_junit::{
 use regatta_wire::v1::{self, run_event::Event};
 
 use super::{EventSink, Tally, class_name, shown_duration};
+use crate::terminal::{visible, visible_lines};
 
 /// What the only case of a build is called, and that of a suite without tests.
 const BUILD: &str = "build";
@@ -44,21 +45,24 @@ impl JunitReport {
     fn add(&mut self, job: &str, case: TestCase) {
         self.suites
             .entry(job.to_owned())
-            .or_insert_with(|| TestSuite::new(job))
+            .or_insert_with(|| TestSuite::new(visible(job).as_ref()))
             .add_test_case(case);
     }
 
     fn test_finished(&mut self, result: &v1::TestResult) {
         let key = (result.job.clone(), result.test_id.clone());
         let reruns = self.retried.remove(&key).unwrap_or_default();
-        let mut case = TestCase::new(&result.test_id, with_reruns(case_status(result), reruns));
-        case.set_classname(&result.job)
+        // XML cannot hold every character: what is left out would make two tests one.
+        let name = visible(&result.test_id);
+        let mut case = TestCase::new(name.as_ref(), with_reruns(case_status(result), reruns));
+        case.set_classname(visible(&result.job).as_ref())
             .set_time(shown_duration(result.duration.as_ref()));
         if result.status() == v1::TestStatus::Cached {
             case.add_property(Property::new("regatta.cached", "true"));
         }
         if let Some(place) = &result.r#where {
-            case.add_property(Property::new("regatta.agent", &place.agent_id));
+            let agent = visible(&place.agent_id);
+            case.add_property(Property::new("regatta.agent", agent.as_ref()));
         }
         if result.status() == v1::TestStatus::Failed {
             if !result.stdout_tail.is_empty() {
@@ -69,7 +73,7 @@ impl JunitReport {
             }
         }
         if result.status() == v1::TestStatus::Passed && !result.message.is_empty() {
-            case.set_system_out(&result.message);
+            case.set_system_out(visible_lines(&result.message).as_ref());
         }
         if result.is_audit {
             self.take_out(&result.job, &result.test_id);
@@ -83,7 +87,8 @@ impl JunitReport {
             return;
         };
         let before = suite.test_cases.len();
-        suite.test_cases.retain(|case| case.name.as_str() != test);
+        let name = visible(test);
+        suite.test_cases.retain(|case| case.name.as_str() != name);
         suite.tests -= before - suite.test_cases.len();
     }
 
@@ -131,7 +136,7 @@ impl JunitReport {
         let key = (finished.job.clone(), name.to_owned());
         let reruns = self.retried.remove(&key).unwrap_or_default();
         let mut case = TestCase::new(name, with_reruns(job_status(finished), reruns));
-        case.set_classname(&finished.job)
+        case.set_classname(visible(&finished.job).as_ref())
             .set_time(shown_duration(finished.duration.as_ref()));
         if finished.cached {
             case.add_property(Property::new("regatta.cached", "true"));
@@ -198,7 +203,7 @@ fn case_status(result: &v1::TestResult) -> TestCaseStatus {
         v1::TestStatus::Skipped | v1::TestStatus::NotRun | v1::TestStatus::Quarantined => {
             let mut status = TestCaseStatus::skipped();
             if !result.message.is_empty() {
-                status.set_message(result.message.clone());
+                status.set_message(visible_lines(&result.message).as_ref());
             }
             status
         }
@@ -247,6 +252,7 @@ fn rerun_of(
     let mut rerun = TestRerun::new(kind_of(class));
     rerun.set_type(class_name(class)).set_time(duration);
     if let Some(message) = message {
+        let message = &visible_lines(message);
         let (first_line, whole) = lines_of(message);
         rerun.set_message(first_line);
         if let Some(whole) = whole {
@@ -263,6 +269,7 @@ fn rerun_of(
 }
 
 fn explain(status: &mut TestCaseStatus, message: &str) {
+    let message = &visible_lines(message);
     let (first_line, whole) = lines_of(message);
     status.set_message(first_line);
     if let Some(whole) = whole {

@@ -7,6 +7,7 @@ use regatta_wire::v1;
 
 use super::tally::is_flaky;
 use super::{class_name, shown_duration};
+use crate::terminal::{visible, visible_lines};
 use crate::watch::Tally;
 
 /// How wide the first word of a line is; it is aligned to the right.
@@ -58,7 +59,7 @@ impl Paint {
         let (tone, word) = word_of(result);
         let mut line = self.line_of(tone, word, result);
         if !result.message.is_empty() {
-            let _infallible = write!(line, ": {}", first_line(&result.message));
+            let _infallible = write!(line, ": {}", visible(first_line(&result.message)));
         }
         line
     }
@@ -76,8 +77,8 @@ impl Paint {
             "{} {} {} {}",
             self.status(tone, word),
             seconds(shown_duration(result.duration.as_ref())),
-            self.paint(Tone::Name, &result.job),
-            result.test_id
+            self.paint(Tone::Name, &visible(&result.job)),
+            visible(&result.test_id)
         );
         line.trim_end().to_owned()
     }
@@ -88,17 +89,21 @@ impl Paint {
         let mut line = format!(
             "{} [>{running:>7.3}s] {} {}",
             self.status(Tone::Doubtful, "SLOW"),
-            self.paint(Tone::Name, &slow.job),
-            slow.test_id
+            self.paint(Tone::Name, &visible(&slow.job)),
+            visible(&slow.test_id)
         );
         if slow.others > 0 {
             let _infallible = write!(line, " or one of {} others of its batch", slow.others);
         }
         let again = match slow.duplicate_agent_id.as_str() {
             "" => String::new(),
-            agent => format!("; begun again on {agent}, since it is late"),
+            agent => format!("; begun again on {}, since it is late", visible(agent)),
         };
-        let _infallible = write!(line, " (still running, on {}{again})", slow.agent_id);
+        let _infallible = write!(
+            line,
+            " (still running, on {}{again})",
+            visible(&slow.agent_id)
+        );
         line
     }
 
@@ -120,10 +125,10 @@ impl Paint {
             "{} {} {}",
             self.status(tone, word),
             seconds(shown_duration(finished.duration.as_ref())),
-            self.paint(Tone::Name, &finished.job),
+            self.paint(Tone::Name, &visible(&finished.job)),
         );
         if !finished.message.is_empty() {
-            let _infallible = write!(line, ": {}", first_line(&finished.message));
+            let _infallible = write!(line, ": {}", visible(first_line(&finished.message)));
         }
         line
     }
@@ -160,6 +165,7 @@ impl Paint {
     pub(super) fn message_block_of(self, job: &str, test: &str, message: &str) -> String {
         let mut block = String::new();
         if message.trim_end().contains('\n') {
+            let message = visible_lines(message);
             self.stream_block(&mut block, job, test, "MESSAGE", message.as_bytes());
         }
         block
@@ -174,7 +180,8 @@ impl Paint {
         bytes: &[u8],
     ) {
         let label = format!("--- {name}: ");
-        let rule = format!("{label:<28}{} {test} ---", self.paint(Tone::Name, job));
+        let (job, test) = (self.paint(Tone::Name, &visible(job)), visible(test));
+        let rule = format!("{label:<28}{job} {test} ---");
         let text = String::from_utf8_lossy(bytes);
         let _infallible = writeln!(
             block,
@@ -270,7 +277,7 @@ impl Paint {
         let reasons = finished
             .reasons
             .iter()
-            .map(|reason| format!("{indent}{reason}"));
+            .map(|reason| format!("{indent}{}", visible(reason)));
         let beyond = tally.beyond_policy().into_iter();
         let beyond = beyond.map(|(what, tests)| format!("{indent}{what}: {}", some_of(tests)));
         [head].into_iter().chain(reasons).chain(beyond).collect()
@@ -279,7 +286,9 @@ impl Paint {
 
 /// `unit a, unit b and 3 more`
 fn some_of(tests: &[String]) -> String {
-    let named = tests[..tests.len().min(MOST_NAMED)].join(", ");
+    let shown = &tests[..tests.len().min(MOST_NAMED)];
+    let named: Vec<_> = shown.iter().map(|test| visible(test)).collect();
+    let named = named.join(", ");
     match tests.len().saturating_sub(MOST_NAMED) {
         0 => named,
         more => format!("{named} and {more} more"),

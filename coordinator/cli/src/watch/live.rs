@@ -6,6 +6,7 @@ use std::io;
 use regatta_wire::{reapi, v1};
 
 use super::Screen;
+use crate::terminal::visible;
 
 /// Shows output with the name of whoever wrote it before each line.
 #[derive(Debug, Default)]
@@ -85,7 +86,7 @@ fn show_lines(screen: &mut impl Screen, (job, test): (&str, &str), bytes: &[u8])
     let place = format!("{job} {test}");
     let text = String::from_utf8_lossy(bytes);
     text.lines()
-        .try_for_each(|line| screen.note(&format!("{} | {line}", place.trim_end())))
+        .try_for_each(|line| screen.note(&format!("{} | {line}", visible(place.trim_end()))))
 }
 
 /// How many bytes of each output have been shown, by job, test and stream.

@@ -7,6 +7,7 @@ use regatta_wire::v1::{self, run_event::Event};
 use super::place::{Place, Project, panic_place, place_of_test};
 use super::tally::is_flaky;
 use super::{Tally, class_name};
+use crate::terminal::{visible, visible_lines};
 
 /// Collects what is worth a note.
 #[derive(Debug, Default)]
@@ -89,9 +90,9 @@ impl Notes {
         let message = match kind {
             Kind::Flaky => format!("passed at attempt {}", result.attempts),
             _ => {
-                let said = parts.map(str::trim);
+                let said = parts.map(|part| visible_lines(part.trim()));
                 let said = said.iter().filter(|part| !part.is_empty());
-                said.copied().collect::<Vec<_>>().join("\n")
+                said.map(AsRef::as_ref).collect::<Vec<&str>>().join("\n")
             }
         };
         let place = outputs.iter().find_map(|text| panic_place(text));
@@ -101,7 +102,7 @@ impl Notes {
         self.notes.push(Note {
             kind,
             what,
-            title: format!("{} {}", result.job, result.test_id),
+            title: visible(&format!("{} {}", result.job, result.test_id)).into_owned(),
             place,
             message,
         });
@@ -121,13 +122,13 @@ impl Notes {
         };
         let message = match kind {
             Kind::Flaky => format!("passed at attempt {}", finished.attempts),
-            _ => finished.message.trim_end().to_owned(),
+            _ => visible_lines(finished.message.trim_end()).into_owned(),
         };
         let place = self.place_in_project(&finished.job, &[&message]);
         self.notes.push(Note {
             kind,
             what,
-            title: finished.job.clone(),
+            title: visible(&finished.job).into_owned(),
             message,
             place,
         });

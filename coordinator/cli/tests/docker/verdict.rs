@@ -320,10 +320,11 @@ fn what_is_in_no_commit_makes_the_difference() {
     in_root(&["commit", "--quiet", "--message", "m"]);
     ["ignored", "sub/report.xml"].into_iter().for_each(write);
     let report = root.join("sub/report.xml");
+    let before = regatta::git::head(root);
     let is_dirty = |directory: &str, own: Option<&Path>| {
-        let commit = regatta::git::commit_of(&root.join(directory), own);
+        let commit = regatta::git::commit_of(&root.join(directory), own, before.as_deref());
         assert!(regatta::git::is_id(&commit.id), "{commit:?}");
-        commit.dirty
+        commit.is_dirty()
     };
     for directory in ["", "sub"] {
         assert!(is_dirty(directory, None));

@@ -10,6 +10,7 @@ use crate::cargo::build::{Build, BuildError, Selection, build};
 use crate::cargo::suites::{BuildLibraries, SuitesError, suites};
 use crate::commands::{blocking, connect};
 use crate::exit_code::{ExitCode, Failure, OrExit};
+use crate::git;
 use crate::options::{GlobalOptions, TestOptions};
 
 /// Below the target directory.
@@ -26,6 +27,7 @@ pub(super) async fn test(
     let client = connect(global).await?;
     // Until the run has ended, its files are here.
     let unpacked = tempfile::tempdir().or_exit(ExitCode::Local)?;
+    let before = git::head(&std::env::current_dir().or_exit(ExitCode::Local)?);
     let build = built(&options, unpacked.path()).await?;
     if build.tests.is_empty() {
         let message = "nothing to test: no test binary was selected";
@@ -41,6 +43,7 @@ pub(super) async fn test(
         shown_at: build.layout.shown_at().to_owned(),
         adapter: v1::SuiteAdapter::Libtest,
         libraries: BuildLibraries::find(&build).or_exit(ExitCode::Local)?,
+        before,
         suites: Box::new(move |libraries, lacking| {
             suites(&build, libraries, lacking).map_err(suites_failure)
         }),

@@ -11,6 +11,7 @@ use crate::commands::run::junit_of_ci;
 use crate::commands::{blocking, connect};
 use crate::directories;
 use crate::exit_code::{ExitCode, Failure, OrExit};
+use crate::git;
 use crate::options::{GlobalOptions, TestOptions};
 
 pub(super) async fn test(
@@ -28,6 +29,7 @@ pub(super) async fn test(
     }
     // Nobody wants to hear after a long build that nobody answers.
     let client = connect(global).await?;
+    let before = git::head(&std::env::current_dir().or_exit(ExitCode::Local)?);
     let built = blocking({
         let root = root.clone();
         move || build(&root)
@@ -42,6 +44,7 @@ pub(super) async fn test(
         without_c_library: "in that image",
         digests: directories::digest_cache(&root).or_exit(ExitCode::Local)?,
         junit: options.junit.clone().or_else(junit_of_ci),
+        before,
         suites: Box::new(move |libraries, lacking| {
             let suite = suite(entries, &root, libraries, lacking);
             Ok(vec![suite.map_err(not_utf8)?])

@@ -12,6 +12,7 @@ use crate::commands::run::junit_of_ci;
 use crate::commands::{blocking, connect};
 use crate::directories;
 use crate::exit_code::{ExitCode, Failure, OrExit};
+use crate::git;
 use crate::go::build::{BuildGoError, GoBuild, GoSelection, build};
 use crate::go::suites::{GoSuitesError, suites};
 use crate::options::{GlobalOptions, TestOptions};
@@ -25,6 +26,7 @@ pub(super) async fn test(
     root: PathBuf,
 ) -> Result<ExitCode, Failure> {
     let here = std::env::current_dir().or_exit(ExitCode::Local)?;
+    let before = git::head(&here);
     let selection = selection(&options, &root, here)?;
     // Nobody wants to hear after a long build that nobody answers.
     let client = connect(global).await?;
@@ -45,6 +47,7 @@ pub(super) async fn test(
         without_c_library: "CGO_ENABLED=0",
         digests: directories::digest_cache(&root).or_exit(ExitCode::Local)?,
         junit: options.junit.clone().or_else(junit_of_ci),
+        before,
         suites: Box::new(move |libraries, lacking| {
             suites(&packages, &root, libraries, lacking).map_err(suites_failure)
         }),

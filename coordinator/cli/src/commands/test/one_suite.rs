@@ -55,6 +55,7 @@ pub(super) async fn run(
         file: root.clone(),
         jobs: vec![job(&options, suite)?],
         policy: own.policy,
+        read: own.read,
         root,
     };
     let how = How {

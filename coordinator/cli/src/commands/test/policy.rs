@@ -1,7 +1,8 @@
 //! What a release of the project here requires, and whether tests without configuration can answer for it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use regatta_model::Digest;
 use regatta_verdict::Policy;
 
 use crate::config;
@@ -16,6 +17,8 @@ pub(super) struct OwnPolicy {
     /// Whether it has jobs of its own. Then a suite that was found without it answers for none that the policy
     /// requires, whatever its name is.
     pub(super) has_jobs: bool,
+    /// The configuration, as it was read.
+    pub(super) read: Vec<(PathBuf, Digest)>,
 }
 
 /// The policy of the configuration that `directory` is under, if it is in the commit there: one that is not
@@ -32,6 +35,7 @@ pub(super) fn policy_of(directory: &Path) -> Result<OwnPolicy, Failure> {
             Ok(OwnPolicy {
                 policy: pipeline.policy,
                 has_jobs: !pipeline.jobs.is_empty(),
+                read: pipeline.read,
             })
         }
         false => Ok(OwnPolicy::default()),

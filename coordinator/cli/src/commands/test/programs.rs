@@ -1,6 +1,6 @@
 //! Test programs that were built here, and run on the fleet as they are.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use regatta_model::ImageReference;
@@ -8,14 +8,14 @@ use regatta_verdict::Policy;
 use regatta_wire::v1;
 
 use super::end;
-use super::policy::policy_of;
+use super::policy::{OwnPolicy, policy_of};
 use crate::cargo::suites::{BuildLibraries, ProgramSuite};
 use crate::client::Client;
 use crate::commands::blocking;
 use crate::commands::plan::plan;
-use crate::commands::run::description;
+use crate::commands::run::{description, git_blobs};
 use crate::exit_code::{ExitCode, Failure, OrExit};
-use crate::git::{self, Commit};
+use crate::git::{self, Commit, Content, Reading};
 use crate::jobs::{SuiteSettings, program_job};
 use crate::options::{GlobalOptions, TestOptions};
 use crate::probe::lacking;
@@ -41,6 +41,8 @@ pub(super) struct Programs {
     /// Where the digests of files are remembered.
     pub(super) digests: PathBuf,
     pub(super) junit: Option<PathBuf>,
+    /// The commit that was checked out before anything was built.
+    pub(super) before: Option<String>,
 }
 
 /// Uploads what the fleet lacks, and runs the programs' tests.
@@ -51,24 +53,25 @@ pub(super) async fn run(
     programs: Programs,
 ) -> Result<ExitCode, Failure> {
     let (root, junit) = (programs.root.clone(), programs.junit.clone());
+    let (before, blobs) = (programs.before.clone(), git_blobs(&programs.digests));
     let project = root.clone();
     let lacking = lacking_in(client, options.job.image.as_ref(), &programs).await?;
-    let (jobs, mut staging, sources) = blocking({
+    let (jobs, mut staging, contents) = blocking({
         let settings = settings(options);
         move || stage(programs, &lacking, &settings)
     })
     .await??;
-    // After everything was read: a change before that would be seen.
     let here = std::env::current_dir().or_exit(ExitCode::Local)?;
-    let commit = blocking({
-        let junit = junit.clone();
-        move || {
-            let mut commit = git::commit_of(&here, junit.as_deref());
-            commit.dirty |= !has_all(&commit, &root, &sources);
-            policy_of(&here).map(|own| (commit, own))
-        }
-    });
+    let taken = Taken {
+        root,
+        contents,
+        before,
+        own_file: junit.clone(),
+        blobs,
+    };
+    let commit = blocking(move || commit_of(&here, taken));
     let (commit, own) = commit.await??;
+    commit.tell();
     if options.archive.is_some() && !commit.id.is_empty() {
         tracing::warn!(
             "nobody knows which commit an archive was built from: this is no commit's verdict"
@@ -85,10 +88,10 @@ pub(super) async fn run(
     let spec = v1::RunSpec {
         instance_name: global.instance.clone(),
         committed_at: commit.committed_at_to_wire(),
+        // Nobody knows which commit an archive was built from.
+        dirty: commit.is_dirty() || options.archive.is_some(),
         commit: commit.id,
         branch: commit.branch,
-        // Nobody knows which commit an archive was built from.
-        dirty: commit.dirty || options.archive.is_some(),
         jobs,
         max_failures: options.stop.max_failures_or(1),
         skip_cache_lookup: options.report.no_cache,
@@ -112,6 +115,35 @@ pub(super) async fn run(
     };
     let (ended, tally) = session.run(spec).await?;
     end(&ended, &tally)
+}
+
+/// What was taken along of a project, and when.
+struct Taken {
+    root: PathBuf,
+    contents: BTreeMap<String, Content>,
+    /// The commit that was checked out before.
+    before: Option<String>,
+    /// What Regatta itself writes.
+    own_file: Option<PathBuf>,
+    /// Where the digests of git's blobs are remembered.
+    blobs: PathBuf,
+}
+
+/// The commit that was built, and what it requires of itself. It is dirty if it does not hold what was taken along;
+/// what a compiler read nobody knows, so that git must not overlook anything either.
+fn commit_of(here: &Path, taken: Taken) -> Result<(Commit, OwnPolicy), Failure> {
+    let own = policy_of(here)?;
+    let mut commit = git::commit_of(here, taken.own_file.as_deref(), taken.before.as_deref());
+    if !commit.id.is_empty() && !commit.is_dirty() {
+        commit.unlike = git::overlooked(&taken.root);
+    }
+    let reading = Reading {
+        root: &taken.root,
+        contents: taken.contents,
+        configuration: &own.read,
+        is_wanted: &|_| false,
+    };
+    Ok((commit.compared(&reading, &taken.blobs), own))
 }
 
 fn settings(options: &TestOptions) -> SuiteSettings {
@@ -153,45 +185,29 @@ async fn lacking_in(
     Err(Failure::new(ExitCode::BadConfiguration, message))
 }
 
-/// Whether a commit has all sources that are taken along, so that what comes of them says something of it: a manifest
-/// may name what git ignores.
-fn has_all(commit: &Commit, root: &Path, sources: &BTreeSet<String>) -> bool {
-    // There is nothing to say of.
-    if commit.id.is_empty() || commit.dirty {
-        return true;
-    }
-    let has_all = git::knows_all(root, sources.iter().map(String::as_str));
-    if !has_all {
-        tracing::warn!(
-            commit = commit.id,
-            "files are taken along that the commit does not have: this is no commit's verdict"
-        );
-    }
-    has_all
-}
-
-/// The jobs, what they need, and what of it nobody has built.
+/// The jobs, what they need, and what of it nobody has built: a commit has to hold it, so that what comes of it says
+/// something of that commit.
 fn stage(
     programs: Programs,
     lacking: &BTreeSet<String>,
     settings: &SuiteSettings,
-) -> Result<(Vec<v1::Job>, Staging, BTreeSet<String>), Failure> {
+) -> Result<(Vec<v1::Job>, Staging, BTreeMap<String, Content>), Failure> {
     let mut suites = (programs.suites)(&programs.libraries, lacking)?;
     if let Some(junit) = &programs.junit {
         for suite in &mut suites {
             suite.entries.leave_out(&programs.root, junit);
         }
     }
-    let taken = |suite: &ProgramSuite| {
-        let sources = suite.sources.iter();
-        let sources = sources.filter(|path| suite.entries.by_path.contains_key(*path));
-        sources.cloned().collect::<Vec<_>>()
-    };
-    let sources = suites.iter().flat_map(taken).collect();
     let mut staging = Staging::new(&programs.digests);
     let entries: Vec<&Entries> = suites.iter().map(|suite| &suite.entries).collect();
     let roots = staging.add(&entries)?;
     staging.save_cache();
+    let sources = |suite: &ProgramSuite| {
+        let read = staging.contents(&suite.entries);
+        read.filter(|(path, _)| suite.sources.contains(path))
+            .collect::<Vec<_>>()
+    };
+    let contents = suites.iter().flat_map(sources).collect();
     let job = |(suite, digest): (&ProgramSuite, _)| {
         program_job(
             suite,
@@ -202,29 +218,5 @@ fn stage(
         )
     };
     let jobs = suites.iter().zip(roots).map(job).collect();
-    Ok((jobs, staging, sources))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_commit_does_not_have_says_nothing_of_it() {
-        // That git knows what a commit has is seen end to end; no repository has anything.
-        let directory = tempfile::tempdir().expect("a directory");
-        let sources = BTreeSet::from(["a/it.key".to_owned()]);
-        let has = |commit: &Commit| has_all(commit, directory.path(), &sources);
-        let commit = Commit {
-            id: "a".repeat(40),
-            ..Commit::default()
-        };
-        assert!(!has(&commit));
-        let dirty = Commit {
-            dirty: true,
-            ..commit
-        };
-        assert!(has(&dirty), "it says nothing in any case");
-        assert!(has(&Commit::default()));
-    }
+    Ok((jobs, staging, contents))
 }

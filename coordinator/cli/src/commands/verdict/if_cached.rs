@@ -3,7 +3,8 @@
 use regatta_wire::v1;
 
 use crate::commands::blocking;
-use crate::commands::plan::{planned, printable, to_run};
+use crate::commands::plan::{planned, to_run};
+use crate::terminal::visible;
 use crate::commands::run::{How, load, prepare};
 use crate::config;
 use crate::exit_code::{ExitCode, Failure, OrExit};
@@ -86,13 +87,13 @@ pub(super) async fn run(
 /// What a run would have to execute.
 fn lacking(plan: &v1::PlanRunResponse) -> Vec<String> {
     let jobs = plan.jobs.iter().filter_map(|job| {
-        let name = printable(&job.job);
+        let name = visible(&job.job);
         match (job.unplanned_reason.as_str(), to_run(job)) {
             ("", 0) if job.is_build && !job.is_build_cached => Some(format!("the build `{name}`")),
             ("", 0) => None,
             ("", 1) => Some(format!("1 of {} tests of `{name}`", job.planned)),
             ("", tests) => Some(format!("{tests} of {} tests of `{name}`", job.planned)),
-            (reason, _) => Some(format!("`{name}`: {}", printable(reason))),
+            (reason, _) => Some(format!("`{name}`: {}", visible(reason))),
         }
     });
     jobs.collect()

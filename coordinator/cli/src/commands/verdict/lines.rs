@@ -8,6 +8,7 @@ use regatta_verdict::{
 };
 
 use crate::commands::ps::short;
+use crate::terminal::visible;
 use crate::watch::{Paint, Tone};
 
 /// How wide the names of lines are, in characters.
@@ -25,10 +26,10 @@ pub(super) fn of(verified: &Verified, key: &PublicKey, paint: Paint) -> String {
         "NOT_RELEASABLE" => Tone::Bad,
         _ => Tone::Doubtful,
     };
-    let mut text = format!("{}\n", paint.paint(tone, &harmless(&said.verdict)));
+    let mut text = format!("{}\n", paint.paint(tone, &visible(&said.verdict)));
     let mut line = |name: &str, value: String| {
         if !value.is_empty() {
-            let _infallible = writeln!(text, "{name:>WIDTH$}  {}", harmless(&value));
+            let _infallible = writeln!(text, "{name:>WIDTH$}  {}", visible(&value));
         }
     };
     said.reasons
@@ -66,20 +67,6 @@ pub(super) fn of(verified: &Verified, key: &PublicKey, paint: Paint) -> String {
     );
     line("signed by", key.id());
     text
-}
-
-/// Text that a terminal shows as it is: what a run's submitter or its tests chose could otherwise overwrite
-/// the lines above, or begin a line of its own.
-fn harmless(text: &str) -> String {
-    let shown = |character: char| match character {
-        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => None,
-        character if character.is_control() => None,
-        character => Some(character),
-    };
-    let characters = text.chars();
-    characters
-        .map(|it| shown(it).unwrap_or(char::REPLACEMENT_CHARACTER))
-        .collect()
 }
 
 fn commit(id: &str, branch: &str, is_dirty: bool) -> String {
@@ -263,8 +250,8 @@ mod tests {
         assert_eq!(stages(&[run, known]), words);
         let hostile = "\x1b[2J\rRELEASABLE\n signed by\u{202e}";
         assert_eq!(
-            harmless(hostile),
-            "\u{fffd}[2J\u{fffd}RELEASABLE\u{fffd} signed by\u{fffd}"
+            visible(hostile),
+            "\\u{1b}[2J\\u{d}RELEASABLE\\u{a} signed by\\u{202e}"
         );
         assert_eq!(commit("", "", false), "none");
         assert_eq!(commit("a", "main", false), "a on main");

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::super::lines::{Paint, verdict_word};
 use super::super::notes::{Note, shortened};
+use crate::terminal::visible;
 use crate::watch::Tally;
 
 /// How many failures the table has, and of how many the output is shown.
@@ -22,7 +23,7 @@ pub(super) fn summary(tally: &Tally, notes: &[Note]) -> String {
         text.push('\n');
     }
     for reason in &finished.reasons {
-        let _infallible = writeln!(text, "- {}", in_line(reason));
+        let _infallible = writeln!(text, "- {}", in_line(&visible(reason)));
     }
     if notes.is_empty() {
         return text;

@@ -4,6 +4,8 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use crate::terminal::visible_json;
+
 /// A line.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
@@ -183,7 +185,8 @@ pub(super) struct Counts {
 
 /// Writes a line and sees to it that it is seen.
 pub(super) fn write_line(writer: &mut impl Write, line: &Line<'_>) -> io::Result<()> {
-    serde_json::to_writer(&mut *writer, line)?;
+    let json = serde_json::to_string(line)?;
+    writer.write_all(visible_json(&json).as_bytes())?;
     writer.write_all(b"\n")?;
     writer.flush()
 }

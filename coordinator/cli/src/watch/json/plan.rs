@@ -6,6 +6,8 @@ use regatta_wire::convert::duration_from_wire;
 use regatta_wire::v1;
 use serde::Serialize;
 
+use crate::terminal::visible_json;
+
 /// A line.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
@@ -73,7 +75,8 @@ pub(crate) fn json_plan(mut writer: impl Write, plan: &v1::PlanRunResponse) -> i
         warnings: &plan.warnings,
     };
     for line in jobs.chain([run]) {
-        serde_json::to_writer(&mut writer, &line)?;
+        let json = serde_json::to_string(&line)?;
+        writer.write_all(visible_json(&json).as_bytes())?;
         writer.write_all(b"\n")?;
     }
     writer.flush()
