@@ -18,7 +18,7 @@ use crate::runs::context::JobContext;
 use crate::runs::output::tail_to_show;
 
 /// Changes whenever tests are run or judged in another way.
-pub(super) const VERSION: &str = "contract 6";
+pub(super) const VERSION: &str = "contract 7";
 /// What starting a batch costs: the runner itself starts, and finds its tests.
 pub(super) const BATCH_OVERHEAD: Duration = Duration::from_millis(500);
 /// The same where a persistent worker runs them, which has started and found them.

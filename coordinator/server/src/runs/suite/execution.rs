@@ -366,8 +366,9 @@ impl<'a> Execution<'a> {
             && known.repetition.is_none()
             && ending != Ending::Flaky;
         if let Some(pass) = judged.cacheable.filter(|_| may_cache) {
-            let pass = timed(pass, judged.duration);
-            self.outbox.cache((known.key, pass, place));
+            let pass = (known.key, timed(pass, judged.duration), place);
+            let pass = self.suspects.hold_back(test, pass);
+            pass.into_iter().for_each(|pass| self.outbox.cache(pass));
         }
         let counts = self.purpose == Purpose::Answer;
         if counts && matches!(ending, Ending::Failed(class) if class != FailureClass::Infra) {

@@ -4,6 +4,9 @@
 //! looked for by halves, which finds one of n in 2·log2(n) starts of the runner. What ran out of time runs alone: a half
 //! that hangs would wait for the time of all its tests, and one test for its own.
 //!
+//! Nor is a pass of such a batch remembered before that: if nobody is found, what ended the runner may come again. Both
+//! outlast a restart, as the tests that run again for it are told of.
+//!
 //! A runner that never reports is not the work of a test, and must not be started for each of them: see [`MOST_IN_A_ROW`]
 //! and [`MOST_SILENT`].
 
@@ -14,6 +17,7 @@ use regatta_wire::v1;
 use super::contract::BatchReport;
 use super::execution::Execution;
 use super::judged::Judged;
+use crate::runs::action::{Pass, may_be_retried};
 
 /// So many batches one after the other that left no report run again, and their tests are blamed from then on: it is the
 /// runner. Each costs two more starts, unless it ran out of time.
@@ -61,16 +65,28 @@ pub(super) struct Suspects {
     in_a_row: u32,
     /// How many of them, at the end, ended well.
     silent: u32,
-    open: Vec<Inquiry>,
+    inquiries: Vec<Inquiry>,
 }
 
-/// A batch without a report, of which no test has failed since.
+/// A batch without a report, of which no test has failed since. Its tests run with no others until all are answered.
 #[derive(Debug)]
 struct Inquiry {
-    /// Those that have not been answered.
     tests: BTreeSet<usize>,
+    /// Those that have not been answered; none if nobody was found.
+    open: BTreeSet<usize>,
     /// How its runner ended.
     message: String,
+    /// What is cached once somebody is found.
+    passes: Vec<Pass>,
+}
+
+/// What an answer says of how its batch's runner had ended.
+#[derive(PartialEq, Debug)]
+enum Found {
+    /// The test did it. The others' passes hold.
+    Somebody(Vec<Pass>),
+    /// None of its tests has failed. How it had ended.
+    Nobody(String),
 }
 
 impl Suspects {
@@ -99,31 +115,53 @@ impl Suspects {
     }
 
     /// Remembers why these tests run again; whether that is news.
-    fn inquire(&mut self, tests: &[usize], message: &str) -> bool {
-        let is_known = |inquiry: &Inquiry| tests.iter().any(|test| inquiry.tests.contains(test));
-        if self.open.iter().any(is_known) {
+    pub(super) fn inquire(&mut self, tests: &[usize], message: &str) -> bool {
+        let is_known = |inquiry: &Inquiry| tests.iter().any(|test| inquiry.open.contains(test));
+        if self.inquiries.iter().any(is_known) {
             return false;
         }
-        self.open.push(Inquiry {
-            tests: tests.iter().copied().collect(),
+        let tests: BTreeSet<usize> = tests.iter().copied().collect();
+        self.inquiries.push(Inquiry {
+            open: tests.clone(),
+            tests,
             message: message.to_owned(),
+            passes: Vec::new(),
         });
         true
     }
 
-    /// A test was answered for the first time. How its batch's runner had ended, if this was the last of its tests and
-    /// none has failed.
-    fn answered(&mut self, test: usize, has_failed: bool) -> Option<String> {
-        let is_of = |inquiry: &Inquiry| inquiry.tests.contains(&test);
-        let position = self.open.iter().position(is_of)?;
-        let tests = &mut self.open[position].tests;
-        tests.remove(&test);
-        let is_last = tests.is_empty();
-        if !has_failed && !is_last {
+    /// The inquiry for which a test runs again, if there is one.
+    pub(super) fn inquiry_of(&self, test: usize) -> Option<usize> {
+        let mut inquiries = self.inquiries.iter();
+        inquiries.position(|inquiry| inquiry.tests.contains(&test))
+    }
+
+    /// A test was answered for the first time.
+    fn answered(&mut self, test: usize, has_failed: bool) -> Option<Found> {
+        let position = self.inquiry_of(test)?;
+        if has_failed {
+            let inquiry = self.inquiries.swap_remove(position);
+            return Some(Found::Somebody(inquiry.passes));
+        }
+        let inquiry = &mut self.inquiries[position];
+        inquiry.open.remove(&test);
+        if !inquiry.open.is_empty() {
             return None;
         }
-        let inquiry = self.open.swap_remove(position);
-        (!has_failed).then_some(inquiry.message)
+        inquiry.passes.clear();
+        Some(Found::Nobody(inquiry.message.clone()))
+    }
+
+    /// A pass that may be cached. One of an inquiry waits for its end, and is never if nobody was found.
+    pub(super) fn hold_back(&mut self, test: usize, pass: Pass) -> Option<Pass> {
+        let Some(position) = self.inquiry_of(test) else {
+            return Some(pass);
+        };
+        let inquiry = &mut self.inquiries[position];
+        if !inquiry.open.is_empty() {
+            inquiry.passes.push(pass);
+        }
+        None
     }
 }
 
@@ -153,15 +191,27 @@ impl Execution<'_> {
     /// ended it may come again: only a job that may try again what failed lets it pass.
     pub(super) fn judge_reported(&mut self, report: &BatchReport, test: usize) -> Judged {
         let judged = report.judge(&self.tests[test].id);
+        let has_failed = match &judged.verdict {
+            Ok(_) => false,
+            Err((class, _)) if may_be_retried(*class) => true,
+            // Of the test nothing is known.
+            Err(_) => return judged,
+        };
         if self.attempts[test] > 0 {
             return judged;
         }
-        if let Some(message) = self.suspects.answered(test, judged.verdict.is_err()) {
-            let message = format!("{message}, none of which failed when they ran again");
-            match self.job.job().retries {
-                0 => self.complain(message),
-                _ => self.warn(message),
+        match self.suspects.answered(test, has_failed) {
+            Some(Found::Somebody(passes)) => {
+                passes.into_iter().for_each(|pass| self.outbox.cache(pass));
             }
+            Some(Found::Nobody(message)) => {
+                let message = format!("{message}, none of which failed when they ran again");
+                match self.job.job().retries {
+                    0 => self.complain(message),
+                    _ => self.warn(message),
+                }
+            }
+            None => {}
         }
         judged
     }
@@ -174,6 +224,9 @@ impl Execution<'_> {
 
 #[cfg(test)]
 mod tests {
+    use regatta_model::Digest;
+    use regatta_wire::reapi::ActionResult;
+
     use super::*;
 
     /// How many batches run if those do not report of which `ends` says how they end.
@@ -244,7 +297,7 @@ mod tests {
         let of = |kind: Kind, exit_code| {
             Unreported::of(&v1::ExecutionOutcome {
                 kind: kind.into(),
-                result: Some(regatta_wire::reapi::ActionResult {
+                result: Some(ActionResult {
                     exit_code,
                     ..Default::default()
                 }),
@@ -270,8 +323,29 @@ mod tests {
         for test in [1, 3] {
             assert_eq!(suspects.answered(test, false), None);
         }
-        assert_eq!(suspects.answered(2, false), Some("it died".to_owned()));
-        assert_eq!(suspects.answered(4, true), None);
+        let nobody = Found::Nobody("it died".to_owned());
+        assert_eq!(suspects.answered(2, false), Some(nobody));
+        assert_eq!(suspects.answered(4, true), Some(Found::Somebody(vec![])));
         assert_eq!(suspects.answered(5, false), None, "it was the other");
+    }
+
+    fn pass(text: &str) -> Pass {
+        (Digest::of(text.as_bytes()), ActionResult::default(), None)
+    }
+
+    #[test]
+    fn passes_wait_until_it_is_known_who_ended_the_runner() {
+        let mut suspects = Suspects::default();
+        suspects.inquire(&[1, 2], "it died");
+        suspects.inquire(&[3, 4], "another died");
+        assert_eq!(suspects.hold_back(7, pass("7")), Some(pass("7")));
+        for test in [1, 3] {
+            assert_eq!(suspects.answered(test, false), None);
+            assert_eq!(suspects.hold_back(test, pass("first")), None);
+        }
+        let somebody = Found::Somebody(vec![pass("first")]);
+        assert_eq!(suspects.answered(2, true), Some(somebody));
+        assert!(suspects.answered(4, false).is_some(), "nobody did it");
+        assert_eq!(suspects.hold_back(4, pass("last")), None);
     }
 }

@@ -2,13 +2,14 @@
 
 use std::sync::{Arc, Mutex};
 
+use regatta_scheduler::SchedulerConfig;
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 
 use super::check_lie;
 use super::contract::{any_runner, junit};
 use super::fake_agent::{Script, completed};
-use super::fixture::{Fixture, Story, contract, spec};
+use super::fixture::{Fixture, Story, contract, quick, spec};
 use crate::runs::suite::{MOST_IN_A_ROW, MOST_SILENT};
 
 const TESTS: u32 = 60;
@@ -24,20 +25,40 @@ async fn run(
     retries: u32,
     dies: impl Fn(usize, &[String]) -> Option<v1::ExecutionOutcome> + Send + Sync + 'static,
 ) -> (Fixture, Story, Vec<usize>) {
-    let fixture = Fixture::start().await;
+    let run = move |number, ids: &[String]| match dies(number, ids) {
+        Some(outcome) => (outcome, None),
+        None => all_well(ids),
+    };
+    run_by(retries, run).await
+}
+
+/// One that gives no slot all the tests at once.
+fn in_batches() -> SchedulerConfig {
+    SchedulerConfig {
+        max_batch_units: 25,
+        ..quick()
+    }
+}
+
+/// How a batch ends whose tests all pass.
+fn all_well(ids: &[String]) -> (v1::ExecutionOutcome, Option<String>) {
+    let report = junit(ids.iter().map(String::as_str));
+    (completed(0, ""), Some(report))
+}
+
+/// The same by any runner.
+async fn run_by(
+    retries: u32,
+    run: impl Fn(usize, &[String]) -> (v1::ExecutionOutcome, Option<String>) + Send + Sync + 'static,
+) -> (Fixture, Story, Vec<usize>) {
+    let fixture = Fixture::with_scheduler(in_batches()).await;
     let batches = Arc::new(Mutex::new(Vec::new()));
     let sizes = Arc::clone(&batches);
     let run = move |ids: &[String]| {
         let mut sizes = sizes.lock().expect("is whole");
         let number = sizes.len();
         sizes.push(ids.len());
-        match dies(number, ids) {
-            Some(outcome) => (outcome, None),
-            None => {
-                let report = junit(ids.iter().map(String::as_str));
-                (completed(0, ""), Some(report))
-            }
-        }
+        run(number, ids)
     };
     let agent = fixture.agent("a", any_runner(&fixture, listed(), run));
     let suite = v1::Job {
@@ -57,6 +78,13 @@ fn warnings(story: &Story) -> Vec<&str> {
         _ => None,
     });
     warnings.collect()
+}
+
+fn out_of_time() -> v1::ExecutionOutcome {
+    v1::ExecutionOutcome {
+        kind: v1::OutcomeKind::TimedOut.into(),
+        ..Default::default()
+    }
 }
 
 fn has(id: &'static str) -> impl Fn(&[String]) -> bool {
@@ -103,11 +131,7 @@ async fn a_test_that_kills_its_runner_before_it_reports_fails_alone() {
             (*sum <= ALL).then_some(())
         });
         assert!(sizes.len() <= first.count() + most, "{sizes:?}");
-        let report = |ids: &[String]| {
-            let report = junit(ids.iter().map(String::as_str));
-            (completed(0, ""), Some(report))
-        };
-        let _agent = fixture.agent("b", any_runner(&fixture, listed(), report));
+        let _agent = fixture.agent("b", any_runner(&fixture, listed(), all_well));
         let again = fixture.run(spec(vec![contract("acceptance")])).await;
         assert_eq!((again.counts().cached, again.counts().passed), (59, 1));
     }
@@ -115,12 +139,7 @@ async fn a_test_that_kills_its_runner_before_it_reports_fails_alone() {
 
 #[tokio::test]
 async fn a_test_that_hangs_fails_alone_and_the_others_do_not_wait_for_its_half() {
-    let dies = |_, ids: &[String]| {
-        has("t42")(ids).then(|| v1::ExecutionOutcome {
-            kind: v1::OutcomeKind::TimedOut.into(),
-            ..Default::default()
-        })
-    };
+    let dies = |_, ids: &[String]| has("t42")(ids).then(out_of_time);
     let (_fixture, story, sizes) = run(1, dies).await;
     check_alone(&story, 1, "ran out of time; it wrote no JUnit report");
     assert_eq!(
@@ -168,6 +187,19 @@ async fn an_end_that_does_not_come_again_is_not_forgotten() {
     let told = warnings(&story);
     assert_eq!(told.len(), 2, "{told:?}");
     assert!(told[1].contains("none of which failed"), "{told:?}");
+}
+
+#[tokio::test]
+async fn no_pass_of_a_batch_whose_end_nobody_explains_is_cached() {
+    for retries in [0, 1] {
+        let dies = |number, _: &[String]| (number == 0).then(|| completed(137, ""));
+        let (fixture, _, sizes) = run(retries, dies).await;
+        let _agent = fixture.agent("b", any_runner(&fixture, listed(), all_well));
+        let again = fixture.run(spec(vec![contract("acceptance")])).await;
+        let suspects = u32::try_from(sizes[0]).expect("few");
+        assert_eq!(again.counts().passed, suspects, "they run once more");
+        assert_eq!(again.counts().cached, TESTS - suspects);
+    }
 }
 
 #[tokio::test]
