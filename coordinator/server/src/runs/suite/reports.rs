@@ -49,8 +49,11 @@ impl Reports {
 
 impl Execution<'_> {
     /// Takes in what fails the suite and is no test's fault. It is told before any result of its batch is, so
-    /// that a restart in between does not lose it.
+    /// that a restart in between does not lose it; whoever comes to it again after that says nothing new.
     pub(super) fn complain(&mut self, message: String) {
+        if self.complaints.contains(&message) {
+            return;
+        }
         if self.purpose == Purpose::Answer {
             self.job
                 .run

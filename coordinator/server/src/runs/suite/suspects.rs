@@ -13,10 +13,12 @@
 use std::collections::BTreeSet;
 
 use regatta_wire::v1;
+use regatta_wire::v1::run_event::Event;
 
 use super::contract::BatchReport;
 use super::execution::Execution;
 use super::judged::Judged;
+use super::outbox::Purpose;
 use crate::runs::action::{Pass, may_be_retried};
 
 /// So many batches one after the other that left no report run again, and their tests are blamed from then on: it is the
@@ -180,6 +182,7 @@ impl Execution<'_> {
         }
         let message = format!("{message}, of {} tests", tests.len());
         if self.suspects.inquire(tests, &message) {
+            self.tell_unexplained(tests, &message);
             self.warn(format!(
                 "{message}: which of them did it is not known, so that they run again, in smaller batches"
             ));
@@ -214,6 +217,21 @@ impl Execution<'_> {
             None => {}
         }
         judged
+    }
+
+    /// It is told before the tests run again, so that a restart does not lose it.
+    fn tell_unexplained(&self, tests: &[usize], message: &str) {
+        if self.purpose == Purpose::Audit {
+            return;
+        }
+        let tests = tests.iter().map(|test| self.tests[*test].name());
+        let unexplained = v1::BatchUnexplained {
+            job: self.job.name(),
+            message: message.to_owned(),
+            test_ids: tests.collect(),
+        };
+        let event = Event::BatchUnexplained(unexplained);
+        self.job.run.log.append(event);
     }
 
     fn warn(&self, message: String) {
