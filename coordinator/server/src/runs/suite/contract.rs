@@ -41,7 +41,7 @@ pub(super) struct BatchReport {
     twice: BTreeSet<String>,
     /// Whether there is a report that can be read.
     is_read: bool,
-    /// How the runner ended if there is none, and a test can have ended it.
+    /// How the runner ended if it has not reported all tests, one of which can have ended it, and nobody knows which.
     unreported: Option<Unreported>,
     /// Why tests that are not reported have no result.
     otherwise: Option<(FailureClass, String)>,
@@ -103,10 +103,10 @@ impl BatchReport {
                 report.otherwise = Some((FailureClass::Infra, error));
             }
         }
-        let is_absent = !report.is_read && !report.is_lost();
-        report.unreported = is_absent.then(|| Unreported::of(outcome)).flatten();
         report.check(outcome, asked);
-        let unreported = asked.iter().find(|id| !report.cases.contains_key(**id));
+        let end = Unreported::of(outcome);
+        report.unreported = end.filter(|end| report.is_unexplained(*end));
+        let unreported = asked.iter().find(|id| !report.has(id));
         if let (Some(id), Some(result)) = (unreported, &outcome.result) {
             report.quoted = Some(((*id).to_owned(), Printed::of(job, result).await));
         }
@@ -118,10 +118,32 @@ impl BatchReport {
         self.is_read
     }
 
-    /// How the runner ended if it left no report and one of its tests may have ended it: for people, too.
+    /// Whether it says of a test.
+    pub(super) fn has(&self, id: &str) -> bool {
+        self.cases.contains_key(id)
+    }
+
+    /// How the runner ended if one of the tests that are not reported may have ended it: for people, too.
     pub(super) fn unreported(&self) -> Option<(Unreported, &str)> {
         let (_, message) = self.otherwise.as_ref()?;
         Some((self.unreported?, message))
+    }
+
+    /// Whether it does not say which test ended a runner that ended like this, though one may have. What a runner leaves
+    /// out that ends well, and reports others, it does not know.
+    fn is_unexplained(&self, end: Unreported) -> bool {
+        match self.is_read {
+            false => !self.is_lost(),
+            true => {
+                let is_blameless = self.complaints.is_empty() && !self.has_failed();
+                end != Unreported::Well && self.is_incomplete && is_blameless
+            }
+        }
+    }
+
+    fn has_failed(&self) -> bool {
+        let mut cases = self.cases.values();
+        cases.any(|case| matches!(case.status, CaseStatus::Failed(_)))
     }
 
     /// Whether the machines are to blame for what is not reported.
@@ -170,7 +192,7 @@ impl BatchReport {
     /// Compares how the runner ended with what it reported: one that fails for another reason than that tests do
     /// knows something that it did not report.
     fn check(&mut self, outcome: &v1::ExecutionOutcome, asked: &BTreeSet<&str>) {
-        self.is_incomplete = asked.iter().any(|id| !self.cases.contains_key(*id));
+        self.is_incomplete = asked.iter().any(|id| !self.has(id));
         let cases = self.cases.values();
         let failed = cases.filter(|case| matches!(case.status, CaseStatus::Failed(_)));
         let whole = WholeReport {
@@ -201,14 +223,8 @@ impl BatchReport {
     /// The tests that another runner should run, because a test ended this one before it got to them: one
     /// that is reported as failed. Without such a test nobody knows which of them it was.
     pub(super) fn left<'a>(&self, asked: &BTreeSet<&'a str>) -> Vec<&'a str> {
-        let mut cases = self.cases.values();
-        let is_cut = cases.any(|case| matches!(case.status, CaseStatus::Failed(_)));
-        match is_cut && self.complaints.is_empty() {
-            true => asked
-                .iter()
-                .copied()
-                .filter(|id| !self.cases.contains_key(*id))
-                .collect(),
+        match self.has_failed() && self.complaints.is_empty() {
+            true => asked.iter().copied().filter(|id| !self.has(id)).collect(),
             false => Vec::new(),
         }
     }
@@ -220,7 +236,7 @@ impl BatchReport {
 
     /// Whether a test is left to another runner.
     pub(super) fn leaves(&self, id: &str) -> bool {
-        self.is_continued && !self.cases.contains_key(id)
+        self.is_continued && !self.has(id)
     }
 
     /// What the report says of one test.

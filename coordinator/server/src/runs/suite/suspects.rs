@@ -1,4 +1,5 @@
-//! Batches whose runner ended and left no report: one of their tests may have ended it, and nobody knows which.
+//! Batches whose runner ended and left no report, or one that lacks tests and has no failed one: a test may have ended it,
+//! and nobody knows which.
 //!
 //! Nobody is blamed before it is known. The tests run again, as their first attempt: what ended the runner at once is
 //! looked for by halves, which finds one of n in 2·log2(n) starts of the runner. What ran out of time runs alone: a half
@@ -168,21 +169,31 @@ impl Suspects {
 }
 
 impl Execution<'_> {
-    /// The batches in which a batch's tests run again because its runner left no report; none if there is no need to.
+    /// The batches in which tests of a batch run again because its runner ended without a report of them; none if there is
+    /// no need to.
     pub(super) fn suspected(&mut self, report: &BatchReport, tests: &[usize]) -> Vec<Vec<usize>> {
+        self.suspects.has_reported |= report.is_read();
         let Some((end, message)) = report.unreported() else {
             if report.is_read() {
                 self.suspects.reported();
             }
             return Vec::new();
         };
-        let parts = self.suspects.split(tests, end);
+        let suspects = tests.iter().copied();
+        let suspects: Vec<usize> = suspects
+            .filter(|test| !report.has(&self.tests[*test].id))
+            .collect();
+        let parts = self.suspects.split(&suspects, end);
         if parts.is_empty() {
             return parts;
         }
-        let message = format!("{message}, of {} tests", tests.len());
-        if self.suspects.inquire(tests, &message) {
-            self.tell_unexplained(tests, &message);
+        let (left, all) = (suspects.len(), tests.len());
+        let message = match report.is_read() {
+            true => format!("the runner {message}; it did not report {left} of its {all} tests"),
+            false => format!("{message}, of {all} tests"),
+        };
+        if self.suspects.inquire(&suspects, &message) {
+            self.tell_unexplained(&suspects, &message);
             self.warn(format!(
                 "{message}: which of them did it is not known, so that they run again, in smaller batches"
             ));

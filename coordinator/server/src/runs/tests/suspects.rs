@@ -260,6 +260,50 @@ async fn wherever_it_is_cut_the_test_that_kills_its_runner_fails_alone() {
     }
 }
 
+/// What a runner has reported, which does so after each test, once one of them ends it.
+fn reported_before(ids: &[String], ends: &str) -> Option<String> {
+    let position = ids.iter().position(|id| id == ends)?;
+    Some(junit(ids[..position].iter().map(String::as_str)))
+}
+
+#[tokio::test]
+async fn a_test_that_ends_its_runner_in_the_middle_of_its_report_fails_alone() {
+    for (end, message) in [
+        (completed(9, ""), "exited with code 9"),
+        (out_of_time(), "ran out of time"),
+    ] {
+        for retries in [0, 1] {
+            let end = end.clone();
+            let run = move |_, ids: &[String]| match reported_before(ids, "t42") {
+                Some(report) => (end.clone(), Some(report)),
+                None => all_well(ids),
+            };
+            let (_fixture, story, sizes) = run_by(retries, run).await;
+            check_alone(&story, retries, message);
+            let told = warnings(&story);
+            assert_eq!(told.len(), 1, "{told:?}");
+            assert!(told[0].contains("it did not report"), "{told:?}");
+            assert!(sizes.len() < 2 * ALL, "{sizes:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_end_in_the_middle_of_a_report_that_does_not_come_again_is_not_forgotten() {
+    let run = |number, ids: &[String]| match number {
+        0 => (completed(9, ""), reported_before(ids, &ids[ids.len() / 2])),
+        _ => all_well(ids),
+    };
+    let (fixture, story, sizes) = run_by(0, run).await;
+    assert_eq!(story.counts().passed, TESTS);
+    assert_eq!(story.end().verdict(), v1::Verdict::NotReleasable);
+    let message = &story.job("acceptance").message;
+    assert!(message.contains("it did not report"), "{message}");
+    let _agent = fixture.agent("b", any_runner(&fixture, listed(), all_well));
+    let again = fixture.run(spec(vec![contract("acceptance")])).await;
+    assert_eq!(again.counts().passed as usize, sizes[0]);
+}
+
 #[tokio::test]
 async fn a_runner_that_cannot_start_is_quoted_once_for_each_batch_that_is_blamed() {
     let fixture = Fixture::start().await;
