@@ -15,6 +15,7 @@ use super::runner_exit::WholeReport;
 use super::suspects::Unreported;
 use crate::runs::action::judge;
 use crate::runs::context::JobContext;
+use crate::runs::event::duration_of;
 use crate::runs::output::tail_to_show;
 
 /// Changes whenever tests are run or judged in another way.
@@ -45,6 +46,8 @@ pub(super) struct BatchReport {
     unreported: Option<Unreported>,
     /// Why tests that are not reported have no result.
     otherwise: Option<(FailureClass, String)>,
+    /// How long a test may take, if the runner took longer than that.
+    time_limit: Option<Duration>,
     /// Whether a test that was asked for is not reported.
     is_incomplete: bool,
     /// Whether the tests that are not reported run again, because the runner ended in the middle.
@@ -86,8 +89,10 @@ impl BatchReport {
         outcome: &v1::ExecutionOutcome,
         asked: &BTreeSet<&str>,
     ) -> Self {
+        let time_limit = job.job().timeout;
         let mut report = Self {
             otherwise: judge(outcome).err(),
+            time_limit: Some(time_limit).filter(|limit| duration_of(outcome) > *limit),
             ..Self::default()
         };
         match fetch(job, junit_path, outcome).await {
@@ -265,12 +270,27 @@ impl BatchReport {
             return self.judged(Err((FailureClass::Test, message)), case.time, &case.output);
         }
         let verdict = match &case.status {
-            CaseStatus::Passed => Ok(Ended::Passed),
-            CaseStatus::PassedAgain => Ok(Ended::PassedAgain),
+            CaseStatus::Passed => self.in_time(case, Ended::Passed),
+            CaseStatus::PassedAgain => self.in_time(case, Ended::PassedAgain),
             CaseStatus::Failed(message) => Err((FailureClass::Test, message.clone())),
             CaseStatus::Skipped(reason) => Ok(Ended::Skipped(reason.clone())),
         };
         self.judged(verdict, case.time, &case.output)
+    }
+
+    /// A pass, if the test had time enough for it: beside others it has that of its whole batch, and is no better for it
+    /// than alone. The times are those of the runner, which may count in something else than seconds.
+    fn in_time(&self, case: &Case, ended: Ended) -> Result<Ended, (FailureClass, String)> {
+        match self.time_limit.filter(|limit| case.time > *limit) {
+            Some(limit) => {
+                let text = format!(
+                    "ran out of time: it took {:?}, and may take {limit:?}",
+                    case.time
+                );
+                Err((FailureClass::Timeout, text))
+            }
+            None => Ok(ended),
+        }
     }
 
     fn judged(
