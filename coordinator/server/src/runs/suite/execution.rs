@@ -118,7 +118,7 @@ impl<'a> Execution<'a> {
             self.changed_inputs = changed_inputs(self.job, tests).await;
         }
         if let Err(end) = self.submit_all(open).await {
-            self.give_up(&end);
+            self.give_up(self.tally.open().collect(), &end);
             return;
         }
         let cancel = self.job.cancel.clone();

@@ -99,9 +99,9 @@ impl Execution<'_> {
         let left: Vec<usize> = report.left(&asked).iter().map(|id| by_id[id]).collect();
         again.extend((!left.is_empty()).then_some(left));
         for batch in again {
-            // What cannot be submitted after a part of it was has no answer.
-            if self.submit(batch).await.is_ok() {
-                report.continued();
+            report.continued();
+            if let Err(end) = self.submit(batch.clone()).await {
+                self.give_up(batch, &end);
             }
         }
         let report = Arc::new(report);

@@ -1,7 +1,10 @@
 //! Runners that report at their end, and end before it.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use prost::Message as _;
 use regatta_scheduler::SchedulerConfig;
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
@@ -9,7 +12,7 @@ use regatta_wire::v1::run_event::Event;
 use super::check_lie;
 use super::contract::{any_runner, junit};
 use super::fake_agent::{Script, completed};
-use super::fixture::{Fixture, Story, contract, quick, spec};
+use super::fixture::{Fixture, PATIENCE, Story, contract, quick, spec};
 use super::resumption::{cut, stored};
 use crate::runs::suite::{MOST_IN_A_ROW, MOST_SILENT};
 
@@ -302,6 +305,58 @@ async fn an_end_in_the_middle_of_a_report_that_does_not_come_again_is_not_forgot
     let _agent = fixture.agent("b", any_runner(&fixture, listed(), all_well));
     let again = fixture.run(spec(vec![contract("acceptance")])).await;
     assert_eq!(again.counts().passed as usize, sizes[0]);
+}
+
+#[tokio::test]
+async fn tests_that_cannot_run_again_have_no_answer_and_are_not_blamed() {
+    // What follows the first batch waits, so that nothing else is let into the queue.
+    let config = SchedulerConfig {
+        queue_limit_units: 1,
+        tenant_queue_percent: 100,
+        queue_full_retry: Duration::from_millis(1),
+        ..in_batches()
+    };
+    let fixture = Fixture::with_scheduler(config).await;
+    let first = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&first);
+    let stuck = any_runner(&fixture, listed(), move |ids| {
+        *seen.lock().expect("is whole") = ids.to_vec();
+        (completed(137, ""), None)
+    });
+    let batches = AtomicUsize::new(0);
+    let stuck: Script = Arc::new(move |spec, execution| {
+        let number = batches.fetch_add(1, Ordering::SeqCst);
+        // The first lists the tests.
+        (number < 2).then(|| stuck(spec, execution)).flatten()
+    });
+    let agent = fixture.agent("a", stuck);
+    let run = fixture.submit(spec(vec![contract("acceptance")])).await;
+    let told = async {
+        while !stored(&fixture).await.1.iter().any(|event| {
+            let event = v1::RunEvent::decode(event.bytes.clone()).expect("is an event");
+            matches!(event.event, Some(Event::TestsFinished(_)))
+        }) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, told)
+        .await
+        .expect("they are told in time");
+    drop(agent);
+    let _agent = fixture.agent("b", any_runner(&fixture, listed(), all_well));
+    let story = fixture.finish(&run).await;
+    assert_eq!(story.end().verdict(), v1::Verdict::Unknown);
+    let first = first.lock().expect("is whole").clone();
+    let lost = u32::try_from(first.len()).expect("few");
+    let counts = story.counts();
+    let counted = (counts.passed, counts.failed, counts.not_run);
+    assert_eq!(counted, (TESTS - lost, 0, lost));
+    let tests = story.tests();
+    for id in &first {
+        assert_eq!(tests[id].failure_class(), v1::FailureClass::Infra, "{id}");
+        let message = &tests[id].message;
+        assert!(message.contains("stayed full for too long"), "{message}");
+    }
 }
 
 #[tokio::test]
