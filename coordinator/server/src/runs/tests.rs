@@ -18,6 +18,7 @@ mod runner_exit;
 mod selection;
 mod submission;
 mod suspects;
+mod suspects_resumed;
 mod verdict;
 
 use std::collections::BTreeMap;

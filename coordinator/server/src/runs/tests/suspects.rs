@@ -13,19 +13,19 @@ use super::check_lie;
 use super::contract::{any_runner, junit};
 use super::fake_agent::{Script, completed};
 use super::fixture::{Fixture, PATIENCE, Story, contract, quick, spec};
-use super::resumption::{cut, stored};
+use super::resumption::stored;
 use crate::runs::suite::{MOST_IN_A_ROW, MOST_SILENT};
 
-const TESTS: u32 = 60;
+pub(super) const TESTS: u32 = 60;
 const ALL: usize = TESTS as usize;
 
-fn listed() -> String {
+pub(super) fn listed() -> String {
     (0..TESTS).map(|test| format!("t{test:02}\n")).collect()
 }
 
 /// Runs the tests with so many retries, by a runner whose batches end without a report as `dies` says, which is asked
 /// with their number; and how many batches there were.
-async fn run(
+pub(super) async fn run(
     retries: u32,
     dies: impl Fn(usize, &[String]) -> Option<v1::ExecutionOutcome> + Send + Sync + 'static,
 ) -> (Fixture, Story, Vec<usize>) {
@@ -45,13 +45,13 @@ fn in_batches() -> SchedulerConfig {
 }
 
 /// How a batch ends whose tests all pass.
-fn all_well(ids: &[String]) -> (v1::ExecutionOutcome, Option<String>) {
+pub(super) fn all_well(ids: &[String]) -> (v1::ExecutionOutcome, Option<String>) {
     let report = junit(ids.iter().map(String::as_str));
     (completed(0, ""), Some(report))
 }
 
 /// The same by any runner.
-async fn run_by(
+pub(super) async fn run_by(
     retries: u32,
     run: impl Fn(usize, &[String]) -> (v1::ExecutionOutcome, Option<String>) + Send + Sync + 'static,
 ) -> (Fixture, Story, Vec<usize>) {
@@ -91,13 +91,13 @@ fn out_of_time() -> v1::ExecutionOutcome {
     }
 }
 
-fn has(id: &'static str) -> impl Fn(&[String]) -> bool {
+pub(super) fn has(id: &'static str) -> impl Fn(&[String]) -> bool {
     move |ids| ids.iter().any(|it| it == id)
 }
 
 /// That `t42` failed, and nothing else did or is flaky.
 #[track_caller]
-fn check_alone(story: &Story, retries: u32, message: &str) {
+pub(super) fn check_alone(story: &Story, retries: u32, message: &str) {
     check_lie(story, "t42", message);
     let counts = story.counts();
     let counted = (counts.passed, counts.failed, counts.flaky, counts.planned);
@@ -203,63 +203,6 @@ async fn no_pass_of_a_batch_whose_end_nobody_explains_is_cached() {
         let suspects = u32::try_from(sizes[0]).expect("few");
         assert_eq!(again.counts().passed, suspects, "they run once more");
         assert_eq!(again.counts().cached, TESTS - suspects);
-    }
-}
-
-/// The event from which on watchers know that a batch's end is looked into.
-fn warned_at(story: &Story) -> usize {
-    let mut events = story.events.iter();
-    let warned = events.position(|event| matches!(event, Event::Warning(_)));
-    warned.expect("somebody is warned")
-}
-
-#[tokio::test]
-async fn wherever_it_is_cut_an_end_that_does_not_come_again_is_not_forgotten() {
-    let dies = |number, _: &[String]| (number == 0).then(|| completed(137, ""));
-    let (whole, story, sizes) = run(0, dies).await;
-    let (record, events) = stored(&whole).await;
-    let suspects = u32::try_from(sizes[0]).expect("few");
-    for count in warned_at(&story) + 1..events.len() {
-        let (ledger, _) = cut(&record, &events, count).await;
-        let successor = whole.successor(ledger).await;
-        let _agent = successor.agent("a", any_runner(&successor, listed(), all_well));
-        let resumed = successor.finish(record.new.run.as_str()).await;
-        let verdict = resumed.end().verdict();
-        assert_eq!(verdict, v1::Verdict::NotReleasable, "after {count} events");
-        let message = &resumed.job("acceptance").message;
-        let said = message.matches("none of which failed when they ran again");
-        assert_eq!(said.count(), 1, "after {count} events: {message}");
-        // Nor is it by the next run.
-        let again = successor.run(spec(vec![contract("acceptance")])).await;
-        let (executed, cached) = (again.counts().passed, again.counts().cached);
-        assert_eq!(executed + cached, TESTS);
-        assert!(executed >= suspects, "after {count} events: {executed}");
-        // Whoever has the passes of such a run does not take them for answers.
-        let (ledger, _) = cut(&record, &events, count).await;
-        let heir = successor.heir(ledger).await;
-        let _agent = heir.agent("a", any_runner(&heir, listed(), all_well));
-        let inherited = heir.finish(record.new.run.as_str()).await;
-        let verdict = inherited.end().verdict();
-        assert_eq!(verdict, v1::Verdict::NotReleasable, "after {count} events");
-    }
-}
-
-#[tokio::test]
-async fn wherever_it_is_cut_the_test_that_kills_its_runner_fails_alone() {
-    for retries in [0, 1] {
-        let answer = |ids: &[String]| match has("t42")(ids) {
-            true => (completed(137, ""), None),
-            false => all_well(ids),
-        };
-        let (whole, story, _) = run_by(retries, move |_, ids| answer(ids)).await;
-        let (record, events) = stored(&whole).await;
-        for count in warned_at(&story)..events.len() {
-            let (ledger, _) = cut(&record, &events, count).await;
-            let successor = whole.successor(ledger).await;
-            let _agent = successor.agent("a", any_runner(&successor, listed(), answer));
-            let resumed = successor.finish(record.new.run.as_str()).await;
-            check_alone(&resumed, retries, "exited with code 137; it wrote no JUnit");
-        }
     }
 }
 
