@@ -130,6 +130,8 @@ impl<W: Write> JsonReport<W> {
                 job: &complained.job,
                 message: &complained.message,
             }),
+            // A warning says the same.
+            Event::BatchUnexplained(_) => Ok(()),
             Event::TestRetried(retried) => match &retried.result {
                 Some(result) => self.write(&Line::TestRetried {
                     attempt: test(result),

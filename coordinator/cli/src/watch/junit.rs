@@ -170,6 +170,7 @@ impl EventSink for JunitReport {
                 | Event::JobLeased(_)
                 | Event::SuitePlanned(_)
                 | Event::HitsAudited(_)
+                | Event::BatchUnexplained(_)
                 | Event::RunResumed(_)
                 | Event::CancelRequested(_)
                 | Event::SuiteComplained(_)

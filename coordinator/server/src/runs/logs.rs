@@ -66,6 +66,7 @@ impl<'a> LogSearch<'a> {
             | Event::RunResumed(_)
             | Event::CancelRequested(_)
             | Event::SuiteComplained(_)
+            | Event::BatchUnexplained(_)
             | Event::Warning(_) => {}
         }
     }

@@ -3,6 +3,9 @@
 //! Whatever was told is so: a job or a test that ended before a restart has ended, and nothing of it is
 //! told or counted again.
 
+mod progress;
+mod unexplained;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use regatta_ledger::RunCounts;
@@ -11,6 +14,8 @@ use regatta_wire::convert::timestamp_from_wire;
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 
+use self::progress::is_progress;
+use self::unexplained::UnexplainedBatches;
 use super::event::{job_end_of, test_ending_of};
 use super::hits::RecordedHits;
 use super::state::{JobEnd, JobStatus};
@@ -51,6 +56,7 @@ pub(super) struct RecordedSuite {
     /// The attempts of tests that are to be tried again.
     tried: BTreeMap<String, Tried>,
     complaints: Vec<String>,
+    unexplained: UnexplainedBatches,
     /// Tests whose cached pass did not hold, with how they ended instead.
     audited: BTreeMap<String, Ending>,
     /// Tests that failed when their cached pass was looked into, and were to be tried again.
@@ -118,6 +124,10 @@ impl Recorded {
                     true => suite.audit_complaints.push(complained.message),
                     false => suite.complaints.push(complained.message),
                 }
+            }
+            Event::BatchUnexplained(batch) => {
+                let suite = self.suites.entry(batch.job.clone()).or_default();
+                suite.unexplained.take(batch);
             }
             Event::TestsFinished(finished) => {
                 for result in finished.results {
@@ -268,29 +278,6 @@ impl Recorded {
     }
 }
 
-/// Whether an event says that something is done with, which a restart does not have done again.
-const fn is_progress(event: &Event) -> bool {
-    match event {
-        Event::SuitePlanned(_)
-        | Event::TestsFinished(_)
-        | Event::TestRetried(_)
-        | Event::BuildRetried(_)
-        | Event::JobFinished(_)
-        | Event::HitsAudited(_)
-        | Event::RunFinished(_) => true,
-        Event::RunStarted(_)
-        | Event::RunResumed(_)
-        | Event::CancelRequested(_)
-        | Event::JobStarted(_)
-        | Event::JobLeased(_)
-        | Event::JobOutput(_)
-        | Event::SuiteComplained(_)
-        | Event::InfrastructureRetry(_)
-        | Event::Warning(_)
-        | Event::TestSlow(_) => false,
-    }
-}
-
 impl RecordedSuite {
     fn take(&mut self, result: &v1::TestResult) {
         let (name, ending) = (result.test_id.clone(), test_ending_of(result));
@@ -300,6 +287,7 @@ impl RecordedSuite {
             return;
         }
         self.has_executed |= result.attempts > 0;
+        self.unexplained.ended(&name, ending);
         self.endings.insert(name, ending);
     }
 
@@ -310,6 +298,7 @@ impl RecordedSuite {
             self.failed_audits.insert(failed.test_id.clone(), failed);
             return;
         }
+        self.unexplained.failed(&failed.test_id);
         let tried = Tried::before(next_attempt, failed.r#where.as_ref());
         self.tried.insert(failed.test_id, tried);
     }
@@ -326,6 +315,11 @@ impl RecordedSuite {
 
     pub(super) fn complaints(&self) -> &[String] {
         &self.complaints
+    }
+
+    /// The batches of which nobody knows yet who ended their runner.
+    pub(super) const fn unexplained(&self) -> &UnexplainedBatches {
+        &self.unexplained
     }
 
     /// The attempts of a test that have been answered without that being its end.

@@ -299,12 +299,14 @@ async fn record_cached(job: &JobContext, tests: &[Test], tally: &mut Tally) -> V
     if is_repetition || job.run.plan.spec.skip_cache_lookup || !job.surroundings.are_known() {
         return Vec::new();
     }
-    // A pass after a failure is flaky, whoever found it: what has failed already is not looked up.
-    let has_failed = |index: &usize| {
+    // A pass after a failure is flaky, whoever found it: what has failed already, or may have, is not looked up.
+    let may_have_failed = |index: &usize| {
+        let name = tests[*index].name();
         let recorded = job.recorded_suite();
-        recorded.is_some_and(|it| it.tried(&tests[*index].name()).attempts > 0)
+        recorded.is_some_and(|it| it.tried(&name).attempts > 0 || it.unexplained().has(&name))
     };
-    let open: Vec<usize> = tally.open().filter(|index| !has_failed(index)).collect();
+    let open = tally.open().filter(|index| !may_have_failed(index));
+    let open: Vec<usize> = open.collect();
     let keys: Vec<Digest> = open.iter().map(|index| tests[*index].key).collect();
     let found = job.run.results.get_many(&job.run.plan.tenant, &keys).await;
     let found = found.unwrap_or_else(|error| {

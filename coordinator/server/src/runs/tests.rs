@@ -22,6 +22,7 @@ mod selection;
 mod skips;
 mod submission;
 mod suspects;
+mod suspects_resumed;
 mod unstored;
 mod verdict;
 

@@ -66,6 +66,7 @@ impl EvidenceBuilder {
                 | Event::RunResumed(_)
                 | Event::CancelRequested(_)
                 | Event::SuiteComplained(_)
+                | Event::BatchUnexplained(_)
                 | Event::BuildRetried(_)
                 | Event::JobOutput(_)
                 | Event::Warning(_)

@@ -15,10 +15,11 @@ use super::suspects::Unreported;
 use crate::junit::{self, Case, CaseStatus};
 use crate::runs::action::judge;
 use crate::runs::context::JobContext;
+use crate::runs::event::duration_of;
 use crate::runs::output::tail_to_show;
 
 /// Changes whenever tests are run or judged in another way.
-pub(super) const VERSION: &str = "contract 6";
+pub(super) const VERSION: &str = "contract 7";
 /// What starting a batch costs: the runner itself starts, and finds its tests.
 pub(super) const BATCH_OVERHEAD: Duration = Duration::from_millis(500);
 /// The same where a persistent worker runs them, which has started and found them.
@@ -38,10 +39,12 @@ pub(super) struct BatchReport {
     twice: BTreeSet<String>,
     /// Whether there is a report that can be read.
     is_read: bool,
-    /// How the runner ended if there is none, and a test can have ended it.
+    /// How the runner ended if it has not reported all tests, one of which can have ended it, and nobody knows which.
     unreported: Option<Unreported>,
     /// Why tests that are not reported have no result.
     otherwise: Option<(FailureClass, String)>,
+    /// How long a test may take, if the runner took longer than that.
+    time_limit: Option<Duration>,
     /// Whether a test that was asked for is not reported.
     is_incomplete: bool,
     /// Whether the tests that are not reported run again, because the runner ended in the middle.
@@ -83,8 +86,10 @@ impl BatchReport {
         outcome: &v1::ExecutionOutcome,
         asked: &BTreeSet<&str>,
     ) -> Self {
+        let time_limit = job.job().timeout;
         let mut report = Self {
             otherwise: judge(outcome).err(),
+            time_limit: Some(time_limit).filter(|limit| duration_of(outcome) > *limit),
             ..Self::default()
         };
         match fetch(job, junit_path, outcome).await {
@@ -100,10 +105,10 @@ impl BatchReport {
                 report.otherwise = Some((FailureClass::Infra, error));
             }
         }
-        let is_absent = !report.is_read && !report.is_lost();
-        report.unreported = is_absent.then(|| Unreported::of(outcome)).flatten();
         report.check(outcome, asked);
-        let unreported = asked.iter().find(|id| !report.cases.contains_key(**id));
+        let end = Unreported::of(outcome);
+        report.unreported = end.filter(|end| report.is_unexplained(*end));
+        let unreported = asked.iter().find(|id| !report.has(id));
         if let (Some(id), Some(result)) = (unreported, &outcome.result) {
             report.quoted = Some(((*id).to_owned(), Printed::of(job, result).await));
         }
@@ -115,10 +120,32 @@ impl BatchReport {
         self.is_read
     }
 
-    /// How the runner ended if it left no report and one of its tests may have ended it: for people, too.
+    /// Whether it says of a test.
+    pub(super) fn has(&self, id: &str) -> bool {
+        self.cases.contains_key(id)
+    }
+
+    /// How the runner ended if one of the tests that are not reported may have ended it: for people, too.
     pub(super) fn unreported(&self) -> Option<(Unreported, &str)> {
         let (_, message) = self.otherwise.as_ref()?;
         Some((self.unreported?, message))
+    }
+
+    /// Whether it does not say which test ended a runner that ended like this, though one may have. What a runner leaves
+    /// out that ends well, and reports others, it does not know.
+    fn is_unexplained(&self, end: Unreported) -> bool {
+        match self.is_read {
+            false => !self.is_lost(),
+            true => {
+                let is_blameless = self.complaints.is_empty() && !self.has_failed();
+                end != Unreported::Well && self.is_incomplete && is_blameless
+            }
+        }
+    }
+
+    fn has_failed(&self) -> bool {
+        let mut cases = self.cases.values();
+        cases.any(|case| matches!(case.status, CaseStatus::Failed(_)))
     }
 
     /// Whether the machines are to blame for what is not reported.
@@ -167,7 +194,7 @@ impl BatchReport {
     /// Compares how the runner ended with what it reported: one that fails for another reason than that tests do
     /// knows something that it did not report.
     fn check(&mut self, outcome: &v1::ExecutionOutcome, asked: &BTreeSet<&str>) {
-        self.is_incomplete = asked.iter().any(|id| !self.cases.contains_key(*id));
+        self.is_incomplete = asked.iter().any(|id| !self.has(id));
         let cases = self.cases.values();
         let failed = cases.filter(|case| matches!(case.status, CaseStatus::Failed(_)));
         let whole = WholeReport {
@@ -198,14 +225,8 @@ impl BatchReport {
     /// The tests that another runner should run, because a test ended this one before it got to them: one
     /// that is reported as failed. Without such a test nobody knows which of them it was.
     pub(super) fn left<'a>(&self, asked: &BTreeSet<&'a str>) -> Vec<&'a str> {
-        let mut cases = self.cases.values();
-        let is_cut = cases.any(|case| matches!(case.status, CaseStatus::Failed(_)));
-        match is_cut && self.complaints.is_empty() {
-            true => asked
-                .iter()
-                .copied()
-                .filter(|id| !self.cases.contains_key(*id))
-                .collect(),
+        match self.has_failed() && self.complaints.is_empty() {
+            true => asked.iter().copied().filter(|id| !self.has(id)).collect(),
             false => Vec::new(),
         }
     }
@@ -217,7 +238,7 @@ impl BatchReport {
 
     /// Whether a test is left to another runner.
     pub(super) fn leaves(&self, id: &str) -> bool {
-        self.is_continued && !self.cases.contains_key(id)
+        self.is_continued && !self.has(id)
     }
 
     /// What the report says of one test.
@@ -247,8 +268,8 @@ impl BatchReport {
             return self.judged(Err((FailureClass::Test, message)), took, &case.output);
         }
         let verdict = match &case.status {
-            CaseStatus::Passed => Ok(Ended::Passed),
-            CaseStatus::PassedAgain => Ok(Ended::PassedAgain),
+            CaseStatus::Passed => self.in_time(case, Ended::Passed),
+            CaseStatus::PassedAgain => self.in_time(case, Ended::PassedAgain),
             CaseStatus::Failed(message) if case.is_timeout => {
                 Err((FailureClass::Timeout, message.clone()))
             }
@@ -256,6 +277,19 @@ impl BatchReport {
             CaseStatus::Skipped(reason) => Ok(Ended::Skipped(reason.clone())),
         };
         self.judged(verdict, took, &case.output)
+    }
+
+    /// A pass, if the test had time enough for it: beside others it has that of its whole batch, and is no better for it
+    /// than alone. The times are those of the runner, which may count in something else than seconds.
+    fn in_time(&self, case: &Case, ended: Ended) -> Result<Ended, (FailureClass, String)> {
+        let took = case.time.unwrap_or_default();
+        match self.time_limit.filter(|limit| took > *limit) {
+            Some(limit) => {
+                let text = format!("ran out of time: it took {took:?}, and may take {limit:?}");
+                Err((FailureClass::Timeout, text))
+            }
+            None => Ok(ended),
+        }
     }
 
     fn judged(

@@ -119,7 +119,7 @@ impl<'a> Execution<'a> {
             self.changed_inputs = changed_inputs(self.job, tests).await;
         }
         if let Err(end) = self.submit_all(open).await {
-            self.give_up(&end);
+            self.give_up(self.tally.open().collect(), &end);
             return;
         }
         let cancel = self.job.cancel.clone();
@@ -369,9 +369,8 @@ impl<'a> Execution<'a> {
             && ending != Ending::Flaky;
         if let Some(pass) = judged.cacheable.filter(|_| may_cache) {
             let pass = (known.key, timed(pass, judged.duration), place);
-            if let Some(pass) = self.suspects.keep_back(test, pass) {
-                self.outbox.cache(pass);
-            }
+            let pass = self.suspects.hold_back(test, pass);
+            pass.into_iter().for_each(|pass| self.outbox.cache(pass));
         }
         let counts = self.purpose == Purpose::Answer;
         if counts && matches!(ending, Ending::Failed(class) if class != FailureClass::Infra) {

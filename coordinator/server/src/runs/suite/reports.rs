@@ -49,8 +49,11 @@ impl Reports {
 
 impl Execution<'_> {
     /// Takes in what fails the suite and is no test's fault. It is told before any result of its batch is, so
-    /// that a restart in between does not lose it.
+    /// that a restart in between does not lose it; whoever comes to it again after that says nothing new.
     pub(super) fn complain(&mut self, message: String) {
+        if self.complaints.contains(&message) {
+            return;
+        }
         if self.purpose == Purpose::Answer {
             self.job
                 .run
@@ -96,9 +99,9 @@ impl Execution<'_> {
         let left: Vec<usize> = report.left(&asked).iter().map(|id| by_id[id]).collect();
         again.extend((!left.is_empty()).then_some(left));
         for batch in again {
-            // What cannot be submitted after a part of it was has no answer.
-            if self.submit(batch).await.is_ok() {
-                report.continued();
+            report.continued();
+            if let Err(end) = self.submit(batch.clone()).await {
+                self.give_up(batch, &end);
             }
         }
         let report = Arc::new(report);

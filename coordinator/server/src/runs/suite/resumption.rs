@@ -89,5 +89,11 @@ impl Execution<'_> {
             self.failed_before.extend(failed_at.map(|it| (index, it)));
         }
         self.complaints = recorded.complaints().to_vec();
+        for batch in recorded.unexplained().iter() {
+            let tests = self.tests.iter().enumerate();
+            let suspects = tests.filter(|(_, test)| batch.tests.contains(&test.name()));
+            let suspects: Vec<usize> = suspects.map(|(index, _)| index).collect();
+            self.suspects.inquire(&suspects, &batch.message);
+        }
     }
 }

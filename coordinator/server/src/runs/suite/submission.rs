@@ -26,8 +26,9 @@ impl Execution<'_> {
     /// Submits tests that nothing is under way for.
     pub(super) async fn submit_all(&mut self, tests: Vec<usize>) -> Result<(), JobEnd> {
         // A batch has no test twice, which its report could not tell apart; and none in quarantine beside
-        // others, or its failure would explain how the runner ended, and that of the others would not count. One time
-        // limit holds for all of a batch.
+        // others, or its failure would explain how the runner ended, and that of the others would not count. Nor has
+        // it any beside one that runs again for an inquiry, of which each batch is a part. One time limit holds for all
+        // of a batch.
         let mut rounds: BTreeMap<_, Vec<usize>> = BTreeMap::new();
         for test in tests {
             // What was tried before a restart is alone, as it was then.
@@ -38,7 +39,8 @@ impl Execution<'_> {
             }
             let known = &self.tests[test];
             let apart = self.suite.quarantine.contains_key(&known.id);
-            let key = (known.repetition, apart, self.time_limit(test));
+            let inquiry = self.suspects.inquiry_of(test);
+            let key = (known.repetition, apart, self.time_limit(test), inquiry);
             let round = rounds.entry(key).or_default();
             round.push(test);
         }

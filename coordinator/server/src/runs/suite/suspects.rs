@@ -1,8 +1,12 @@
-//! Batches whose runner ended and left no report: one of their tests may have ended it, and nobody knows which.
+//! Batches whose runner ended and left no report, or one that lacks tests and has no failed one: a test may have ended it,
+//! and nobody knows which.
 //!
 //! Nobody is blamed before it is known. The tests run again, as their first attempt: what ended the runner at once is
 //! looked for by halves, which finds one of n in 2·log2(n) starts of the runner. What ran out of time runs alone: a half
 //! that hangs would wait for the time of all its tests, and one test for its own.
+//!
+//! Nor is a pass of such a batch remembered before that: if nobody is found, what ended the runner may come again. Both
+//! outlast a restart, as the tests that run again for it are told of.
 //!
 //! A runner that never reports is not the work of a test, and must not be started for each of them: see [`MOST_IN_A_ROW`]
 //! and [`MOST_SILENT`].
@@ -10,11 +14,12 @@
 use std::collections::BTreeSet;
 
 use regatta_wire::v1;
+use regatta_wire::v1::run_event::Event;
 
 use super::contract::BatchReport;
 use super::execution::Execution;
 use super::judged::Judged;
-use crate::runs::action::Pass;
+use crate::runs::action::{Pass, may_be_retried};
 
 /// So many batches one after the other that left no report run again, and their tests are blamed from then on: it is the
 /// runner. Each costs two more starts, unless it ran out of time.
@@ -63,30 +68,28 @@ pub(super) struct Suspects {
     in_a_row: u32,
     /// How many of them, at the end, ended well.
     silent: u32,
-    open: Vec<Inquiry>,
+    inquiries: Vec<Inquiry>,
 }
 
-/// A batch without a report, of which no test has failed since.
+/// A batch without a report, of which no test has failed since. Its tests run with no others until all are answered.
 #[derive(Debug)]
 struct Inquiry {
     tests: BTreeSet<usize>,
-    /// Those that have not been answered.
-    unanswered: BTreeSet<usize>,
+    /// Those that have not been answered; none if nobody was found.
+    open: BTreeSet<usize>,
     /// How its runner ended.
     message: String,
-    /// What would be cached if it were known who ended it: until then no run of these tests was good.
+    /// What is cached once somebody is found.
     passes: Vec<Pass>,
 }
 
-/// What the first answer of a test means for what is being looked for.
+/// What an answer says of how its batch's runner had ended.
 #[derive(PartialEq, Debug)]
-enum Answered {
-    /// Nothing, or not yet.
-    Nothing,
-    /// It has failed, which explains how its batch's runner had ended. The others have passed.
-    Explained(Vec<Pass>),
-    /// It was the last, and none has failed: how its batch's runner had ended, and the passes of the others.
-    Unexplained(String, Vec<Pass>),
+enum Found {
+    /// The test did it. The others' passes hold.
+    Somebody(Vec<Pass>),
+    /// None of its tests has failed. How it had ended.
+    Nobody(String),
 }
 
 impl Suspects {
@@ -115,17 +118,14 @@ impl Suspects {
     }
 
     /// Remembers why these tests run again; whether that is news.
-    fn inquire(&mut self, tests: &[usize], message: &str) -> bool {
-        let is_known = |inquiry: &Inquiry| {
-            let mut tests = tests.iter();
-            tests.any(|test| inquiry.unanswered.contains(test))
-        };
-        if self.open.iter().any(is_known) {
+    pub(super) fn inquire(&mut self, tests: &[usize], message: &str) -> bool {
+        let is_known = |inquiry: &Inquiry| tests.iter().any(|test| inquiry.open.contains(test));
+        if self.inquiries.iter().any(is_known) {
             return false;
         }
-        let tests: BTreeSet<_> = tests.iter().copied().collect();
-        self.open.push(Inquiry {
-            unanswered: tests.clone(),
+        let tests: BTreeSet<usize> = tests.iter().copied().collect();
+        self.inquiries.push(Inquiry {
+            open: tests.clone(),
             tests,
             message: message.to_owned(),
             passes: Vec::new(),
@@ -133,53 +133,67 @@ impl Suspects {
         true
     }
 
-    /// Keeps the pass of a test back while it is not known who ended its batch's runner; gives it back otherwise.
-    pub(super) fn keep_back(&mut self, test: usize, pass: Pass) -> Option<Pass> {
-        let mut open = self.open.iter_mut();
-        match open.find(|inquiry| inquiry.tests.contains(&test)) {
-            Some(inquiry) => {
-                inquiry.passes.push(pass);
-                None
-            }
-            None => Some(pass),
-        }
+    /// The inquiry for which a test runs again, if there is one.
+    pub(super) fn inquiry_of(&self, test: usize) -> Option<usize> {
+        let mut inquiries = self.inquiries.iter();
+        inquiries.position(|inquiry| inquiry.tests.contains(&test))
     }
 
     /// A test was answered for the first time.
-    fn answered(&mut self, test: usize, has_failed: bool) -> Answered {
-        let is_of = |inquiry: &Inquiry| inquiry.unanswered.contains(&test);
-        let Some(position) = self.open.iter().position(is_of) else {
-            return Answered::Nothing;
+    fn answered(&mut self, test: usize, has_failed: bool) -> Option<Found> {
+        let position = self.inquiry_of(test)?;
+        if has_failed {
+            let inquiry = self.inquiries.swap_remove(position);
+            return Some(Found::Somebody(inquiry.passes));
+        }
+        let inquiry = &mut self.inquiries[position];
+        inquiry.open.remove(&test);
+        if !inquiry.open.is_empty() {
+            return None;
+        }
+        inquiry.passes.clear();
+        Some(Found::Nobody(inquiry.message.clone()))
+    }
+
+    /// A pass that may be cached. One of an inquiry waits for its end, and is never if nobody was found.
+    pub(super) fn hold_back(&mut self, test: usize, pass: Pass) -> Option<Pass> {
+        let Some(position) = self.inquiry_of(test) else {
+            return Some(pass);
         };
-        let unanswered = &mut self.open[position].unanswered;
-        unanswered.remove(&test);
-        let is_last = unanswered.is_empty();
-        if !has_failed && !is_last {
-            return Answered::Nothing;
+        let inquiry = &mut self.inquiries[position];
+        if !inquiry.open.is_empty() {
+            inquiry.passes.push(pass);
         }
-        let inquiry = self.open.swap_remove(position);
-        match has_failed {
-            true => Answered::Explained(inquiry.passes),
-            false => Answered::Unexplained(inquiry.message, inquiry.passes),
-        }
+        None
     }
 }
 
 impl Execution<'_> {
-    /// The batches in which a batch's tests run again because its runner left no report; none if there is no need to.
+    /// The batches in which tests of a batch run again because its runner ended without a report of them; none if there is
+    /// no need to.
     pub(super) fn suspected(&mut self, report: &BatchReport, tests: &[usize]) -> Vec<Vec<usize>> {
+        self.suspects.has_reported |= report.is_read();
         let Some((end, message)) = report.unreported() else {
             if report.is_read() {
                 self.suspects.reported();
             }
             return Vec::new();
         };
-        let parts = self.suspects.split(tests, end);
+        let suspects = tests.iter().copied();
+        let suspects: Vec<usize> = suspects
+            .filter(|test| !report.has(&self.tests[*test].id))
+            .collect();
+        let parts = self.suspects.split(&suspects, end);
         if parts.is_empty() {
             return parts;
         }
-        let message = format!("{message}, of {} tests", tests.len());
-        if self.suspects.inquire(tests, &message) {
+        let (left, all) = (suspects.len(), tests.len());
+        let message = match report.is_read() {
+            true => format!("the runner {message}; it did not report {left} of its {all} tests"),
+            false => format!("{message}, of {all} tests"),
+        };
+        if self.suspects.inquire(&suspects, &message) {
+            self.tell_unexplained(&suspects, &message);
             self.warn(format!(
                 "{message}: which of them did it is not known, so that they run again, in smaller batches"
             ));
@@ -190,29 +204,45 @@ impl Execution<'_> {
     /// What a report says of a test. If its runner had ended without a report before and no test has failed since, what
     /// ended it may come again: only a job that may try again what failed lets it pass.
     pub(super) fn judge_reported(&mut self, report: &BatchReport, test: usize) -> Judged {
-        let mut judged = report.judge(&self.tests[test].id);
+        let judged = report.judge(&self.tests[test].id);
+        let has_failed = match &judged.verdict {
+            Ok(_) => false,
+            Err((class, _)) if may_be_retried(*class) => true,
+            // Of the test nothing is known.
+            Err(_) => return judged,
+        };
         if self.attempts[test] > 0 {
             return judged;
         }
-        let passes = match self.suspects.answered(test, judged.verdict.is_err()) {
-            Answered::Nothing => return judged,
-            Answered::Explained(passes) => passes,
-            Answered::Unexplained(message, passes) => {
-                let message = format!("{message}, none of which failed when they ran again");
-                if self.job.job().retries == 0 {
-                    self.complain(message);
-                    // The next run would be good without anything that ever was.
-                    judged.cacheable = None;
-                    return judged;
-                }
-                self.warn(message);
-                passes
+        match self.suspects.answered(test, has_failed) {
+            Some(Found::Somebody(passes)) => {
+                passes.into_iter().for_each(|pass| self.outbox.cache(pass));
             }
-        };
-        for pass in passes {
-            self.outbox.cache(pass);
+            Some(Found::Nobody(message)) => {
+                let message = format!("{message}, none of which failed when they ran again");
+                match self.job.job().retries {
+                    0 => self.complain(message),
+                    _ => self.warn(message),
+                }
+            }
+            None => {}
         }
         judged
+    }
+
+    /// It is told before the tests run again, so that a restart does not lose it.
+    fn tell_unexplained(&self, tests: &[usize], message: &str) {
+        if self.purpose.is_audit() {
+            return;
+        }
+        let tests = tests.iter().map(|test| self.tests[*test].name());
+        let unexplained = v1::BatchUnexplained {
+            job: self.job.name(),
+            message: message.to_owned(),
+            test_ids: tests.collect(),
+        };
+        let event = Event::BatchUnexplained(unexplained);
+        self.job.run.log.append(event);
     }
 
     fn warn(&self, message: String) {
@@ -223,6 +253,9 @@ impl Execution<'_> {
 
 #[cfg(test)]
 mod tests {
+    use regatta_model::Digest;
+    use regatta_wire::reapi::ActionResult;
+
     use super::*;
 
     /// How many batches run if those do not report of which `ends` says how they end.
@@ -293,7 +326,7 @@ mod tests {
         let of = |kind: Kind, exit_code| {
             Unreported::of(&v1::ExecutionOutcome {
                 kind: kind.into(),
-                result: Some(regatta_wire::reapi::ActionResult {
+                result: Some(ActionResult {
                     exit_code,
                     ..Default::default()
                 }),
@@ -315,21 +348,33 @@ mod tests {
         assert!(suspects.inquire(&[1, 2, 3], "it died"));
         assert!(!suspects.inquire(&[2, 3], "it died again"), "it is known");
         assert!(suspects.inquire(&[4, 5], "another died"));
-        let pass = |test: u8| {
-            let result = regatta_wire::reapi::ActionResult::default();
-            (regatta_model::Digest::of(&[test]), result, None)
-        };
-        assert_eq!(suspects.answered(7, false), Answered::Nothing);
-        assert!(suspects.keep_back(7, pass(7)).is_some());
+        assert_eq!(suspects.answered(7, false), None);
         for test in [1, 3] {
-            assert_eq!(suspects.answered(test, false), Answered::Nothing);
+            assert_eq!(suspects.answered(test, false), None);
         }
-        assert!(suspects.keep_back(3, pass(3)).is_none());
-        let nobody = Answered::Unexplained("it died".to_owned(), vec![pass(3)]);
-        assert_eq!(suspects.answered(2, false), nobody);
-        assert!(suspects.keep_back(3, pass(3)).is_some());
-        assert_eq!(suspects.answered(4, true), Answered::Explained(Vec::new()));
-        let other = suspects.answered(5, false);
-        assert_eq!(other, Answered::Nothing, "it was the other");
+        let nobody = Found::Nobody("it died".to_owned());
+        assert_eq!(suspects.answered(2, false), Some(nobody));
+        assert_eq!(suspects.answered(4, true), Some(Found::Somebody(vec![])));
+        assert_eq!(suspects.answered(5, false), None, "it was the other");
+    }
+
+    fn pass(text: &str) -> Pass {
+        (Digest::of(text.as_bytes()), ActionResult::default(), None)
+    }
+
+    #[test]
+    fn passes_wait_until_it_is_known_who_ended_the_runner() {
+        let mut suspects = Suspects::default();
+        suspects.inquire(&[1, 2], "it died");
+        suspects.inquire(&[3, 4], "another died");
+        assert_eq!(suspects.hold_back(7, pass("7")), Some(pass("7")));
+        for test in [1, 3] {
+            assert_eq!(suspects.answered(test, false), None);
+            assert_eq!(suspects.hold_back(test, pass("first")), None);
+        }
+        let somebody = Found::Somebody(vec![pass("first")]);
+        assert_eq!(suspects.answered(2, true), Some(somebody));
+        assert!(suspects.answered(4, false).is_some(), "nobody did it");
+        assert_eq!(suspects.hold_back(4, pass("last")), None);
     }
 }

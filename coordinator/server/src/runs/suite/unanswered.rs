@@ -30,13 +30,12 @@ impl Execution<'_> {
         }
     }
 
-    /// Nothing could be submitted.
-    pub(super) fn give_up(&mut self, end: &JobEnd) {
+    /// Tests that are open could not be submitted. Those of a job that is cancelled are told as not run in the end.
+    pub(super) fn give_up(&mut self, tests: Vec<usize>, end: &JobEnd) {
         if self.job.cancel.is_cancelled() {
             return;
         }
-        let open: Vec<usize> = self.tally.open().collect();
-        for test in open {
+        for test in tests {
             if self.purpose.is_audit() {
                 self.end_unanswered_audit(test);
                 continue;

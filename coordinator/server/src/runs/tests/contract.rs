@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
 use regatta_cas::read_all;
-use regatta_model::Digest;
+use regatta_model::{Digest, Timestamp};
+use regatta_wire::convert::{duration_to_wire, timestamp_to_wire};
 use regatta_wire::{reapi, v1};
 
 use super::check_lie;
-use super::fake_agent::{Script, completed};
-use super::fixture::{Fixture, contract, spec};
+use super::fake_agent::{FakeAgent, Script, completed};
+use super::fixture::{Fixture, Story, contract, spec};
 
 /// A contract runner that reports what `report` makes of the ids it is given.
 pub(super) fn contract_runner(
@@ -261,4 +263,58 @@ async fn an_invented_test_fails_a_suite_whose_tests_all_pass() {
     assert_eq!(story.end().verdict(), v1::Verdict::NotReleasable);
     let message = &story.job("acceptance").message;
     assert!(message.contains("reported `ghost`"), "{message}");
+}
+
+/// A report of tests that took so many seconds by their own account.
+fn timed(ids: &[String], seconds: impl Fn(&str) -> u32) -> String {
+    let cases = ids.iter().map(|id| {
+        let time = seconds(id);
+        format!("<testcase name=\"{id}\" time=\"{time}\"/>")
+    });
+    format!("<testsuite>{}</testsuite>", cases.collect::<String>())
+}
+
+/// Runs three tests, which may take 2 seconds each, in one batch that takes this long.
+async fn batch_of(took: u64, seconds: fn(&str) -> u32) -> (Fixture, FakeAgent, Story) {
+    let fixture = Fixture::start().await;
+    let run = move |ids: &[String]| {
+        let mut outcome = completed(0, "");
+        let result = outcome.result.as_mut().expect("is set");
+        let metadata = result.execution_metadata.get_or_insert_default();
+        let at = |seconds| timestamp_to_wire(Timestamp::EPOCH + Duration::from_secs(seconds));
+        metadata.execution_start_timestamp = Some(at(0));
+        metadata.execution_completed_timestamp = Some(at(took));
+        (outcome, Some(timed(ids, seconds)))
+    };
+    let agent = fixture.agent("a", any_runner(&fixture, "x\ny\nz\n", run));
+    let story = fixture.run(spec(vec![quick_tests()])).await;
+    (fixture, agent, story)
+}
+
+fn quick_tests() -> v1::Job {
+    v1::Job {
+        timeout: Some(duration_to_wire(Duration::from_secs(2))),
+        ..contract("acceptance")
+    }
+}
+
+#[tokio::test]
+async fn a_test_that_takes_longer_than_it_may_has_run_out_of_time_in_any_company() {
+    let slow = |id: &str| if id == "y" { 5 } else { 0 };
+    let (fixture, _agent, story) = batch_of(6, slow).await;
+    check_lie(&story, "y", "ran out of time");
+    assert_eq!(
+        story.tests()["y"].failure_class(),
+        v1::FailureClass::Timeout
+    );
+    assert_eq!((story.counts().passed, story.counts().failed), (2, 1));
+    let again = fixture.run(spec(vec![quick_tests()])).await;
+    assert_eq!((again.counts().cached, again.counts().failed), (2, 1));
+}
+
+#[tokio::test]
+async fn a_test_cannot_have_taken_longer_than_its_batch() {
+    // Its runner counts in other units.
+    let (_fixture, _agent, story) = batch_of(1, |_| 300).await;
+    assert_eq!(story.counts().passed, 3);
 }

@@ -88,7 +88,15 @@ impl Fixture {
     ) -> Self {
         let (ledger, stores) = (Arc::new(MemoryLedger::new()), (memory(), memory()));
         let for_verdicts = (Some(store), durability);
-        Self::with_all(ledger, AuditShare::default(), stores, for_verdicts).await
+        let share = AuditShare::default();
+        Self::with_all(ledger, share, stores, for_verdicts, quick()).await
+    }
+
+    /// One whose scheduler is not the usual one.
+    pub(crate) async fn with_scheduler(config: SchedulerConfig) -> Self {
+        let (ledger, stores) = (Arc::new(MemoryLedger::new()), (memory(), memory()));
+        let share = AuditShare::default();
+        Self::with_all(ledger, share, stores, (None, None), config).await
     }
 
     async fn with(
@@ -96,7 +104,7 @@ impl Fixture {
         audit_share: AuditShare,
         stores: (Arc<dyn BlobStore>, Arc<dyn BlobStore>),
     ) -> Self {
-        Self::with_all(ledger, audit_share, stores, (None, None)).await
+        Self::with_all(ledger, audit_share, stores, (None, None), quick()).await
     }
 
     async fn with_all(
@@ -104,15 +112,8 @@ impl Fixture {
         audit_share: AuditShare,
         (blobs, results): (Arc<dyn BlobStore>, Arc<dyn BlobStore>),
         (for_verdicts, durability): ForVerdicts,
+        scheduler: SchedulerConfig,
     ) -> Self {
-        let scheduler = SchedulerConfig {
-            heartbeat_interval: Duration::from_millis(100),
-            // A busy machine is silent for a while.
-            missed_heartbeats: 20,
-            unsatisfiable_grace: Duration::from_millis(200),
-            retry_elsewhere: Duration::from_millis(100),
-            ..SchedulerConfig::default()
-        };
         let config = DispatchConfig {
             scheduler,
             commit_patience: Duration::from_millis(100),
@@ -279,6 +280,18 @@ impl Fixture {
     pub(crate) async fn run(&self, spec: v1::RunSpec) -> Story {
         let run = self.submit(spec).await;
         self.finish(&run).await
+    }
+}
+
+/// A scheduler that soon sees what is amiss.
+pub(super) fn quick() -> SchedulerConfig {
+    SchedulerConfig {
+        heartbeat_interval: Duration::from_millis(100),
+        // A busy machine is silent for a while.
+        missed_heartbeats: 20,
+        unsatisfiable_grace: Duration::from_millis(200),
+        retry_elsewhere: Duration::from_millis(100),
+        ..SchedulerConfig::default()
     }
 }
 

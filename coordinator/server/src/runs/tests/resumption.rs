@@ -37,7 +37,7 @@ fn pipeline() -> v1::RunSpec {
 }
 
 /// How often each thing has been tried that fails at first.
-type Tries = Arc<Mutex<HashMap<String, u32>>>;
+pub(super) type Tries = Arc<Mutex<HashMap<String, u32>>>;
 
 fn is_first(tries: &Tries, what: &str) -> bool {
     let mut tries = tries.lock().expect("nobody panicked");
@@ -109,7 +109,11 @@ pub(super) async fn stored(fixture: &Fixture) -> (RunRecord, Vec<StoredEvent>) {
 }
 
 /// What is durable of a run when `count` of its events are.
-async fn cut(record: &RunRecord, events: &[StoredEvent], count: usize) -> (Arc<dyn Ledger>, Tries) {
+pub(super) async fn cut(
+    record: &RunRecord,
+    events: &[StoredEvent],
+    count: usize,
+) -> (Arc<dyn Ledger>, Tries) {
     let ledger = Arc::new(MemoryLedger::new());
     let events = events[..count].to_vec();
     let tries = Tries::default();

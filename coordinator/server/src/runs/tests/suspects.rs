@@ -1,43 +1,68 @@
 //! Runners that report at their end, and end before it.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use prost::Message as _;
+use regatta_scheduler::SchedulerConfig;
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 
 use super::check_lie;
 use super::contract::{any_runner, junit};
 use super::fake_agent::{Script, completed};
-use super::fixture::{Fixture, Story, contract, spec};
+use super::fixture::{Fixture, PATIENCE, Story, contract, quick, spec};
+use super::resumption::stored;
 use crate::runs::suite::{MOST_IN_A_ROW, MOST_SILENT};
 
-const TESTS: u32 = 60;
+pub(super) const TESTS: u32 = 60;
 const ALL: usize = TESTS as usize;
 
-fn listed() -> String {
+pub(super) fn listed() -> String {
     (0..TESTS).map(|test| format!("t{test:02}\n")).collect()
 }
 
 /// Runs the tests with so many retries, by a runner whose batches end without a report as `dies` says, which is asked
 /// with their number; and how many batches there were.
-async fn run(
+pub(super) async fn run(
     retries: u32,
     dies: impl Fn(usize, &[String]) -> Option<v1::ExecutionOutcome> + Send + Sync + 'static,
 ) -> (Fixture, Story, Vec<usize>) {
-    let fixture = Fixture::start().await;
+    let run = move |number, ids: &[String]| match dies(number, ids) {
+        Some(outcome) => (outcome, None),
+        None => all_well(ids),
+    };
+    run_by(retries, run).await
+}
+
+/// One that gives no slot all the tests at once.
+fn in_batches() -> SchedulerConfig {
+    SchedulerConfig {
+        max_batch_units: 25,
+        ..quick()
+    }
+}
+
+/// How a batch ends whose tests all pass.
+pub(super) fn all_well(ids: &[String]) -> (v1::ExecutionOutcome, Option<String>) {
+    let report = junit(ids.iter().map(String::as_str));
+    (completed(0, ""), Some(report))
+}
+
+/// The same by any runner.
+pub(super) async fn run_by(
+    retries: u32,
+    run: impl Fn(usize, &[String]) -> (v1::ExecutionOutcome, Option<String>) + Send + Sync + 'static,
+) -> (Fixture, Story, Vec<usize>) {
+    let fixture = Fixture::with_scheduler(in_batches()).await;
     let batches = Arc::new(Mutex::new(Vec::new()));
     let sizes = Arc::clone(&batches);
     let run = move |ids: &[String]| {
         let mut sizes = sizes.lock().expect("is whole");
         let number = sizes.len();
         sizes.push(ids.len());
-        match dies(number, ids) {
-            Some(outcome) => (outcome, None),
-            None => {
-                let report = junit(ids.iter().map(String::as_str));
-                (completed(0, ""), Some(report))
-            }
-        }
+        run(number, ids)
     };
     let agent = fixture.agent("a", any_runner(&fixture, listed(), run));
     let suite = v1::Job {
@@ -50,16 +75,6 @@ async fn run(
     (fixture, story, sizes)
 }
 
-/// Runs the tests again, by a runner that always reports.
-async fn run_again(fixture: &Fixture) -> Story {
-    let report = |ids: &[String]| {
-        let report = junit(ids.iter().map(String::as_str));
-        (completed(0, ""), Some(report))
-    };
-    let _agent = fixture.agent("b", any_runner(fixture, listed(), report));
-    fixture.run(spec(vec![contract("acceptance")])).await
-}
-
 fn warnings(story: &Story) -> Vec<&str> {
     let events = story.events.iter();
     let warnings = events.filter_map(|event| match event {
@@ -69,13 +84,20 @@ fn warnings(story: &Story) -> Vec<&str> {
     warnings.collect()
 }
 
-fn has(id: &'static str) -> impl Fn(&[String]) -> bool {
+fn out_of_time() -> v1::ExecutionOutcome {
+    v1::ExecutionOutcome {
+        kind: v1::OutcomeKind::TimedOut.into(),
+        ..Default::default()
+    }
+}
+
+pub(super) fn has(id: &'static str) -> impl Fn(&[String]) -> bool {
     move |ids| ids.iter().any(|it| it == id)
 }
 
 /// That `t42` failed, and nothing else did or is flaky.
 #[track_caller]
-fn check_alone(story: &Story, retries: u32, message: &str) {
+pub(super) fn check_alone(story: &Story, retries: u32, message: &str) {
     check_lie(story, "t42", message);
     let counts = story.counts();
     let counted = (counts.passed, counts.failed, counts.flaky, counts.planned);
@@ -113,19 +135,15 @@ async fn a_test_that_kills_its_runner_before_it_reports_fails_alone() {
             (*sum <= ALL).then_some(())
         });
         assert!(sizes.len() <= first.count() + most, "{sizes:?}");
-        let again = run_again(&fixture).await;
+        let _agent = fixture.agent("b", any_runner(&fixture, listed(), all_well));
+        let again = fixture.run(spec(vec![contract("acceptance")])).await;
         assert_eq!((again.counts().cached, again.counts().passed), (59, 1));
     }
 }
 
 #[tokio::test]
 async fn a_test_that_hangs_fails_alone_and_the_others_do_not_wait_for_its_half() {
-    let dies = |_, ids: &[String]| {
-        has("t42")(ids).then(|| v1::ExecutionOutcome {
-            kind: v1::OutcomeKind::TimedOut.into(),
-            ..Default::default()
-        })
-    };
+    let dies = |_, ids: &[String]| has("t42")(ids).then(out_of_time);
     let (_fixture, story, sizes) = run(1, dies).await;
     check_alone(&story, 1, "ran out of time; it wrote no JUnit report");
     assert_eq!(
@@ -160,24 +178,128 @@ async fn a_runner_that_reports_elsewhere_is_started_a_few_times_more() {
 #[tokio::test]
 async fn an_end_that_does_not_come_again_is_not_forgotten() {
     let dies = |number, _: &[String]| (number == 0).then(|| completed(137, ""));
-    let (fixture, story, sizes) = run(0, dies).await;
+    let (_fixture, story, _) = run(0, dies).await;
     assert_eq!(story.counts().passed, TESTS);
     assert_eq!(story.end().verdict(), v1::Verdict::NotReleasable);
     let message = &story.job("acceptance").message;
     assert!(message.contains("exited with code 137"), "{message}");
     assert!(message.contains("none of which failed when they ran again"));
-    // The next run is not good because of what passed in this one: the tests run again.
-    let first = u32::try_from(sizes[0]).expect("few");
-    let again = run_again(&fixture).await.counts();
-    assert_eq!((again.cached, again.passed), (TESTS - first, first));
 
-    let (fixture, story, _) = run(1, dies).await;
+    let (_fixture, story, _) = run(1, dies).await;
     assert_eq!(story.end().verdict(), v1::Verdict::Releasable);
     assert_eq!((story.counts().passed, story.counts().flaky), (TESTS, 0));
     let told = warnings(&story);
     assert_eq!(told.len(), 2, "{told:?}");
     assert!(told[1].contains("none of which failed"), "{told:?}");
-    assert_eq!(run_again(&fixture).await.counts().cached, TESTS);
+}
+
+#[tokio::test]
+async fn no_pass_of_a_batch_whose_end_nobody_explains_is_cached() {
+    for retries in [0, 1] {
+        let dies = |number, _: &[String]| (number == 0).then(|| completed(137, ""));
+        let (fixture, _, sizes) = run(retries, dies).await;
+        let _agent = fixture.agent("b", any_runner(&fixture, listed(), all_well));
+        let again = fixture.run(spec(vec![contract("acceptance")])).await;
+        let suspects = u32::try_from(sizes[0]).expect("few");
+        assert_eq!(again.counts().passed, suspects, "they run once more");
+        assert_eq!(again.counts().cached, TESTS - suspects);
+    }
+}
+
+/// What a runner has reported, which does so after each test, once one of them ends it.
+fn reported_before(ids: &[String], ends: &str) -> Option<String> {
+    let position = ids.iter().position(|id| id == ends)?;
+    Some(junit(ids[..position].iter().map(String::as_str)))
+}
+
+#[tokio::test]
+async fn a_test_that_ends_its_runner_in_the_middle_of_its_report_fails_alone() {
+    for (end, message) in [
+        (completed(9, ""), "exited with code 9"),
+        (out_of_time(), "ran out of time"),
+    ] {
+        for retries in [0, 1] {
+            let end = end.clone();
+            let run = move |_, ids: &[String]| match reported_before(ids, "t42") {
+                Some(report) => (end.clone(), Some(report)),
+                None => all_well(ids),
+            };
+            let (_fixture, story, sizes) = run_by(retries, run).await;
+            check_alone(&story, retries, message);
+            let told = warnings(&story);
+            assert_eq!(told.len(), 1, "{told:?}");
+            assert!(told[0].contains("it did not report"), "{told:?}");
+            assert!(sizes.len() < 2 * ALL, "{sizes:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_end_in_the_middle_of_a_report_that_does_not_come_again_is_not_forgotten() {
+    let run = |number, ids: &[String]| match number {
+        0 => (completed(9, ""), reported_before(ids, &ids[ids.len() / 2])),
+        _ => all_well(ids),
+    };
+    let (fixture, story, sizes) = run_by(0, run).await;
+    assert_eq!(story.counts().passed, TESTS);
+    assert_eq!(story.end().verdict(), v1::Verdict::NotReleasable);
+    let message = &story.job("acceptance").message;
+    assert!(message.contains("it did not report"), "{message}");
+    let _agent = fixture.agent("b", any_runner(&fixture, listed(), all_well));
+    let again = fixture.run(spec(vec![contract("acceptance")])).await;
+    assert_eq!(again.counts().passed as usize, sizes[0]);
+}
+
+#[tokio::test]
+async fn tests_that_cannot_run_again_have_no_answer_and_are_not_blamed() {
+    // What follows the first batch waits, so that nothing else is let into the queue.
+    let config = SchedulerConfig {
+        queue_limit_units: 1,
+        tenant_queue_percent: 100,
+        queue_full_retry: Duration::from_millis(1),
+        ..in_batches()
+    };
+    let fixture = Fixture::with_scheduler(config).await;
+    let first = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&first);
+    let stuck = any_runner(&fixture, listed(), move |ids| {
+        *seen.lock().expect("is whole") = ids.to_vec();
+        (completed(137, ""), None)
+    });
+    let batches = AtomicUsize::new(0);
+    let stuck: Script = Arc::new(move |spec, execution| {
+        let number = batches.fetch_add(1, Ordering::SeqCst);
+        // The first lists the tests.
+        (number < 2).then(|| stuck(spec, execution)).flatten()
+    });
+    let agent = fixture.agent("a", stuck);
+    let run = fixture.submit(spec(vec![contract("acceptance")])).await;
+    let told = async {
+        while !stored(&fixture).await.1.iter().any(|event| {
+            let event = v1::RunEvent::decode(event.bytes.clone()).expect("is an event");
+            matches!(event.event, Some(Event::TestsFinished(_)))
+        }) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, told)
+        .await
+        .expect("they are told in time");
+    drop(agent);
+    let _agent = fixture.agent("b", any_runner(&fixture, listed(), all_well));
+    let story = fixture.finish(&run).await;
+    assert_eq!(story.end().verdict(), v1::Verdict::Unknown);
+    let first = first.lock().expect("is whole").clone();
+    let lost = u32::try_from(first.len()).expect("few");
+    let counts = story.counts();
+    let counted = (counts.passed, counts.failed, counts.not_run);
+    assert_eq!(counted, (TESTS - lost, 0, lost));
+    let tests = story.tests();
+    for id in &first {
+        assert_eq!(tests[id].failure_class(), v1::FailureClass::Infra, "{id}");
+        let message = &tests[id].message;
+        assert!(message.contains("stayed full for too long"), "{message}");
+    }
 }
 
 #[tokio::test]
