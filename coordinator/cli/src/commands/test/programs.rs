@@ -117,10 +117,13 @@ pub(super) async fn run(
     end(&ended, &tally)
 }
 
+/// What was read, by path relative to the project.
+type Contents = BTreeMap<String, Content>;
+
 /// What was taken along of a project, and when.
 struct Taken {
     root: PathBuf,
-    contents: BTreeMap<String, Content>,
+    contents: Contents,
     /// The commit that was checked out before.
     before: Option<String>,
     /// What Regatta itself writes.
@@ -191,7 +194,7 @@ fn stage(
     programs: Programs,
     lacking: &BTreeSet<String>,
     settings: &SuiteSettings,
-) -> Result<(Vec<v1::Job>, Staging, BTreeMap<String, Content>), Failure> {
+) -> Result<(Vec<v1::Job>, Staging, Contents), Failure> {
     let mut suites = (programs.suites)(&programs.libraries, lacking)?;
     if let Some(junit) = &programs.junit {
         for suite in &mut suites {
