@@ -149,7 +149,10 @@ mod tests {
             Commit::default()
         );
         for (entry, said) in [
-            ("? my-regatta-junit.xml", "my-regatta-junit.xml is in no commit"),
+            (
+                "? my-regatta-junit.xml",
+                "my-regatta-junit.xml is in no commit",
+            ),
             (
                 "1 .M N... 100644 100644 100644 12 34 regatta-junit.xml",
                 "regatta-junit.xml has been changed since the commit",

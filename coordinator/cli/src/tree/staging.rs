@@ -13,8 +13,8 @@ use regatta_model::Digest;
 
 use super::{Entries, Source};
 use crate::exit_code::{ExitCode, Failure};
-use crate::patience::Patience;
 use crate::git::Content;
+use crate::patience::Patience;
 
 /// Why input roots are not in the store.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,6 @@ use regatta_wire::v1;
 
 use crate::commands::blocking;
 use crate::commands::plan::{planned, to_run};
-use crate::terminal::visible;
 use crate::commands::run::{How, load, prepare};
 use crate::config;
 use crate::exit_code::{ExitCode, Failure, OrExit};
@@ -13,6 +12,7 @@ use crate::interrupts::Interrupts;
 use crate::options::{GlobalOptions, ReportArguments};
 use crate::session::watch_failure;
 use crate::submission::submit;
+use crate::terminal::visible;
 use crate::watch::follow;
 
 /// For `regatta ps`.
