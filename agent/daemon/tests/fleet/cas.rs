@@ -24,7 +24,7 @@ use regatta_wire::reapi::{
 use regatta_wire::resource_name::{ReadResource, WriteResource};
 use regatta_wire::rpc;
 use tokio::sync::watch;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -37,8 +37,8 @@ pub(crate) struct MemoryCas {
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     pub(crate) is_closed: bool,
-    /// Whether small ones cannot be written: there is no room.
-    pub(crate) is_full: bool,
+    /// Whether small ones cannot be written, for a reason that does not pass.
+    pub(crate) is_broken: bool,
     /// How many reads have met it.
     pub(crate) reads: usize,
 }
@@ -92,9 +92,10 @@ impl ContentAddressableStorage for MemoryCas {
         &self,
         request: Request<BatchUpdateBlobsRequest>,
     ) -> Result<Response<BatchUpdateBlobsResponse>, Status> {
-        if self.gate.borrow().is_full {
-            return Err(Status::resource_exhausted("there is no room"));
-        }
+        let code = match self.gate.borrow().is_broken {
+            true => Code::NotFound,
+            false => Code::Ok,
+        };
         let mut responses = Vec::new();
         for blob in request.into_inner().requests {
             put_bytes(&*self.blobs, blob.data)
@@ -102,7 +103,10 @@ impl ContentAddressableStorage for MemoryCas {
                 .map_err(not_found)?;
             responses.push(batch_update_blobs_response::Response {
                 digest: blob.digest,
-                status: Some(rpc::Status::default()),
+                status: Some(rpc::Status {
+                    code: code.into(),
+                    ..Default::default()
+                }),
             });
         }
         Ok(Response::new(BatchUpdateBlobsResponse { responses }))

@@ -123,9 +123,9 @@ impl Coordinator {
         self.gate.send_replace(closed);
     }
 
-    /// Has no room for results, or has it again.
-    pub(crate) fn set_full(&self, is_full: bool) {
-        self.gate.send_modify(|gate| gate.is_full = is_full);
+    /// Takes no results, and says nothing that would make an agent wait, or takes them again.
+    pub(crate) fn set_broken(&self, is_broken: bool) {
+        self.gate.send_modify(|gate| gate.is_broken = is_broken);
     }
 
     /// Waits until somebody waits to read a blob.

@@ -33,11 +33,11 @@ fn one_slot(config: &mut AgentConfig) {
 async fn a_worker_whose_work_was_lost_is_not_given_to_the_next() {
     let fleet = Fleet::join(Coordinator::start().await, one_slot, |_| serving());
     let spec = spec_with_worker(&fleet, None).await;
-    fleet.coordinator.set_full(true);
+    fleet.coordinator.set_broken(true);
     let outcomes = fleet.run(spec.clone()).await;
     assert_eq!(outcomes[0].kind(), v1::OutcomeKind::Infrastructure);
-    assert!(outcomes[0].message.contains("no room"), "{outcomes:?}");
-    fleet.coordinator.set_full(false);
+    assert!(outcomes[0].message.contains("stored"), "{outcomes:?}");
+    fleet.coordinator.set_broken(false);
     for lease in [2, 3] {
         fleet.coordinator.grant(lease, spec.clone());
         let outcomes = fleet.coordinator.outcomes(lease).await;
