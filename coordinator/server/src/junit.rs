@@ -187,8 +187,11 @@ impl Parser {
         match element.local_name().as_ref() {
             b"testcase" => {
                 let name = attribute(element, "name")?.ok_or(JunitError::Nameless)?;
-                // Some write a thousand seconds as 1,000.
-                let seconds = attribute(element, "time")?.map(|text| text.replace(',', ""));
+                // Some write a thousand seconds as 1,000.0, others a tenth of one as 0,1, which is told apart from nothing.
+                let seconds = attribute(element, "time")?.map(|text| match text.contains('.') {
+                    true => text.replace(',', ""),
+                    false => text,
+                });
                 let seconds = seconds.and_then(|text| text.parse().ok());
                 self.place = place_of(element)?;
                 self.case = Some(Case {

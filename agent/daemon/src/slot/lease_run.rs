@@ -289,7 +289,10 @@ impl LeaseRun<'_> {
                 let Some(outcome) = outcome_of(published, publishing.unit, self.slot) else {
                     return false;
                 };
-                let counts = outcome.kind() != v1::OutcomeKind::Infrastructure;
+                let counts = !matches!(
+                    outcome.kind(),
+                    v1::OutcomeKind::Infrastructure | v1::OutcomeKind::StoreExhausted
+                );
                 self.workshop.tell(Event::UnitFinished(self.slot, self.key, outcome)).await;
                 counts
             }

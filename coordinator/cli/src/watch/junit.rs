@@ -88,6 +88,10 @@ impl JunitReport {
         };
         let before = suite.test_cases.len();
         let name = visible(test);
+        let is_it = |case: &&TestCase| case.name.as_str() == name;
+        let skips = suite.test_cases.iter().filter(is_it);
+        let skips = skips.filter(|case| matches!(case.status, TestCaseStatus::Skipped { .. }));
+        suite.skipped -= skips.count();
         suite.test_cases.retain(|case| case.name.as_str() != name);
         suite.tests -= before - suite.test_cases.len();
     }

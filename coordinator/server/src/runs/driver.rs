@@ -217,6 +217,7 @@ impl RunDriver {
                 conclusion = conclusion.cancelled();
             }
             conclusion = conclusion.without(lost_audits(&context));
+            conclusion = conclusion.without(context.audit.unanswered());
         }
         let audit = &context.audit;
         conclusion.corrected_by(&audit.disagreements(), audit.complaints())

@@ -89,6 +89,8 @@ pub(in crate::runs) struct Audit {
     disagreements: Mutex<Vec<Disagreement>>,
     /// Why runners failed though every test passed again.
     complaints: Mutex<Vec<String>>,
+    /// What has not been looked into though that was asked for, for people.
+    unanswered: Mutex<Vec<String>>,
 }
 
 /// Chosen cached passes of one suite, or skips, with what it ran in.
@@ -127,6 +129,7 @@ impl Audit {
             chosen: Mutex::default(),
             disagreements: Mutex::default(),
             complaints: Mutex::default(),
+            unanswered: Mutex::default(),
         }
     }
 
@@ -167,6 +170,11 @@ impl Audit {
     /// The cached passes and skips that do not hold, as far as they have been told.
     pub(in crate::runs) fn disagreements(&self) -> Vec<Disagreement> {
         lock(&self.disagreements).clone()
+    }
+
+    /// What has not been looked into though that was asked for, for people.
+    pub(in crate::runs) fn unanswered(&self) -> Vec<String> {
+        lock(&self.unanswered).clone()
     }
 
     /// What runners complained of besides.
@@ -254,6 +262,14 @@ async fn audit_suite(run: &Arc<RunContext>, cancel: &CancellationToken, hits: Ch
     let mut execution = Execution::new(&job, suite, &planned, tally, Purpose::Audit(hits.claim));
     execution.run().await;
     let (tally, complaints) = execution.finish().await;
+    let lost = tally.endings().filter(|it| **it == Some(Ending::NotRun));
+    let lost = lost.count();
+    if lost > 0 && run.audit.is_asked_for && !cancel.is_cancelled() {
+        let (name, of) = (job.name(), planned.tests.len());
+        lock(&run.audit.unanswered).push(format!(
+            "{lost} of {of} results that are cached of `{name}` were to be looked into, and no machine did: run it again"
+        ));
+    }
     if !complaints.is_empty() {
         // With complaints nothing would have been cached: none of it can be relied on.
         let keys = planned.tests.iter().map(|test| test.key).collect();

@@ -43,8 +43,10 @@ pub(super) struct BatchReport {
     unreported: Option<Unreported>,
     /// Why tests that are not reported have no result.
     otherwise: Option<(FailureClass, String)>,
-    /// How long a test may take, if the runner took longer than that.
-    time_limit: Option<Duration>,
+    /// How long a test may take,
+    time_limit: Duration,
+    /// and how long all of them took.
+    batch_took: Duration,
     /// Whether a test that was asked for is not reported.
     is_incomplete: bool,
     /// Whether the tests that are not reported run again, because the runner ended in the middle.
@@ -86,10 +88,10 @@ impl BatchReport {
         outcome: &v1::ExecutionOutcome,
         asked: &BTreeSet<&str>,
     ) -> Self {
-        let time_limit = job.job().timeout;
         let mut report = Self {
             otherwise: judge(outcome).err(),
-            time_limit: Some(time_limit).filter(|limit| duration_of(outcome) > *limit),
+            time_limit: job.job().timeout,
+            batch_took: duration_of(outcome),
             ..Self::default()
         };
         match fetch(job, junit_path, outcome).await {
@@ -280,15 +282,17 @@ impl BatchReport {
     }
 
     /// A pass, if the test had time enough for it: beside others it has that of its whole batch, and is no better for it
-    /// than alone. The times are those of the runner, which may count in something else than seconds.
+    /// than alone. The times are those of the runner, which may count in something else than seconds: no test takes longer
+    /// than its batch.
     fn in_time(&self, case: &Case, ended: Ended) -> Result<Ended, (FailureClass, String)> {
         let took = case.time.unwrap_or_default();
-        match self.time_limit.filter(|limit| took > *limit) {
-            Some(limit) => {
+        let limit = self.time_limit;
+        match took > limit && took <= self.batch_took {
+            true => {
                 let text = format!("ran out of time: it took {took:?}, and may take {limit:?}");
                 Err((FailureClass::Timeout, text))
             }
-            None => Ok(ended),
+            false => Ok(ended),
         }
     }
 

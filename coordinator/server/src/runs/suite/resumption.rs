@@ -21,17 +21,26 @@ pub(super) async fn tell_plan(job: &JobContext, listing: &Listing, tally: &Tally
         test_ids: listing.ids.clone(),
         ignored_ids: listing.ignored.iter().cloned().collect(),
     };
-    let stored = put_bytes(job.run.blobs.as_ref(), Bytes::from(plan.encode_to_vec())).await;
-    if let Err(error) = &stored {
-        tracing::warn!(run = %job.run.run, %error, "the tests of a suite could not be stored");
-    }
+    // Of what is all known nothing is to be resumed, and a store without room is not to be waited for.
+    let stored = match tally.open_count() {
+        0 => None,
+        _ => {
+            let blobs = job.run.blobs.as_ref();
+            let stored = put_bytes(blobs, Bytes::from(plan.encode_to_vec())).await;
+            stored
+                .inspect_err(|error| {
+                    tracing::warn!(run = %job.run.run, %error, "the tests of a suite could not be stored");
+                })
+                .ok()
+        }
+    };
     let counts = tally.counts();
     job.run.log.append(Event::SuitePlanned(v1::SuitePlanned {
         job: job.name(),
         planned: counts.planned,
         cached: counts.cached,
         skipped: counts.skipped,
-        plan: stored.ok().map(Into::into),
+        plan: stored.map(Into::into),
     }));
 }
 

@@ -69,9 +69,12 @@ pub(super) struct Suspects {
     /// How many of them, at the end, ended well.
     silent: u32,
     inquiries: Vec<Inquiry>,
+    /// By their tests, what is cached once it is known who ended each batch that these were in.
+    held: Vec<(usize, Pass)>,
 }
 
-/// A batch without a report, of which no test has failed since. Its tests run with no others until all are answered.
+/// A batch without a report, of which no test has failed since. Its tests run with no others until all are answered. They
+/// may be a part of another's: one that ended its runner in the whole explains nothing of a part that it is not in.
 #[derive(Debug)]
 struct Inquiry {
     tests: BTreeSet<usize>,
@@ -79,17 +82,15 @@ struct Inquiry {
     open: BTreeSet<usize>,
     /// How its runner ended.
     message: String,
-    /// What is cached once somebody is found.
-    passes: Vec<Pass>,
 }
 
-/// What an answer says of how its batch's runner had ended.
-#[derive(PartialEq, Debug)]
-enum Found {
-    /// The test did it. The others' passes hold.
-    Somebody(Vec<Pass>),
-    /// None of its tests has failed. How it had ended.
-    Nobody(String),
+/// What an answer says of how the runners of its test's batches had ended.
+#[derive(PartialEq, Debug, Default)]
+struct Found {
+    /// The passes that hold: somebody did it.
+    passes: Vec<Pass>,
+    /// How those ended of which all tests are answered, and none has failed.
+    nobody: Vec<String>,
 }
 
 impl Suspects {
@@ -117,52 +118,57 @@ impl Suspects {
         tests.chunks(size).map(<[usize]>::to_vec).collect()
     }
 
-    /// Remembers why these tests run again; whether that is news.
+    /// Remembers why these tests run again; whether they did not already.
     pub(super) fn inquire(&mut self, tests: &[usize], message: &str) -> bool {
         let is_known = |inquiry: &Inquiry| tests.iter().any(|test| inquiry.open.contains(test));
-        if self.inquiries.iter().any(is_known) {
-            return false;
-        }
+        let is_news = !self.inquiries.iter().any(is_known);
         let tests: BTreeSet<usize> = tests.iter().copied().collect();
         self.inquiries.push(Inquiry {
             open: tests.clone(),
             tests,
             message: message.to_owned(),
-            passes: Vec::new(),
         });
-        true
+        is_news
     }
 
-    /// The inquiry for which a test runs again, if there is one.
+    /// The first inquiry for which a test runs again, if there is one.
     pub(super) fn inquiry_of(&self, test: usize) -> Option<usize> {
         let mut inquiries = self.inquiries.iter();
         inquiries.position(|inquiry| inquiry.tests.contains(&test))
     }
 
     /// A test was answered for the first time.
-    fn answered(&mut self, test: usize, has_failed: bool) -> Option<Found> {
-        let position = self.inquiry_of(test)?;
+    fn answered(&mut self, test: usize, has_failed: bool) -> Found {
+        let mut found = Found::default();
         if has_failed {
-            let inquiry = self.inquiries.swap_remove(position);
-            return Some(Found::Somebody(inquiry.passes));
+            self.inquiries
+                .retain(|inquiry| !inquiry.tests.contains(&test));
+            let held = std::mem::take(&mut self.held);
+            for (test, pass) in held {
+                if let Some(pass) = self.hold_back(test, pass) {
+                    found.passes.push(pass);
+                }
+            }
+            return found;
         }
-        let inquiry = &mut self.inquiries[position];
-        inquiry.open.remove(&test);
-        if !inquiry.open.is_empty() {
-            return None;
+        for inquiry in &mut self.inquiries {
+            if inquiry.open.remove(&test) && inquiry.open.is_empty() {
+                found.nobody.push(inquiry.message.clone());
+                self.held.retain(|(held, _)| !inquiry.tests.contains(held));
+            }
         }
-        inquiry.passes.clear();
-        Some(Found::Nobody(inquiry.message.clone()))
+        found
     }
 
     /// A pass that may be cached. One of an inquiry waits for its end, and is never if nobody was found.
     pub(super) fn hold_back(&mut self, test: usize, pass: Pass) -> Option<Pass> {
-        let Some(position) = self.inquiry_of(test) else {
+        let of_it = |inquiry: &&Inquiry| inquiry.tests.contains(&test);
+        let inquiries: Vec<_> = self.inquiries.iter().filter(of_it).collect();
+        if inquiries.is_empty() {
             return Some(pass);
-        };
-        let inquiry = &mut self.inquiries[position];
-        if !inquiry.open.is_empty() {
-            inquiry.passes.push(pass);
+        }
+        if inquiries.iter().all(|inquiry| !inquiry.open.is_empty()) {
+            self.held.push((test, pass));
         }
         None
     }
@@ -192,8 +198,9 @@ impl Execution<'_> {
             true => format!("the runner {message}; it did not report {left} of its {all} tests"),
             false => format!("{message}, of {all} tests"),
         };
-        if self.suspects.inquire(&suspects, &message) {
-            self.tell_unexplained(&suspects, &message);
+        let is_news = self.suspects.inquire(&suspects, &message);
+        self.tell_unexplained(&suspects, &message);
+        if is_news {
             self.warn(format!(
                 "{message}: which of them did it is not known, so that they run again, in smaller batches"
             ));
@@ -214,18 +221,14 @@ impl Execution<'_> {
         if self.attempts[test] > 0 {
             return judged;
         }
-        match self.suspects.answered(test, has_failed) {
-            Some(Found::Somebody(passes)) => {
-                passes.into_iter().for_each(|pass| self.outbox.cache(pass));
+        let Found { passes, nobody } = self.suspects.answered(test, has_failed);
+        passes.into_iter().for_each(|pass| self.outbox.cache(pass));
+        for message in nobody {
+            let message = format!("{message}, none of which failed when they ran again");
+            match self.job.job().retries {
+                0 => self.complain(message),
+                _ => self.warn(message),
             }
-            Some(Found::Nobody(message)) => {
-                let message = format!("{message}, none of which failed when they ran again");
-                match self.job.job().retries {
-                    0 => self.complain(message),
-                    _ => self.warn(message),
-                }
-            }
-            None => {}
         }
         judged
     }
@@ -342,24 +345,37 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_nobody_did_is_known_when_the_last_is_answered() {
-        let mut suspects = Suspects::default();
-        assert!(suspects.inquire(&[1, 2, 3], "it died"));
-        assert!(!suspects.inquire(&[2, 3], "it died again"), "it is known");
-        assert!(suspects.inquire(&[4, 5], "another died"));
-        assert_eq!(suspects.answered(7, false), None);
-        for test in [1, 3] {
-            assert_eq!(suspects.answered(test, false), None);
+    fn nobody(message: &str) -> Found {
+        Found {
+            nobody: vec![message.to_owned()],
+            ..Found::default()
         }
-        let nobody = Found::Nobody("it died".to_owned());
-        assert_eq!(suspects.answered(2, false), Some(nobody));
-        assert_eq!(suspects.answered(4, true), Some(Found::Somebody(vec![])));
-        assert_eq!(suspects.answered(5, false), None, "it was the other");
+    }
+
+    fn somebody(passes: &[&str]) -> Found {
+        Found {
+            passes: passes.iter().map(|text| pass(text)).collect(),
+            ..Found::default()
+        }
     }
 
     fn pass(text: &str) -> Pass {
         (Digest::of(text.as_bytes()), ActionResult::default(), None)
+    }
+
+    #[test]
+    fn what_nobody_did_is_known_when_the_last_is_answered() {
+        let mut suspects = Suspects::default();
+        assert!(suspects.inquire(&[1, 2, 3], "it died"));
+        assert!(suspects.inquire(&[4, 5], "another died"));
+        assert_eq!(suspects.answered(7, false), Found::default());
+        for test in [1, 3] {
+            assert_eq!(suspects.answered(test, false), Found::default());
+        }
+        assert_eq!(suspects.answered(2, false), nobody("it died"));
+        assert_eq!(suspects.answered(4, true), somebody(&[]));
+        let other = suspects.answered(5, false);
+        assert_eq!(other, Found::default(), "it was the other");
     }
 
     #[test]
@@ -369,12 +385,36 @@ mod tests {
         suspects.inquire(&[3, 4], "another died");
         assert_eq!(suspects.hold_back(7, pass("7")), Some(pass("7")));
         for test in [1, 3] {
-            assert_eq!(suspects.answered(test, false), None);
+            assert_eq!(suspects.answered(test, false), Found::default());
             assert_eq!(suspects.hold_back(test, pass("first")), None);
         }
-        let somebody = Found::Somebody(vec![pass("first")]);
-        assert_eq!(suspects.answered(2, true), Some(somebody));
-        assert!(suspects.answered(4, false).is_some(), "nobody did it");
+        assert_eq!(suspects.answered(2, true), somebody(&["first"]));
+        assert_eq!(suspects.answered(4, false), nobody("another died"));
         assert_eq!(suspects.hold_back(4, pass("last")), None);
+    }
+
+    #[test]
+    fn one_that_ended_a_batch_explains_no_part_of_it_that_it_is_not_in() {
+        for part_is_first in [false, true] {
+            let mut suspects = Suspects::default();
+            assert!(suspects.inquire(&[1, 2, 3, 4], "it died"));
+            assert!(!suspects.inquire(&[3, 4], "it died again"));
+            let answer = |suspects: &mut Suspects, test: usize, has_failed| {
+                let found = suspects.answered(test, has_failed);
+                let pass = (!has_failed).then(|| suspects.hold_back(test, pass("pass")));
+                assert_eq!(pass.flatten(), None, "{test}");
+                found
+            };
+            assert_eq!(answer(&mut suspects, 2, false), Found::default());
+            if part_is_first {
+                assert_eq!(answer(&mut suspects, 3, false), Found::default());
+                assert_eq!(answer(&mut suspects, 4, false), nobody("it died again"));
+                assert_eq!(answer(&mut suspects, 1, true), somebody(&["pass"]));
+            } else {
+                assert_eq!(answer(&mut suspects, 1, true), somebody(&["pass"]));
+                assert_eq!(answer(&mut suspects, 3, false), Found::default());
+                assert_eq!(answer(&mut suspects, 4, false), nobody("it died again"));
+            }
+        }
     }
 }
