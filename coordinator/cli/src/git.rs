@@ -95,14 +95,21 @@ pub fn resolve(directory: &Path, name: &str) -> Option<String> {
     let mut git = git(directory);
     git.args(["rev-parse", "--verify", "--quiet", "--end-of-options"]);
     let output = output(git.arg(format!("{name}^{{commit}}"))).ok()?;
-    let id = String::from_utf8(output).ok()?;
-    Some(id.trim().to_owned()).filter(|id| is_id(id))
+    id_in(output)
 }
 
 /// The commit that is checked out in `directory`; `None` if there is none. Blocks.
 #[must_use]
 pub fn head(directory: &Path) -> Option<String> {
-    resolve(directory, "HEAD")
+    let mut git = git(directory);
+    // Older ones than 2.30 know no end of options.
+    let output = output(git.args(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"])).ok()?;
+    id_in(output)
+}
+
+fn id_in(output: Vec<u8>) -> Option<String> {
+    let id = String::from_utf8(output).ok()?;
+    Some(id.trim().to_owned()).filter(|id| is_id(id))
 }
 
 /// Whether this is the whole id of a commit: of SHA-1 or of SHA-256.

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 
+use crate::terminal::visible;
+
 pub(crate) use parts::changed_parts;
 
 /// What a run tells of one test.
@@ -54,7 +56,9 @@ impl Search {
             Some(Event::RunStarted(started)) => self.spec = started.spec.unwrap_or_default(),
             Some(Event::TestsFinished(finished)) => {
                 let wanted = |result: &v1::TestResult| {
-                    result.test_id == self.test
+                    // As it is, or as it is shown.
+                    let is_it = result.test_id == self.test;
+                    (is_it || visible(&result.test_id) == self.test)
                         && self.job.as_ref().is_none_or(|job| *job == result.job)
                 };
                 // The last one counts: it may take the place of another.

@@ -134,7 +134,7 @@ impl CoordinatorConfig {
             false => WITHOUT_PACKS,
         };
         match (&self.storage, &self.ledger) {
-            (Some(url), _) => format!("{url}{packs}"),
+            (Some(url), _) => format!("{}{packs}", url.trim_end_matches('/')),
             (None, Some(_)) => url_of(state),
             // A ledger that lies there moves with it.
             (None, None) => STATE_DIRECTORY.to_owned(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::TryFutureExt as _;
-use regatta_ledger::{CoordinatorIdentity, Ledger, LedgerTenure};
+use regatta_ledger::{CoordinatorIdentity, Inheritance, Ledger, LedgerTenure};
 use regatta_scheduler::SchedulerConfig;
 use regatta_verdict::SigningKey;
 use tokio::sync::watch;
@@ -34,6 +34,7 @@ use crate::retention::{Evictor, Retention, RoomAwaitingBlobStore};
 use crate::runs::{RunRegistry, RunServices};
 use crate::serve_error::ServeError;
 use crate::services::{self, ServiceParts};
+use crate::standby;
 use crate::start_error::StartError;
 use crate::state_directory::StateDirectory;
 use crate::storage::Storage;
@@ -126,6 +127,10 @@ impl Coordinator {
         let prepared = Prepared::new(config).await?;
         let ledger = prepared.config.ledger.as_ref();
         let (identity, inheritance) = (prepared.identity(), prepared.config.inheritance);
+        if let (Inheritance::OfAnyone, Some(url)) = (inheritance, &prepared.config.storage) {
+            // A ledger is not given to a storage that is not there, which nobody else would have then.
+            standby::check_storage(url).await?;
+        }
         let heir = (&identity, inheritance);
         let ledger = ledger::open(ledger, prepared.state.path(), heir).await?;
         Self::with_ledger(prepared, ledger).await

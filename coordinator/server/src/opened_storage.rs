@@ -40,7 +40,10 @@ impl OpenedStorage {
             (Some(_), Some(term)) => log_before(state.path(), term).map_err(StartError::UseLog)?,
             _ => UseLogFrom::TheLastTerm,
         };
-        note_storage(state.path(), &url).map_err(StartError::UseLog)?;
+        if let Err(error) = note_storage(state.path(), &url) {
+            // Whoever asks what is used is told less; a full disk is no reason to answer nobody.
+            tracing::warn!(%error, "which storage the log of uses is about could not be noted");
+        }
         note_coverage(state.path(), writers == Writers::This).map_err(StartError::UseLog)?;
         let opened = Retention::open(state.path(), directory_of(&url), config.cache.clone(), log);
         let (retention, was_complete) = opened.map_err(StartError::UseLog)?;

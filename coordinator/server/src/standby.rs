@@ -207,7 +207,7 @@ fn check_same(active: &CoordinatorIdentity, ours: &CoordinatorIdentity) -> Resul
 }
 
 /// Sees that the storage answers: nobody shall learn that it does not only when its coordinator is needed.
-async fn check_storage(url: &str) -> Result<(), StartError> {
+pub(crate) async fn check_storage(url: &str) -> Result<(), StartError> {
     let objects = StoredObjects::open(url, SmallBlobs::Apart, Upkeep::Elsewhere)?;
     let assets: Arc<dyn BlobStore> = Arc::clone(objects.of(Kind::Asset)) as _;
     let probed = probe(assets.as_ref()).await;

@@ -206,7 +206,7 @@ pub(super) fn junit_of_ci() -> Option<PathBuf> {
 pub(super) fn load(file: Option<&Path>) -> Result<Pipeline, Failure> {
     let here = std::env::current_dir().or_exit(ExitCode::Local)?;
     let (file, root): (PathBuf, PathBuf) = match file {
-        Some(file) => (file.to_owned(), here.join(config::root_of(file))),
+        Some(file) => (here.join(file), here.join(config::root_of(file))),
         None => config::find(&here)?,
     };
     let mut pipeline = config::load(&file, &root)?;

@@ -22,6 +22,7 @@ use crate::exit_code::{ExitCode, Failure, OrExit};
 use crate::files::write_atomically;
 use crate::git;
 use crate::options::{GlobalOptions, VerdictOptions, VerifyOptions};
+use crate::terminal::visible_lines;
 
 /// Prints what is known of a commit, or of a run.
 pub(super) async fn verdict(
@@ -239,7 +240,7 @@ impl Fetched {
         match self {
             Self::Bundle(bundle) => Ok(Some(bundle)),
             Self::Nothing(why) | Self::Unclear(why) => {
-                print(&format!("UNKNOWN: {why}\n"))?;
+                print(&format!("UNKNOWN: {}\n", visible_lines(&why)))?;
                 Ok(None)
             }
         }

@@ -115,7 +115,7 @@ impl CommitFiles {
 }
 
 /// A line is `MODE TYPE OBJECT<TAB>PATH` (git-ls-tree(1)).
-fn parse(line: &str) -> Option<(&str, &str, &str)> {
+pub(super) fn parse(line: &str) -> Option<(&str, &str, &str)> {
     let (about, path) = line.split_once('\t')?;
     let mut about = about.split(' ');
     let mode = about.next()?;

@@ -10,7 +10,7 @@ use super::Unlike;
 use super::blob_digests::BlobDigests;
 use super::checkout::checked_out;
 use super::command::{git, output, output_about};
-use super::commit_files::{CommitFile, CommitFiles, Kind, Part};
+use super::commit_files::{self, CommitFile, CommitFiles, Kind, Part};
 use super::status::exists;
 
 /// What git says of each path that it may ignore: the file, the line, the pattern, the path (git-check-ignore(1)).
@@ -256,13 +256,11 @@ fn is_of(commit: &str, file: &Path, digest: Digest, blobs: &mut BlobDigests) -> 
     };
     let mut git = git(directory);
     git.env("GIT_LITERAL_PATHSPECS", "1");
-    let found = output(
-        git.args(["ls-tree", "-z", "--object-only", commit, "--"])
-            .arg(name),
-    );
+    let found = output(git.args(["ls-tree", "-z", commit, "--"]).arg(name));
     let found = found.map_err(unknown)?;
     let found = String::from_utf8_lossy(&found);
-    let Some(object) = found.strip_suffix('\0') else {
+    let line = found.strip_suffix('\0').and_then(commit_files::parse);
+    let Some((_, object, _)) = line else {
         return Err(Unlike::NotInCommit { path: path() });
     };
     blobs

@@ -333,6 +333,23 @@ fn filters_count_as_the_commit_has_them() {
 }
 
 #[test]
+fn attributes_that_are_in_no_commit_make_no_file_the_commits() {
+    for place in [".git/info/attributes", ".gitattributes"] {
+        let project = Project::new();
+        project.write(".gitignore", ".gitattributes\n");
+        project.write("sub/tests", "fail\n");
+        project.commit();
+        project.git("config filter.x.clean sed\ts/pass/fail/");
+        project.git("config filter.x.smudge sed\ts/fail/pass/");
+        project.write(place, "tests filter=x\n");
+        project.write("sub/tests", "pass\n");
+        project.git("add sub/tests");
+        assert_eq!(project.git("status --porcelain"), "", "{place}");
+        project.differs(&["**"], "sub/tests, as it was read, is not the file");
+    }
+}
+
+#[test]
 fn what_a_pointer_points_at_is_what_a_checkout_holds() {
     let project = Project::new();
     let digest = regatta_model::Digest::of(b"large");

@@ -53,7 +53,10 @@ const STORAGE: &str = "uses-of";
 /// # Errors
 /// The state directory cannot be written.
 pub(crate) fn note_storage(state: &Path, url: &str) -> io::Result<()> {
-    std::fs::write(state.join(STORAGE), url)
+    match noted_storage(state)?.as_deref() == Some(url) {
+        true => Ok(()),
+        false => std::fs::write(state.join(STORAGE), url),
+    }
 }
 
 /// Which storage the log of uses is about, if that was noted.
