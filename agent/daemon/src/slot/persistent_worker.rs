@@ -40,14 +40,17 @@ struct WorkRequest<'a> {
     request_id: i32,
 }
 
-/// A response; what is left out is as in protobuf.
+/// A response; what is left out is as in protobuf. A line of a log may be JSON, too: what has other fields is none.
 #[derive(Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(super) struct WorkResponse {
     pub(super) exit_code: i32,
     pub(super) output: String,
     /// Of what it is the response; a worker that does not say so leaves it out, or has 0, which is the same.
     request_id: Option<i32>,
+    /// Nobody asks for it.
+    #[serde(rename = "wasCancelled")]
+    _was_cancelled: bool,
 }
 
 /// What a worker has to say to a request.
@@ -389,7 +392,7 @@ mod tests {
 
     #[tokio::test]
     async fn requests_and_responses_are_lines() {
-        let response = br#"{"exitCode":3,"output":"o\n","more":[1]}
+        let response = br#"{"exitCode":3,"output":"o\n","wasCancelled":false}
 {"exitCode":4}
 "#;
         let (request, answer) = asked(response).await;
@@ -400,7 +403,7 @@ mod tests {
         let expected = WorkResponse {
             exit_code: 3,
             output: "o\n".to_owned(),
-            request_id: None,
+            ..WorkResponse::default()
         };
         assert!(
             matches!(&answer, Answer::Response(it) if *it == expected),
@@ -462,6 +465,8 @@ mod tests {
             (&b"\n"[..], "``"),
             (b"hello\n", "`hello`"),
             (b"{\"exitCode\":\"0\"}\n", "exitCode"),
+            // A line of its log.
+            (b"{\"level\":\"info\",\"output\":\"it works\"}\n", "level"),
             (b"\xff\x1b[2J\r\n", "`\\xff\\x1b[2J`"),
             (&[b'x'; 300], "xxx...`"),
         ] {

@@ -68,8 +68,9 @@ impl ExecutionContext<'_> {
     /// Has a worker do an execution, one that is started for it if `tree` is there, and else the one that is there
     /// already; `None` if it was cancelled. If it is not there any more afterwards, the view still is.
     ///
-    /// What earlier leases have made of a worker and its view is not this one's: if it cannot be asked, or ends before
-    /// it has made anything, it is [`Unserved::Spent`].
+    /// What earlier leases have made of a worker and its view is not this one's: if it cannot be asked, or has had its
+    /// day and ends, with code 0, before it has made anything, it is [`Unserved::Spent`]. An end of another kind is this
+    /// one's outcome: a test may have caused it, and whoever looks for that asks another worker.
     pub(crate) async fn run_in_worker(
         &self,
         holder: &mut ContainerHolder,
@@ -111,7 +112,8 @@ impl ExecutionContext<'_> {
         let Some(mut outputs) = self.outputs(&view).await? else {
             return Ok(None);
         };
-        if is_reused && served.is_gone && outputs.are_none() {
+        let has_retired = served.is_gone && served.status == ExitStatus::Code(0);
+        if is_reused && has_retired && outputs.are_none() {
             return Err(Unserved::Spent);
         }
         if let Some(what) = served.complaint {

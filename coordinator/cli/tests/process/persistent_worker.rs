@@ -47,7 +47,7 @@ case "$1" in
 list) list ;;
 run) report run "$2"; exit $failed ;;
 worker)
-  more=
+  more= served=
   # In one piece with each answer.
   if [ "$2" = talks ]; then more=$(printf '{{"exitCode":0}}\n.'); more=${{more%.}}; fi
   sh -c 'sleep 1000; :' $directory > /dev/null 2>&1 &
@@ -60,9 +60,11 @@ worker)
       printf '{{"exitCode":3,"requestId":%d}}\n' $((id - 1))
       case "$request" in *'"list"'*) ;; *) report worker; printf '{{"requestId":%d}}\n' "$id"; continue ;; esac
     fi
+    # Once, and not before it has done something for others.
+    if [ "$2" = crashes ] && [ -n "$served" ] && mkdir $directory/crashed 2> /dev/null; then kill -9 $$; fi
     case "$request" in
     *'"list"'*) printf '{{"exitCode":0,"output":"%s"}}\n%s' "$(list "$2" | sed 's/$/\\n/' | tr -d '\n')" "$more" ;;
-    *) report worker "$2"; printf '{{"exitCode":%d}}\n%s' $failed "$more" ;;
+    *) report worker "$2"; printf '{{"exitCode":%d}}\n%s' $failed "$more"; served=1 ;;
     esac
     # What the next request finds.
     case "$2" in
@@ -264,6 +266,16 @@ fn a_worker_that_ends_costs_what_it_was_at_and_nothing_else() {
     // What came after it in its batch ran elsewhere.
     assert_eq!(ran.counts("flaky"), 1, "{:#?}", ran.ended);
     assert_eq!(ran.counts("passed"), TESTS as u64 - 1, "{:#?}", ran.ended);
+}
+
+#[test]
+fn a_crash_of_a_worker_that_others_have_used_is_not_forgotten() {
+    let ran = run_all("crashes", &[&["run"], &["run"]]);
+    ran.ended.expect_code(0);
+    // Nobody knows what it was: no run of those tests was good.
+    let counts = (ran.counts("passed"), ran.counts("cached"));
+    assert!(counts.0 > 0 && counts.1 > 0, "{:#?}", ran.ended);
+    assert_eq!(counts.0 + counts.1, TESTS as u64, "{:#?}", ran.ended);
 }
 
 #[test]

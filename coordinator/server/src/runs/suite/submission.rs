@@ -136,14 +136,12 @@ impl Execution<'_> {
     }
 
     /// Whether tests may run in a process that has run others before. One that is tried again, looked into or known to
-    /// fail has one of its own, and so has one that may have ended its runner: it is not to be blamed for what others left.
+    /// fail has one of its own. One that may have ended its runner does not: it may do so in a worker alone.
     fn may_stay(&self, tests: &[usize]) -> bool {
         let is_plain = |test: &usize| {
             let known = &self.tests[*test];
             let is_quarantined = self.suite.quarantine.contains_key(&known.id);
-            let is_suspect = self.suspects.inquiry_of(*test).is_some();
-            let is_odd = is_quarantined || is_suspect || known.repetition.is_some();
-            self.attempts[*test] == 0 && !is_odd
+            self.attempts[*test] == 0 && known.repetition.is_none() && !is_quarantined
         };
         self.purpose == Purpose::Answer && tests.iter().all(is_plain)
     }
