@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::TryFutureExt as _;
-use regatta_ledger::{CoordinatorIdentity, Inheritance, Ledger, LedgerTenure};
+use regatta_ledger::{CoordinatorIdentity, Ledger, LedgerTenure};
 use regatta_scheduler::SchedulerConfig;
 use regatta_verdict::SigningKey;
 use tokio::sync::watch;
@@ -127,10 +127,7 @@ impl Coordinator {
         let prepared = Prepared::new(config).await?;
         let ledger = prepared.config.ledger.as_ref();
         let (identity, inheritance) = (prepared.identity(), prepared.config.inheritance);
-        if let (Inheritance::OfAnyone, Some(url)) = (inheritance, &prepared.config.storage) {
-            // A ledger is not given to a storage that is not there, which nobody else would have then.
-            standby::check_storage(url).await?;
-        }
+        standby::check_heir(&prepared.config).await?;
         let heir = (&identity, inheritance);
         let ledger = ledger::open(ledger, prepared.state.path(), heir).await?;
         Self::with_ledger(prepared, ledger).await

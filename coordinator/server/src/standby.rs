@@ -13,7 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use regatta_cas::BlobStore;
-use regatta_ledger::{CoordinatorIdentity, OpenPostgresError, OtherIdentityError, PostgresAddress};
+use regatta_ledger::{
+    CoordinatorIdentity, Inheritance, OpenPostgresError, OtherIdentityError, PostgresAddress,
+};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -206,8 +208,16 @@ fn check_same(active: &CoordinatorIdentity, ours: &CoordinatorIdentity) -> Resul
     })
 }
 
+/// Sees that a ledger is not moved to a storage that is not there: nobody else would have it then.
+pub(crate) async fn check_heir(config: &CoordinatorConfig) -> Result<(), StartError> {
+    match (config.inheritance, &config.storage) {
+        (Inheritance::OfAnyone, Some(url)) => check_storage(url).await,
+        (Inheritance::OfAnyone | Inheritance::OfTheSame, _) => Ok(()),
+    }
+}
+
 /// Sees that the storage answers: nobody shall learn that it does not only when its coordinator is needed.
-pub(crate) async fn check_storage(url: &str) -> Result<(), StartError> {
+async fn check_storage(url: &str) -> Result<(), StartError> {
     let objects = StoredObjects::open(url, SmallBlobs::Apart, Upkeep::Elsewhere)?;
     let assets: Arc<dyn BlobStore> = Arc::clone(objects.of(Kind::Asset)) as _;
     let probed = probe(assets.as_ref()).await;
