@@ -9,7 +9,8 @@ mod command;
 mod commit_files;
 mod comparison;
 mod status;
-#[cfg(test)]
+// They run git, which not every machine has that runs tests.
+#[cfg(all(test, feature = "process-tests"))]
 mod tests;
 mod unlike;
 

@@ -208,7 +208,7 @@ impl World {
         }
     }
 
-    fn stored_runs(&self, active_only: bool) -> Vec<RunRecord> {
+    pub(super) fn stored_runs(&self, active_only: bool) -> Vec<RunRecord> {
         let query = RunQuery {
             active_only,
             limit: usize::MAX,

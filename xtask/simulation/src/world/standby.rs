@@ -30,6 +30,8 @@ pub(super) struct Hung {
     ends: Option<Duration>,
     /// The connections that it had.
     links: BTreeSet<Link>,
+    /// The runs that were stored before.
+    stored: BTreeSet<String>,
 }
 
 impl World {
@@ -38,12 +40,15 @@ impl World {
             return;
         };
         self.tell(&format!("the coordinator hangs for {length:?}"));
+        let stored = self.stored_runs(false).into_iter();
+        let stored = stored.map(|record| record.new.run.to_string()).collect();
         self.ask_in_vain(&coordinator);
         self.hung = Some(Hung {
             coordinator,
             since: self.now,
             ends: None,
             links: self.wires.keys().copied().collect(),
+            stored,
         });
         self.after(length, Happening::Awakes);
         let (first, last) = SUCCESSION_MILLIS;
@@ -96,12 +101,13 @@ impl World {
             };
             let reached = hung.coordinator.run_until(self.now);
             let said = hung.coordinator.said();
+            let stored = hung.stored.clone();
             let has_crashed = said.iter().any(|it| matches!(it, Said::Crashed));
             if has_crashed || self.now >= ends {
                 self.hung = None;
             }
             for said in said {
-                self.hear_late(said)?;
+                self.hear_late(said, &stored)?;
             }
             if reached >= self.now {
                 return Ok(());
@@ -110,7 +116,7 @@ impl World {
     }
 
     /// One says something that has lost its place.
-    fn hear_late(&mut self, said: Said) -> Checked {
+    fn hear_late(&mut self, said: Said, stored: &BTreeSet<String>) -> Checked {
         match said {
             Said::StoreChanged { removed: true } => self.check_promises(),
             Said::Submitted { run, answer } => {
@@ -119,7 +125,10 @@ impl World {
                     Err(error) => error,
                 };
                 self.tell(&format!("run {run} is asked for in vain: {outcome}"));
-                Invariant::WhatWasSeenStays.holds(answer.is_err(), || {
+                // The answer about one that it had stored before comes late, and is true.
+                let is_stored = |id: &String| stored.contains(id);
+                let holds = answer.as_ref().map_or(true, is_stored);
+                Invariant::WhatWasSeenStays.holds(holds, || {
                     format!("run {run} is accepted by a coordinator that has lost the ledger")
                 })
             }
