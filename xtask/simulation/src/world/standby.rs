@@ -140,8 +140,9 @@ impl World {
             Said::Served { key, absent } => self.model.served(&key, &absent),
             Said::Promised(promise) => {
                 let (by, count) = (promise.by, promise.blobs.len());
+                // What it knows of is what was there when it hung: its successor may have let it go (ADR 17).
                 self.tell(&format!("{by} says late that {count} blobs are there"));
-                self.there_when_told(&promise)
+                Ok(())
             }
             Said::Read { digest, is_right } => self.read(&digest, is_right),
             Said::StoreChanged { removed: false }
