@@ -13,6 +13,7 @@ mod outcome;
 mod planted_bug;
 mod platform;
 mod time;
+mod truncation;
 
 pub use action::{Isolation, NetworkAccess, ParseIsolationError, RootDirectory};
 pub use backoff::Backoff;
@@ -25,3 +26,4 @@ pub use outcome::{FailureClass, TestStatus, Verdict};
 pub use planted_bug::PlantedBug;
 pub use platform::{Platform, Resources, UnmetRequirement};
 pub use time::Timestamp;
+pub use truncation::Truncation;

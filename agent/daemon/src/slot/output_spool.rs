@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use bytes::{Bytes, BytesMut};
-use regatta_model::{Digest, DigestHasher, FencingToken, LeaseId, UnitIndex};
+use regatta_model::{Digest, DigestHasher, FencingToken, LeaseId, Truncation, UnitIndex};
 use regatta_wire::v1;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe;
@@ -184,12 +184,12 @@ impl<'a> Spool<'a> {
         if kept < self.total_bytes {
             self.trim_end();
             let end = std::mem::take(&mut self.end);
-            let notice = format!(
-                "\n[regatta: output truncated: the first {kept} and the last {} of {} bytes are kept]\n",
-                end.len(),
-                self.total_bytes
-            );
-            self.keep(notice.as_bytes()).await?;
+            let truncation = Truncation {
+                first: kept,
+                last: end.len() as u64,
+                total: self.total_bytes,
+            };
+            self.keep(truncation.to_string().as_bytes()).await?;
             self.keep(&end).await?;
         }
         let body = match self.file {
@@ -310,6 +310,8 @@ mod tests {
             );
             let (first, last) = (&written[..kept], &written[written.len() - end..]);
             assert!(text == format!("{first}{notice}{last}"), "{max_bytes}");
+            let found = Truncation::find(text.as_bytes()).expect("it says so");
+            assert_eq!(found.to_string(), notice);
             assert_eq!(digest, Digest::of(text.as_bytes()));
         }
     }

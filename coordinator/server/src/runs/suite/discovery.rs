@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use regatta_model::{Digest, FailureClass};
+use regatta_model::{Digest, FailureClass, Truncation};
 use regatta_wire::{reapi, v1};
 
 use super::harness::{CompanyByTest, ListCommand};
@@ -208,9 +208,13 @@ async fn list_and_make<Listed>(
         ));
     }
     let digest = result.stdout_digest.as_ref();
+    check_length(digest)?;
     let output = whole(blobs, &result.stdout_raw, digest, MAX_LISTING_BYTES)
         .await
         .map_err(|error| unknown(format!("the list of tests cannot be read: {error}")))?;
+    if let Some(truncation) = Truncation::find(&output) {
+        return Err(cut_off(truncation));
+    }
     let text = std::str::from_utf8(&output).map_err(|_| {
         failed(
             FailureClass::Test,
@@ -225,6 +229,28 @@ async fn list_and_make<Listed>(
         )
     })?;
     Ok((ids, result))
+}
+
+/// More would not be read.
+fn check_length(list: Option<&reapi::Digest>) -> Result<(), JobEnd> {
+    let length = list.map_or(0, |digest| digest.size_bytes);
+    match u64::try_from(length).is_ok_and(|length| length > MAX_LISTING_BYTES) {
+        true => Err(failed(
+            FailureClass::Test,
+            format!(
+                "the list of tests has more than the {MAX_LISTING_BYTES} bytes that are read: make several suites of it"
+            ),
+        )),
+        false => Ok(()),
+    }
+}
+
+/// What is not on the list would not run, and nobody would miss it.
+fn cut_off(Truncation { total, .. }: Truncation) -> JobEnd {
+    unknown(format!(
+        "the list of tests has {total} bytes, and the agent kept a part of it: it needs a `--max-log-size` of as many, and \
+         the run `--no-cache`"
+    ))
 }
 
 /// The end of an output, for a message.

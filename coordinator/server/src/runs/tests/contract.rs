@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use regatta_cas::read_all;
-use regatta_model::{Digest, Timestamp};
+use regatta_model::{Digest, Timestamp, Truncation};
 use regatta_wire::convert::{duration_to_wire, timestamp_to_wire};
 use regatta_wire::{reapi, v1};
 
@@ -251,6 +251,32 @@ async fn a_pass_after_the_runners_own_retry_is_flaky_and_not_remembered() {
     assert_eq!((story.counts().passed, story.counts().flaky), (1, 1));
     let again = fixture.run(spec(vec![contract("acceptance")])).await;
     assert_eq!((again.counts().cached, again.counts().flaky), (1, 1));
+}
+
+#[tokio::test]
+async fn a_list_of_which_a_part_was_kept_is_no_list() {
+    let fixture = Fixture::start().await;
+    let (first, last) = ("one\nt", "wo\nthree\n");
+    let truncation = Truncation {
+        first: first.len() as u64,
+        last: last.len() as u64,
+        total: 9000,
+    };
+    let listed = format!("{first}{truncation}{last}");
+    let all_pass = |ids: &[String]| {
+        let cases = ids.iter().map(|id| format!("<testcase name=\"{id}\"/>"));
+        let cases: String = cases.collect();
+        (
+            completed(0, ""),
+            Some(format!("<testsuites>{cases}</testsuites>")),
+        )
+    };
+    let _agent = fixture.agent("a", any_runner(&fixture, listed, all_pass));
+    let story = fixture.run(spec(vec![contract("acceptance")])).await;
+    assert_eq!(story.end().verdict(), v1::Verdict::Unknown);
+    let reason = &story.end().reasons[0];
+    assert!(reason.contains("9000 bytes"), "{reason}");
+    assert!(reason.contains("--max-log-size"), "{reason}");
 }
 
 #[tokio::test]
