@@ -54,4 +54,4 @@ pub use error::{ConfigError, ConfigProblem, Position};
 pub use pipeline::{InputPattern, JobAction, JobConfig, Pipeline, SuiteAdapter, SuiteConfig};
 pub use quantity::{ParseQuantityError, parse_cpus, parse_duration, parse_size};
 pub use quarantine::QuarantinedTest;
-pub use read::{find, load, parse, root_of};
+pub use read::{FILES, find, load, parse, root_of};

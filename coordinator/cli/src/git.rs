@@ -90,6 +90,20 @@ pub fn knows_all<'a>(directory: &Path, mut files: impl Iterator<Item = &'a str>)
     files.all(|file| known.contains(file.as_bytes()))
 }
 
+/// Where a file is in the repository that its directory is in, from the root of that; `None` if it is in none, or its
+/// path is not Unicode. Blocks.
+#[must_use]
+pub fn place_of(file: &Path) -> Option<String> {
+    let name = file.file_name()?.to_str()?;
+    let directory = file.parent().filter(|it| !it.as_os_str().is_empty());
+    let mut git = git(directory.unwrap_or(Path::new(".")));
+    let output = output(git.args(["rev-parse", "--show-prefix"])).ok()?;
+    let prefix = String::from_utf8(output).ok()?;
+    // It ends in a slash, if there is any.
+    let prefix = prefix.strip_suffix('\n').unwrap_or(&prefix);
+    Some(format!("{prefix}{name}"))
+}
+
 /// The whole id of the commit that git calls so in `directory`; `None` if there is none. Blocks.
 #[must_use]
 pub fn resolve(directory: &Path, name: &str) -> Option<String> {

@@ -6,7 +6,7 @@ use regatta_wire::v1;
 use regatta_wire::v1::job::Kind;
 
 use crate::judgement::badness;
-use crate::policy::{Policy, is_whole};
+use crate::policy::{Policy, RequiredJob, is_whole};
 
 /// A run that has ended, of exactly a commit's files.
 #[derive(Clone, PartialEq, Debug)]
@@ -59,8 +59,7 @@ impl<Id> Default for DecisiveRun<Id> {
 impl<Id> DecisiveRun<Id> {
     /// Takes in a run that is older than all before.
     pub fn add_older(&mut self, id: Id, run: EndedRun) {
-        if let Some(policy) = &run.spec.policy {
-            let policy = Policy::from(policy);
+        if let Some(policy) = Policy::of_run(&run.spec) {
             self.policy = Some(match self.policy.take() {
                 Some(before) => before.and(policy),
                 None => policy,
@@ -99,7 +98,7 @@ impl<Id> DecisiveRun<Id> {
         let mut others = Vec::new();
         // Of what is not good, one run says enough.
         if let (Some(policy), 0) = (&self.policy, badness(speaker.verdict)) {
-            let mut open: HashSet<_> = policy.required_jobs.iter().map(String::as_str).collect();
+            let mut open: HashSet<_> = policy.required_jobs.iter().collect();
             close(&mut open, &speaker.spec);
             for (id, other) in self.standing {
                 if close(&mut open, &other.spec) {
@@ -133,10 +132,13 @@ impl<Id> DecisiveRun<Id> {
 }
 
 /// Strikes out the jobs that were asked for whole; whether there were any.
-fn close(open: &mut HashSet<&str>, spec: &v1::RunSpec) -> bool {
+fn close(open: &mut HashSet<&RequiredJob>, spec: &v1::RunSpec) -> bool {
     let before = open.len();
     let whole = spec.jobs.iter().filter(|job| is_whole(spec, job));
-    whole.for_each(|job| _ = open.remove(job.name.as_str()));
+    let whole: HashSet<_> = whole.map(|job| job.name.as_str()).collect();
+    open.retain(|required| {
+        required.pipeline != spec.pipeline || !whole.contains(required.job.as_str())
+    });
     open.len() < before
 }
 
@@ -149,14 +151,16 @@ impl EndedRun {
     }
 }
 
-/// Whether a run did all that another did: each of its jobs, with all of its tests.
+/// Whether a run did all that another did: each of its jobs, of the same file, with all of its tests.
 fn covers(this: &v1::RunSpec, other: &v1::RunSpec) -> bool {
     let mine: HashMap<_, _> = this.jobs.iter().map(|job| (&job.name, job)).collect();
     let again = |job: &v1::Job| {
         let mine = mine.get(&job.name);
         mine.is_some_and(|mine| does_all_of(mine, job))
     };
-    (this.skip_cache_lookup || !other.skip_cache_lookup) && other.jobs.iter().all(again)
+    let is_same_file = this.pipeline == other.pipeline;
+    let is_as_thorough = this.skip_cache_lookup || !other.skip_cache_lookup;
+    is_same_file && is_as_thorough && other.jobs.iter().all(again)
 }
 
 /// Whether a job is the same, with the same files, and has all of its tests.
@@ -192,6 +196,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::policy::tests::own;
 
     fn suite(name: &str, filters: &[&str]) -> v1::Job {
         v1::Job {
@@ -376,8 +381,25 @@ mod tests {
         let stricter = requires(good("a"), &["c"]);
         let found = deciding(&[&runs[..], &[stricter]].concat());
         let required = found.policy.expect("there is one").required_jobs;
-        assert_eq!(required, ["a", "b", "c"].map(str::to_owned).into());
+        assert_eq!(required, ["a", "b", "c"].map(own).into());
         assert_eq!((found.run, &found.others[..]), (0, &[1][..]));
+        // Nor does another file's job of the same name, which takes nothing back either.
+        let elsewhere = |mut run: EndedRun| {
+            run.spec.pipeline = "sub/regatta.toml".to_owned();
+            run
+        };
+        let of_d = requires(good("d"), &["a"]);
+        let found = deciding(&[elsewhere(good("a")), of_d.clone(), good("a")]);
+        assert_eq!((found.run, found.others), (0, vec![2]));
+        let found = deciding(&[elsewhere(requires(good("a"), &["a"])), of_d]);
+        let required = found.policy.expect("there is one");
+        let required: Vec<_> = required
+            .required_jobs
+            .iter()
+            .map(|it| it.to_string())
+            .collect();
+        assert_eq!(required, ["a", "a of sub/regatta.toml"]);
+        assert_eq!((found.run, found.others), (0, Vec::new()));
         let bad = ended(Bad, vec![suite("e", &[])]);
         let found = deciding(&[&runs[..], &[bad]].concat());
         assert_eq!((found.run, found.others), (4, Vec::new()));

@@ -9,7 +9,7 @@ use regatta_wire::v1;
 
 use crate::counts::Counts;
 use crate::evidence::Evidence;
-use crate::policy::{Policy, is_whole};
+use crate::policy::{Policy, RequiredJob, is_whole};
 
 /// What runs of one commit say together.
 #[derive(Clone, PartialEq, Debug)]
@@ -121,10 +121,13 @@ impl Judgement {
     }
 
     /// Why there is no answer to a required job, if there is none.
-    fn open(&self, job: &str) -> Option<String> {
+    fn open(&self, required: &RequiredJob) -> Option<String> {
         let mut why = "has not run";
-        for (evidence, asked) in self.jobs().filter(|(_, asked)| asked.name == job) {
-            why = match evidence.status_of(job) {
+        let answers = |(evidence, asked): &(&Evidence, &v1::Job)| {
+            asked.name == required.job && evidence.spec.pipeline == required.pipeline
+        };
+        for (evidence, asked) in self.jobs().filter(answers) {
+            why = match evidence.status_of(&required.job) {
                 v1::JobStatus::Passed | v1::JobStatus::Failed
                     if is_whole(&evidence.spec, asked) =>
                 {
@@ -137,7 +140,12 @@ impl Judgement {
                 | v1::JobStatus::Unknown => "has no answer",
             };
         }
-        Some(format!("job `{job}`, which the policy requires, {why}"))
+        let RequiredJob { pipeline, job } = required;
+        let of = match pipeline.is_empty() {
+            true => String::new(),
+            false => format!(" of {pipeline}"),
+        };
+        Some(format!("job `{job}`{of}, which the policy requires, {why}"))
     }
 
     /// The jobs of every run, as they were asked for.
@@ -292,11 +300,11 @@ mod tests {
 
     use super::*;
     use crate::evidence::tests::{gathered, run};
-    use crate::policy::tests::policies;
+    use crate::policy::tests::{own, policies};
 
     fn requiring(jobs: &[&str]) -> Policy {
         Policy {
-            required_jobs: jobs.iter().map(ToString::to_string).collect(),
+            required_jobs: jobs.iter().map(|job| own(job)).collect(),
             ..Policy::default()
         }
     }
@@ -392,8 +400,9 @@ mod tests {
             let counts = |status| judged.tests_that_are(status).len();
             let (flaky, quarantined) =
                 (counts(v1::TestStatus::Flaky), counts(v1::TestStatus::Quarantined));
-            let is_met = |job: &String| runs.iter().any(|run| {
-                !run.spec.chosen_tests && run.status_of(job) == v1::JobStatus::Passed
+            let is_met = |required: &RequiredJob| runs.iter().any(|run| {
+                !run.spec.chosen_tests && run.spec.pipeline == required.pipeline
+                    && run.status_of(&required.job) == v1::JobStatus::Passed
             });
             let is_good = runs.iter().all(|run| run.end.verdict() == Releasable)
                 && policy.required_jobs.iter().all(is_met)

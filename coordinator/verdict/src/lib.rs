@@ -35,7 +35,7 @@ pub use evidence::{
 };
 pub use judgement::{Artefact, CachedResults, Judgement};
 pub use keys::{InvalidKeyError, NewKeyError, PublicKey, SigningKey};
-pub use policy::Policy;
+pub use policy::{Policy, RequiredJob};
 pub use predicate::{
     CachedFrom, JobStatement, PolicyMismatchError, PolicyStatement, Requested, RunStatement,
     VerdictPredicate,

@@ -1,10 +1,11 @@
 //! What a release requires.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use regatta_model::Digest;
 use regatta_wire::v1;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What must be known of a commit before it may be released: a file of the commit says so.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
@@ -15,7 +16,65 @@ pub struct Policy {
     /// How many tests at most may have failed in quarantine; any number if `None`.
     pub max_quarantined: Option<u32>,
     /// Jobs that must have passed, with all of their tests.
-    pub required_jobs: BTreeSet<String>,
+    pub required_jobs: BTreeSet<RequiredJob>,
+}
+
+/// A job that must have passed. Another file's job is another one, whatever its name is.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(from = "Stated", into = "Stated")]
+pub struct RequiredJob {
+    /// The file that says what it does, from the commit's root; empty for the commit's own `regatta.toml`.
+    pub pipeline: String,
+    /// Its name there.
+    pub job: String,
+}
+
+impl RequiredJob {
+    /// One of the commit's own file.
+    #[must_use]
+    pub const fn own(job: String) -> Self {
+        Self {
+            pipeline: String::new(),
+            job,
+        }
+    }
+}
+
+/// As statements have it: those of the commit's own file by name.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Stated {
+    Own(String),
+    OfFile { job: String, pipeline: String },
+}
+
+impl From<Stated> for RequiredJob {
+    fn from(stated: Stated) -> Self {
+        match stated {
+            Stated::Own(job) => Self::own(job),
+            Stated::OfFile { job, pipeline } => Self { pipeline, job },
+        }
+    }
+}
+
+impl From<RequiredJob> for Stated {
+    fn from(RequiredJob { pipeline, job }: RequiredJob) -> Self {
+        match pipeline.is_empty() {
+            true => Self::Own(job),
+            false => Self::OfFile { job, pipeline },
+        }
+    }
+}
+
+/// `JOB`, or `JOB of FILE`.
+impl fmt::Display for RequiredJob {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pipeline, job } = self;
+        match pipeline.is_empty() {
+            true => write!(formatter, "{job}"),
+            false => write!(formatter, "{job} of {pipeline}"),
+        }
+    }
 }
 
 impl Policy {
@@ -31,7 +90,8 @@ impl Policy {
     }
 
     /// Of `{"maxFlaky":N,"maxQuarantined":N,"requiredJobs":["A","B"]}`: JSON without spaces, the names in
-    /// order, and `null` for any number.
+    /// order, and `null` for any number. Jobs of other files than the commit's own come last, by file and
+    /// name, as `{"job":"A","pipeline":"FILE"}`.
     #[must_use]
     pub fn digest(&self) -> Digest {
         Digest::of(serde_json::json!(self).to_string().as_bytes())
@@ -57,23 +117,41 @@ impl Policy {
         })
     }
 
-    /// As messages have it.
+    /// As messages have it, where a run names the file of all jobs.
     #[must_use]
     pub fn to_wire(&self) -> v1::Policy {
+        let jobs = self.required_jobs.iter();
         v1::Policy {
-            required_jobs: self.required_jobs.iter().cloned().collect(),
+            required_jobs: jobs.map(|required| required.job.clone()).collect(),
             max_flaky: self.max_flaky,
             max_quarantined: self.max_quarantined,
         }
     }
-}
 
-impl From<&v1::Policy> for Policy {
-    fn from(policy: &v1::Policy) -> Self {
-        Self {
+    /// What a run's file requires, if it says so.
+    #[must_use]
+    pub fn of_run(spec: &v1::RunSpec) -> Option<Self> {
+        let policy = spec.policy.as_ref()?;
+        let jobs = policy.required_jobs.iter().cloned();
+        let required = Self {
             max_flaky: policy.max_flaky,
             max_quarantined: policy.max_quarantined,
-            required_jobs: policy.required_jobs.iter().cloned().collect(),
+            required_jobs: jobs.map(RequiredJob::own).collect(),
+        };
+        Some(required.of_pipeline(&spec.pipeline))
+    }
+
+    /// The same, said by another file of the commit.
+    #[must_use]
+    pub fn of_pipeline(self, pipeline: &str) -> Self {
+        let jobs = self.required_jobs.into_iter();
+        let required_jobs = jobs.map(|required| RequiredJob {
+            pipeline: pipeline.to_owned(),
+            ..required
+        });
+        Self {
+            required_jobs: required_jobs.collect(),
+            ..self
         }
     }
 }
@@ -102,13 +180,17 @@ pub(crate) mod tests {
 
     use super::*;
 
+    pub(crate) fn own(job: &str) -> RequiredJob {
+        RequiredJob::own(job.to_owned())
+    }
+
     pub(crate) fn policies() -> impl Strategy<Value = Policy> {
         let limit = || prop::option::of(0u32..3);
         let jobs = prop::sample::subsequence(vec!["a", "b", "c"], 0..=3);
         (limit(), limit(), jobs).prop_map(|(max_flaky, max_quarantined, jobs)| Policy {
             max_flaky,
             max_quarantined,
-            required_jobs: jobs.into_iter().map(str::to_owned).collect(),
+            required_jobs: jobs.into_iter().map(own).collect(),
         })
     }
 
@@ -117,11 +199,23 @@ pub(crate) mod tests {
         let policy = Policy {
             max_flaky: Some(2),
             max_quarantined: None,
-            required_jobs: ["b", "a"].map(str::to_owned).into(),
+            required_jobs: ["b", "a"].map(own).into(),
         };
         let text = r#"{"maxFlaky":2,"maxQuarantined":null,"requiredJobs":["a","b"]}"#;
         assert_eq!(policy.digest(), Digest::of(text.as_bytes()));
-        assert_eq!(Policy::from(&policy.to_wire()), policy);
+        let spec = v1::RunSpec {
+            policy: Some(policy.to_wire()),
+            pipeline: "sub/regatta.toml".to_owned(),
+            ..v1::RunSpec::default()
+        };
+        let elsewhere = Policy::of_run(&spec).expect("it has one");
+        assert_eq!(elsewhere, policy.clone().of_pipeline("sub/regatta.toml"));
+        let text = r#"{"maxFlaky":2,"maxQuarantined":null,"requiredJobs":["a","b",{"job":"a","pipeline":"sub/regatta.toml"},{"job":"b","pipeline":"sub/regatta.toml"}]}"#;
+        let both = elsewhere.and(policy);
+        assert_eq!(both.digest(), Digest::of(text.as_bytes()));
+        let read: BTreeSet<RequiredJob> =
+            serde_json::from_value(serde_json::json!(both.required_jobs)).expect("it is read");
+        assert_eq!(read, both.required_jobs);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::counts::Counts;
 use crate::evidence::Evidence;
 use crate::judgement::{CachedResults, Judgement};
-use crate::policy::Policy;
+use crate::policy::{Policy, RequiredJob};
 use crate::stages::written;
 use crate::statement::{Described, Vouched, sha256};
 
@@ -109,7 +109,7 @@ pub struct PolicyStatement {
     /// Of the policy. See [`Policy::digest`].
     pub digest: BTreeMap<String, String>,
     /// Jobs that had to pass, with all of their tests.
-    pub required_jobs: BTreeSet<String>,
+    pub required_jobs: BTreeSet<RequiredJob>,
     /// How many tests at most might be flaky.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub max_flaky: Option<u32>,
@@ -136,7 +136,7 @@ pub enum PolicyMismatchError {
     /// By another.
     #[error(
         "it was given by another policy, which requires {}, and allows {} flaky and {} quarantined tests",
-        .stated.required_jobs.iter().cloned().collect::<Vec<_>>().join(", "),
+        .stated.required_jobs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         limit(.stated.max_flaky), limit(.stated.max_quarantined)
     )]
     Other {
@@ -207,7 +207,8 @@ impl VerdictPredicate {
         let older = self.policy.iter().filter(|_| self.requested.is_empty());
         let older = older.flat_map(|policy| &policy.required_jobs);
         let requested = self.requested.iter().flat_map(|it| &it.jobs);
-        requested.chain(older).map(String::as_str)
+        let requested = requested.map(String::as_str);
+        requested.chain(older.map(|it| it.job.as_str()))
     }
 
     /// Whether it was given by this policy.
@@ -274,10 +275,18 @@ impl VerdictPredicate {
             .jobs
             .iter()
             .filter(|job| job.has_passed() && !job.chosen_tests);
-        let passed: BTreeSet<_> = whole.map(|job| &job.name).collect();
+        let pipelines = self.runs.iter().map(|it| (&it.run, it.pipeline.as_str()));
+        let pipelines: BTreeMap<_, _> = pipelines.collect();
+        // Older verdicts know of one file only.
+        let pipeline = |job: &JobStatement| pipelines.get(&job.run).copied().unwrap_or_default();
+        let passed: BTreeSet<_> = whole
+            .map(|job| (pipeline(job), job.name.as_str()))
+            .collect();
         let mut required = policy.required_jobs.iter();
         let mut exceeded = policy.exceeded(self.flaky_tests.len(), self.quarantined_tests.len());
-        required.all(|job| passed.contains(job)) && exceeded.next().is_none()
+        let has_passed =
+            |it: &RequiredJob| passed.contains(&(it.pipeline.as_str(), it.job.as_str()));
+        required.all(has_passed) && exceeded.next().is_none()
     }
 }
 
@@ -351,12 +360,13 @@ fn word(name: &str, prefix: &str) -> String {
 mod tests {
     use super::*;
     use crate::evidence::tests::{gathered, run};
+    use crate::policy::tests::own;
 
     fn policy() -> Policy {
         Policy {
             max_flaky: Some(1),
             max_quarantined: None,
-            required_jobs: ["check", "make"].map(str::to_owned).into(),
+            required_jobs: ["check", "make"].map(own).into(),
         }
     }
 
@@ -381,7 +391,7 @@ mod tests {
                 ..policy()
             },
             policy().and(Policy {
-                required_jobs: ["lint".to_owned()].into(),
+                required_jobs: [own("lint")].into(),
                 ..Policy::default()
             }),
             Policy::default(),
@@ -409,8 +419,19 @@ mod tests {
         assert_eq!(with(|_, _| {}), None);
         let breaks = Some("it is RELEASABLE, and not all that its policy requires has passed");
         let lint = |_: &mut _, stated: &mut PolicyStatement| {
-            stated.required_jobs.insert("lint".to_owned());
+            stated.required_jobs.insert(own("lint"));
         };
+        let of_another = |_: &mut _, stated: &mut PolicyStatement| {
+            stated.required_jobs = stated
+                .policy()
+                .of_pipeline("sub/regatta.toml")
+                .required_jobs;
+        };
+        let of_another_run = |said: &mut VerdictPredicate, _: &mut _| {
+            said.runs[0].pipeline = "sub/regatta.toml".to_owned();
+        };
+        assert_eq!(with(of_another), breaks);
+        assert_eq!(with(of_another_run), breaks);
         assert_eq!(with(lint), breaks);
         assert_eq!(with(|said, _| said.jobs[1].chosen_tests = true), breaks);
         assert_eq!(with(|_, stated| stated.max_flaky = Some(0)), breaks);
@@ -428,6 +449,7 @@ mod tests {
         let at = |second: u8| Some(format!("1970-01-01T00:00:{second}.000Z"));
         let run = RunStatement {
             run: "r1".to_owned(),
+            pipeline: String::new(),
             submitted_at: at(10),
             started_at: at(11),
             finished_at: at(14),

@@ -139,6 +139,7 @@ pub(super) async fn prepare(
         description: how.description,
         policy: pipeline.policy.as_ref().map(Policy::to_wire),
         chosen_tests: how.chosen_tests,
+        pipeline: pipeline.place.clone(),
     };
     Ok(Prepared {
         client,
@@ -202,6 +203,19 @@ pub(super) fn junit_of_ci() -> Option<PathBuf> {
     is_ci.then(|| JUNIT_OF_CI.into())
 }
 
+/// Where a configuration is in its commit; empty for the commit's own, or if nobody knows. Blocks.
+pub(super) fn place_of(file: &Path) -> String {
+    let place = git::place_of(file).unwrap_or_default();
+    let directory = config::root_of(file);
+    let own = config::FILES
+        .iter()
+        .find(|name| directory.join(name).is_file());
+    match own.is_some_and(|name| *name == place) {
+        true => String::new(),
+        false => place,
+    }
+}
+
 /// The pipeline of a file, or of here.
 pub(super) fn load(file: Option<&Path>) -> Result<Pipeline, Failure> {
     let here = std::env::current_dir().or_exit(ExitCode::Local)?;
@@ -210,6 +224,7 @@ pub(super) fn load(file: Option<&Path>) -> Result<Pipeline, Failure> {
         None => config::find(&here)?,
     };
     let mut pipeline = config::load(&file, &root)?;
+    pipeline.place = place_of(&file);
     if let Ok(root) = pipeline.root.canonicalize() {
         pipeline.root = root;
     }

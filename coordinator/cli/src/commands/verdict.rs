@@ -14,6 +14,7 @@ use regatta_wire::v1;
 use regatta_wire::v1::get_verdict_request::Subject;
 use tonic::Code;
 
+use super::run::place_of;
 use super::{blocking, connect, keys, run_id};
 use crate::artefact;
 use crate::client::{Client, refused};
@@ -138,7 +139,8 @@ pub(super) fn verify(options: &VerifyOptions) -> Result<ExitCode, Failure> {
     }
     if let Some(file) = &options.policy {
         let policy = config::load(file, &config::root_of(file))?.policy;
-        let checked = verified.verdict.check_policy(&policy.unwrap_or_default());
+        let policy = policy.unwrap_or_default().of_pipeline(&place_of(file));
+        let checked = verified.verdict.check_policy(&policy);
         checked.map_err(|error| refused(format!("{error}; not by that of {}", file.display())))?;
     }
     let made = made_by_it(&verified, &options.artefact)?;

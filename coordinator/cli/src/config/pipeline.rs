@@ -18,6 +18,8 @@ use super::quarantine::QuarantinedTest;
 pub struct Pipeline {
     /// The file.
     pub file: PathBuf,
+    /// Where it is in the commit, from the root; empty for the commit's own, or if nobody knows.
+    pub place: String,
     /// Where input patterns begin.
     pub root: PathBuf,
     /// By name, needed jobs before those that need them.

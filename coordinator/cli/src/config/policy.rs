@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use regatta_verdict::Policy;
+use regatta_verdict::{Policy, RequiredJob};
 
 use super::error::{ConfigError, ConfigProblem, nearest};
 use super::pipeline::JobConfig;
@@ -18,7 +18,7 @@ pub(super) fn read_policy(
     let names: BTreeSet<String> = jobs.iter().map(|job| job.name.to_string()).collect();
     let Some(section) = section else {
         return Ok(Policy {
-            required_jobs: names,
+            required_jobs: names.into_iter().map(RequiredJob::own).collect(),
             ..Policy::default()
         });
     };
@@ -45,7 +45,7 @@ pub(super) fn read_policy(
     Ok(Policy {
         max_flaky: section.count("max_flaky", u32::MAX)?,
         max_quarantined: section.count("max_quarantined", u32::MAX)?,
-        required_jobs,
+        required_jobs: required_jobs.into_iter().map(RequiredJob::own).collect(),
     })
 }
 
@@ -64,7 +64,8 @@ mod tests {
         const JOBS: &str = "[jobs]\nb = { run = 'x' }\na = { run = 'x' }\n";
         let required = |text: &str| {
             let policy = policy(&format!("{JOBS}{text}")).expect("is good");
-            policy.required_jobs.into_iter().collect::<Vec<_>>()
+            let jobs = policy.required_jobs.into_iter();
+            jobs.map(|it| it.job).collect::<Vec<_>>()
         };
         assert_eq!(required(""), ["a", "b"]);
         assert_eq!(required("[policy]\nmax_flaky = 0\n"), ["a", "b"]);

@@ -39,6 +39,8 @@ const JOB_KEYS: &[&str] = &[
     "timeout",
 ];
 const RESOURCE_KEYS: &[&str] = &["cpu", "memory"];
+/// What a directory's configuration is called, the one first that counts if both are there.
+pub const FILES: [&str; 2] = [".config/regatta.toml", "regatta.toml"];
 /// More attempts than this hide a defect instead of riding out bad luck.
 const MOST_RETRIES: u32 = 10;
 
@@ -49,7 +51,7 @@ const MOST_RETRIES: u32 = 10;
 /// There is none.
 pub fn find(directory: &Path) -> Result<(PathBuf, PathBuf), ConfigError> {
     for root in directory.ancestors() {
-        for name in [".config/regatta.toml", "regatta.toml"] {
+        for name in FILES {
             let file = root.join(name);
             if file.is_file() {
                 return Ok((file, root.to_owned()));
@@ -130,6 +132,7 @@ pub fn parse(text: &str, file: &Path, root: &Path) -> Result<Pipeline, ConfigErr
         ConfigError::new(file.to_owned(), position, ConfigProblem::Cycle { path })
     })?;
     Ok(Pipeline {
+        place: String::new(),
         file: file.to_owned(),
         root: root.to_owned(),
         jobs,

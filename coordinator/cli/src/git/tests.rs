@@ -388,3 +388,13 @@ fn a_configuration_is_compared_as_it_was_read() {
     let said = compared("", &project.root().join(".git/config")).expect("it differs");
     assert!(said.contains("no such file"), "{said}");
 }
+
+#[test]
+fn a_file_has_its_place_from_the_root_of_its_repository() {
+    let project = Project::new();
+    let at = |path: &str| place_of(&project.root().join(path));
+    assert_eq!(at("sub/regatta.toml").as_deref(), Some("sub/regatta.toml"));
+    assert_eq!(at("regatta.toml").as_deref(), Some("regatta.toml"));
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    assert_eq!(place_of(&elsewhere.path().join("regatta.toml")), None);
+}

@@ -228,7 +228,7 @@ impl RunDriver {
             conclusion = conclusion.stopped_by(reason);
         }
         let context = &self.context;
-        let policy = context.plan.spec.policy.as_ref().map(Policy::from);
+        let policy = Policy::of_run(&context.plan.spec);
         let conclusion = conclusion.within(policy.as_ref());
         tracing::info!(
             run = %context.run, verdict = %conclusion.verdict, reasons = ?conclusion.reasons,

@@ -21,6 +21,7 @@ pub(crate) use suite::{Adapter, Harness, PlannedSuite};
 const MAX_JOBS: usize = 10_000;
 /// How long a commit's name may be, in bytes: databases have an index of them.
 const MAX_COMMIT_BYTES: usize = 512;
+const MAX_PIPELINE_BYTES: usize = 4096;
 /// How often a failed test or action may be tried again.
 const MAX_RETRIES: u32 = 20;
 /// How far a name may be from what was meant, as a share of its length, to be suggested.
@@ -155,6 +156,10 @@ impl Plan {
             .collect::<Result<Vec<_>, _>>()?;
         check_acyclic(&jobs)?;
         spec.policy.as_ref().map_or(Ok(()), check_policy)?;
+        if spec.pipeline.len() > MAX_PIPELINE_BYTES {
+            let problem = format!("a file's path has at most {MAX_PIPELINE_BYTES} bytes");
+            return Err(invalid("spec.pipeline", problem));
+        }
         if spec.commit.len() > MAX_COMMIT_BYTES {
             let problem = format!("a commit has at most {MAX_COMMIT_BYTES} bytes");
             return Err(invalid("spec.commit", problem));

@@ -52,7 +52,7 @@ impl RunRegistry {
             return Err(FindVerdictError::GoesOn { run });
         }
         let evidence = self.evidence(record).await?;
-        let policy = evidence.spec.policy.as_ref().map(Policy::from);
+        let policy = Policy::of_run(&evidence.spec);
         Ok(Judgement::of(
             (run.to_string(), evidence),
             Vec::new(),

@@ -13,6 +13,9 @@ use crate::stages::{are_in_order, written};
 pub struct RunStatement {
     /// Its id.
     pub run: String,
+    /// Which file says what its jobs are; empty for the commit's own.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub pipeline: String,
     /// It was submitted.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub submitted_at: Option<String>,
@@ -58,6 +61,7 @@ impl RunStatement {
         let stages = evidence.stages();
         Self {
             run: run.to_owned(),
+            pipeline: evidence.spec.pipeline.clone(),
             submitted_at: stages.queued_at.map(written),
             started_at: stages.started_at.map(written),
             finished_at: stages.finished_at.map(written),

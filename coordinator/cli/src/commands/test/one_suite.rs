@@ -54,6 +54,7 @@ pub(super) async fn run(
     let pipeline = Pipeline {
         file: root.clone(),
         jobs: vec![job(&options, suite)?],
+        place: own.place,
         policy: own.policy,
         read: own.read,
         root,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use regatta_model::Digest;
 use regatta_verdict::Policy;
 
+use crate::commands::run::place_of;
 use crate::config;
 use crate::exit_code::Failure;
 use crate::files::place_in;
@@ -14,6 +15,8 @@ use crate::git;
 #[derive(Debug, Default)]
 pub(super) struct OwnPolicy {
     pub(super) policy: Option<Policy>,
+    /// Where the configuration is in the commit; empty for the commit's own, or if there is none.
+    pub(super) place: String,
     /// Whether it has jobs of its own. Then a suite that was found without it answers for none that the policy
     /// requires, whatever its name is.
     pub(super) has_jobs: bool,
@@ -34,6 +37,7 @@ pub(super) fn policy_of(directory: &Path) -> Result<OwnPolicy, Failure> {
             let pipeline = config::load(&file, &root)?;
             Ok(OwnPolicy {
                 policy: pipeline.policy,
+                place: place_of(&file),
                 has_jobs: !pipeline.jobs.is_empty(),
                 read: pipeline.read,
             })

@@ -102,6 +102,7 @@ pub(super) async fn run(
         description: description("regatta test", &options.filters),
         policy: own.policy.as_ref().map(Policy::to_wire),
         chosen_tests: own.has_jobs || !options.filters.is_empty(),
+        pipeline: own.place,
     };
     if options.plan {
         return plan(global, client, spec).await;

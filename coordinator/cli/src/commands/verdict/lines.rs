@@ -1,5 +1,6 @@
 //! A verdict for people.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -39,6 +40,9 @@ pub(super) fn of(verified: &Verified, key: &PublicKey, paint: Paint) -> String {
     line("run", said.run.clone());
     line("and runs", some_of(&said.other_runs));
     line("did", said.requested_jobs().collect::<Vec<_>>().join(", "));
+    let files = said.runs.iter().map(|run| run.pipeline.clone());
+    let files: BTreeSet<_> = files.filter(|file| !file.is_empty()).collect();
+    line("pipelines", some_of(&files.into_iter().collect::<Vec<_>>()));
     line("required", said.policy().map(required).unwrap_or_default());
     line("tests", counts(said.counts));
     line("cached", cached_from(&said.cached_from, said.audited_hits));
@@ -90,7 +94,7 @@ fn required(policy: &PolicyStatement) -> String {
         _ => policy
             .required_jobs
             .iter()
-            .cloned()
+            .map(ToString::to_string)
             .collect::<Vec<_>>()
             .join(", "),
     };
@@ -234,6 +238,7 @@ mod tests {
         assert_eq!(some_of(&names), "0, 1, 2, 3, 4 and 2 more");
         let at = |time: &str| Some(format!("1970-01-01T{time}Z"));
         let run = RunStatement {
+            pipeline: String::new(),
             run: "0123456789abcdef".to_owned(),
             submitted_at: at("00:00:00.5"),
             started_at: at("00:00:02.75"),

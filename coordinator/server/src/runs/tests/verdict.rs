@@ -155,6 +155,12 @@ async fn what_a_policy_requires_may_have_run_in_several_runs() {
         (half.verdict.as_str(), &half.reasons[..]),
         ("UNKNOWN", &lacks.map(str::to_owned)[..])
     );
+    // Another file's job is not the one, whatever its name is.
+    run(&["other"], |spec| {
+        spec.pipeline = "sub/regatta.toml".to_owned()
+    })
+    .await;
+    assert_eq!(of_commit().await.reasons, lacks);
     // Chosen tests are not the job, and who says nothing of a policy lifts none.
     run(&["other"], |spec| spec.chosen_tests = true).await;
     let reasons = of_commit().await.reasons;
