@@ -303,6 +303,21 @@ async fn tests_are_learnt(ledger: &dyn Ledger) {
     );
     assert_eq!(known.last_input_root, input_root);
     assert_eq!(known.last_failure, Some(known.last_run));
+    assert_eq!(known.last_failed_key, key);
+    assert_eq!(history[0].last_failed_key, None);
+    let later = TestObservation {
+        key: Some(Digest::of(b"other")),
+        ..seen("x", 100, 3)
+    };
+    observe(ledger, "s", Place::default(), vec![later]).await;
+    let place = Place::default();
+    let known = ledger.read_suite(&tenant("a"), "s", &place).await;
+    let known = known.expect("reads").tests.pop().expect("it has run");
+    assert_eq!(known.last_key, Some(Digest::of(b"other")));
+    assert_eq!(
+        known.last_failed_key, key,
+        "it has passed with another since"
+    );
     assert_eq!(history[0].last_failure, None);
     let all = ledger
         .read_history(&tenant("a"), None)

@@ -97,6 +97,8 @@ pub struct KnownTest {
     pub last_key: Option<Digest>,
     /// Which inputs that key covers, if it is known.
     pub last_input_root: Option<Digest>,
+    /// With which key it did not pass at once, last.
+    pub last_failed_key: Option<Digest>,
 }
 
 /// What is known of a test, wherever it ran.
@@ -122,6 +124,8 @@ pub struct TestHistory {
     pub last_key: Option<Digest>,
     /// Which inputs that key covers, if it is known.
     pub last_input_root: Option<Digest>,
+    /// With which key it did not pass at once, last.
+    pub last_failed_key: Option<Digest>,
 }
 
 impl Timing {
@@ -188,6 +192,7 @@ impl TestHistory {
             last_failure: seen.failed_at(),
             last_key: seen.key,
             last_input_root: seen.input_root.filter(|_| seen.key.is_some()),
+            last_failed_key: seen.failed_key(),
         }
     }
 
@@ -205,6 +210,7 @@ impl TestHistory {
             self.last_key = seen.key;
             self.last_input_root = seen.input_root;
         }
+        self.last_failed_key = seen.failed_key().or(self.last_failed_key);
     }
 }
 
@@ -212,6 +218,11 @@ impl TestObservation {
     /// When it did not pass at once, if it did not.
     fn failed_at(&self) -> Option<Timestamp> {
         (self.failed || self.flaky).then_some(self.finished_at)
+    }
+
+    /// With which key it did not pass at once, if it did not.
+    fn failed_key(&self) -> Option<Digest> {
+        self.key.filter(|_| self.failed || self.flaky)
     }
 }
 

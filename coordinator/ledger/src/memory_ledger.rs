@@ -272,6 +272,7 @@ impl Ledger for MemoryLedger {
                 last_failure: history.last_failure,
                 last_key: history.last_key,
                 last_input_root: history.last_input_root,
+                last_failed_key: history.last_failed_key,
             }
         });
         let key = (tenant.clone(), suite.to_owned());

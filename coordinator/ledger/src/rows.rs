@@ -150,10 +150,11 @@ fn verdict(row: &dyn Columns, column: usize) -> Result<Verdict, LedgerError> {
 pub(crate) fn known_test(row: &dyn Columns) -> Result<KnownTest, LedgerError> {
     Ok(KnownTest {
         test: row.text(0)?,
-        timing: timing(row, 4)?,
+        timing: timing(row, 5)?,
         last_failure: optional_time(row, 1)?,
         last_key: digest(row, 2)?,
         last_input_root: digest(row, 3)?,
+        last_failed_key: digest(row, 4)?,
     })
 }
 
@@ -169,6 +170,7 @@ pub(crate) fn test_history(row: &dyn Columns) -> Result<TestHistory, LedgerError
         last_failure: optional_time(row, 8)?,
         last_key: digest(row, 9)?,
         last_input_root: digest(row, 10)?,
+        last_failed_key: digest(row, 11)?,
     })
 }
 

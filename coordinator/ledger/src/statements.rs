@@ -176,6 +176,7 @@ pub(crate) const WRITE_OVERHEAD: &str =
 /// For an image and a branch, of a tenant's suite; columns of `rows::known_test`.
 pub(crate) const READ_SUITE: &str =
     "SELECT anywhere.test, anywhere.last_failure, anywhere.last_key, anywhere.last_input_root,
+        anywhere.last_failed_key,
         COALESCE(there.expected_nanos, image.expected_nanos, anywhere.expected_nanos),
         COALESCE(there.spread_nanos, image.spread_nanos, anywhere.spread_nanos)
      FROM test_history AS anywhere
@@ -192,7 +193,7 @@ macro_rules! select_history {
     ($rest:literal) => {
         concat!(
             "SELECT suite, test, expected_nanos, spread_nanos, runs, failures, flakes, last_run,
-                last_failure, last_key, last_input_root
+                last_failure, last_key, last_input_root, last_failed_key
              FROM test_history ",
             $rest
         )

@@ -142,15 +142,17 @@ async fn store_histories(
 ) -> Result<(), CallError> {
     let insert =
         "INSERT INTO test_history (tenant, suite, test, expected_nanos, spread_nanos, runs,
-            failures, flakes, last_run, last_failure, last_key, last_input_root)
+            failures, flakes, last_run, last_failure, last_key, last_input_root,
+            last_failed_key)
          SELECT $1, $2, seen.* FROM UNNEST($3::TEXT[], $4::BIGINT[], $5::BIGINT[], $6::BIGINT[],
             $7::BIGINT[], $8::BIGINT[], $9::BIGINT[], $10::BIGINT[], $11::TEXT[],
-            $12::TEXT[]) AS seen
+            $12::TEXT[], $13::TEXT[]) AS seen
          ON CONFLICT (tenant, suite, test) DO UPDATE SET
             expected_nanos = excluded.expected_nanos, spread_nanos = excluded.spread_nanos,
             runs = excluded.runs, failures = excluded.failures, flakes = excluded.flakes,
             last_run = excluded.last_run, last_failure = excluded.last_failure,
-            last_key = excluded.last_key, last_input_root = excluded.last_input_root";
+            last_key = excluded.last_key, last_input_root = excluded.last_input_root,
+            last_failed_key = excluded.last_failed_key";
     let numbers = |number: fn(&TestHistory) -> i64| Value::numbers(histories.iter().map(number));
     let digests = |digest: fn(&TestHistory) -> Option<Digest>| {
         let texts = histories
@@ -159,6 +161,7 @@ async fn store_histories(
         texts.collect::<Vec<_>>()
     };
     let (keys, roots) = (digests(|it| it.last_key), digests(|it| it.last_input_root));
+    let failed_keys = digests(|it| it.last_failed_key);
     let failures = histories.iter().map(|it| it.last_failure);
     let failures = failures.map(|at| at.map(|at| signed(at.as_nanos())));
     let [tenant, suite] = subject.values();
@@ -175,6 +178,7 @@ async fn store_histories(
         Value::Numbers(failures.collect()),
         Value::optional_texts(keys.iter().map(Option::as_deref)),
         Value::optional_texts(roots.iter().map(Option::as_deref)),
+        Value::optional_texts(failed_keys.iter().map(Option::as_deref)),
     ];
     session.execute(insert, &values).await
 }

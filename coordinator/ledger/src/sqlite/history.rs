@@ -110,8 +110,9 @@ fn store_history(
     history: &TestHistory,
 ) -> Result<(), LedgerError> {
     let insert = "INSERT OR REPLACE INTO test_history (tenant, suite, test, expected_nanos,
-            spread_nanos, runs, failures, flakes, last_run, last_failure, last_key, last_input_root)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+            spread_nanos, runs, failures, flakes, last_run, last_failure, last_key, last_input_root,
+            last_failed_key)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
     let values = params![
         tenant,
         history.suite,
@@ -125,6 +126,7 @@ fn store_history(
         history.last_failure.map(|at| signed(at.as_nanos())),
         history.last_key.map(|key| key.to_string()),
         history.last_input_root.map(|root| root.to_string()),
+        history.last_failed_key.map(|key| key.to_string()),
     ];
     execute(connection, insert, values)
 }

@@ -147,6 +147,9 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     "
     ALTER TABLE test_history ADD COLUMN last_input_root TEXT;
 ",
+    "
+    ALTER TABLE test_history ADD COLUMN last_failed_key TEXT;
+",
 ];
 
 /// Why a ledger cannot be opened.

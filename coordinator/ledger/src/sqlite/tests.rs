@@ -122,7 +122,7 @@ fn a_database_of_a_newer_release_is_left_alone() {
             error,
             OpenLedgerError::TooNew {
                 found: 99,
-                known: 10,
+                known: 11,
                 ..
             }
         ),

@@ -43,6 +43,7 @@ use regatta_wire::{reapi, v1};
 use super::context::{JobContext, JobOutcome, cancelled};
 use super::event;
 use super::keys::action_key;
+use super::log::now;
 use super::origin::origin_of;
 use super::plan::{Adapter, PlannedSuite};
 use super::state::{JobEnd, JobStatus};
@@ -300,7 +301,11 @@ async fn record_cached(job: &JobContext, tests: &[Test], tally: &mut Tally) -> V
         return Vec::new();
     }
     // A pass after a failure is flaky, whoever found it: what has failed already, or may have, is not looked up.
+    let now = now();
     let may_have_failed = |index: &usize| {
+        if tests[*index].suspicion.is_distrusted(now) {
+            return true;
+        }
         let name = tests[*index].name();
         let recorded = job.recorded_suite();
         recorded.is_some_and(|it| it.tried(&name).attempts > 0 || it.unexplained().has(&name))

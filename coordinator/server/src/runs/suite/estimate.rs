@@ -137,6 +137,7 @@ mod tests {
             last_failure: None,
             last_key: None,
             last_input_root: None,
+            last_failed_key: None,
         };
         let known: Vec<_> = known.iter().map(test).collect();
         let estimate = Estimates::new(&known, Duration::from_millis(100), |id| id != "gone").of(id);

@@ -30,6 +30,7 @@ use crate::dispatch::TaskEvent;
 use crate::runs::action::may_be_retried;
 use crate::runs::context::JobContext;
 use crate::runs::event;
+use crate::runs::log::now;
 use crate::runs::plan::{Adapter, PlannedSuite};
 use crate::runs::tally::{Ending, Tally};
 
@@ -366,6 +367,7 @@ impl<'a> Execution<'a> {
         // would hide the next time that it is flaky.
         let may_cache = self.purpose == Purpose::Answer
             && known.repetition.is_none()
+            && !known.suspicion.is_distrusted(now())
             && ending != Ending::Flaky;
         if let Some(pass) = judged.cacheable.filter(|_| may_cache) {
             let pass = (known.key, timed(pass, judged.duration), place);

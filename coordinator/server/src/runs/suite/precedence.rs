@@ -25,6 +25,8 @@ const MAX_EARLIER: usize = 4;
 pub(super) struct Suspicion {
     /// When it did not pass at once, last.
     last_failure: Option<Timestamp>,
+    /// Whether it had the key then that it has now.
+    has_failed_so: bool,
     change: Change,
 }
 
@@ -48,8 +50,21 @@ impl Suspicion {
         };
         Self {
             last_failure: known.and_then(|known| known.last_failure),
+            has_failed_so: known.is_some_and(|known| known.last_failed_key == Some(key)),
             change,
         }
+    }
+
+    /// Whether it failed lately though nothing that it depends on was another than it is now: then a pass says little
+    /// of the next one, and is neither believed from the cache nor put there (ADR 50).
+    pub(super) fn is_distrusted(&self, now: Timestamp) -> bool {
+        self.has_failed_so && self.failed_lately(now).is_some()
+    }
+
+    /// When it failed, if that was lately.
+    fn failed_lately(&self, now: Timestamp) -> Option<Timestamp> {
+        self.last_failure
+            .filter(|failure| now.since(*failure) <= RECENT)
     }
 }
 
@@ -169,8 +184,7 @@ impl Suspects {
     fn among(tests: &[Candidate<'_>], now: Timestamp) -> Self {
         let (mut failed, mut changed) = (Vec::new(), Vec::new());
         for (position, test) in tests.iter().enumerate() {
-            let recent = test.suspicion.last_failure;
-            match recent.filter(|failure| now.since(*failure) <= RECENT) {
+            match test.suspicion.failed_lately(now) {
                 Some(failure) => failed.push((Reverse(failure), test.expected, position)),
                 None if test.suspicion.change != Change::Nothing => changed.push(position),
                 None => {}
@@ -197,6 +211,7 @@ mod tests {
     fn failed(days_ago: u64) -> Suspicion {
         Suspicion {
             last_failure: Some(Timestamp::from_nanos(NOW.as_nanos() - days_ago * DAY)),
+            has_failed_so: false,
             change: Change::Nothing,
         }
     }
@@ -204,6 +219,7 @@ mod tests {
     const fn suspicion(change: Change) -> Suspicion {
         Suspicion {
             last_failure: None,
+            has_failed_so: false,
             change,
         }
     }
@@ -339,6 +355,7 @@ mod tests {
             last_failure: None,
             last_key,
             last_input_root: root,
+            last_failed_key: None,
         };
         let change = |known: Option<&KnownTest>| Suspicion::of(known, key).change;
         assert_eq!(change(None), Change::New);
@@ -347,6 +364,18 @@ mod tests {
         assert_eq!(change(Some(&known(Some(key)))), Change::Nothing);
         // Imported from elsewhere.
         assert_eq!(change(Some(&known(None))), Change::Nothing);
+    }
+
+    #[test]
+    fn who_failed_lately_with_the_same_key_is_distrusted() {
+        let suspicion = |days_ago, has_failed_so| Suspicion {
+            has_failed_so,
+            ..failed(days_ago)
+        };
+        assert!(suspicion(6, true).is_distrusted(NOW));
+        assert!(!suspicion(8, true).is_distrusted(NOW));
+        assert!(!suspicion(6, false).is_distrusted(NOW));
+        assert!(!NEW.is_distrusted(NOW));
     }
 
     proptest! {

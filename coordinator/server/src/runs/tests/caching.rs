@@ -1,6 +1,7 @@
 //! What is known from earlier runs, and what must not be.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use regatta_ledger::MemoryLedger;
 use regatta_model::Digest;
@@ -35,6 +36,31 @@ async fn a_batch_that_contradicts_itself_is_red_every_time() {
             message.contains("exited with code 3 though every test passed"),
             "{message}"
         );
+    }
+}
+
+#[tokio::test]
+async fn a_pass_after_a_run_that_failed_with_the_same_key_is_no_answer() {
+    let fixture = Fixture::start().await;
+    let fails = Arc::new(AtomicBool::new(true));
+    let told = Arc::clone(&fails);
+    let answer = move |id: &str| {
+        let is_bad = id == "test_0001" && told.load(Ordering::SeqCst);
+        Some(match is_bad {
+            true => completed(101, ""),
+            false => completed(0, PASSED),
+        })
+    };
+    let _agent = fixture.agent("a", runner(names(2), answer));
+    let run = async || {
+        let story = fixture.run(spec(vec![libtest("unit")])).await;
+        let counts = story.counts();
+        (counts.passed, counts.cached, counts.failed)
+    };
+    assert_eq!(run().await, (1, 0, 1));
+    fails.store(false, Ordering::SeqCst);
+    for _ in 0..2 {
+        assert_eq!(run().await, (1, 1, 0), "it is executed each time");
     }
 }
 
