@@ -8,13 +8,13 @@ mod checkout;
 mod command;
 mod commit_files;
 mod comparison;
+mod lone_file;
 mod status;
 // They run git, which not every machine has that runs tests.
 #[cfg(all(test, feature = "process-tests"))]
 mod tests;
 mod unlike;
 
-use std::collections::HashSet;
 use std::path::Path;
 
 use command::{git, output};
@@ -78,16 +78,17 @@ impl Commit {
     }
 }
 
-/// Whether git knows all these files, whose paths are relative to `directory`: what it ignores is in no
-/// commit. Blocks.
+/// Whether the repository that `directory` is in, or a submodule of it, has a file, whose path is relative to
+/// `directory` if it is not absolute. A symlink counts by its own name. Blocks.
 #[must_use]
-pub fn knows_all<'a>(directory: &Path, mut files: impl Iterator<Item = &'a str>) -> bool {
+pub fn knows(directory: &Path, file: &Path) -> bool {
     let mut git = git(directory);
-    let Ok(output) = output(git.args(["ls-files", "-z", "--recurse-submodules"])) else {
-        return false;
-    };
-    let known: HashSet<&[u8]> = output.split(|byte| *byte == 0).collect();
-    files.all(|file| known.contains(file.as_bytes()))
+    git.env("GIT_LITERAL_PATHSPECS", "1");
+    let found = output(
+        git.args(["ls-files", "-z", "--recurse-submodules", "--"])
+            .arg(file),
+    );
+    found.is_ok_and(|found| !found.is_empty())
 }
 
 /// The whole id of the commit that git calls so in `directory`; `None` if there is none. Blocks.
