@@ -19,6 +19,8 @@ use std::path::Path;
 
 use command::{git, output};
 
+use crate::terminal::visible;
+
 pub use comparison::{Content, Reading};
 pub use status::{commit_of, overlooked};
 pub use unlike::Unlike;
@@ -66,14 +68,15 @@ impl Commit {
 
     /// Tells why this is no commit's verdict, if it is none. That work is not committed yet is nothing to warn of.
     pub fn tell(&self) {
-        match &self.unlike {
-            Some(unlike @ Unlike::Status { .. }) => {
-                tracing::info!(commit = self.id, "this is no commit's verdict: {unlike}");
-            }
-            Some(unlike) => {
-                tracing::warn!(commit = self.id, "this is no commit's verdict: {unlike}");
-            }
-            None => {}
+        let Some(unlike) = &self.unlike else {
+            return;
+        };
+        let why = unlike.to_string();
+        let (commit, why) = (&self.id, visible(&why));
+        if matches!(unlike, Unlike::Status { .. }) {
+            tracing::info!(commit, "this is no commit's verdict: {why}");
+        } else {
+            tracing::warn!(commit, "this is no commit's verdict: {why}");
         }
     }
 }
@@ -91,13 +94,15 @@ pub fn knows(directory: &Path, file: &Path) -> bool {
     found.is_ok_and(|found| !found.is_empty())
 }
 
-/// The whole id of the commit that git calls so in `directory`; `None` if there is none. Blocks.
-#[must_use]
-pub fn resolve(directory: &Path, name: &str) -> Option<String> {
+/// The whole id of the commit that git calls so in `directory`. Blocks.
+///
+/// # Errors
+/// There is none; then the error is what git says.
+pub fn resolve(directory: &Path, name: &str) -> Result<String, String> {
     let mut git = git(directory);
-    git.args(["rev-parse", "--verify", "--quiet", "--end-of-options"]);
-    let output = output(git.arg(format!("{name}^{{commit}}"))).ok()?;
-    id_in(output)
+    git.args(["rev-parse", "--verify", "--end-of-options"]);
+    let output = output(git.arg(format!("{name}^{{commit}}")))?;
+    id_in(output).ok_or_else(|| format!("git: {name} has no id"))
 }
 
 /// The commit that is checked out in `directory`; `None` if there is none. Blocks.

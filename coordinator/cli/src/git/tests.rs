@@ -263,6 +263,42 @@ fn a_submodule_that_its_project_ignores_is_left_out() {
 }
 
 #[test]
+fn what_git_cannot_say_is_not_taken_for_nothing() {
+    let project = Project::new();
+    let said = |commit: Commit| commit.unlike.map(|unlike| unlike.to_string());
+    project.write(".git/config", "[broken\n");
+    for directory in [project.root().to_owned(), project.root().join("sub")] {
+        let commit = commit_of(&directory, None, None);
+        assert_eq!(commit.id, "");
+        let said = said(commit).expect("there is a repository");
+        assert!(said.contains("bad config line 1"), "{said}");
+        let error = resolve(&directory, "HEAD").expect_err("it cannot be read");
+        assert!(error.contains("bad config line 1"), "{error}");
+    }
+    let nowhere = tempfile::tempdir().expect("a directory");
+    assert_eq!(said(commit_of(nowhere.path(), None, None)), None);
+}
+
+#[test]
+fn a_change_that_git_is_configured_not_to_show_says_so() {
+    let project = Project::new();
+    project.write("sub/lines", "a\nb\n");
+    project.commit();
+    project.git("config core.autocrlf true");
+    std::fs::remove_file(project.root().join("sub/lines")).expect("removed");
+    project.git("checkout sub/lines");
+    assert_eq!(project.git("status --porcelain"), "");
+    let words = "sub/lines has been changed since the commit, though `git status` does not show it";
+    project.differs(&["**"], words);
+    project.write("sub/lines", "a\nc\n");
+    let said = project
+        .inspected(&["**"], || {})
+        .unlike
+        .expect("it differs");
+    assert!(matches!(said, Unlike::Status { .. }), "{said}");
+}
+
+#[test]
 fn rules_are_read_as_a_checkout_has_them() {
     let project = Project::new();
     project.write(".gitattributes", ".gitignore text eol=crlf\n");
