@@ -8,16 +8,18 @@ mod checkout;
 mod command;
 mod commit_files;
 mod comparison;
+mod lone_file;
 mod status;
 // They run git, which not every machine has that runs tests.
 #[cfg(all(test, feature = "process-tests"))]
 mod tests;
 mod unlike;
 
-use std::collections::HashSet;
 use std::path::Path;
 
 use command::{git, output};
+
+use crate::terminal::visible;
 
 pub use comparison::{Content, Reading};
 pub use status::{commit_of, overlooked};
@@ -66,28 +68,30 @@ impl Commit {
 
     /// Tells why this is no commit's verdict, if it is none. That work is not committed yet is nothing to warn of.
     pub fn tell(&self) {
-        match &self.unlike {
-            Some(unlike @ Unlike::Status { .. }) => {
-                tracing::info!(commit = self.id, "this is no commit's verdict: {unlike}");
-            }
-            Some(unlike) => {
-                tracing::warn!(commit = self.id, "this is no commit's verdict: {unlike}");
-            }
-            None => {}
+        let Some(unlike) = &self.unlike else {
+            return;
+        };
+        let why = unlike.to_string();
+        let (commit, why) = (&self.id, visible(&why));
+        if matches!(unlike, Unlike::Status { .. }) {
+            tracing::info!(commit, "this is no commit's verdict: {why}");
+        } else {
+            tracing::warn!(commit, "this is no commit's verdict: {why}");
         }
     }
 }
 
-/// Whether git knows all these files, whose paths are relative to `directory`: what it ignores is in no
-/// commit. Blocks.
+/// Whether the repository that `directory` is in, or a submodule of it, has a file, whose path is relative to
+/// `directory` if it is not absolute. A symlink counts by its own name. Blocks.
 #[must_use]
-pub fn knows_all<'a>(directory: &Path, mut files: impl Iterator<Item = &'a str>) -> bool {
+pub fn knows(directory: &Path, file: &Path) -> bool {
     let mut git = git(directory);
-    let Ok(output) = output(git.args(["ls-files", "-z", "--recurse-submodules"])) else {
-        return false;
-    };
-    let known: HashSet<&[u8]> = output.split(|byte| *byte == 0).collect();
-    files.all(|file| known.contains(file.as_bytes()))
+    git.env("GIT_LITERAL_PATHSPECS", "1");
+    let found = output(
+        git.args(["ls-files", "-z", "--recurse-submodules", "--"])
+            .arg(file),
+    );
+    found.is_ok_and(|found| !found.is_empty())
 }
 
 /// Where a file is in the repository that its directory is in, from the root of that; `None` if it is in none, or its
@@ -104,13 +108,15 @@ pub fn place_of(file: &Path) -> Option<String> {
     Some(format!("{prefix}{name}"))
 }
 
-/// The whole id of the commit that git calls so in `directory`; `None` if there is none. Blocks.
-#[must_use]
-pub fn resolve(directory: &Path, name: &str) -> Option<String> {
+/// The whole id of the commit that git calls so in `directory`. Blocks.
+///
+/// # Errors
+/// There is none; then the error is what git says.
+pub fn resolve(directory: &Path, name: &str) -> Result<String, String> {
     let mut git = git(directory);
-    git.args(["rev-parse", "--verify", "--quiet", "--end-of-options"]);
-    let output = output(git.arg(format!("{name}^{{commit}}"))).ok()?;
-    id_in(output)
+    git.args(["rev-parse", "--verify", "--end-of-options"]);
+    let output = output(git.arg(format!("{name}^{{commit}}")))?;
+    id_in(output).ok_or_else(|| format!("git: {name} has no id"))
 }
 
 /// The commit that is checked out in `directory`; `None` if there is none. Blocks.

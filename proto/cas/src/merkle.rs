@@ -24,4 +24,4 @@ pub use file_digests::{FileDigests, FileDigestsError, digest_files};
 pub use load::{LoadError, LoadLimits, fetch, load};
 pub use tree::Tree;
 pub use tree_builder::{BuildError, Entry, TreeBuilder};
-pub use walk::{Found, FoundKind, Ignored, Unfit, WalkError, WalkOptions, walk};
+pub use walk::{Found, FoundKind, Ignored, OWNER_EXECUTES, Unfit, WalkError, WalkOptions, walk};

@@ -98,9 +98,10 @@ pub(super) async fn prepare(
     // Before anything is read, and again after it.
     let before = git::head(&pipeline.root);
     let mut inputs = inputs(pipeline, chosen)?;
-    if let Some(junit) = &junit {
+    let own_file = own_file(&pipeline.root, junit.as_ref());
+    if let Some(own_file) = &own_file {
         let all = inputs.iter_mut();
-        all.for_each(|entries| entries.leave_out(&pipeline.root, junit));
+        all.for_each(|entries| entries.leave_out(&pipeline.root, own_file));
     }
     let client = connect(global).await?;
     let cache_file = directories::digest_cache(&pipeline.root).or_exit(ExitCode::Local)?;
@@ -113,7 +114,7 @@ pub(super) async fn prepare(
         contents: contents.collect(),
         meant,
         before,
-        own_file: junit.clone(),
+        own_file,
         blobs: git_blobs(&cache_file),
     };
     let commit = blocking({
@@ -214,6 +215,13 @@ pub(super) fn place_of(file: &Path) -> String {
         true => String::new(),
         false => place,
     }
+}
+
+/// The report, if it is Regatta's alone: one that git knows is a file of the project like any other.
+pub(super) fn own_file(root: &Path, report: Option<&PathBuf>) -> Option<PathBuf> {
+    let is_project = |place: PathBuf| git::knows(root, &place);
+    let own = report.filter(|report| !place_in(root, report).is_some_and(is_project));
+    own.cloned()
 }
 
 /// The pipeline of a file, or of here.

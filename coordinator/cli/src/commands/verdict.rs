@@ -216,11 +216,12 @@ async fn commit(name: String) -> Result<String, Failure> {
         move || git::resolve(&here, &name)
     });
     match found.await? {
-        Some(id) => Ok(id),
+        Ok(id) => Ok(id),
         // Of another repository, or without any here.
-        None if git::is_id(&name) => Ok(name),
-        None => {
-            let message = format!("git knows no commit `{name}` here; write its whole id");
+        Err(_) if git::is_id(&name) => Ok(name),
+        Err(detail) => {
+            let message =
+                format!("git knows no commit `{name}` here; write its whole id ({detail})");
             Err(Failure::new(ExitCode::BadConfiguration, message))
         }
     }

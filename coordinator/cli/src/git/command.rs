@@ -41,18 +41,27 @@ const SETTINGS: &[&str] = &[
     "core.untrackedCache=false",
 ];
 
+/// How much git may complain: of a checkout that is somebody else's it says in so many lines what to do.
+const MOST_LINES_OF_COMPLAINTS: usize = 3;
+
 /// Git in the repository that `directory` is in, whatever the environment says. It believes no shortcuts, takes each
 /// object for itself (`git replace`), and writes nothing.
 pub(super) fn git(directory: &Path) -> Command {
+    let mut git = git_as_configured(directory);
+    for setting in SETTINGS {
+        git.args(["-c", setting]);
+    }
+    git
+}
+
+/// The same, which believes the shortcuts that are configured here.
+pub(super) fn git_as_configured(directory: &Path) -> Command {
     let mut git = Command::new("git");
     git.current_dir(directory).stdin(Stdio::null());
     for name in MISLEADING {
         git.env_remove(name);
     }
     git.args(["--no-optional-locks", "--no-replace-objects"]);
-    for setting in SETTINGS {
-        git.args(["-c", setting]);
-    }
     git
 }
 
@@ -95,8 +104,10 @@ pub(super) fn output_about<'a>(
     }
 }
 
+/// What git complains of in its first lines, the second of which may say what to do.
 fn failure(output: &Output) -> String {
     let said = String::from_utf8_lossy(&output.stderr);
-    let said = said.lines().next().unwrap_or_default();
-    format!("git: {said} ({})", output.status)
+    let said = said.lines().map(str::trim).filter(|line| !line.is_empty());
+    let said: Vec<&str> = said.take(MOST_LINES_OF_COMPLAINTS).collect();
+    format!("git: {} ({})", said.join(" "), output.status)
 }

@@ -46,6 +46,16 @@ pub(super) enum Kind {
 }
 
 impl Kind {
+    /// What git means by a mode; `None` if that is a submodule.
+    pub(super) fn of_mode(mode: &str) -> Option<Self> {
+        match mode {
+            "160000" => None,
+            "100755" => Some(Self::Executable),
+            "120000" => Some(Self::Symlink),
+            _ => Some(Self::File),
+        }
+    }
+
     pub(super) const fn words(self) -> &'static str {
         match self {
             Self::File => "a file that cannot be executed",
@@ -89,18 +99,13 @@ impl CommitFiles {
             let Some((mode, object, path)) = entry else {
                 continue;
             };
-            let kind = match mode {
-                "100755" => Kind::Executable,
-                "120000" => Kind::Symlink,
-                "160000" => {
-                    submodules.push(Part {
-                        directory: part.directory.join(path),
-                        commit: object.to_owned(),
-                        prefix: format!("{}{path}/", part.prefix),
-                    });
-                    continue;
-                }
-                _ => Kind::File,
+            let Some(kind) = Kind::of_mode(mode) else {
+                submodules.push(Part {
+                    directory: part.directory.join(path),
+                    commit: object.to_owned(),
+                    prefix: format!("{}{path}/", part.prefix),
+                });
+                continue;
             };
             let file = CommitFile {
                 part: self.parts.len(),

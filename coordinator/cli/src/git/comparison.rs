@@ -9,8 +9,9 @@ use regatta_model::Digest;
 use super::Unlike;
 use super::blob_digests::BlobDigests;
 use super::checkout::checked_out;
-use super::command::{git, output, output_about};
-use super::commit_files::{self, CommitFile, CommitFiles, Kind, Part};
+use super::command::{git, output_about};
+use super::commit_files::{CommitFile, CommitFiles, Kind, Part};
+use super::lone_file::{is_of, top_of};
 use super::status::exists;
 
 /// What git says of each path that it may ignore: the file, the line, the pattern, the path (git-check-ignore(1)).
@@ -58,7 +59,7 @@ impl Content {
         }
     }
 
-    fn digest(&self) -> Digest {
+    pub(super) fn digest(&self) -> Digest {
         match self {
             Self::File { digest, .. } => *digest,
             Self::Symlink { target } => Digest::of(target.as_bytes()),
@@ -89,7 +90,7 @@ pub(super) fn compare(
     same_contents(&files, &pairs, &mut blobs)?;
     nothing_left_out(&files, reading, &mut blobs)?;
     let mut configuration = reading.configuration.iter();
-    configuration.try_for_each(|(file, digest)| is_of(commit, file, *digest, &mut blobs))
+    configuration.try_for_each(|(file, digest)| is_of(&files, file, *digest, &mut blobs))
 }
 
 type Pair<'a> = (&'a str, &'a Content, &'a CommitFile);
@@ -102,16 +103,21 @@ fn pairs<'a>(files: &'a CommitFiles, reading: &'a Reading<'_>) -> Result<Vec<Pai
             let path = path.to_owned();
             return Err(Unlike::NotInCommit { path });
         };
-        match content.kind() == file.kind {
-            true => Ok((path, content, file)),
-            false => Err(Unlike::OtherKind {
-                path: path.to_owned(),
-                here: content.kind().words(),
-                there: file.kind.words(),
-            }),
-        }
+        same_kind(path, content, file.kind)?;
+        Ok((path, content, file))
     };
     reading.contents.iter().map(pair).collect()
+}
+
+pub(super) fn same_kind(path: &str, content: &Content, kind: Kind) -> Result<(), Unlike> {
+    match content.kind() == kind {
+        true => Ok(()),
+        false => Err(Unlike::OtherKind {
+            path: path.to_owned(),
+            here: content.kind().words(),
+            there: kind.words(),
+        }),
+    }
 }
 
 fn same_contents(
@@ -141,7 +147,7 @@ fn same_contents(
 }
 
 /// Whether files that do not hold what git has stored hold what a checkout makes of it.
-fn same_checkout<'a>(
+pub(super) fn same_checkout<'a>(
     part: &Part,
     others: impl Iterator<Item = (&'a str, &'a Content)>,
 ) -> Result<(), Unlike> {
@@ -197,11 +203,26 @@ fn nothing_left_out(
     }
     let with_parts = files.parts.iter().zip(&left_out);
     let mut with_parts = with_parts.filter(|(_, left_out)| !left_out.is_empty());
-    with_parts.try_for_each(|(part, left_out)| ignored_by_commit(part, left_out, blobs))
+    with_parts.try_for_each(|(part, left_out)| ignored_by_commit(files, part, left_out, blobs))
 }
 
 /// Whether the commit itself has git ignore all these files, though it holds them: then no checkout's are read.
-fn ignored_by_commit(part: &Part, paths: &[&str], blobs: &mut BlobDigests) -> Result<(), Unlike> {
+fn ignored_by_commit(
+    files: &CommitFiles,
+    part: &Part,
+    paths: &[&str],
+    blobs: &mut BlobDigests,
+) -> Result<(), Unlike> {
+    // Where a submodule is ignored by what is around it, so is all that is in it.
+    let is_around = |other: &&Part| part.prefix.starts_with(&other.prefix);
+    let around = files.parts.iter().filter(is_around);
+    let around = around.filter(|other| other.prefix.len() < part.prefix.len());
+    if let Some(around) = around.max_by_key(|other| other.prefix.len()) {
+        let submodule = part.prefix.trim_end_matches('/');
+        if ignored_by_commit(files, around, &[submodule], blobs).is_ok() {
+            return Ok(());
+        }
+    }
     let unknown = |detail| Unlike::Unknown { detail };
     let below = |path: &'_ str| {
         path.strip_prefix(part.prefix.as_str())
@@ -225,16 +246,14 @@ fn ignored_by_commit(part: &Part, paths: &[&str], blobs: &mut BlobDigests) -> Re
     let said = said.map_err(unknown)?;
     let said = String::from_utf8_lossy(&said);
     let said: Vec<&str> = said.split('\0').collect();
-    let top =
-        output(git(&part.directory).args(["rev-parse", "--show-toplevel"])).map_err(unknown)?;
-    let top = PathBuf::from(String::from_utf8_lossy(&top).trim_end_matches('\n'));
+    let top = top_of(&part.directory)?;
     let mut own = HashSet::new();
     for (path, said) in paths.iter().zip(said.chunks(FIELDS_OF_IGNORED)) {
         let by = said.first().copied().filter(|by| !by.is_empty());
         let mut is_own = |by: &str| {
             let file = top.join(by);
             let digest = std::fs::read(&file).map(|bytes| Digest::of(&bytes));
-            digest.is_ok_and(|digest| is_of(&part.commit, &file, digest, blobs).is_ok())
+            digest.is_ok_and(|digest| is_of(files, &file, digest, blobs).is_ok())
         };
         if by.is_none_or(|by| !own.contains(by) && !is_own(by)) {
             return Err(Unlike::Ignored {
@@ -245,29 +264,4 @@ fn ignored_by_commit(part: &Part, paths: &[&str], blobs: &mut BlobDigests) -> Re
         own.extend(by);
     }
     Ok(())
-}
-
-/// Whether the commit has exactly this file.
-fn is_of(commit: &str, file: &Path, digest: Digest, blobs: &mut BlobDigests) -> Result<(), Unlike> {
-    let unknown = |detail| Unlike::Unknown { detail };
-    let path = || file.display().to_string();
-    let (Some(directory), Some(name)) = (file.parent(), file.file_name()) else {
-        return Err(Unlike::NotInCommit { path: path() });
-    };
-    let mut git = git(directory);
-    git.env("GIT_LITERAL_PATHSPECS", "1");
-    let found = output(git.args(["ls-tree", "-z", commit, "--"]).arg(name));
-    let found = found.map_err(unknown)?;
-    let found = String::from_utf8_lossy(&found);
-    let line = found.strip_suffix('\0').and_then(commit_files::parse);
-    let Some((_, object, _)) = line else {
-        return Err(Unlike::NotInCommit { path: path() });
-    };
-    blobs
-        .learn(directory, &HashSet::from([object]))
-        .map_err(unknown)?;
-    match blobs.get(object).is_some_and(|blob| blob.is(digest)) {
-        true => Ok(()),
-        false => Err(Unlike::OtherContent { path: path() }),
-    }
 }

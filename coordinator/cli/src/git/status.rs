@@ -2,14 +2,17 @@
 
 use std::path::Path;
 
-use super::command::{git, output};
+use super::command::{git, git_as_configured, output};
 use super::{Commit, Unlike, is_id};
 use crate::files::{REPORTS_OF_CI, place_in};
 
-/// The commit that `directory` is at, as `git status` has it; an empty one if git does not say. A file that Regatta
-/// itself writes, such as its report, makes no difference, nor do the reports that it leaves in CI, as long as git does
-/// not know them. Of a tree that somebody may have touched while it was read,
-/// `before` is the commit that was checked out when that began. Blocks.
+/// What is with a file that is not as the commit has it.
+const CHANGED: &str = "has been changed since the commit";
+
+/// The commit that `directory` is at, as `git status` has it; an empty one if there is none, or git does not say. A
+/// file that Regatta itself writes, such as its report, makes no difference, nor do the reports that it leaves in CI,
+/// as long as git does not know them. Of a tree that somebody may have touched while it was read, `before` is the
+/// commit that was checked out when that began. Blocks.
 #[must_use]
 pub fn commit_of(directory: &Path, own_file: Option<&Path>, before: Option<&str>) -> Commit {
     let mut git = git(directory);
@@ -27,11 +30,18 @@ pub fn commit_of(directory: &Path, own_file: Option<&Path>, before: Option<&str>
         without.push(place);
         git.args(["--", ":(top)"]).arg(without);
     }
-    let Ok(status) = output(&mut git) else {
-        return Commit::default();
+    let status = match output(&mut git) {
+        Ok(status) => status,
+        Err(detail) => return unsaid(directory, detail),
     };
     let mut commit = parse(&String::from_utf8_lossy(&status));
     commit.committed_at = time_of(directory, &commit.id);
+    if let Some(Unlike::Status { path, how: CHANGED }) = &commit.unlike
+        && is_hidden(directory, path)
+    {
+        let path = path.clone();
+        commit.unlike = Some(Unlike::Hidden { path });
+    }
     if !commit.id.is_empty() && before != Some(commit.id.as_str()) {
         commit.unlike = Some(Unlike::Moved {
             before: before.map(str::to_owned),
@@ -39,6 +49,25 @@ pub fn commit_of(directory: &Path, own_file: Option<&Path>, before: Option<&str>
         });
     }
     commit
+}
+
+/// Whether `git status`, as it is configured here, shows no change of a file whose path begins at the top.
+fn is_hidden(directory: &Path, path: &str) -> bool {
+    let mut git = git_as_configured(directory);
+    git.args(["status", "--porcelain=v2", "-z", "--ignore-submodules=none"]);
+    let status = output(git.arg("--").arg(format!(":(top,literal){path}")));
+    status.is_ok_and(|status| status.is_empty())
+}
+
+/// What is known if git says nothing: where there is no repository it has nothing to say.
+fn unsaid(directory: &Path, detail: String) -> Commit {
+    let mut above = directory.ancestors();
+    let is_checkout = above.any(|directory| exists(&directory.join(".git")));
+    let unlike = is_checkout.then_some(Unlike::Unknown { detail });
+    Commit {
+        unlike,
+        ..Commit::default()
+    }
 }
 
 fn time_of(directory: &Path, id: &str) -> Option<i64> {
@@ -113,7 +142,7 @@ fn of_entry(entry: &str) -> Unlike {
     let (fields, how) = match entry.split_once(' ').map(|(kind, _)| kind) {
         Some("?") => (2, "is in no commit"),
         Some("u") => (11, "has conflicts that nobody has resolved"),
-        Some(_) | None => (9, "has been changed since the commit"),
+        Some(_) | None => (9, CHANGED),
     };
     Unlike::Status {
         path: entry.splitn(fields, ' ').last().unwrap_or(entry).to_owned(),

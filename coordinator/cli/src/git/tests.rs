@@ -1,117 +1,12 @@
 //! Trees of which git says nothing, or not the truth.
 
-use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::Path;
-use std::process::Command;
+mod configuration;
+mod project;
 
-use tempfile::TempDir;
+use std::os::unix::fs::symlink;
 
 use super::*;
-use crate::tree::{Patterns, Staging, expand, walk};
-
-/// Files of the commit that every test begins with.
-const FILES: [(&str, &str); 4] = [
-    ("tests.json", "fail"),
-    ("sub/data", "data"),
-    ("sub/more", "more"),
-    (".gitignore", "ignored\n/node_modules\n"),
-];
-
-struct Project {
-    directory: TempDir,
-}
-
-impl Project {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        let project = Self { directory };
-        project.git("init --quiet");
-        for (path, text) in FILES {
-            project.write(path, text);
-        }
-        symlink("sub/data", project.root().join("link")).expect("linked");
-        project.write("run.sh", "true");
-        project.set_mode("run.sh", 0o755);
-        project.commit();
-        project
-    }
-
-    fn root(&self) -> &Path {
-        self.directory.path()
-    }
-
-    fn git(&self, words: &str) -> String {
-        git_in(self.root(), words)
-    }
-
-    fn write(&self, path: &str, text: &str) {
-        let file = self.root().join(path);
-        std::fs::create_dir_all(file.parent().expect("it is below")).expect("made");
-        std::fs::write(file, text).expect("written");
-    }
-
-    fn set_mode(&self, path: &str, mode: u32) {
-        let permissions = std::fs::Permissions::from_mode(mode);
-        std::fs::set_permissions(self.root().join(path), permissions).expect("it is ours");
-    }
-
-    fn commit(&self) -> String {
-        self.git("add --all");
-        self.git("commit --quiet --message m");
-        self.git("rev-parse HEAD")
-    }
-
-    /// What a run of these inputs would say of its commit; `meanwhile` happens once all is read.
-    fn inspected(&self, patterns: &[&str], meanwhile: impl FnOnce()) -> Commit {
-        let root = self.root();
-        let before = head(root);
-        let files = walk(root, root, &[]).expect("it can be read");
-        let inputs = expand(root, &files, patterns.iter().copied()).expect("they match");
-        let cache = tempfile::tempdir().expect("a directory");
-        let mut staging = Staging::new(&cache.path().join("files"));
-        staging.add(&[&inputs]).expect("it can be read");
-        meanwhile();
-        let patterns = Patterns::new(patterns.iter().copied()).expect("they are good");
-        let reading = Reading {
-            root,
-            contents: staging.contents(&inputs).collect(),
-            configuration: &[],
-            is_wanted: &|path| patterns.mean(path),
-        };
-        let blobs = cache.path().join("blobs");
-        let status = commit_of(root, None, before.as_deref());
-        let commit = status.clone().compared(&reading, &blobs);
-        // What is remembered makes no difference.
-        assert_eq!(status.compared(&reading, &blobs), commit);
-        commit
-    }
-
-    #[track_caller]
-    fn is_clean(&self, patterns: &[&str]) {
-        let commit = self.inspected(patterns, || {});
-        assert_eq!(commit.unlike, None, "{commit:?}");
-        assert_eq!(Some(commit.id), head(self.root()));
-    }
-
-    #[track_caller]
-    fn differs(&self, patterns: &[&str], start: &str) {
-        let unlike = self.inspected(patterns, || {}).unlike;
-        let said = unlike.expect("it differs").to_string();
-        assert!(said.starts_with(start), "{said}");
-    }
-}
-
-fn git_in(directory: &Path, words: &str) -> String {
-    let mut git = Command::new("git");
-    git.current_dir(directory)
-        .args(["-c", "user.name=n", "-c", "user.email=e@example.org"])
-        .args(["-c", "protocol.file.allow=always"])
-        .args(words.split(' '));
-    let output = git.output().expect("git is installed");
-    assert!(output.status.success(), "git {words}: {output:?}");
-    let said = String::from_utf8(output.stdout).expect("UTF-8");
-    said.trim().to_owned()
-}
+use project::{Project, git_in};
 
 const OTHER_CONTENT: &str = "tests.json, as it was read, is not the file";
 
@@ -228,6 +123,39 @@ fn modes_and_kinds_count() {
 }
 
 #[test]
+fn a_file_is_executable_if_its_owner_may_execute_it() {
+    let project = Project::new();
+    for mode in [0o654, 0o645] {
+        project.set_mode("sub/data", mode);
+        assert_eq!(project.git("status --porcelain"), "", "git says so");
+        project.is_clean(&["**"]);
+    }
+    project.set_mode("run.sh", 0o655);
+    project.differs(&["**"], "run.sh has been changed since the commit");
+    project.git("update-index --assume-unchanged run.sh");
+    let words = "run.sh is a file that cannot be executed here, and an executable file";
+    project.differs(&["**"], words);
+    project.set_mode("run.sh", 0o744);
+    project.is_clean(&["**"]);
+}
+
+#[test]
+fn a_report_that_was_committed_is_a_file_like_any_other() {
+    for report in crate::files::REPORTS_OF_CI {
+        let project = Project::new();
+        project.write(report, "none");
+        project.is_clean(&["**"]);
+        project.write(report, "expected");
+        project.commit();
+        project.is_clean(&["**"]);
+        project.git(&format!("update-index --assume-unchanged {report}"));
+        project.write(report, "of another run");
+        let words = format!("{report}, as it was read, is not the file");
+        project.differs(&["**"], &words);
+    }
+}
+
+#[test]
 fn inputs_that_git_ignores_are_in_no_commit() {
     let project = Project::new();
     project.write("node_modules/x", "");
@@ -288,6 +216,96 @@ fn submodules_are_as_the_commit_has_them() {
     project.git("submodule --quiet deinit --all --force");
     project.differs(&["**"], "the submodule deep/in is not here; ");
     project.is_clean(&["**", "!deep/**"]);
+}
+
+#[test]
+fn what_has_git_ignore_files_counts_in_its_own_repository() {
+    let module = Project::new();
+    module.write("sub/x.o", "");
+    module.write("sub/x.tmp", "");
+    module.commit();
+    let project = Project::new();
+    project.write(".gitignore", "*.o\nsub/more\n");
+    let url = module.root().display().to_string();
+    project.git(&format!("submodule --quiet add {url} deep/in"));
+    project.git("rm --quiet --cached sub/more");
+    project.commit();
+    project.is_clean(&["**"]);
+    project.write(".git/info/exclude", "*.tmp\n");
+    project.is_clean(&["**"]);
+    let within = project.root().join("deep/in");
+    git_in(&within, "update-index --assume-unchanged sub/x.o sub/more");
+    std::fs::write(within.join("sub/x.o"), "other").expect("written");
+    project.differs(&["**"], "deep/in/sub/x.o, as it was read,");
+    git_in(&within, "update-index --no-assume-unchanged sub/x.o");
+    git_in(&within, "checkout --quiet sub/x.o");
+    project.write(".git/modules/deep/in/info/exclude", "*.tmp\nmine\n");
+    project.write("deep/in/mine", "");
+    let start = "deep/in/sub/x.tmp was not read, since ";
+    project.differs(&["**"], start);
+    project.is_clean(&["**", "!deep/in/**"]);
+}
+
+#[test]
+fn a_submodule_that_its_project_ignores_is_left_out() {
+    let module = Project::new();
+    let project = Project::new();
+    let url = module.root().display().to_string();
+    project.git(&format!("submodule --quiet add {url} deep/in"));
+    project.commit();
+    project.write(".git/info/exclude", "deep\n");
+    let words = "deep/in/.gitignore was not read, since ";
+    project.differs(&["**"], words);
+    project.write(".git/info/exclude", "");
+    project.write(".gitignore", "/deep/\n");
+    project.commit();
+    project.is_clean(&["**"]);
+}
+
+#[test]
+fn what_git_cannot_say_is_not_taken_for_nothing() {
+    let project = Project::new();
+    let said = |commit: Commit| commit.unlike.map(|unlike| unlike.to_string());
+    project.write(".git/config", "[broken\n");
+    for directory in [project.root().to_owned(), project.root().join("sub")] {
+        let commit = commit_of(&directory, None, None);
+        assert_eq!(commit.id, "");
+        let said = said(commit).expect("there is a repository");
+        assert!(said.contains("bad config line 1"), "{said}");
+        let error = resolve(&directory, "HEAD").expect_err("it cannot be read");
+        assert!(error.contains("bad config line 1"), "{error}");
+    }
+    let nowhere = tempfile::tempdir().expect("a directory");
+    assert_eq!(said(commit_of(nowhere.path(), None, None)), None);
+}
+
+#[test]
+fn a_change_that_git_is_configured_not_to_show_says_so() {
+    let project = Project::new();
+    project.write("sub/lines", "a\nb\n");
+    project.commit();
+    project.git("config core.autocrlf true");
+    std::fs::remove_file(project.root().join("sub/lines")).expect("removed");
+    project.git("checkout sub/lines");
+    assert_eq!(project.git("status --porcelain"), "");
+    let words = "sub/lines has been changed since the commit, though `git status` does not show it";
+    project.differs(&["**"], words);
+    project.write("sub/lines", "a\nc\n");
+    let said = project
+        .inspected(&["**"], || {})
+        .unlike
+        .expect("it differs");
+    assert!(matches!(said, Unlike::Status { .. }), "{said}");
+}
+
+#[test]
+fn rules_are_read_as_a_checkout_has_them() {
+    let project = Project::new();
+    project.write(".gitattributes", ".gitignore text eol=crlf\n");
+    project.write(".gitignore", "ignored\r\n/sub/more\r\n");
+    project.commit();
+    assert_eq!(project.git("show HEAD:.gitignore"), "ignored\n/sub/more");
+    project.is_clean(&["**"]);
 }
 
 #[test]
@@ -365,28 +383,6 @@ fn what_a_pointer_points_at_is_what_a_checkout_holds() {
     project.is_clean(&["**"]);
     project.write("sub/large", "Large");
     project.differs(&["**"], "sub/large, as it was read, is not the file");
-}
-
-#[test]
-fn a_configuration_is_compared_as_it_was_read() {
-    let project = Project::new();
-    let file = project.root().join("sub/data");
-    let compared = |text: &str, file: &Path| {
-        let reading = Reading {
-            root: project.root(),
-            contents: std::collections::BTreeMap::new(),
-            configuration: &[(file.to_owned(), regatta_model::Digest::of(text.as_bytes()))],
-            is_wanted: &|_| false,
-        };
-        let commit = commit_of(project.root(), None, head(project.root()).as_deref());
-        let commit = commit.compared(&reading, &project.root().join(".git/blobs"));
-        commit.unlike.map(|unlike| unlike.to_string())
-    };
-    assert_eq!(compared("data", &file), None);
-    let said = compared("else", &file).expect("it differs");
-    assert!(said.contains("as it was read"), "{said}");
-    let said = compared("", &project.root().join(".git/config")).expect("it differs");
-    assert!(said.contains("no such file"), "{said}");
 }
 
 #[test]

@@ -12,6 +12,15 @@ pub enum Unlike {
         /// What is with it.
         how: &'static str,
     },
+    /// A file has been changed, and `git status` does not show it. Check it out with other settings.
+    #[error(
+        "{path} has been changed since the commit, though `git status` does not show it, as it is configured here \
+         (`core.autocrlf`, `core.fileMode`, `core.fsmonitor`, say)"
+    )]
+    Hidden {
+        /// Relative to the repository.
+        path: String,
+    },
     /// Another commit was checked out meanwhile. Run again.
     #[error("{} was checked out when reading began, and {after} when it ended", before.as_deref().unwrap_or("nothing"))]
     Moved {

@@ -6,18 +6,21 @@ use regatta_cas::merkle::{self, FoundKind, Ignored, WalkOptions};
 
 use super::{Entries, Source};
 use crate::files::REPORTS_OF_CI;
+use crate::git;
 
 pub use regatta_cas::merkle::WalkError;
 
-/// The project's files: as [`walk_unignored`], less the reports that Regatta leaves in `root` ([`REPORTS_OF_CI`]).
-/// What the last run wrote must not make the next one another one.
+/// The project's files: as [`walk_unignored`], less the reports that Regatta leaves in `root` ([`REPORTS_OF_CI`]) and
+/// that git does not know. What the last run wrote must not make the next one another one.
 ///
 /// # Errors
 /// Something cannot be read.
 pub fn walk(directory: &Path, root: &Path, without: &[PathBuf]) -> Result<Entries, WalkError> {
     let mut entries = walk_unignored(directory, root, without)?;
     for report in REPORTS_OF_CI {
-        entries.by_path.remove(report);
+        if entries.by_path.contains_key(report) && !git::knows(root, Path::new(report)) {
+            entries.by_path.remove(report);
+        }
     }
     Ok(entries)
 }

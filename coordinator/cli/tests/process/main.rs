@@ -20,6 +20,7 @@ mod bucket_faults;
 mod cache_limits;
 mod clock;
 mod clock_jump;
+mod commit;
 mod crashes;
 mod cut_off;
 #[path = "../docker/faults.rs"]

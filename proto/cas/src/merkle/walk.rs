@@ -1,5 +1,6 @@
 //! Finding the files of a project's directory.
 
+mod repository;
 mod symlink;
 #[cfg(test)]
 mod tests;
@@ -7,11 +8,15 @@ mod tests;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ignore::{DirEntry, WalkBuilder, WalkParallel, WalkState};
+use repository::{exclude_file, is_checkout};
+
+/// The bit of a mode by which git tells whether a file is executable, as Bazel does; REAPI leaves it open.
+pub const OWNER_EXECUTES: u32 = 0o100;
 
 /// Which files to find.
 #[derive(Debug, Clone)]
@@ -32,7 +37,8 @@ pub struct WalkOptions {
 pub enum Ignored {
     /// They are left out. What counts are the `.gitignore` files from the top of the repository (or from
     /// `root` where there is none) downwards and the repository's `.git/info/exclude`; nothing above it,
-    /// and nothing of other tools. A directory that is itself ignored, and walked all the same, has
+    /// and nothing of other tools. In a repository within the repository (a submodule, say) its own rules
+    /// count, and none from around it. A directory that is itself ignored, and walked all the same, has
     /// only the `.gitignore` files in it.
     LeftOut,
     /// They are found like any others.
@@ -53,7 +59,7 @@ pub struct Found {
 pub enum FoundKind {
     /// A file.
     File {
-        /// Whether anybody may execute it.
+        /// Whether its owner may execute it: what git calls executable.
         executable: bool,
     },
     /// A symlink within the tree.
@@ -108,6 +114,7 @@ pub fn walk(options: &WalkOptions) -> Result<Vec<Found>, WalkError> {
         canonical_root: root,
         options: options.clone(),
         reached: AtomicBool::new(false),
+        repositories: Mutex::default(),
     };
     let walk = Arc::new(walk);
     let mut found = Walk::run(&walk, &walk.top()).map_err(failed)?;
@@ -132,6 +139,8 @@ struct Walk {
     canonical_root: PathBuf,
     /// Whether the walk got to the directory, coming from above.
     reached: AtomicBool,
+    /// Repositories that were met and not entered yet: each has rules of its own.
+    repositories: Mutex<Vec<PathBuf>>,
 }
 
 impl Walk {
@@ -142,7 +151,7 @@ impl Walk {
             Ignored::Found => options.directory.clone(),
             Ignored::LeftOut => {
                 let mut above = options.root.ancestors();
-                let repository = above.find(|directory| directory.join(".git").exists());
+                let repository = above.find(|directory| is_checkout(directory));
                 repository.unwrap_or(&options.root).to_owned()
             }
         }
@@ -153,25 +162,38 @@ impl Walk {
             self.reached.store(true, Ordering::Relaxed);
         }
         let (sender, receiver) = mpsc::channel();
-        self.walker(top).run(|| {
-            let sender = sender.clone();
-            Box::new(move |entry| self.visit(entry, &sender))
-        });
+        let mut next = Some(top.to_owned());
+        while let Some(top) = next {
+            self.walker(&top).run(|| {
+                let sender = sender.clone();
+                Box::new(move |entry| self.visit(entry, &sender))
+            });
+            next = self.repositories().pop();
+        }
         drop(sender);
         receiver.into_iter().collect()
+    }
+
+    fn repositories(&self) -> MutexGuard<'_, Vec<PathBuf>> {
+        let repositories = self.repositories.lock();
+        repositories.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn walker(self: &Arc<Self>, top: &Path) -> WalkParallel {
         let respect = self.options.ignored == Ignored::LeftOut;
         let walk = Arc::clone(self);
-        WalkBuilder::new(top)
+        let mut builder = WalkBuilder::new(top);
+        if let Some(exclude) = exclude_file(top).filter(|file| respect && file.is_file()) {
+            // Like git, it makes the best of a rule that is none.
+            drop(builder.current_dir(top).add_ignore(exclude));
+        }
+        builder
             .standard_filters(false)
             .git_ignore(respect)
-            .git_exclude(respect)
             .parents(false)
             .require_git(false)
             .follow_links(false)
-            .filter_entry(move |entry| walk.enters(entry))
+            .filter_entry(move |entry| walk.enters(entry) && !walk.puts_off(entry))
             .build_parallel()
     }
 
@@ -185,6 +207,17 @@ impl Walk {
             return directory.starts_with(path);
         }
         entry.file_name() != ".git" && !self.options.without.iter().any(|without| without == path)
+    }
+
+    /// Whether an entry is a repository of its own, which is then walked later.
+    fn puts_off(&self, entry: &DirEntry) -> bool {
+        let is_directory = entry.file_type().is_some_and(|kind| kind.is_dir());
+        let is_of_rules = self.options.ignored == Ignored::LeftOut;
+        if !is_directory || !is_of_rules || entry.depth() == 0 || !is_checkout(entry.path()) {
+            return false;
+        }
+        self.repositories().push(entry.path().to_owned());
+        true
     }
 
     fn visit(
@@ -227,7 +260,7 @@ impl Walk {
             symlink::read(&self.canonical_root, path, relative)?
         } else if kind.is_file() {
             let mode = entry.metadata()?.permissions().mode();
-            let executable = mode & 0o111 != 0;
+            let executable = mode & OWNER_EXECUTES != 0;
             FoundKind::File { executable }
         } else {
             FoundKind::Unfit(Unfit::Special)

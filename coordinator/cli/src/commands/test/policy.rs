@@ -8,7 +8,6 @@ use regatta_verdict::Policy;
 use crate::commands::run::place_of;
 use crate::config;
 use crate::exit_code::Failure;
-use crate::files::place_in;
 use crate::git;
 
 /// What the configuration says of a run without configured jobs.
@@ -24,15 +23,14 @@ pub(super) struct OwnPolicy {
     pub(super) read: Vec<(PathBuf, Digest)>,
 }
 
-/// The policy of the configuration that `directory` is under, if it is in the commit there: one that is not
-/// has no say. Blocks.
+/// The policy of the configuration that `directory` is under, if it is in the commit that is checked out there: one that
+/// is not has no say. Blocks.
 pub(super) fn policy_of(directory: &Path) -> Result<OwnPolicy, Failure> {
     let Ok((file, root)) = config::find(directory) else {
         return Ok(OwnPolicy::default());
     };
-    let place = place_in(&root, &file);
-    let place = place.as_deref().and_then(Path::to_str);
-    match place.is_some_and(|place| git::knows_all(&root, std::iter::once(place))) {
+    // Asked for where the tests are: what is around a submodule is in no commit of it.
+    match git::knows(directory, &file) {
         true => {
             let pipeline = config::load(&file, &root)?;
             Ok(OwnPolicy {

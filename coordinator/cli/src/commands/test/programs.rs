@@ -13,7 +13,7 @@ use crate::cargo::suites::{BuildLibraries, ProgramSuite};
 use crate::client::Client;
 use crate::commands::blocking;
 use crate::commands::plan::plan;
-use crate::commands::run::{description, git_blobs};
+use crate::commands::run::{description, git_blobs, own_file};
 use crate::exit_code::{ExitCode, Failure, OrExit};
 use crate::git::{self, Commit, Content, Reading};
 use crate::jobs::{SuiteSettings, program_job};
@@ -55,10 +55,12 @@ pub(super) async fn run(
     let (root, junit) = (programs.root.clone(), programs.junit.clone());
     let (before, blobs) = (programs.before.clone(), git_blobs(&programs.digests));
     let project = root.clone();
+    let own_file = own_file(&root, junit.as_ref());
     let lacking = lacking_in(client, options.job.image.as_ref(), &programs).await?;
     let (jobs, mut staging, contents) = blocking({
         let settings = settings(options);
-        move || stage(programs, &lacking, &settings)
+        let own_file = own_file.clone();
+        move || stage(programs, &lacking, &settings, own_file.as_deref())
     })
     .await??;
     let here = std::env::current_dir().or_exit(ExitCode::Local)?;
@@ -66,7 +68,7 @@ pub(super) async fn run(
         root,
         contents,
         before,
-        own_file: junit.clone(),
+        own_file,
         blobs,
     };
     let commit = blocking(move || commit_of(&here, taken));
@@ -195,11 +197,12 @@ fn stage(
     programs: Programs,
     lacking: &BTreeSet<String>,
     settings: &SuiteSettings,
+    own_file: Option<&Path>,
 ) -> Result<(Vec<v1::Job>, Staging, Contents), Failure> {
     let mut suites = (programs.suites)(&programs.libraries, lacking)?;
-    if let Some(junit) = &programs.junit {
+    if let Some(own_file) = own_file {
         for suite in &mut suites {
-            suite.entries.leave_out(&programs.root, junit);
+            suite.entries.leave_out(&programs.root, own_file);
         }
     }
     let mut staging = Staging::new(&programs.digests);

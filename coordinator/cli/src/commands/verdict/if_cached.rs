@@ -34,7 +34,7 @@ pub(super) async fn advise(commit: &str, why: &mut String) -> Result<(), Failure
 async fn is_checked_out(commit: &str) -> Result<bool, Failure> {
     let here = std::env::current_dir().or_exit(ExitCode::Local)?;
     let head = blocking(move || git::resolve(&here, "HEAD")).await?;
-    Ok(head.as_deref() == Some(commit))
+    Ok(head.is_ok_and(|head| head == commit))
 }
 
 /// Makes a run of the commit that is checked out here if nothing would be executed; whether it did. If not, `why` says

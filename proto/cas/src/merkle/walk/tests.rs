@@ -82,6 +82,69 @@ fn only_rules_of_the_repository_itself_count() {
 }
 
 #[test]
+fn a_repository_within_has_rules_of_its_own() {
+    let root = directory(&[
+        ".git/HEAD",
+        ".git/info/exclude",
+        ".git/modules/in/HEAD",
+        ".git/modules/in/info/exclude",
+        "a/x.o",
+        "a/x.tmp",
+        "a/in/deep/x.o",
+        "a/in/deep/x.tmp",
+        "a/in/deep/x.log",
+        "a/in/deep/excluded",
+        "a/in/clone/.git/HEAD",
+        "a/in/clone/x.o",
+        "a/in/clone/x.log",
+        "ignored/.git/HEAD",
+        "ignored/x",
+    ]);
+    let write = |path: &str, text: &str| fs::write(root.path().join(path), text).unwrap();
+    write(".gitignore", "*.o\n/ignored\n");
+    write(".git/info/exclude", "*.tmp\n");
+    write("a/in/.git", "gitdir: ../../.git/modules/in\n");
+    write("a/in/.gitignore", "*.log\n");
+    write(".git/modules/in/info/exclude", "/deep/excluded\n");
+    let in_module = [
+        "a/in/.gitignore",
+        "a/in/clone/x.log",
+        "a/in/clone/x.o",
+        "a/in/deep/x.o",
+        "a/in/deep/x.tmp",
+    ];
+    let all = options(root.path());
+    assert_eq!(paths(&all), [&[".gitignore"], &in_module[..]].concat());
+    let deep = WalkOptions {
+        directory: root.path().join("a/in/deep"),
+        ..all.clone()
+    };
+    assert_eq!(paths(&deep), &in_module[3..]);
+    let module = WalkOptions {
+        without: vec![root.path().join("a/in/clone")],
+        root: root.path().join("a/in"),
+        directory: root.path().join("a/in"),
+        ..all
+    };
+    assert_eq!(paths(&module), [".gitignore", "deep/x.o", "deep/x.tmp"]);
+}
+
+#[test]
+fn worktrees_share_what_their_repository_excludes() {
+    let root = directory(&[
+        "main/.git/info/exclude",
+        "main/.git/worktrees/w/HEAD",
+        "w/a",
+        "w/b",
+    ]);
+    let write = |path: &str, text: &str| fs::write(root.path().join(path), text).unwrap();
+    write("main/.git/info/exclude", "/a\n");
+    write("main/.git/worktrees/w/commondir", "../..\n");
+    write("w/.git", "gitdir: ../main/.git/worktrees/w\n");
+    assert_eq!(paths(&options(&root.path().join("w"))), ["b"]);
+}
+
+#[test]
 fn a_directory_that_is_ignored_can_be_walked_all_the_same() {
     let root = directory(&[".git/HEAD", "out/a", "out/b.tmp"]);
     fs::write(root.path().join(".gitignore"), "/out\n").unwrap();
@@ -94,6 +157,9 @@ fn a_directory_that_is_ignored_can_be_walked_all_the_same() {
 fn executables_and_symlinks_are_told_as_they_are() {
     let root = directory(&["run", "a/file"]);
     fs::set_permissions(root.path().join("run"), fs::Permissions::from_mode(0o755)).unwrap();
+    // It is its owner's business, as git and Bazel see it.
+    let others_alone = fs::Permissions::from_mode(0o654);
+    fs::set_permissions(root.path().join("a/file"), others_alone).unwrap();
     symlink("../run", root.path().join("a/link")).unwrap();
     symlink("dangling", root.path().join("nowhere")).unwrap();
     let link = |path: &str, target: &str| Found {
