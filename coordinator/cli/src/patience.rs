@@ -35,6 +35,11 @@ impl Patience {
         }
     }
 
+    /// Something has come: what was waited before does not count.
+    pub(crate) const fn renew(&mut self) {
+        self.trouble = None;
+    }
+
     /// Whether nothing has been waited for yet.
     pub(crate) const fn is_whole(&self) -> bool {
         self.trouble.is_none()

@@ -58,6 +58,18 @@ impl SqliteLedger {
         Self::start(connection)
     }
 
+    /// Where the last coordinator that had the file and said where it stores things stores them; nothing if none has, or
+    /// there is no file.
+    ///
+    /// # Errors
+    /// [`OpenLedgerError`] says what to do.
+    pub fn last_storage(path: &Path) -> Result<Option<String>, OpenLedgerError> {
+        match path.exists() {
+            true => ownership::last_storage(&schema::open(path)?, path),
+            false => Ok(None),
+        }
+    }
+
     fn start(connection: Connection) -> Result<Self, OpenLedgerError> {
         let thread = LedgerThread::start(connection).map_err(|error| OpenLedgerError::Thread {
             detail: error.to_string(),

@@ -16,7 +16,7 @@ use crate::fleet::AgentKey;
 use crate::grant::{Batch, Identity};
 use crate::lookup::Lookup;
 use crate::scheduler::Scheduler;
-use crate::task::TaskKey;
+use crate::task::{TaskKey, Unit};
 use crate::timers::Timer;
 use crate::{Claim, HeldLease, Submission};
 
@@ -284,8 +284,8 @@ impl Scheduler {
         let units: BTreeSet<UnitIndex> = units.iter().copied().collect();
         let task = &mut self.tasks[key];
         let waiting = task.waiting.take(&units);
-        let attempts = |unit: &UnitIndex| task.unit(*unit).map_or(0, |unit| unit.attempts);
-        let lost = waiting.iter().filter(|unit| attempts(unit) > 0).count();
+        let was_lost = |unit: &UnitIndex| task.unit(*unit).is_some_and(Unit::was_lost);
+        let lost = waiting.iter().filter(|unit| was_lost(unit)).count();
         task.lost_waiting = task.lost_waiting.saturating_sub(lost);
         self.end_waiting(key, waiting.len());
         for lease in self.tasks[key].leases.clone() {

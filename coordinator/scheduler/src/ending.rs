@@ -49,7 +49,13 @@ impl Scheduler {
         if PlantedBug::LostUnitForgotten.is_planted() {
             return;
         }
-        self.retry_unit(key, unit, agent);
+        let until = self.avoid_until(self.tasks[key].class);
+        self.tasks[key].avoid = Some(Avoided {
+            agent,
+            until,
+            cause: Cause::Lost,
+        });
+        self.requeue_unit(key, unit);
         let agent = self.fleet.agents[agent].id.clone();
         for position in 0..self.tasks[key].submitters.len() {
             let task = self.tasks[key].submitters[position].task;
@@ -63,20 +69,23 @@ impl Scheduler {
         }
     }
 
-    fn retry_unit(&mut self, key: TaskKey, unit: UnitIndex, agent: AgentKey) {
-        let class = self.tasks[key].class;
-        let until = self.avoid_until(class);
+    /// Puts a unit back into the queue that nothing was begun of. The caller ends with [`Self::conclude`].
+    pub(crate) fn return_unit(&mut self, key: TaskKey, unit: UnitIndex) {
+        self.tasks[key].take_back_attempt(unit);
+        self.requeue_unit(key, unit);
+        for position in 0..self.tasks[key].submitters.len() {
+            let task = self.tasks[key].submitters[position].task;
+            self.effect(Effect::UnitReturned { task, unit });
+        }
+    }
+
+    fn requeue_unit(&mut self, key: TaskKey, unit: UnitIndex) {
         let task = &mut self.tasks[key];
         if task.waiting.is_empty() {
             task.waiting_since = self.now;
         }
         task.requeue(unit);
-        task.avoid = Some(Avoided {
-            agent,
-            until,
-            cause: Cause::Lost,
-        });
-        task.lost_waiting += 1;
+        let class = task.class;
         self.begin_waiting(key, 1);
         self.classes_to_place.insert(class);
     }

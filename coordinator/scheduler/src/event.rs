@@ -26,6 +26,8 @@ pub enum Event {
     DrainAgent(AgentId, bool),
     /// Nothing new is to be leased as long as this is so, which is why; `None`: that is over. What is leased goes on.
     Hold(Option<String>),
+    /// A lease was granted that its agent has not been told of and will not be: what it takes cannot be made now.
+    ReturnLease(LeaseId),
     /// The time that [`Step::wake_at`] named has come.
     Tick,
 }
@@ -253,6 +255,13 @@ pub enum Effect {
         attempt: AttemptNumber,
         /// What happened.
         reason: String,
+    },
+    /// A unit of a lease that was given back waits again, as if it had not been leased.
+    UnitReturned {
+        /// Which task.
+        task: TaskId,
+        /// Which unit.
+        unit: UnitIndex,
     },
     /// A unit will never be answered.
     UnitFailed {

@@ -43,10 +43,6 @@ pub(crate) enum Identity {
     },
 }
 
-fn was_lost(unit: &Unit) -> bool {
-    unit.attempts > 0
-}
-
 impl Scheduler {
     /// Leases the next batch of a task to an agent.
     pub(crate) fn grant(&mut self, key: TaskKey, agent: AgentKey) {
@@ -88,7 +84,7 @@ impl Scheduler {
         let (batch, length_nanos) = task.waiting.cut(&rule, alone);
         let lost = batch
             .iter()
-            .filter(|unit| units.get(unit.0 as usize).is_some_and(was_lost));
+            .filter(|unit| units.get(unit.0 as usize).is_some_and(Unit::was_lost));
         task.lost_waiting = task.lost_waiting.saturating_sub(lost.count());
         (batch, length_nanos)
     }

@@ -26,6 +26,25 @@ impl Scheduler {
         self.conclude(task);
     }
 
+    /// Gives the units of a lease back that its agent was not told of. Nobody has lost them, so that it is no attempt.
+    pub(crate) fn return_lease(&mut self, id: LeaseId) {
+        let Some(lease) = self.leases.get_mut(&id) else {
+            return;
+        };
+        // What an agent has may have begun.
+        let Some(task) = lease.task.filter(|_| !lease.was_held) else {
+            return;
+        };
+        let returned = std::mem::take(&mut lease.pending);
+        let returned = returned.into_iter().map(|(unit, _)| unit).collect();
+        // What another lease has, too, is not waited for.
+        for unit in self.unlease(id, returned) {
+            self.return_unit(task, unit);
+        }
+        self.release(id);
+        self.conclude(task);
+    }
+
     /// Ends a lease that has every outcome: it is not desired any more.
     pub(crate) fn release(&mut self, id: LeaseId) {
         self.expect_no_more(id);

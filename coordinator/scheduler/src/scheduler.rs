@@ -126,6 +126,7 @@ impl Scheduler {
             Event::AgentDisconnected(agent) => self.disconnected(&agent),
             Event::DrainAgent(agent, drain) => self.drain(&agent, drain),
             Event::Hold(reason) => self.hold(reason),
+            Event::ReturnLease(lease) => self.return_lease(lease),
             Event::Tick => {}
         }
     }

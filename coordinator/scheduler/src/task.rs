@@ -74,6 +74,13 @@ pub(crate) struct Unit {
     pub(crate) open: bool,
 }
 
+impl Unit {
+    /// Whether it was leased before, and lost.
+    pub(crate) const fn was_lost(&self) -> bool {
+        self.attempts > 0
+    }
+}
+
 /// How a unit ended.
 #[derive(Debug, Clone)]
 pub(crate) enum Ended {
@@ -162,11 +169,10 @@ impl Task {
 
     /// Puts a unit back among those that wait.
     pub(crate) fn requeue(&mut self, unit: UnitIndex) {
-        if let Some(rank) = self
-            .unit(unit)
-            .map(|unit| (unit.first, unit.expected_nanos))
-        {
+        if let Some(entry) = self.unit(unit).copied() {
+            let rank = (entry.first, entry.expected_nanos);
             self.waiting.push(unit, rank);
+            self.lost_waiting += usize::from(entry.was_lost());
         }
     }
 
@@ -187,6 +193,13 @@ impl Task {
         };
         entry.attempts = entry.attempts.saturating_add(1);
         AttemptNumber(entry.attempts)
+    }
+
+    /// Notes that what a unit was leased for last was not begun.
+    pub(crate) fn take_back_attempt(&mut self, unit: UnitIndex) {
+        if let Some(entry) = self.units.get_mut(unit.0 as usize) {
+            entry.attempts = entry.attempts.saturating_sub(1);
+        }
     }
 
     /// Units that have not ended, in order.

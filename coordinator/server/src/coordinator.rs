@@ -1,26 +1,25 @@
 //! A coordinator's life: start, serve, stop.
 
+mod parts;
+mod prepared;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::TryFutureExt as _;
-use regatta_ledger::{CoordinatorIdentity, Ledger, LedgerTenure};
-use regatta_scheduler::SchedulerConfig;
-use regatta_verdict::SigningKey;
+use regatta_ledger::LedgerTenure;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::service::Routes;
 
-use crate::action_cache::ActionCache;
-use crate::action_plan::PlanDefaults;
-use crate::assets::AssetStore;
-use crate::cas::{InputTrees, UploadRegistry, UploadSettings};
+use self::parts::{asset_store, dispatch_config, execution_parts, run_services};
+pub(crate) use self::prepared::Prepared;
+use crate::cas::{UploadRegistry, UploadSettings};
 use crate::config::CoordinatorConfig;
-use crate::dispatch::{ClaimKey, DispatchConfig, Dispatcher};
-use crate::execution::ExecutionParts;
+use crate::dispatch::Dispatcher;
 use crate::forgetter::{Forgetter, forgetter};
 use crate::grpc_server::serve_grpc;
 use crate::holding::hold_without_room;
@@ -29,32 +28,23 @@ use crate::ledger::{self, OpenedLedger};
 use crate::listeners::Listeners;
 use crate::metrics_recorder::recorder;
 use crate::opened_storage::OpenedStorage;
-use crate::operations::{OperationSettings, Operations};
-use crate::retention::{Evictor, Retention, RoomAwaitingBlobStore};
-use crate::runs::{RunRegistry, RunServices};
+use crate::retention::Evictor;
+use crate::runs::RunRegistry;
 use crate::serve_error::ServeError;
 use crate::services::{self, ServiceParts};
 use crate::standby;
 use crate::start_error::StartError;
 use crate::state_directory::StateDirectory;
-use crate::storage::Storage;
 use crate::upload_upkeep::UploadUpkeep;
-use crate::verdict_key::{self, VerdictKeyError};
 
 /// How often idle uploads are looked for, and metrics are condensed.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
-/// How long an operation that ended can be asked for.
-const COMPLETED_RETENTION: Duration = Duration::from_secs(10 * 60);
-/// How much memory operations that ended may take, in bytes.
-const COMPLETED_BYTES: usize = 8 << 20;
 /// How long calls under way may go on once the coordinator is told to stop. Streams last for ever.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
 /// How long it may take after that to tell all callers to come back.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// For how long a coordinator that shares its ledger goes on without it.
 const LOST_LEDGER_PATIENCE: Duration = Duration::from_secs(10);
-/// The file in the state directory with the key that signs verdicts.
-const VERDICT_KEY: &str = "verdict-key.pem";
 
 /// A coordinator that has bound its addresses and opened its stores, ready to serve.
 #[derive(Debug)]
@@ -77,46 +67,6 @@ pub struct Coordinator {
     stopping: DropGuard,
 }
 
-/// What the key of claims is derived for.
-const CLAIMS: &str = "regatta claims of leases";
-
-/// What a coordinator has before it has its ledger.
-#[derive(Debug)]
-pub(crate) struct Prepared {
-    pub(crate) config: CoordinatorConfig,
-    pub(crate) listeners: Listeners,
-    pub(crate) state: StateDirectory,
-    verdict_key: SigningKey,
-}
-
-impl Prepared {
-    /// Binds the addresses and takes the state directory.
-    pub(crate) async fn new(config: CoordinatorConfig) -> Result<Self, StartError> {
-        let checked = plan_defaults(&config).check_tenant_properties();
-        checked.map_err(|(tenant, source)| StartError::TenantProperties { tenant, source })?;
-        let listeners = Listeners::bind(&config).await?;
-        // Before anything asks for a counter: those that exist earlier count nowhere.
-        recorder();
-        let state = StateDirectory::take(&config.state_directory)?;
-        let verdict_key = verdict_key(&config, &state)?;
-        Ok(Self {
-            config,
-            listeners,
-            state,
-            verdict_key,
-        })
-    }
-
-    /// As others know it.
-    pub(crate) fn identity(&self) -> CoordinatorIdentity {
-        CoordinatorIdentity {
-            url: format!("http://{}", self.listeners.grpc.address),
-            verdict_key: self.verdict_key.public().id(),
-            storage: self.config.storage_name(self.state.path()),
-        }
-    }
-}
-
 impl Coordinator {
     /// Binds the addresses and opens everything. Nothing is answered before
     /// [`Coordinator::serve_until`], but connections made from now on will be.
@@ -125,9 +75,9 @@ impl Coordinator {
     /// [`StartError`] says what to do; nothing is left behind.
     pub async fn start(config: CoordinatorConfig) -> Result<Self, StartError> {
         let prepared = Prepared::new(config).await?;
+        standby::check_heir(&prepared).await?;
         let ledger = prepared.config.ledger.as_ref();
         let (identity, inheritance) = (prepared.identity(), prepared.config.inheritance);
-        standby::check_heir(&prepared.config).await?;
         let heir = (&identity, inheritance);
         let ledger = ledger::open(ledger, prepared.state.path(), heir).await?;
         Self::with_ledger(prepared, ledger).await
@@ -288,105 +238,6 @@ impl Coordinator {
     }
 }
 
-fn dispatch_config(config: &CoordinatorConfig, key: &SigningKey) -> DispatchConfig {
-    DispatchConfig {
-        scheduler: SchedulerConfig {
-            heartbeat_interval: config.heartbeat_interval,
-            queue_limit_units: config.queue_limit_units,
-            tenant_weights: config.tenant_weights.clone(),
-            unsatisfiable_grace: config.unsatisfiable_grace,
-            no_agent_grace: config.no_agent_grace,
-            ..SchedulerConfig::default()
-        },
-        claim_key: ClaimKey::new(key.derive(CLAIMS)),
-        ..DispatchConfig::default()
-    }
-}
-
-fn verdict_key(
-    config: &CoordinatorConfig,
-    state: &StateDirectory,
-) -> Result<SigningKey, VerdictKeyError> {
-    match &config.verdict_key {
-        Some(path) => verdict_key::read(path),
-        None => verdict_key::read_or_make(&state.path().join(VERDICT_KEY)),
-    }
-}
-
-fn plan_defaults(config: &CoordinatorConfig) -> PlanDefaults {
-    PlanDefaults {
-        image: config.default_image.clone(),
-        resources: config.default_resources,
-        timeout: config.default_timeout.min(config.maximum_timeout),
-        maximum_timeout: config.maximum_timeout,
-        tenant_properties: config.tenant_properties.clone(),
-    }
-}
-
-fn execution_parts(
-    config: &CoordinatorConfig,
-    storage: &Storage,
-    room: Arc<Retention>,
-    dispatcher: Arc<Dispatcher>,
-    stopping: CancellationToken,
-) -> ExecutionParts {
-    let blobs = Arc::clone(storage.blobs.shared());
-    let inputs = InputTrees::new(Arc::clone(&blobs));
-    ExecutionParts {
-        cache: Arc::new(ActionCache::new(
-            storage.results.clone(),
-            storage.blobs.clone(),
-            plan_defaults(config),
-        )),
-        publications: Arc::default(),
-        inputs: Arc::new(inputs.renewing_every(config.cache.renewal_interval())),
-        blobs,
-        room,
-        dispatcher,
-        operations: operations(config),
-        defaults: plan_defaults(config),
-        stopping,
-    }
-}
-
-fn asset_store(storage: &Storage, execution: &ExecutionParts) -> Arc<AssetStore> {
-    Arc::new(AssetStore::new(
-        storage.assets.clone(),
-        storage.blobs.clone(),
-        Arc::clone(&execution.inputs),
-    ))
-}
-
-fn run_services(
-    execution: &ExecutionParts,
-    storage: &Storage,
-    ledger: Arc<dyn Ledger>,
-    config: &CoordinatorConfig,
-) -> RunServices {
-    RunServices {
-        dispatcher: Arc::clone(&execution.dispatcher),
-        results: Arc::clone(&execution.cache),
-        blobs: Arc::new(RoomAwaitingBlobStore::new(
-            Arc::clone(&execution.blobs),
-            Arc::clone(&execution.room),
-        )),
-        for_verdicts: storage.for_verdicts.clone(),
-        durability: storage.durability.clone(),
-        trees: Arc::clone(&execution.inputs),
-        ledger,
-        defaults: execution.defaults.clone(),
-        audit_share: config.audit_share,
-    }
-}
-
-fn operations(config: &CoordinatorConfig) -> Arc<Operations> {
-    Operations::new(OperationSettings {
-        unwatched_grace: config.unwatched_grace,
-        completed_retention: COMPLETED_RETENTION,
-        completed_bytes: COMPLETED_BYTES,
-    })
-}
-
 async fn keep_up(uploads: Arc<UploadRegistry>) {
     let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -396,5 +247,106 @@ async fn keep_up(uploads: Arc<UploadRegistry>) {
         if let Some(recorder) = recorder() {
             recorder.run_upkeep();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use regatta_ledger::{CoordinatorIdentity, Inheritance, Ledger as _, NewRun, SqliteLedger};
+    use regatta_model::Timestamp;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::ledger::LEDGER_PATIENCE;
+    use crate::runs::tests::FullLedger;
+    use crate::runs::tests::fixture::{libtest, spec};
+
+    fn config(state: &Path) -> CoordinatorConfig {
+        let mut config = CoordinatorConfig::new(state);
+        config.listen = "127.0.0.1:0".parse().expect("is an address");
+        config.http_listen = None;
+        config
+    }
+
+    #[tokio::test]
+    async fn one_whose_ledger_takes_nothing_for_ten_minutes_ends_with_an_error() {
+        let state = tempfile::tempdir().expect("a directory");
+        let ledger = Arc::new(FullLedger::default());
+        ledger.make_room();
+        let prepared = Prepared::new(config(state.path())).await.expect("is free");
+        let opened = OpenedLedger {
+            ledger: Arc::clone(&ledger) as _,
+            tenure: None,
+            term: None,
+        };
+        let coordinator = Coordinator::with_ledger(prepared, opened).await;
+        let coordinator = coordinator.expect("starts");
+        let runs = Arc::clone(&coordinator.http_parts.runs);
+        let submitted = runs.submit(None, spec(vec![libtest("unit")])).await;
+        let (run, _) = submitted.expect("is accepted");
+        tokio::time::pause();
+        let begun = Instant::now();
+        ledger.fill();
+        let serving = coordinator.serve_until(CancellationToken::new());
+        let cancelling = async {
+            // It is written down in vain.
+            let cancelled = runs.cancel(run.as_str()).await;
+            assert!(cancelled.is_err(), "{cancelled:?}");
+        };
+        let (served, ()) = tokio::join!(timeout(2 * LEDGER_PATIENCE, serving), cancelling);
+        let error = served.expect("it is not waited for ever");
+        let error = error.expect_err("nobody has told it to stop");
+        assert!(matches!(error, ServeError::Unstored(_)), "{error}");
+        assert!(begun.elapsed() >= LEDGER_PATIENCE, "{:?}", begun.elapsed());
+        assert_eq!(runs.active(), 1, "the run waits yet");
+    }
+
+    /// A ledger with a run, of a coordinator with such a storage or of a release that did not say.
+    async fn ledger_with_a_run(state: &Path, storage: Option<&str>) {
+        let path = state.join("ledger.sqlite");
+        let whose = CoordinatorIdentity {
+            url: String::new(),
+            verdict_key: "k".to_owned(),
+            storage: storage.unwrap_or_default().to_owned(),
+        };
+        let opened = match storage {
+            Some(_) => SqliteLedger::open_for(&path, &whose, Inheritance::OfTheSame),
+            None => SqliteLedger::open(&path),
+        };
+        let run = NewRun {
+            run: "r".parse().expect("is an id"),
+            tenant: "".parse().expect("is a name"),
+            description: String::new(),
+            commit: String::new(),
+            branch: String::new(),
+            submitted_at: Timestamp::EPOCH,
+            committed_at: None,
+        };
+        let ledger = opened.expect("opens");
+        ledger.start_run(run).await.expect("begins");
+    }
+
+    /// A start with a storage that cannot be had leaves the ledger with the owner that it had.
+    async fn check_owner(owner: Option<&str>, inheritance: Inheritance) {
+        let state = tempfile::tempdir().expect("a directory");
+        ledger_with_a_run(state.path(), owner).await;
+        let file = state.path().join("a-file");
+        std::fs::write(&file, "").expect("is written");
+        let mut config = config(state.path());
+        config.storage = Some(format!("file://{}/storage", file.display()));
+        config.inheritance = inheritance;
+        let started = Coordinator::start(config).await;
+        let error = started.expect_err("there is no such storage");
+        assert!(matches!(error, StartError::Storage(_)), "{error}");
+        let last = ledger::last_storage(None, state.path()).await;
+        assert_eq!(last.expect("can be read").as_deref(), owner);
+    }
+
+    #[tokio::test]
+    async fn a_ledger_gets_no_storage_that_is_not_there() {
+        check_owner(None, Inheritance::OfTheSame).await;
+        check_owner(Some("file:///s"), Inheritance::OfAnyone).await;
     }
 }

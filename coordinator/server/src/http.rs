@@ -106,7 +106,7 @@ async fn unready(parts: &HttpParts) -> Option<String> {
 }
 
 /// Sees that a store answers, by asking it for a digest that is nobody's: no index can answer for the store.
-pub(crate) async fn probe(store: &dyn BlobStore) -> Result<(), StoreError> {
+async fn probe(store: &dyn BlobStore) -> Result<(), StoreError> {
     let nobodys = Digest::new([0; 32], u64::MAX >> 1);
     store.find_missing(&[nobodys]).await.map(drop)
 }

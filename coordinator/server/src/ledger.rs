@@ -56,6 +56,18 @@ pub(crate) fn keeps_its_own(state: &Path) -> bool {
     state.join(FILE).exists()
 }
 
+/// Where the last coordinator stores things that had the ledger at an address, or else the one in the state directory;
+/// nothing if none said so. It takes nothing.
+pub(crate) async fn last_storage(
+    address: Option<&PostgresAddress>,
+    state: &Path,
+) -> Result<Option<String>, LedgerOpeningError> {
+    Ok(match address {
+        Some(address) => PostgresLedger::last_storage(address).await?,
+        None => SqliteLedger::last_storage(&state.join(FILE))?,
+    })
+}
+
 /// Opens the ledger at an address, or else the one in the state directory.
 pub(crate) async fn open(
     address: Option<&PostgresAddress>,

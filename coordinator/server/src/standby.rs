@@ -9,10 +9,9 @@ mod page;
 mod passing_on;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use regatta_cas::BlobStore;
+use futures::StreamExt as _;
 use regatta_ledger::{
     CoordinatorIdentity, Inheritance, OpenPostgresError, OtherIdentityError, PostgresAddress,
 };
@@ -23,7 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 use self::passing_on::pass_on;
 use crate::config::CoordinatorConfig;
 use crate::coordinator::{Coordinator, Prepared};
-use crate::http::{self, probe};
+use crate::http;
 use crate::ledger::{self, LedgerOpeningError, OpenedLedger};
 use crate::retention::Kind;
 use crate::start_error::StartError;
@@ -208,20 +207,29 @@ fn check_same(active: &CoordinatorIdentity, ours: &CoordinatorIdentity) -> Resul
     })
 }
 
-/// Sees that a ledger is not moved to a storage that is not there: nobody else would have it then.
-pub(crate) async fn check_heir(config: &CoordinatorConfig) -> Result<(), StartError> {
-    match (config.inheritance, &config.storage) {
-        (Inheritance::OfAnyone, Some(url)) => check_storage(url).await,
-        (Inheritance::OfAnyone | Inheritance::OfTheSame, _) => Ok(()),
+/// Sees that a ledger gets no storage that is not there: nobody else would have it then. Whoever has had it with that
+/// storage may start while that is away.
+pub(crate) async fn check_heir(prepared: &Prepared) -> Result<(), StartError> {
+    let Prepared { config, state, .. } = prepared;
+    let Some(url) = &config.storage else {
+        return Ok(());
+    };
+    let last = ledger::last_storage(config.ledger.as_ref(), state.path()).await?;
+    let is_its_own = last.is_some_and(|last| last == prepared.identity().storage);
+    match config.inheritance {
+        Inheritance::OfTheSame if is_its_own => Ok(()),
+        Inheritance::OfTheSame | Inheritance::OfAnyone => check_storage(url).await,
     }
 }
 
-/// Sees that the storage answers: nobody shall learn that it does not only when its coordinator is needed.
+/// Sees that the storage answers: nobody shall learn that it does not only when its coordinator is needed. It is listed,
+/// for of a bucket that does not exist each object is only absent.
 async fn check_storage(url: &str) -> Result<(), StartError> {
     let objects = StoredObjects::open(url, SmallBlobs::Apart, Upkeep::Elsewhere)?;
-    let assets: Arc<dyn BlobStore> = Arc::clone(objects.of(Kind::Asset)) as _;
-    let probed = probe(assets.as_ref()).await;
-    probed.map_err(StartError::UnreachableStorage)
+    let listed = objects.of(Kind::Asset).list().next().await;
+    listed.map_or(Ok(()), |listed| {
+        listed.map(drop).map_err(StartError::UnreachableStorage)
+    })
 }
 
 #[cfg(test)]

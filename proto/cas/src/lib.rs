@@ -70,7 +70,7 @@ pub use object_store_blob_store::{
 pub use packing_blob_store::PackingBlobStore;
 pub use server_addresses::{ParseServerAddressesError, ServerAddresses};
 pub use spool::{Spool, SpooledBlob};
-pub use upload::{UploadError, UploadSummary, upload};
+pub use upload::{UploadError, UploadSummary, upload, upload_telling};
 pub use verified_files::BlobFiles;
 pub use verifying_blob_store::VerifyingBlobStore;
 pub use whole_blob::{MAX_PIECE_BYTES, put_bytes, read_all, stream_of};

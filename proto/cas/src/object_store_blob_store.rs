@@ -6,6 +6,8 @@ mod guarded;
 mod local_directory;
 mod observing;
 mod open;
+#[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+mod refusals;
 mod told_once;
 mod upload_shape;
 mod writing;

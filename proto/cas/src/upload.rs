@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, TryFutureExt as _, TryStreamExt as _, stream};
 use regatta_model::Digest;
 
 use crate::merkle::Tree;
@@ -74,6 +74,19 @@ pub async fn upload(
     tree: &Tree,
     files: &HashMap<Digest, PathBuf>,
 ) -> Result<UploadSummary, UploadError> {
+    upload_telling(store, tree, files, &|| ()).await
+}
+
+/// The same; `stored` is told of each blob that the store has taken, whatever becomes of the others.
+///
+/// # Errors
+/// Those of [`upload`].
+pub async fn upload_telling(
+    store: &dyn BlobStore,
+    tree: &Tree,
+    files: &HashMap<Digest, PathBuf>,
+    stored: &(dyn Fn() + Sync),
+) -> Result<UploadSummary, UploadError> {
     let mut digests: Vec<Digest> = tree.digests().collect();
     // The largest first, so that none is left to go alone at the end.
     digests.sort_unstable_by_key(|digest| std::cmp::Reverse((digest.size_bytes(), *digest)));
@@ -85,7 +98,7 @@ pub async fn upload(
         uploaded_bytes: size_of(&missing),
     };
     stream::iter(missing)
-        .map(|digest| put(store, tree, files, digest))
+        .map(|digest| put(store, tree, files, digest).inspect_ok(|()| stored()))
         .buffer_unordered(PUT_CONCURRENCY)
         .try_collect::<()>()
         .await?;

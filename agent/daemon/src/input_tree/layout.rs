@@ -14,13 +14,13 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
 use super::error::TreeError;
 use crate::blobs::TenantStore;
-use crate::retry::patiently;
+use crate::retry::{Patience, patiently};
 
 /// How many blobs are fetched at once.
 const CONCURRENT_FETCHES: usize = 32;
 /// How many files are linked on one visit to another thread, at most; they are pinned until then.
 const LINKED_TOGETHER: usize = 8;
-/// How long a store that does not answer is asked again for one blob.
+/// How long a store that does not answer is asked again for the blobs of a tree, since the last of them came.
 const FETCH_RETRY_LIMIT: std::time::Duration = std::time::Duration::from_secs(60);
 /// When everything was last changed, as jobs see it: 2010-01-01T00:00:00Z, in seconds. The blob cache
 /// gives files the same time.
@@ -75,9 +75,10 @@ async fn fetch_files(
     target: &Path,
     files: BTreeMap<(Digest, bool), Vec<PathBuf>>,
 ) -> Result<(), TreeError> {
+    let patience = Patience::of(FETCH_RETRY_LIMIT);
     let mut fetches = stream::iter(files)
         .map(|((digest, executable), paths)| {
-            let fetched = fetch_file(store, digest, executable);
+            let fetched = fetch_file(store, (digest, executable), &patience);
             fetched.map(|file| Ok((file?, paths))).boxed()
         })
         .buffer_unordered(CONCURRENT_FETCHES)
@@ -104,10 +105,10 @@ async fn fetch_files(
 
 async fn fetch_file(
     store: &TenantStore,
-    digest: Digest,
-    executable: bool,
+    (digest, executable): (Digest, bool),
+    patience: &Patience,
 ) -> Result<PinnedFile, TreeError> {
-    let file = patiently(FETCH_RETRY_LIMIT, || store.file(&digest, executable)).await;
+    let file = patiently(patience, || store.file(&digest, executable)).await;
     file.map_err(|error| match error {
         StoreError::NotFound { digest } => TreeError::Missing {
             digests: vec![digest],

@@ -13,7 +13,7 @@ use super::collect::{BlobSource, Collected};
 use super::output_spool::{Captured, CapturedBody};
 use super::view::{Found, View, find};
 use crate::outcome::is_caused_by_files;
-use crate::retry::{STORE_RETRY_LIMIT, patiently};
+use crate::retry::{Patience, STORE_RETRY_LIMIT, patiently};
 
 /// How many blobs of an execution are stored at once.
 const CONCURRENT_UPLOADS: usize = 8;
@@ -40,14 +40,15 @@ pub(crate) async fn publish_outputs(
     collected: &Collected,
 ) -> Result<(), PublishError> {
     let digests: Vec<Digest> = collected.blobs.keys().copied().collect();
+    let patience = Patience::of(STORE_RETRY_LIMIT);
     for batch in digests.chunks(PRESENCE_BATCH) {
         let bytes = batch.iter().map(Digest::size_bytes);
         let missing = match bytes.fold(0, u64::saturating_add) {
             ..=UNASKED_BYTES if batch.len() <= CONCURRENT_UPLOADS => batch.to_vec(),
-            _ => patiently(STORE_RETRY_LIMIT, || store.find_missing(batch)).await?,
+            _ => patiently(&patience, || store.find_missing(batch)).await?,
         };
         stream::iter(missing)
-            .map(|digest| publish_blob(store, view, collected, digest).boxed())
+            .map(|digest| publish_blob(store, view, collected, (digest, &patience)).boxed())
             .buffer_unordered(CONCURRENT_UPLOADS)
             .try_collect::<()>()
             .await?;
@@ -59,12 +60,12 @@ async fn publish_blob(
     store: &Arc<dyn BlobStore>,
     view: &View,
     collected: &Collected,
-    digest: Digest,
+    (digest, patience): (Digest, &Patience),
 ) -> Result<(), PublishError> {
     let Some(source) = collected.blobs.get(&digest) else {
         return Ok(());
     };
-    let published = patiently(STORE_RETRY_LIMIT, || async {
+    let published = patiently(patience, || async {
         store
             .put(&digest, body_of(source, view, digest).await?)
             .await
@@ -108,7 +109,7 @@ pub(crate) async fn publish_captured(
     if captured.digest.is_empty_blob() {
         return Ok(());
     }
-    patiently(STORE_RETRY_LIMIT, || async {
+    patiently(&Patience::of(STORE_RETRY_LIMIT), || async {
         let body = match &captured.body {
             CapturedBody::Memory(bytes) => stream_of(Bytes::clone(bytes)),
             CapturedBody::File(file) => {

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use regatta_cas::merkle::{
     BuildError, FileDigestCache, FileDigestsError, Tree, TreeBuilder, Unfit, digest_files,
 };
-use regatta_cas::{BlobStore, StoreError, UploadError, UploadSummary, stream_of, upload};
+use regatta_cas::{BlobStore, StoreError, UploadError, UploadSummary, stream_of, upload_telling};
 use regatta_model::Digest;
 
 use super::{Entries, Source};
@@ -239,7 +240,7 @@ impl Staging {
     }
 
     /// Brings everything added to `store` that it does not have. A store that takes nothing for now is offered it
-    /// again, for as long as a coordinator is that does not answer.
+    /// again, for as long as a coordinator is that does not answer, since it has taken something last.
     ///
     /// # Errors
     /// A file changed or cannot be read, or the store refuses, or takes nothing for too long.
@@ -252,18 +253,23 @@ impl Staging {
         store: &dyn BlobStore,
         mut patience: Patience,
     ) -> Result<UploadSummary, StageError> {
-        let begun = Instant::now();
+        let mut since = Instant::now();
+        let stored = AtomicUsize::new(0);
         loop {
-            let error = match self.upload_once(store).await {
+            let error = match self.upload_once(store, &stored).await {
                 Ok(summary) => return Ok(summary),
                 Err(error) => error,
             };
             let Some((detail, least)) = error.exhaustion() else {
                 return Err(error);
             };
+            if stored.swap(0, Ordering::Relaxed) > 0 {
+                patience.renew();
+                since = Instant::now();
+            }
             if !patience.outlasts(least) {
                 return Err(StageError::Exhausted {
-                    waited: begun.elapsed(),
+                    waited: since.elapsed(),
                     source: Box::new(error),
                 });
             }
@@ -277,12 +283,23 @@ impl Staging {
         }
     }
 
-    async fn upload_once(&mut self, store: &dyn BlobStore) -> Result<UploadSummary, StageError> {
-        self.upload_bytes(store).await?;
-        Ok(upload(store, &self.all, &self.files).await?)
+    async fn upload_once(
+        &mut self,
+        store: &dyn BlobStore,
+        stored: &AtomicUsize,
+    ) -> Result<UploadSummary, StageError> {
+        let count = || {
+            stored.fetch_add(1, Ordering::Relaxed);
+        };
+        self.upload_bytes(store, &count).await?;
+        Ok(upload_telling(store, &self.all, &self.files, &count).await?)
     }
 
-    async fn upload_bytes(&mut self, store: &dyn BlobStore) -> Result<(), StageError> {
+    async fn upload_bytes(
+        &mut self,
+        store: &dyn BlobStore,
+        stored: &(dyn Fn() + Sync),
+    ) -> Result<(), StageError> {
         let digests: Vec<Digest> = self.bytes.keys().copied().collect();
         if digests.is_empty() {
             return Ok(());
@@ -298,6 +315,7 @@ impl Staging {
                 digest,
                 source: Box::new(source),
             })?;
+            stored();
         }
         Ok(())
     }
@@ -312,7 +330,7 @@ impl Staging {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::Mutex;
 
     use async_trait::async_trait;
     use regatta_cas::{BlobRange, BlobStream, MemoryBlobStore, read_all};
@@ -462,6 +480,63 @@ mod tests {
             let text = format!("{:#}", failure.error);
             assert_eq!(text.matches("the store is full").count(), 1, "{text}");
             assert!(took < Duration::from_secs(30), "{took:?}");
+        }
+    }
+
+    /// A store that takes one blob in so long, and none meanwhile.
+    #[derive(Debug)]
+    struct SlowBlobStore {
+        store: MemoryBlobStore,
+        taken: Mutex<tokio::time::Instant>,
+        pause: Duration,
+    }
+
+    #[async_trait]
+    impl BlobStore for SlowBlobStore {
+        async fn get(&self, digest: &Digest, range: BlobRange) -> Result<BlobStream, StoreError> {
+            self.store.get(digest, range).await
+        }
+
+        async fn put(&self, digest: &Digest, body: BlobStream) -> Result<(), StoreError> {
+            {
+                let mut taken = self.taken.lock().expect("nobody panics");
+                if taken.elapsed() < self.pause {
+                    return Err(StoreError::Exhausted {
+                        detail: "too many uploads".to_owned(),
+                        retry_after: None,
+                    });
+                }
+                *taken = tokio::time::Instant::now();
+            }
+            self.store.put(digest, body).await
+        }
+
+        async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
+            self.store.find_missing(digests).await
+        }
+
+        async fn delete(&self, digest: &Digest) -> Result<(), StoreError> {
+            self.store.delete(digest).await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_taken_meanwhile_renews_patience_with_the_rest() {
+        let limit = Duration::from_secs(10);
+        for (pause, is_patient) in [(limit / 2, true), (limit * 2, false)] {
+            let mut staging = Staging::new(Path::new(""));
+            for number in 0..5 {
+                staging.add_bytes(format!("{number}").into());
+            }
+            let begun = tokio::time::Instant::now();
+            let store = SlowBlobStore {
+                store: MemoryBlobStore::new(),
+                taken: Mutex::new(begun),
+                pause,
+            };
+            let uploaded = staging.upload_within(&store, Patience::of(limit)).await;
+            assert_eq!(uploaded.is_ok(), is_patient, "{uploaded:?}");
+            assert_eq!(begun.elapsed() > limit * 2, is_patient);
         }
     }
 

@@ -7,7 +7,7 @@ use rusqlite::{Connection, params};
 
 use super::queries::{execute, read_all};
 use super::schema::OpenLedgerError;
-use crate::statements::{BEGIN_TERM, FIND_ANY_RUN, READ_OWNER};
+use crate::statements::{BEGIN_TERM, FIND_ANY_RUN, READ_OWNER, READ_STORAGE};
 use crate::{CoordinatorIdentity, Inheritance, LedgerError, rows};
 
 /// Takes the database for a coordinator, and remembers that one if it differs from the last.
@@ -42,6 +42,18 @@ pub(super) fn take(
     let term = last.map_err(failed)?.unwrap_or(0) + 1;
     let begun = params![term, whose.url, whose.verdict_key, whose.storage];
     execute(connection, BEGIN_TERM, begun).map_err(failed)
+}
+
+/// Where the last coordinator that said where it stores things stores them.
+pub(super) fn last_storage(
+    connection: &Connection,
+    path: &Path,
+) -> Result<Option<String>, OpenLedgerError> {
+    let storage = first(connection, READ_STORAGE, |row| row.text(0));
+    storage.map_err(|source| OpenLedgerError::Failed {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn first<Answer>(
@@ -79,6 +91,8 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("ledger.sqlite");
         let (first, second) = (("k", "file:///s"), ("k", "file:///t"));
+        let last_storage = || SqliteLedger::last_storage(&path).expect("can be read");
+        assert_eq!((last_storage(), path.exists()), (None, false));
         // Nothing names what is elsewhere yet.
         for whose in [first, second, first] {
             open(&path, whose, Inheritance::OfTheSame).expect("has no run");
@@ -101,7 +115,9 @@ mod tests {
             assert!(refused.contains(word), "{refused}");
             assert!(refused.contains("--adopt-ledger"), "{refused}");
         }
+        assert_eq!(last_storage().as_deref(), Some("file:///s"));
         open(&path, second, Inheritance::OfAnyone).expect("it is meant");
+        assert_eq!(last_storage().as_deref(), Some("file:///t"));
         open(&path, second, Inheritance::OfTheSame).expect("is its own now");
         open(&path, first, Inheritance::OfTheSame).expect_err("is another's now");
     }

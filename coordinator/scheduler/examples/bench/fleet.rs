@@ -197,6 +197,7 @@ impl Fleet {
                 Effect::UnitAnswered { .. }
                 | Effect::Fenced { .. }
                 | Effect::UnitRetried { .. }
+                | Effect::UnitReturned { .. }
                 | Effect::UnitFailed { .. }
                 | Effect::Merged { .. }
                 | Effect::TaskFinished(_)

@@ -1,8 +1,10 @@
 //! A machine's daemon, as far as the scheduler can tell.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use regatta_model::{AgentId, Digest, FencingToken, LeaseId, Resources, SlotIndex, UnitIndex};
+use regatta_model::{
+    AgentId, Digest, FencingToken, LeaseId, Resources, SlotIndex, Timestamp, UnitIndex,
+};
 
 use crate::{
     AgentState, Claim, DesiredAgent, DesiredLease, HeldLease, Offer, OutcomeKind, UnitOutcome,
@@ -21,6 +23,10 @@ pub(crate) struct Machine {
     pub(crate) silent: bool,
     /// The last desired state that was sent to it.
     pub(crate) latest_desired: u64,
+    /// When it arrives: what is sent later does not overtake it.
+    pub(crate) desire_arrives: Timestamp,
+    /// Every lease that it has been told of.
+    pub(crate) told: BTreeSet<LeaseId>,
     sequence: u64,
     observed_version: u64,
     pub(crate) held: BTreeMap<LeaseId, Held>,
@@ -57,6 +63,8 @@ impl Machine {
             life: 0,
             silent: false,
             latest_desired: 0,
+            desire_arrives: Timestamp::EPOCH,
+            told: BTreeSet::new(),
             sequence: 0,
             observed_version: 0,
             held: BTreeMap::new(),
@@ -150,6 +158,7 @@ impl Machine {
                 stopping: false,
             };
             self.held.insert(id, held);
+            self.told.insert(id);
             begun.push(id);
         }
         self.observed_version = desired.version;

@@ -26,6 +26,7 @@ pub(crate) struct Model {
     pub(crate) answered: usize,
     pub(crate) failed: usize,
     pub(crate) retried: usize,
+    pub(crate) returned: usize,
     pub(crate) fenced: usize,
     pub(crate) duplicated: usize,
     pub(crate) adopted: usize,
@@ -169,6 +170,13 @@ impl Model {
                 if let Some(work) = self.work(*task) {
                     work.valid.remove(unit);
                     work.elsewhere_since = Some(now);
+                }
+                Ok(())
+            }
+            Effect::UnitReturned { task, unit } => {
+                self.returned += 1;
+                if let Some(work) = self.work(*task) {
+                    work.valid.remove(unit);
                 }
                 Ok(())
             }

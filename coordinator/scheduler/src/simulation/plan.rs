@@ -117,6 +117,12 @@ impl Plan {
                 .collect(),
         }
     }
+
+    /// Whether there is a time in which nothing is begun.
+    pub(crate) fn may_fill_up(&self) -> bool {
+        let mut faults = self.faults.iter();
+        faults.any(|fault| matches!(fault.kind, FaultKind::Hold(_)))
+    }
 }
 
 fn small(random: &mut Random, bound: u8) -> u8 {

@@ -17,6 +17,8 @@ pub struct Summary {
     pub failed: usize,
     /// How many units were tried again, once for each submitter.
     pub retried: usize,
+    /// How many units were given back, once for each submitter.
+    pub returned: usize,
     /// How many outcomes came too late.
     pub fenced: usize,
     /// How many late batches were leased a second time.

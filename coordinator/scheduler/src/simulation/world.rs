@@ -353,6 +353,7 @@ impl<'plan> World<'plan> {
             answered: self.model.answered,
             failed: self.model.failed,
             retried: self.model.retried,
+            returned: self.model.returned,
             fenced: self.model.fenced,
             duplicated: self.model.duplicated,
             adopted: self.model.adopted,

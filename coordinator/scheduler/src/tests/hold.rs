@@ -72,3 +72,43 @@ fn what_waits_for_too_long_while_nothing_is_begun_is_given_up_and_no_sooner() {
     fixture.connect("a", offer(1));
     assert_eq!(fixture.the_grant().task, TaskId(2));
 }
+
+#[test]
+fn what_could_not_be_begun_waits_again_and_nobody_is_blamed() {
+    let mut fixture = Fixture::new(SchedulerConfig {
+        max_attempts: 1,
+        max_consecutive_losses: 1,
+        ..SchedulerConfig::default()
+    });
+    fixture.connect("a", offer(1));
+    fixture.submit(suite(1, 2));
+    let grant = fixture.the_grant();
+    fixture.give(hold());
+    fixture.give(Event::ReturnLease(grant.lease));
+    for (unit, _) in &grant.units {
+        let (task, unit) = (TaskId(1), *unit);
+        assert!(fixture.has(&Effect::UnitReturned { task, unit }));
+    }
+    assert_eq!(fixture.desired().leases, []);
+    assert_eq!(fixture.scheduler.snapshot().leased_units, 0);
+    // The agent says that it does not have it.
+    fixture.report(report("a", 2, Vec::new()));
+    fixture.give(Event::Hold(None));
+    assert_eq!(
+        fixture.the_grant().units,
+        grant.units,
+        "as the first attempt"
+    );
+}
+
+#[test]
+fn what_an_agent_has_is_not_given_back() {
+    let mut fixture = fixture();
+    fixture.connect("a", offer(1));
+    fixture.submit(submission(1));
+    let grant = fixture.the_grant();
+    fixture.report(report("a", 2, vec![held(&grant, &[], false)]));
+    fixture.give(hold());
+    fixture.give(Event::ReturnLease(grant.lease));
+    assert_eq!(fixture.scheduler.snapshot().leased_units, 1);
+}

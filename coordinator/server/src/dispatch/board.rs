@@ -91,6 +91,7 @@ impl Board {
             | Effect::UnitAnswered { .. }
             | Effect::Fenced { .. }
             | Effect::UnitRetried { .. }
+            | Effect::UnitReturned { .. }
             | Effect::UnitFailed { .. }
             | Effect::Merged { .. }
             | Effect::TaskFinished(_)
@@ -122,14 +123,11 @@ impl Board {
             failure: None,
         };
         self.tasks.insert(task, entry);
-        let members = BTreeSet::from([task]);
-        self.groups.insert(
-            task,
-            Group {
-                work: Arc::new(work),
-                members,
-            },
-        );
+        let group = Group {
+            work: Arc::new(work),
+            members: BTreeSet::from([task]),
+        };
+        self.groups.insert(task, group);
         let taken = self.take(now, Event::Submit(submission), Payloads::new());
         (task, mailbox, taken)
     }
@@ -237,6 +235,7 @@ impl Board {
                 attempt,
                 reason,
             } => self.retried((task, unit), agent, attempt, reason),
+            Effect::UnitReturned { task, unit } => self.tell(task, TaskEvent::Returned { unit }),
             Effect::UnitFailed { task, unit, error } => self.failed(task, unit, error),
             Effect::Merged { task, into } => self.merged(task, into),
             Effect::TaskFinished(task) => self.finished(task),

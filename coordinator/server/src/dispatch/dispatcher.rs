@@ -61,6 +61,8 @@ pub struct Dispatcher {
     pub(super) commit: Arc<Notify>,
     pub(super) commit_patience: Duration,
     pub(super) claim_key: ClaimKey,
+    /// Whether nothing new is leased.
+    pub(super) holding: watch::Sender<bool>,
     pub(super) commits: watch::Sender<Commits>,
     background: OnceLock<[AbortOnDropHandle<()>; 2]>,
 }
@@ -88,6 +90,7 @@ impl Dispatcher {
             commit: Arc::new(Notify::new()),
             commit_patience: config.commit_patience,
             claim_key: config.claim_key,
+            holding: watch::Sender::default(),
             commits: watch::Sender::default(),
             background: OnceLock::new(),
         });
@@ -162,8 +165,9 @@ impl Dispatcher {
         known
     }
 
-    /// Leases nothing new as long as this is so, which is why; `None`: that is over. What is leased goes on, and what
-    /// waits for too long is given up ([`SchedulerConfig::hold_limit`]).
+    /// Leases nothing new as long as this is so, which is why; `None`: that is over. What is leased goes on, but for what
+    /// has yet to be prepared before its agent is told of it: that waits with the rest. What waits for too long is given
+    /// up ([`SchedulerConfig::hold_limit`]).
     pub fn hold(&self, reason: Option<String>) {
         if self.held() == reason {
             return;
@@ -172,7 +176,9 @@ impl Dispatcher {
             Some(reason) => tracing::warn!(reason, "no work is begun"),
             None => tracing::info!("work is begun again"),
         }
+        let is_held = reason.is_some();
         self.take(Event::Hold(reason), Payloads::new());
+        self.holding.send_replace(is_held);
     }
 
     /// Why nothing new is leased, if so.

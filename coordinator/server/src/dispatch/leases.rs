@@ -217,7 +217,7 @@ async fn prepare(
         let error = match tokio::time::timeout(PREPARE_TIMEOUT, preparation).await {
             Ok(Ok(spec)) => break spec,
             Ok(Err(error)) => error,
-            Err(_) => PrepareError {
+            Err(_) => PrepareError::Failed {
                 detail: format!("it took longer than {PREPARE_TIMEOUT:?}"),
             },
         };

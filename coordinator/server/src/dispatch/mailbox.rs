@@ -13,7 +13,8 @@ pub const MAX_BUFFERED_OUTPUT_BYTES: usize = 1 << 20;
 /// Events for one submitter, in order.
 ///
 /// Its bound: output by [`MAX_BUFFERED_OUTPUT_BYTES`], everything else by what a task can ever have: an
-/// answer for each unit, and as many grants and retries as the scheduler allows attempts.
+/// answer for each unit, as many grants and retries as the scheduler allows attempts, and one more of each, and a
+/// return, each time that nothing is begun for a while.
 #[derive(Debug, Default)]
 pub(super) struct Mailbox {
     state: Mutex<State>,

@@ -70,6 +70,11 @@ pub enum TaskEvent {
         /// What happened.
         reason: String,
     },
+    /// A unit waits again, as if it had not been leased: nothing new is begun now.
+    Returned {
+        /// Which unit.
+        unit: UnitIndex,
+    },
     /// A unit will never be answered.
     Failed {
         /// Which unit.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use regatta_cas::StoreError;
 use regatta_model::{Digest, LeaseId, Platform, RunId, TenantId, UnitIndex};
 use regatta_scheduler::{ExpectedUnit, FailedAt};
 use regatta_wire::{reapi, v1};
@@ -66,7 +67,7 @@ pub trait BatchPreparer: fmt::Debug + Send + Sync + 'static {
     /// `executions` are not this method's business.
     ///
     /// # Errors
-    /// [`PrepareError`], after which the work's remaining units fail.
+    /// [`PrepareError`], after which the work's remaining units fail, or wait for room.
     async fn prepare(
         &self,
         lease: LeaseId,
@@ -75,10 +76,34 @@ pub trait BatchPreparer: fmt::Debug + Send + Sync + 'static {
     ) -> Result<v1::LeaseSpec, PrepareError>;
 }
 
-/// A lease's specification could not be made: its work cannot run now. Trying again may help.
+/// Why a lease's specification could not be made.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("the batch could not be prepared: {detail}")]
-pub struct PrepareError {
-    /// What was tried and what came back.
-    pub detail: String,
+pub enum PrepareError {
+    /// The store takes nothing. If nothing is begun for that ([`Dispatcher::hold`](super::Dispatcher::hold)), the units
+    /// wait with the rest until there is room.
+    #[error("the batch could not be prepared: {detail}")]
+    NoRoom {
+        /// What was tried and what came back.
+        detail: String,
+    },
+    /// Its work cannot run now. Trying again may help.
+    #[error("the batch could not be prepared: {detail}")]
+    Failed {
+        /// What was tried and what came back.
+        detail: String,
+    },
+}
+
+impl From<&StoreError> for PrepareError {
+    fn from(error: &StoreError) -> Self {
+        let detail = error.to_string();
+        match error {
+            StoreError::Full { .. } | StoreError::Exhausted { .. } => Self::NoRoom { detail },
+            StoreError::NotFound { .. }
+            | StoreError::OutOfRange { .. }
+            | StoreError::Corrupt { .. }
+            | StoreError::Undecodable { .. }
+            | StoreError::Unavailable { .. } => Self::Failed { detail },
+        }
+    }
 }

@@ -90,7 +90,7 @@ impl Execution {
                 TaskEvent::Retried { agent, reason, .. } => {
                     tracing::warn!(action = %self.action, %agent, reason, "an action is tried again");
                 }
-                TaskEvent::Output { .. } => {}
+                TaskEvent::Output { .. } | TaskEvent::Returned { .. } => {}
                 TaskEvent::Finished => break,
             }
         }

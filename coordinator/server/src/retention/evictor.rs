@@ -55,6 +55,7 @@ impl Evictor {
             () = this.evict() => false,
             () = correcting.correct() => false,
             () = correcting.pin() => false,
+            () = correcting.try_for_room() => false,
             () = stop.cancelled() => correcting.is_complete(),
         };
         let retention = Arc::clone(&this.retention);

@@ -25,6 +25,7 @@ mod limits;
 mod listing;
 mod places;
 mod plan;
+mod probing;
 mod record;
 mod retaining_blob_store;
 mod room;

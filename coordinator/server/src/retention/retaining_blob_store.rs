@@ -58,7 +58,8 @@ impl RetainingBlobStore {
 
     /// Tells of what could not be written for want of room.
     fn noted<T>(&self, written: Result<T, StoreError>) -> Result<T, StoreError> {
-        if matches!(written, Err(StoreError::Full { .. })) {
+        if let Err(StoreError::Full { detail }) = &written {
+            self.retention.room.refused(detail);
             self.retention.wake.notify_one();
         }
         written

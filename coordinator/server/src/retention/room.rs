@@ -1,4 +1,5 @@
-//! Whether there is room for more.
+//! Whether there is room for more: of a disk of this machine it is known what is free, of any other store only that it has
+//! refused a write, until it takes one again.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +18,7 @@ const REFUSAL_DIVISOR: u64 = 2;
 /// How much more must be free before more is stored again, as a divisor.
 const RECOVERY_DIVISOR: u64 = 10;
 
-/// The disk that everything is on, if it is on one of this machine.
+/// The disk that everything is on, if it is on one of this machine, and what the store has said.
 #[derive(Debug)]
 pub(super) struct Room {
     directory: Option<PathBuf>,
@@ -26,13 +27,30 @@ pub(super) struct Room {
     refusal: watch::Sender<Option<Refusal>>,
 }
 
+/// What says that there is no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// The disk, by what is free.
+    Disk,
+    /// The store, which has refused a write: nobody else knows what it has room for.
+    Store,
+}
+
 /// Why nothing more is stored.
 #[derive(Debug, Clone)]
 pub(crate) struct Refusal {
+    by: By,
     /// With how much is free.
     detail: String,
     /// The same for as long as it lasts.
     pub(crate) reason: String,
+}
+
+impl Refusal {
+    /// Whether the store has refused a write.
+    pub(super) fn is_the_stores(&self) -> bool {
+        self.by == By::Store
+    }
 }
 
 impl Room {
@@ -98,23 +116,57 @@ impl Room {
     #[cfg(test)]
     pub(super) fn pretend(&self, reason: Option<&str>) {
         let refusal = reason.map(|reason| Refusal {
+            by: By::Disk,
             detail: reason.to_owned(),
             reason: reason.to_owned(),
         });
         self.refusal.send_replace(refusal);
     }
 
+    /// The store has refused a write for want of room.
+    pub(super) fn refused(&self, detail: &str) {
+        self.refusal.send_if_modified(|refusal| {
+            let is_news = refusal.is_none();
+            if is_news {
+                tracing::warn!(detail, "the store has no room; nothing more is stored");
+                *refusal = Some(Refusal {
+                    by: By::Store,
+                    detail: detail.to_owned(),
+                    reason: format!("the store is full: {detail}"),
+                });
+            }
+            is_news
+        });
+    }
+
+    /// The store has taken a write.
+    pub(super) fn accepted(&self) {
+        self.refusal.send_if_modified(|refusal| {
+            let is_over = refusal.as_ref().is_some_and(Refusal::is_the_stores);
+            if is_over {
+                tracing::info!("the store has room again");
+                *refusal = None;
+            }
+            is_over
+        });
+    }
+
     fn refuse_below(&self, least: u64, directory: &Path, disk: &Disk) {
         self.refusal.send_if_modified(|refusal| {
-            let margin = refusal.as_ref().map_or(0, |_| least / RECOVERY_DIVISOR);
+            let was_low = refusal.as_ref().is_some_and(|it| it.by == By::Disk);
+            let margin = if was_low { least / RECOVERY_DIVISOR } else { 0 };
             let refuses = disk.free_bytes < least + margin;
-            let is_news = refuses != refusal.is_some();
+            if !refuses && !was_low {
+                return false;
+            }
+            let is_news = refuses != was_low;
             if is_news {
                 note(refuses, least, disk);
             }
             let (free, least) = (disk.free_bytes >> 20, least.div_ceil(1 << 20));
             let place = directory.display();
             *refusal = refuses.then(|| Refusal {
+                by: By::Disk,
                 detail: format!(
                     "{free} MiB are free in {place}, {least} MiB must be; make room there"
                 ),

@@ -225,6 +225,7 @@ async fn answer_of(job: &JobContext, mut handle: TaskHandle) -> Result<Answer, J
                     provenance,
                 });
             }
+            TaskEvent::Returned { .. } => {}
             TaskEvent::Failed { error, .. } => return Err(of_unit(&error)),
             TaskEvent::Finished => break,
         }

@@ -11,6 +11,7 @@ pub(crate) mod fake_agent;
 pub(crate) mod fixture;
 mod forgotten;
 mod full_ledger;
+mod full_store;
 mod given;
 mod left_open;
 mod planning;

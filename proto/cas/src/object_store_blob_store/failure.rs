@@ -25,7 +25,7 @@ pub(super) fn read_error(error: ObjectError) -> StoreError {
     let detail = words_of(&error);
     match out_of_space(&error) {
         true => StoreError::Full {
-            detail: format!("{detail}; free some disk space"),
+            detail: format!("{detail}; make room there"),
         },
         false => StoreError::Unavailable { detail },
     }
@@ -50,7 +50,8 @@ fn cause_of<'a>(error: &&'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 's
     error.source()
 }
 
-fn out_of_space(error: &(dyn Error + 'static)) -> bool {
+/// Whether there is no room: of a disk, or of a quota.
+pub(super) fn out_of_space(error: &(dyn Error + 'static)) -> bool {
     let causes = std::iter::successors(Some(error), cause_of);
     causes
         .filter_map(<dyn Error>::downcast_ref::<io::Error>)

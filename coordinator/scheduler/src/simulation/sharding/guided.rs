@@ -224,6 +224,7 @@ impl<'race> Play<'race> {
                 | Effect::Merged { .. }
                 | Effect::TaskFinished(_)
                 | Effect::Refused { .. }
+                | Effect::UnitReturned { .. }
                 | Effect::AgentLost(_) => {}
             }
         }

@@ -1,5 +1,6 @@
 //! What breaks.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use regatta_model::{RunId, TenantId};
@@ -24,7 +25,8 @@ impl World<'_> {
         if let FaultKind::Hold(pause) = fault.kind {
             self.after(pause, Happening::Unhold { fault: index });
             self.held_by = Some(index);
-            return self.step(Event::Hold(Some("no room".to_owned())));
+            self.step(Event::Hold(Some("no room".to_owned())))?;
+            return self.return_unprepared();
         }
         let Some(index) = fault.machine.checked_rem(self.machines.len()) else {
             return Ok(());
@@ -56,6 +58,34 @@ impl World<'_> {
             }
             FaultKind::CancelRun(..) | FaultKind::Restart | FaultKind::Hold(_) => Ok(()),
         }
+    }
+
+    /// Gives some leases back that no machine has been told of yet: what they take cannot be stored.
+    fn return_unprepared(&mut self) -> Result<(), String> {
+        let mut untold = BTreeSet::new();
+        for happening in self.agenda.values() {
+            if let Happening::DesireArrives {
+                machine,
+                connection,
+                desired,
+            } = happening
+            {
+                let machine = &self.machines[*machine];
+                let arrives = machine.connected && machine.connection == *connection;
+                let leases = desired.leases.iter().map(|one| one.lease);
+                untold.extend(leases.filter(|lease| arrives && !machine.told.contains(lease)));
+            }
+        }
+        untold.retain(|_| self.random.chance(50));
+        for happening in self.agenda.values_mut() {
+            if let Happening::DesireArrives { desired, .. } = happening {
+                desired.leases.retain(|one| !untold.contains(&one.lease));
+            }
+        }
+        for lease in untold {
+            self.step(Event::ReturnLease(lease))?;
+        }
+        Ok(())
     }
 
     /// Begins with a scheduler that knows nothing, as a new process does.

@@ -12,6 +12,10 @@ use crate::{Claim, DesiredAgent, OutcomeKind};
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How long a message is on its way at most.
 pub(super) const LONGEST_DELAY: Duration = Duration::from_millis(2500);
+/// How long a desired state is on its way.
+const SHORTEST_DELAY: Duration = Duration::from_millis(2);
+/// How long it takes at most to make what its leases take, in a world in which that may fail, in milliseconds.
+const LONGEST_PREPARATION_MILLIS: u64 = 1000;
 
 impl World<'_> {
     pub(super) fn connect(&mut self, index: usize, life: u64) {
@@ -167,9 +171,16 @@ impl World<'_> {
         let Some(machine) = self.by_id.get(&desired.agent).copied() else {
             return;
         };
-        self.machines[machine].latest_desired = desired.version;
-        let connection = self.machines[machine].connection;
-        let delay = Duration::from_millis(2);
+        let is_unprepared = self.plan.may_fill_up() && self.random.chance(10);
+        let preparing = match is_unprepared {
+            true => self.random.millis(LONGEST_PREPARATION_MILLIS),
+            false => Duration::ZERO,
+        };
+        let now = self.now;
+        let to = &mut self.machines[machine];
+        to.latest_desired = desired.version;
+        to.desire_arrives = to.desire_arrives.max(now + SHORTEST_DELAY + preparing);
+        let (connection, delay) = (to.connection, to.desire_arrives.since(now));
         self.after(
             delay,
             Happening::DesireArrives {

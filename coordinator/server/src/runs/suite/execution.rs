@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::stream::{BoxStream, SelectAll};
 use futures::{FutureExt as _, StreamExt as _};
-use regatta_model::{AgentId, Digest, FailureClass, LeaseId, SlotIndex, UnitIndex};
+use regatta_model::{AgentId, AttemptNumber, Digest, FailureClass, LeaseId, SlotIndex, UnitIndex};
 use regatta_scheduler::FailedAt;
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
@@ -206,17 +206,9 @@ impl<'a> Execution<'a> {
                 agent,
                 attempt,
                 reason,
-            } => {
-                if let Some(test) = self.ended(submission, unit) {
-                    let retry = v1::InfrastructureRetry {
-                        job: self.job.name(),
-                        test_id: self.tests[test].name(),
-                        agent_id: agent.to_string(),
-                        message: reason,
-                        next_attempt: attempt.0 + 1,
-                    };
-                    self.job.run.log.append(Event::InfrastructureRetry(retry));
-                }
+            } => self.retried((submission, unit), &agent, attempt, reason),
+            TaskEvent::Returned { unit } => {
+                self.ended(submission, unit);
             }
             TaskEvent::Failed { unit, error } => {
                 if let Some(test) = self.ended(submission, unit) {
@@ -236,6 +228,25 @@ impl<'a> Execution<'a> {
                 }
             }
             TaskEvent::Finished => {}
+        }
+    }
+
+    fn retried(
+        &mut self,
+        (submission, unit): (usize, UnitIndex),
+        agent: &AgentId,
+        attempt: AttemptNumber,
+        reason: String,
+    ) {
+        if let Some(test) = self.ended(submission, unit) {
+            let retry = v1::InfrastructureRetry {
+                job: self.job.name(),
+                test_id: self.tests[test].name(),
+                agent_id: agent.to_string(),
+                message: reason,
+                next_attempt: attempt.0 + 1,
+            };
+            self.job.run.log.append(Event::InfrastructureRetry(retry));
         }
     }
 

@@ -37,7 +37,7 @@ impl BatchPreparer for IdsFile {
         units: &[UnitIndex],
         mut spec: v1::LeaseSpec,
     ) -> Result<v1::LeaseSpec, PrepareError> {
-        let fail = |error: &dyn std::error::Error| PrepareError {
+        let fail = |error: &dyn std::error::Error| PrepareError::Failed {
             detail: error.to_string(),
         };
         let mut text = String::new();
@@ -51,7 +51,7 @@ impl BatchPreparer for IdsFile {
         let blobs = self.blobs.as_ref();
         let digest = put_bytes(blobs, text.into())
             .await
-            .map_err(|error| fail(&error))?;
+            .map_err(|error| PrepareError::from(&error))?;
         let command = spec.command.get_or_insert_default();
         let directory = &command.working_directory;
         let path = resolve(directory, IDS_PATH).map_err(|error| fail(&error))?;
@@ -64,7 +64,12 @@ impl BatchPreparer for IdsFile {
             Err(_) if more != bare => with_ids(blobs, bare, (&path, digest), &report).await,
             laid => laid,
         };
-        let root = root.map_err(|error| fail(&error))?;
+        let root = root.map_err(|error| match &error {
+            OverlayError::Store(error) => error.into(),
+            OverlayError::NoDirectory { .. }
+            | OverlayError::Outside { .. }
+            | OverlayError::Symlink { .. } => fail(&error),
+        })?;
         command.arguments.push(format!("@{IDS_PATH}"));
         spec.input_root = Some(root.into());
         spec.worker = self.worker.clone().map(|worker| with_file(worker, digest));

@@ -10,12 +10,18 @@
 //!
 //! A runner that never reports is not the work of a test, and must not be started for each of them: see [`MOST_IN_A_ROW`]
 //! and [`MOST_SILENT`].
+//!
+//! What is remembered of all that is bounded ([`MOST_INQUIRED_BYTES`], and what passes take that wait). Beyond it, nothing
+//! more is cached of a suite, which is always right, and what ended a runner is complained of at once.
+
+mod held_passes;
 
 use std::collections::BTreeSet;
 
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 
+use self::held_passes::HeldPasses;
 use super::contract::BatchReport;
 use super::execution::Execution;
 use super::judged::Judged;
@@ -26,6 +32,12 @@ use crate::runs::action::{Pass, may_be_retried};
 pub(in crate::runs) const MOST_IN_A_ROW: u32 = 16;
 /// The same for those that ended well, of a runner that has not reported anything yet: it reports elsewhere.
 pub(in crate::runs) const MOST_SILENT: u32 = 2;
+
+/// How much may be remembered of a suite's batches whose end nobody has explained, in bytes: a million tests, or fewer
+/// that were in several.
+const MOST_INQUIRED_BYTES: usize = 32 << 20;
+/// What a test takes of it.
+const INQUIRED_TEST_BYTES: usize = 32;
 
 /// How a runner ended that left no report.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,7 +72,7 @@ impl Unreported {
 }
 
 /// What is known of a suite's batches without a report.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Suspects {
     /// Whether the suite's runner has left a report.
     has_reported: bool,
@@ -69,8 +81,35 @@ pub(super) struct Suspects {
     /// How many of them, at the end, ended well.
     silent: u32,
     inquiries: Vec<Inquiry>,
-    /// By their tests, what is cached once it is known who ended each batch that these were in.
-    held: Vec<(usize, Pass)>,
+    most_inquired_bytes: usize,
+    /// Whether there was one that could not be remembered: whose pass may hold is not known any more.
+    has_lost_one: bool,
+    /// What is cached once it is known who ended each batch that its test was in.
+    held: HeldPasses,
+}
+
+impl Default for Suspects {
+    fn default() -> Self {
+        Self {
+            has_reported: false,
+            in_a_row: 0,
+            silent: 0,
+            inquiries: Vec::new(),
+            most_inquired_bytes: MOST_INQUIRED_BYTES,
+            has_lost_one: false,
+            held: HeldPasses::default(),
+        }
+    }
+}
+
+/// What an inquiry is beside those before it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Inquired {
+    News,
+    /// Its tests run again already.
+    Part,
+    /// It cannot be remembered.
+    TooMuch,
 }
 
 /// A batch without a report, of which no test has failed since. Its tests run with no others until all are answered. They
@@ -82,6 +121,12 @@ struct Inquiry {
     open: BTreeSet<usize>,
     /// How its runner ended.
     message: String,
+}
+
+impl Inquiry {
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.message.len() + self.tests.len() * INQUIRED_TEST_BYTES
+    }
 }
 
 /// What an answer says of how the runners of its test's batches had ended.
@@ -118,17 +163,26 @@ impl Suspects {
         tests.chunks(size).map(<[usize]>::to_vec).collect()
     }
 
-    /// Remembers why these tests run again; whether they did not already.
-    pub(super) fn inquire(&mut self, tests: &[usize], message: &str) -> bool {
+    /// Remembers why these tests run again, if there is room for that.
+    pub(super) fn inquire(&mut self, tests: &[usize], message: &str) -> Inquired {
         let is_known = |inquiry: &Inquiry| tests.iter().any(|test| inquiry.open.contains(test));
-        let is_news = !self.inquiries.iter().any(is_known);
+        let inquired = match self.inquiries.iter().any(is_known) {
+            true => Inquired::Part,
+            false => Inquired::News,
+        };
         let tests: BTreeSet<usize> = tests.iter().copied().collect();
-        self.inquiries.push(Inquiry {
+        let inquiry = Inquiry {
             open: tests.clone(),
             tests,
             message: message.to_owned(),
-        });
-        is_news
+        };
+        let bytes: usize = self.inquiries.iter().map(Inquiry::bytes).sum();
+        if bytes + inquiry.bytes() > self.most_inquired_bytes {
+            self.has_lost_one = true;
+            return Inquired::TooMuch;
+        }
+        self.inquiries.push(inquiry);
+        inquired
     }
 
     /// The first inquiry for which a test runs again, if there is one.
@@ -143,8 +197,7 @@ impl Suspects {
         if has_failed {
             self.inquiries
                 .retain(|inquiry| !inquiry.tests.contains(&test));
-            let held = std::mem::take(&mut self.held);
-            for (test, pass) in held {
+            for (test, pass) in self.held.take() {
                 if let Some(pass) = self.hold_back(test, pass) {
                     found.passes.push(pass);
                 }
@@ -154,7 +207,7 @@ impl Suspects {
         for inquiry in &mut self.inquiries {
             if inquiry.open.remove(&test) && inquiry.open.is_empty() {
                 found.nobody.push(inquiry.message.clone());
-                self.held.retain(|(held, _)| !inquiry.tests.contains(held));
+                self.held.forget(&inquiry.tests);
             }
         }
         found
@@ -162,13 +215,16 @@ impl Suspects {
 
     /// A pass that may be cached. One of an inquiry waits for its end, and is never if nobody was found.
     pub(super) fn hold_back(&mut self, test: usize, pass: Pass) -> Option<Pass> {
+        if self.has_lost_one {
+            return None;
+        }
         let of_it = |inquiry: &&Inquiry| inquiry.tests.contains(&test);
         let inquiries: Vec<_> = self.inquiries.iter().filter(of_it).collect();
         if inquiries.is_empty() {
             return Some(pass);
         }
         if inquiries.iter().all(|inquiry| !inquiry.open.is_empty()) {
-            self.held.push((test, pass));
+            self.held.hold(test, pass);
         }
         None
     }
@@ -198,9 +254,15 @@ impl Execution<'_> {
             true => format!("the runner {message}; it did not report {left} of its {all} tests"),
             false => format!("{message}, of {all} tests"),
         };
-        let is_news = self.suspects.inquire(&suspects, &message);
+        let inquired = self.suspects.inquire(&suspects, &message);
+        if inquired == Inquired::TooMuch {
+            self.remain_unexplained(format!(
+                "{message}; there are too many such batches to remember which tests may have done it"
+            ));
+            return parts;
+        }
         self.tell_unexplained(&suspects, &message);
-        if is_news {
+        if inquired == Inquired::News {
             self.warn(format!(
                 "{message}: which of them did it is not known, so that they run again, in smaller batches"
             ));
@@ -224,13 +286,19 @@ impl Execution<'_> {
         let Found { passes, nobody } = self.suspects.answered(test, has_failed);
         passes.into_iter().for_each(|pass| self.outbox.cache(pass));
         for message in nobody {
-            let message = format!("{message}, none of which failed when they ran again");
-            match self.job.job().retries {
-                0 => self.complain(message),
-                _ => self.warn(message),
-            }
+            self.remain_unexplained(format!(
+                "{message}, none of which failed when they ran again"
+            ));
         }
         judged
+    }
+
+    /// Nobody knows what ended a runner: only a job that may try again what failed passes all the same.
+    fn remain_unexplained(&mut self, message: String) {
+        match self.job.job().retries {
+            0 => self.complain(message),
+            _ => self.warn(message),
+        }
     }
 
     /// It is told before the tests run again, so that a restart does not lose it.
@@ -366,8 +434,8 @@ mod tests {
     #[test]
     fn what_nobody_did_is_known_when_the_last_is_answered() {
         let mut suspects = Suspects::default();
-        assert!(suspects.inquire(&[1, 2, 3], "it died"));
-        assert!(suspects.inquire(&[4, 5], "another died"));
+        assert_eq!(suspects.inquire(&[1, 2, 3], "it died"), Inquired::News);
+        assert_eq!(suspects.inquire(&[4, 5], "another died"), Inquired::News);
         assert_eq!(suspects.answered(7, false), Found::default());
         for test in [1, 3] {
             assert_eq!(suspects.answered(test, false), Found::default());
@@ -397,8 +465,8 @@ mod tests {
     fn one_that_ended_a_batch_explains_no_part_of_it_that_it_is_not_in() {
         for part_is_first in [false, true] {
             let mut suspects = Suspects::default();
-            assert!(suspects.inquire(&[1, 2, 3, 4], "it died"));
-            assert!(!suspects.inquire(&[3, 4], "it died again"));
+            assert_eq!(suspects.inquire(&[1, 2, 3, 4], "it died"), Inquired::News);
+            assert_eq!(suspects.inquire(&[3, 4], "it died again"), Inquired::Part);
             let answer = |suspects: &mut Suspects, test: usize, has_failed| {
                 let found = suspects.answered(test, has_failed);
                 let pass = (!has_failed).then(|| suspects.hold_back(test, pass("pass")));
@@ -416,5 +484,45 @@ mod tests {
                 assert_eq!(answer(&mut suspects, 4, false), nobody("it died again"));
             }
         }
+    }
+
+    #[test]
+    fn passes_that_take_too_much_are_not_remembered_and_the_others_are() {
+        let mut suspects = Suspects {
+            // For three, of which one is large.
+            held: HeldPasses::of_at_most(3 * size_of::<Pass>() + 3000),
+            ..Suspects::default()
+        };
+        suspects.inquire(&[1, 2, 3, 4], "it died");
+        let mut large = pass("large");
+        large.1.stdout_raw = vec![0; 2000].into();
+        for (test, pass) in [(1, pass("1")), (2, large.clone()), (3, large)] {
+            assert_eq!(suspects.answered(test, false), Found::default());
+            assert_eq!(suspects.hold_back(test, pass), None);
+        }
+        let found = suspects.answered(4, true);
+        let sizes = found.passes.iter().map(|(_, it, _)| it.stdout_raw.len());
+        assert_eq!(sizes.collect::<Vec<_>>(), [0, 2000]);
+        // Once it is known there is room again.
+        suspects.inquire(&[5, 6], "another died");
+        suspects.answered(5, false);
+        assert_eq!(suspects.hold_back(5, pass("5")), None);
+        assert_eq!(suspects.answered(6, true), somebody(&["5"]));
+    }
+
+    #[test]
+    fn nothing_is_cached_once_there_is_too_much_to_remember() {
+        let mut suspects = Suspects {
+            most_inquired_bytes: 500,
+            ..Suspects::default()
+        };
+        assert_eq!(suspects.inquire(&[1, 2], "it died"), Inquired::News);
+        assert_eq!(suspects.hold_back(7, pass("7")), Some(pass("7")));
+        assert_eq!(suspects.answered(1, false), Found::default());
+        assert_eq!(suspects.hold_back(1, pass("1")), None);
+        let many: Vec<usize> = (10..30).collect();
+        assert_eq!(suspects.inquire(&many, "it died, too"), Inquired::TooMuch);
+        assert_eq!(suspects.answered(2, true), somebody(&[]));
+        assert_eq!(suspects.hold_back(7, pass("7")), None);
     }
 }

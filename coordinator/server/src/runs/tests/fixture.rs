@@ -81,6 +81,12 @@ impl Fixture {
         Self::with(ledger, AuditShare::default(), (memory(), memory())).await
     }
 
+    /// One that keeps blobs in a store of the test's.
+    pub(crate) async fn with_blobs(blobs: Arc<dyn BlobStore>) -> Self {
+        let (ledger, stores) = (Arc::new(MemoryLedger::new()), (blobs, memory()));
+        Self::with(ledger, AuditShare::default(), stores).await
+    }
+
     /// One that keeps verdicts in a store of their own, which somebody makes safe from a loss of power.
     pub(crate) async fn keeping_verdicts_in(
         store: Arc<dyn BlobStore>,

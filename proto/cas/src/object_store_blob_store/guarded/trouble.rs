@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use object_store::path::Path;
 
+use crate::object_store_blob_store::failure::out_of_space;
+
 /// What the guard itself has to say; everything else comes from the store.
 #[derive(Debug, thiserror::Error)]
 pub(in super::super) enum Trouble {
@@ -89,12 +91,12 @@ impl From<Trouble> for object_store::Error {
     }
 }
 
-/// Whether asking again may help. What a store refuses it will refuse again, and what is absent is absent; all
-/// else object_store gives one name.
+/// Whether asking again may help. What a store refuses it will refuse again, as one without room does for a while, and
+/// what is absent is absent; all else object_store gives one name.
 pub(super) fn may_pass(error: &object_store::Error) -> bool {
     match Trouble::of(error) {
         Some(Trouble::Away { .. } | Trouble::PartMissing { .. }) => false,
         Some(Trouble::Late { .. } | Trouble::Stalled { .. } | Trouble::EndedEarly { .. }) => true,
-        None => matches!(error, object_store::Error::Generic { .. }),
+        None => matches!(error, object_store::Error::Generic { .. }) && !out_of_space(error),
     }
 }

@@ -1,6 +1,8 @@
 //! Buckets, as far as this build has them.
 
 use super::{OpenStoreError, Opened};
+#[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+use crate::object_store_blob_store::refusals::RefusalTellingConnector;
 
 #[cfg(not(feature = "s3"))]
 pub(super) fn s3(url: &str, _rest: &str) -> Result<Opened, OpenStoreError> {
@@ -59,6 +61,7 @@ pub(in crate::object_store_blob_store) fn to_be_guarded(
     builder
         .with_config(timeout, TRANSFER_LIMIT)
         .with_retry(never_again())
+        .with_http_connector(RefusalTellingConnector::default())
 }
 
 #[cfg(feature = "gcs")]
@@ -69,6 +72,7 @@ pub(super) fn gcs(url: &str, rest: &str) -> Result<Opened, OpenStoreError> {
     let builder = GoogleCloudStorageBuilder::from_env()
         .with_config(timeout, TRANSFER_LIMIT)
         .with_retry(never_again())
+        .with_http_connector(RefusalTellingConnector::default())
         .with_bucket_name(bucket);
     opened(url, prefix, Unfinished::Kept, || builder.build())
 }
@@ -81,6 +85,7 @@ pub(super) fn azure(url: &str, rest: &str) -> Result<Opened, OpenStoreError> {
     let builder = MicrosoftAzureBuilder::from_env()
         .with_config(timeout, TRANSFER_LIMIT)
         .with_retry(never_again())
+        .with_http_connector(RefusalTellingConnector::default())
         .with_container_name(container);
     opened(url, prefix, Unfinished::Expires, || builder.build())
 }

@@ -2,6 +2,7 @@
 
 mod abandoned;
 mod faults;
+mod full;
 #[cfg(feature = "garage-tests")]
 mod garage;
 mod proxy;
