@@ -312,10 +312,11 @@ impl Staging {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use async_trait::async_trait;
-    use regatta_cas::{BlobRange, BlobStream, MemoryBlobStore, read_all};
+    use regatta_cas::{BlobRange, BlobStream, MemoryBlobStore, VerifyingBlobStore, read_all};
 
     use super::*;
 
@@ -384,7 +385,7 @@ mod tests {
             let mut staging = Staging::new(&directory.path().join("cache"));
             staging.add(&[&entries]).expect("it can be read");
             std::fs::write(&file, later).expect("written");
-            let store = MemoryBlobStore::new();
+            let store = VerifyingBlobStore::new(Arc::new(MemoryBlobStore::new()));
             let error = staging.upload(&store).await.expect_err("it changed");
             let failure = Failure::from(error);
             assert_eq!(failure.code, ExitCode::Local, "{failure}");
