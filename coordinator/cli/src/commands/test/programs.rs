@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use regatta_cas::UploadSummary;
 use regatta_model::ImageReference;
 use regatta_verdict::Policy;
 use regatta_wire::v1;
@@ -55,10 +56,14 @@ pub(super) async fn run(
     let (root, junit) = (programs.root.clone(), programs.junit.clone());
     let (before, blobs) = (programs.before.clone(), git_blobs(&programs.digests));
     let project = root.clone();
-    let lacking = lacking_in(client, options.job.image.as_ref(), &programs).await?;
+    // Until an agent has looked into the image, the programs are on their way.
+    let (lacking, (staging, ahead)) = tokio::try_join!(
+        lacking_in(client, options.job.image.as_ref(), &programs),
+        upload_ahead(client, &programs)
+    )?;
     let (jobs, mut staging, contents) = blocking({
         let settings = settings(options);
-        move || stage(programs, &lacking, &settings)
+        move || stage(programs, staging, &lacking, &settings)
     })
     .await??;
     let here = std::env::current_dir().or_exit(ExitCode::Local)?;
@@ -78,13 +83,7 @@ pub(super) async fn run(
         );
     }
     let uploaded = staging.upload(&client.blobs()).await?;
-    tracing::info!(
-        blobs = uploaded.uploaded_blobs,
-        bytes = uploaded.uploaded_bytes,
-        of_blobs = uploaded.total_blobs,
-        of_bytes = uploaded.total_bytes,
-        "uploaded"
-    );
+    tell_uploaded(&ahead, &uploaded);
     let spec = v1::RunSpec {
         instance_name: global.instance.clone(),
         committed_at: commit.committed_at_to_wire(),
@@ -188,10 +187,34 @@ async fn lacking_in(
     Err(Failure::new(ExitCode::BadConfiguration, message))
 }
 
+/// Uploads the programs themselves, which any image needs.
+async fn upload_ahead(
+    client: &Client,
+    programs: &Programs,
+) -> Result<(Staging, UploadSummary), Failure> {
+    let mut staging = Staging::new(&programs.digests);
+    let binaries: Vec<PathBuf> = programs.libraries.binaries().cloned().collect();
+    let staging = blocking(move || staging.add_files(binaries.iter()).map(|()| staging));
+    let mut staging = staging.await??;
+    let uploaded = staging.upload(&client.blobs()).await?;
+    Ok((staging, uploaded))
+}
+
+fn tell_uploaded(ahead: &UploadSummary, later: &UploadSummary) {
+    tracing::info!(
+        blobs = ahead.uploaded_blobs + later.uploaded_blobs,
+        bytes = ahead.uploaded_bytes + later.uploaded_bytes,
+        of_blobs = later.total_blobs,
+        of_bytes = later.total_bytes,
+        "uploaded"
+    );
+}
+
 /// The jobs, what they need, and what of it nobody has built: a commit has to hold it, so that what comes of it says
 /// something of that commit.
 fn stage(
     programs: Programs,
+    mut staging: Staging,
     lacking: &BTreeSet<String>,
     settings: &SuiteSettings,
 ) -> Result<(Vec<v1::Job>, Staging, Contents), Failure> {
@@ -201,7 +224,6 @@ fn stage(
             suite.entries.leave_out(&programs.root, junit);
         }
     }
-    let mut staging = Staging::new(&programs.digests);
     let entries: Vec<&Entries> = suites.iter().map(|suite| &suite.entries).collect();
     let roots = staging.add(&entries)?;
     staging.save_cache();
