@@ -150,9 +150,7 @@ impl<Spec: Clone, Outcome: Clone> AgentCore<Spec, Outcome> {
     }
 
     fn note_started(&mut self, now: Timestamp, slot: SlotIndex, key: LeaseKey) {
-        if let Some(found) = self.slots.get_mut(slot) {
-            found.note_container(key);
-        }
+        self.slots.note_container(slot, key);
         if let Some(lease) = self.leases.get_mut(&key)
             && lease.place == Place::Staging(slot)
         {

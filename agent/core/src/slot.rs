@@ -55,6 +55,22 @@ impl Slots {
         self.0.get_mut(usize::try_from(index.0).ok()?)
     }
 
+    /// Notes that a lease has the container that it asked for. Slots that have had none expect to be asked for
+    /// the same.
+    pub(crate) fn note_container(&mut self, index: SlotIndex, lease: LeaseKey) {
+        let slot = self.get_mut(index);
+        let occupant = slot.and_then(|slot| slot.occupant.as_ref());
+        let Some(occupant) = occupant.filter(|occupant| occupant.lease == lease) else {
+            return;
+        };
+        let shape = occupant.demand.key.shape.clone();
+        for slot in &mut self.0 {
+            if slot.index == index || slot.last_shape.is_none() {
+                slot.last_shape = Some(shape.clone());
+            }
+        }
+    }
+
     pub(crate) fn all_idle(&self) -> bool {
         self.0.iter().all(|slot| slot.occupant.is_none())
     }
@@ -107,14 +123,6 @@ impl Slot {
         self.held = Held::Nothing;
         self.occupant = Some(Occupant { lease, demand });
         plan
-    }
-
-    /// Notes that a lease has the container that it asked for.
-    pub(crate) fn note_container(&mut self, lease: LeaseKey) {
-        let occupant = self.occupant.as_ref();
-        if let Some(occupant) = occupant.filter(|occupant| occupant.lease == lease) {
-            self.last_shape = Some(occupant.demand.key.shape.clone());
-        }
     }
 
     /// Takes the lease out; tells whether its container must be ended.
@@ -196,21 +204,36 @@ mod tests {
         }
     }
 
+    const LEASE: LeaseKey = LeaseKey {
+        lease: LeaseId(1),
+        token: FencingToken(1),
+    };
+
     #[test]
     fn only_what_could_be_had_once_is_started_ahead() {
-        let lease = LeaseKey {
-            lease: LeaseId(1),
-            token: FencingToken(1),
-        };
         let now = Timestamp::EPOCH;
         let mut slots = Slots::new(1, Some(&shape("default:1")));
-        let slot = &mut slots.0[0];
-        slot.occupy(lease, demand("absent:1"));
-        slot.vacate(now, ContainerFate::Gone);
-        assert_eq!(slot.warm(now), Some(shape("default:1")));
-        slot.occupy(lease, demand("present:1"));
-        slot.note_container(lease);
-        slot.vacate(now, ContainerFate::Gone);
-        assert_eq!(slot.warm(now), Some(shape("present:1")));
+        slots.0[0].occupy(LEASE, demand("absent:1"));
+        slots.0[0].vacate(now, ContainerFate::Gone);
+        assert_eq!(slots.0[0].warm(now), Some(shape("default:1")));
+        slots.0[0].occupy(LEASE, demand("present:1"));
+        slots.note_container(SlotIndex(0), LEASE);
+        slots.0[0].vacate(now, ContainerFate::Gone);
+        assert_eq!(slots.0[0].warm(now), Some(shape("present:1")));
+    }
+
+    #[test]
+    fn slots_that_know_nothing_expect_what_another_was_asked_for() {
+        let mut slots = Slots::new(3, None);
+        for (index, image) in [(1, "first:1"), (0, "second:1")] {
+            let index = SlotIndex(index);
+            let slot = slots.get_mut(index).expect("it is there");
+            slot.occupy(LEASE, demand(image));
+            slots.note_container(index, LEASE);
+        }
+        let expected: Vec<_> = slots.iter().map(|slot| slot.last_shape.clone()).collect();
+        let images = ["second:1", "first:1", "first:1"];
+        assert_eq!(expected, images.map(|image| Some(shape(image))));
+        assert!(slots.0[2].wants_container());
     }
 }

@@ -158,6 +158,13 @@ impl ChunkedBlobStore {
         self.mappings
             .put(digest, stream_of(mapping.encode()))
             .await?;
+        if !self.blobs.find_missing(&[*digest]).await?.is_empty() {
+            // There is no whole, so nothing has to be safe before it goes. One that somebody stores meanwhile stays.
+            if let Some(on_split) = &self.on_split {
+                drop(on_split(digest, &mapping.chunks));
+            }
+            return Ok(());
+        }
         if let Some(durability) = &self.durability {
             durability.settle().await?;
         }

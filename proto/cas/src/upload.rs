@@ -9,7 +9,7 @@ use futures::{StreamExt as _, TryFutureExt as _, TryStreamExt as _, stream};
 use regatta_model::Digest;
 
 use crate::merkle::Tree;
-use crate::{BlobStore, StoreError, checked_body, file_body, stream_of};
+use crate::{BlobStore, StoreError, file_body, stream_of};
 
 /// How many digests one presence request asks for.
 const FIND_CHUNK: usize = 10_000;
@@ -65,7 +65,8 @@ pub enum UploadError {
     Find(#[source] StoreError),
 }
 
-/// Brings all blobs of `tree` into `store` that are not there yet, streaming files from disk.
+/// Brings all blobs of `tree` into `store` that are not there yet, streaming files from disk. The store is
+/// content-addressed: that a file is not what was digested any more is the store's to see.
 ///
 /// # Errors
 /// See [`UploadError`]; what was uploaded before the error stays.
@@ -156,7 +157,7 @@ async fn put_file(store: &dyn BlobStore, digest: Digest, path: &Path) -> Result<
         return Err(changed());
     }
     // No end is given, so that a file that grows meanwhile is noticed.
-    let body = checked_body(digest, file_body(file, 0, u64::MAX));
+    let body = file_body(file, 0, u64::MAX);
     store.put(&digest, body).await.map_err(|error| match error {
         StoreError::Corrupt { .. } => changed(),
         source => UploadError::Put { digest, source },
@@ -175,9 +176,11 @@ async fn open(path: &Path) -> io::Result<(File, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::merkle::{LoadLimits, TreeBuilder, load};
-    use crate::{MemoryBlobStore, read_all};
+    use crate::{MemoryBlobStore, VerifyingBlobStore, read_all};
 
     struct Sample {
         builder: TreeBuilder,
@@ -229,7 +232,7 @@ mod tests {
             let (root, found) = sample();
             let path = root.path().join("a/same");
             std::fs::write(&path, content).unwrap();
-            let store = MemoryBlobStore::new();
+            let store = VerifyingBlobStore::new(Arc::new(MemoryBlobStore::new()));
             let refused = upload(&store, &found.builder.build(), &found.files).await;
             assert!(
                 matches!(&refused, Err(UploadError::FileChanged { path: named }) if named.ends_with("same")),

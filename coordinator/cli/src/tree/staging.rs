@@ -1,6 +1,6 @@
 //! Digesting input roots and bringing them to the store.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -149,22 +149,42 @@ impl Staging {
     /// # Errors
     /// A file cannot be read, or entries contradict each other.
     pub fn add(&mut self, roots: &[&Entries]) -> Result<Vec<Digest>, StageError> {
-        self.digest_files(roots)?;
+        self.digest_roots(roots)?;
         roots.iter().map(|entries| self.add_root(entries)).collect()
     }
 
-    fn digest_files(&mut self, roots: &[&Entries]) -> Result<(), StageError> {
+    /// Adds files that input roots will have, so that they are uploaded ahead of these. Blocks while they are read.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn add_files<'a>(
+        &mut self,
+        paths: impl Iterator<Item = &'a PathBuf>,
+    ) -> Result<(), StageError> {
+        let paths: BTreeSet<&PathBuf> = paths.collect();
+        self.digest_files(paths.iter().copied())?;
+        let digests = paths.into_iter().filter_map(|path| self.digests.get(path));
+        self.all.files.extend(digests);
+        Ok(())
+    }
+
+    fn digest_roots(&mut self, roots: &[&Entries]) -> Result<(), StageError> {
         let sources = roots.iter().flat_map(|entries| entries.by_path.values());
-        let mut paths: Vec<PathBuf> = sources
-            .filter_map(|source| match source {
-                Source::File { path, .. } if !self.digests.contains_key(path) => Some(path.clone()),
-                Source::File { .. }
-                | Source::Bytes { .. }
-                | Source::Symlink { .. }
-                | Source::Directory
-                | Source::Unfit(_) => None,
-            })
-            .collect();
+        self.digest_files(sources.filter_map(|source| match source {
+            Source::File { path, .. } => Some(path),
+            Source::Bytes { .. }
+            | Source::Symlink { .. }
+            | Source::Directory
+            | Source::Unfit(_) => None,
+        }))
+    }
+
+    fn digest_files<'a>(
+        &mut self,
+        paths: impl Iterator<Item = &'a PathBuf>,
+    ) -> Result<(), StageError> {
+        let unknown = paths.filter(|path| !self.digests.contains_key(*path));
+        let mut paths: Vec<PathBuf> = unknown.cloned().collect();
         paths.sort();
         paths.dedup();
         let found = digest_files(&paths, Some(&mut self.cache))?;
@@ -330,10 +350,10 @@ impl Staging {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::sync::{Arc, Mutex};
 
     use async_trait::async_trait;
-    use regatta_cas::{BlobRange, BlobStream, MemoryBlobStore, read_all};
+    use regatta_cas::{BlobRange, BlobStream, MemoryBlobStore, VerifyingBlobStore, read_all};
 
     use super::*;
 
@@ -388,6 +408,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn files_that_are_sent_ahead_are_read_and_sent_once() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let file = directory.path().join("f");
+        std::fs::write(&file, "file").expect("written");
+        let mut staging = Staging::new(&directory.path().join("cache"));
+        staging.add_files([&file].into_iter()).expect("it is there");
+        let store = MemoryBlobStore::new();
+        staging.upload(&store).await.expect("it arrives");
+        let sent = read_all(&store, &Digest::of(b"file"), 100).await;
+        assert_eq!(sent.expect("it is there"), "file");
+        let source = Source::File {
+            path: file,
+            executable: true,
+        };
+        let mut entries = Entries::default();
+        entries.insert(Path::new("a/f"), source).expect("UTF-8");
+        let roots = staging.add(&[&entries]).expect("it can be read");
+        let later = staging.upload(&store).await.expect("it arrives");
+        assert_eq!((staging.read_count(), later.uploaded_blobs), (1, 2));
+        assert_eq!(store.find_missing(&roots).await.expect("it answers"), []);
+    }
+
+    #[tokio::test]
     async fn a_file_that_changes_before_it_is_sent_is_this_machines_fault() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let file = directory.path().join("f");
@@ -402,7 +445,7 @@ mod tests {
             let mut staging = Staging::new(&directory.path().join("cache"));
             staging.add(&[&entries]).expect("it can be read");
             std::fs::write(&file, later).expect("written");
-            let store = MemoryBlobStore::new();
+            let store = VerifyingBlobStore::new(Arc::new(MemoryBlobStore::new()));
             let error = staging.upload(&store).await.expect_err("it changed");
             let failure = Failure::from(error);
             assert_eq!(failure.code, ExitCode::Local, "{failure}");

@@ -1,4 +1,7 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
+use futures::FutureExt as _;
 use regatta_wire::reapi::chunking_function::Value as ChunkingFunction;
 
 use super::*;
@@ -322,5 +325,43 @@ async fn a_whole_is_forgotten_only_once_its_chunks_are_safe() {
         let expected = [Done::Settled, Done::Deleted(digest)];
         let expected = &expected[..if cannot_settle { 1 } else { 2 }];
         assert!(done.eq(expected), "{cannot_settle}");
+    }
+}
+
+#[tokio::test]
+async fn a_blob_that_came_in_chunks_waits_for_no_disk() {
+    let below = Arc::new(Recording {
+        cannot_settle: true,
+        ..Recording::default()
+    });
+    let stored = noise(5_000_000);
+    let (digest, writer) = (Digest::of(&stored), below.clone());
+    let is_told = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&is_told);
+    // Somebody brings the whole at the last moment.
+    let on_split = move |blob: &Digest, _: &[Digest]| {
+        told.store(*blob == digest, Ordering::SeqCst);
+        put_bytes(&writer.store, stored.clone()).now_or_never();
+        Some(Box::new(Leaving) as Box<dyn LeavingWhole>)
+    };
+    let store = ChunkedBlobStore::new(below.clone(), Arc::new(MemoryBlobStore::new()));
+    let store = store.with_durability(below.clone());
+    let store = store.with_splits_observed(Arc::new(on_split));
+    let (_, mapping) = cut_in(&store, &noise(5_000_000)).await;
+    below.store.delete(&digest).await.unwrap();
+    below.take();
+    store.keep_as_chunks(&digest, &mapping).await.unwrap();
+    assert!(is_told.load(Ordering::SeqCst));
+    let done = below.take();
+    let asked = |it: &Done| matches!(it, Done::AskedFor(_));
+    assert!(done.iter().all(asked), "{done:?}");
+    assert_eq!(below.store.find_missing(&[digest]).await.unwrap(), []);
+}
+
+struct Leaving;
+
+impl LeavingWhole for Leaving {
+    fn gone(self: Box<Self>) {
+        panic!("nothing was forgotten");
     }
 }

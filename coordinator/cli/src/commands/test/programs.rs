@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use regatta_cas::UploadSummary;
 use regatta_model::ImageReference;
 use regatta_verdict::Policy;
 use regatta_wire::v1;
@@ -56,11 +57,15 @@ pub(super) async fn run(
     let (before, blobs) = (programs.before.clone(), git_blobs(&programs.digests));
     let project = root.clone();
     let own_file = own_file(&root, junit.as_ref());
-    let lacking = lacking_in(client, options.job.image.as_ref(), &programs).await?;
+    // Until an agent has looked into the image, the programs are on their way.
+    let (lacking, (staging, ahead)) = tokio::try_join!(
+        lacking_in(client, options.job.image.as_ref(), &programs),
+        upload_ahead(client, &programs)
+    )?;
     let (jobs, mut staging, contents) = blocking({
         let settings = settings(options);
         let own_file = own_file.clone();
-        move || stage(programs, &lacking, &settings, own_file.as_deref())
+        move || stage(programs, staging, &lacking, &settings, own_file.as_deref())
     })
     .await??;
     let here = std::env::current_dir().or_exit(ExitCode::Local)?;
@@ -80,13 +85,7 @@ pub(super) async fn run(
         );
     }
     let uploaded = staging.upload(&client.blobs()).await?;
-    tracing::info!(
-        blobs = uploaded.uploaded_blobs,
-        bytes = uploaded.uploaded_bytes,
-        of_blobs = uploaded.total_blobs,
-        of_bytes = uploaded.total_bytes,
-        "uploaded"
-    );
+    tell_uploaded(&ahead, &uploaded);
     let spec = v1::RunSpec {
         instance_name: global.instance.clone(),
         committed_at: commit.committed_at_to_wire(),
@@ -191,10 +190,34 @@ async fn lacking_in(
     Err(Failure::new(ExitCode::BadConfiguration, message))
 }
 
+/// Uploads the programs themselves, which any image needs.
+async fn upload_ahead(
+    client: &Client,
+    programs: &Programs,
+) -> Result<(Staging, UploadSummary), Failure> {
+    let mut staging = Staging::new(&programs.digests);
+    let binaries: Vec<PathBuf> = programs.libraries.binaries().cloned().collect();
+    let staging = blocking(move || staging.add_files(binaries.iter()).map(|()| staging));
+    let mut staging = staging.await??;
+    let uploaded = staging.upload(&client.blobs()).await?;
+    Ok((staging, uploaded))
+}
+
+fn tell_uploaded(ahead: &UploadSummary, later: &UploadSummary) {
+    tracing::info!(
+        blobs = ahead.uploaded_blobs + later.uploaded_blobs,
+        bytes = ahead.uploaded_bytes + later.uploaded_bytes,
+        of_blobs = later.total_blobs,
+        of_bytes = later.total_bytes,
+        "uploaded"
+    );
+}
+
 /// The jobs, what they need, and what of it nobody has built: a commit has to hold it, so that what comes of it says
 /// something of that commit.
 fn stage(
     programs: Programs,
+    mut staging: Staging,
     lacking: &BTreeSet<String>,
     settings: &SuiteSettings,
     own_file: Option<&Path>,
@@ -205,7 +228,6 @@ fn stage(
             suite.entries.leave_out(&programs.root, own_file);
         }
     }
-    let mut staging = Staging::new(&programs.digests);
     let entries: Vec<&Entries> = suites.iter().map(|suite| &suite.entries).collect();
     let roots = staging.add(&entries)?;
     staging.save_cache();
