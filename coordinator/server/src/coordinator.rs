@@ -38,6 +38,7 @@ use crate::standby;
 use crate::start_error::StartError;
 use crate::state_directory::StateDirectory;
 use crate::storage::Storage;
+use crate::sure_answers::SureAnswers;
 use crate::upload_upkeep::UploadUpkeep;
 use crate::verdict_key::{self, VerdictKeyError};
 
@@ -51,8 +52,6 @@ const COMPLETED_BYTES: usize = 8 << 20;
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
 /// How long it may take after that to tell all callers to come back.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// For how long a coordinator that shares its ledger goes on without it.
-const LOST_LEDGER_PATIENCE: Duration = Duration::from_secs(10);
 /// The file in the state directory with the key that signs verdicts.
 const VERDICT_KEY: &str = "verdict-key.pem";
 
@@ -184,6 +183,7 @@ impl Coordinator {
             ledger,
             runs,
             verdict_key: Arc::new(verdict_key),
+            answers: SureAnswers::of(tenure.clone(), &config),
             serving: serving.subscribe(),
             ending: ending.clone(),
             clients_may_write: Arc::new(config.clients_may_write),
@@ -198,7 +198,7 @@ impl Coordinator {
             upload_upkeep: storage.uploads,
             state,
             tenure,
-            lost_ledger_patience: config.standby.then_some(LOST_LEDGER_PATIENCE),
+            lost_ledger_patience: config.standby.then_some(ledger::LOST_LEDGER_PATIENCE),
             routes,
             http_parts,
             serving,
