@@ -224,3 +224,194 @@ impl http_body::Body for SureBody {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use axum::Router;
+    use futures::{StreamExt as _, stream};
+    use http_body::Body as _;
+    use tokio::time::{Instant, advance, sleep_until};
+    use tonic::codegen::Service as _;
+
+    use super::*;
+    use crate::request_metrics::method_paths;
+
+    const ASKS: &str =
+        "/build.bazel.remote.execution.v2.ContentAddressableStorage/FindMissingBlobs";
+    const READS_ONE: &str = "/google.bytestream.ByteStream/Read";
+    const STANDSTILL: Duration = Duration::from_secs(60);
+    /// How long after it the ledger answers.
+    const LATE: Duration = Duration::from_secs(2);
+    const UNAVAILABLE: &str = "14";
+
+    fn answered_now() -> LedgerTenure {
+        LedgerTenure::Ours {
+            answered: Instant::now(),
+        }
+    }
+
+    fn code(headers: &HeaderMap) -> Option<&str> {
+        // Whoever is refused is told when to come back.
+        let details = headers.contains_key("grpc-status-details-bin");
+        let code = headers.get("grpc-status")?.to_str().ok()?;
+        details.then_some(code)
+    }
+
+    async fn next(body: &mut Body) -> Option<Frame<Bytes>> {
+        let frame = poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await;
+        frame.map(|frame| frame.expect("it does not break"))
+    }
+
+    /// Makes a call to somebody who stands still for a while when the answer is ready, and, if it has two parts, once
+    /// more between them.
+    async fn call(
+        answers: SureAnswers,
+        path: &'static str,
+        standstills: [Duration; 2],
+    ) -> (Option<String>, Body) {
+        let serve = async move || {
+            advance(standstills[0]).await;
+            let parts = stream::iter([Duration::ZERO, standstills[1]]).then(async |standstill| {
+                advance(standstill).await;
+                Ok::<_, std::io::Error>("there")
+            });
+            Response::new(Body::from_stream(parts))
+        };
+        let held = axum::middleware::from_fn_with_state(answers, hold_back);
+        let mut router = Router::new().fallback(serve).layer(held);
+        let request = Request::builder().uri(path).body(Body::empty());
+        let response = router.call(request.expect("a request")).await;
+        let response = response.unwrap_or_else(|never| match never {});
+        let refused = code(response.headers()).map(str::to_owned);
+        (refused, response.into_body())
+    }
+
+    /// How long after they woke somebody says what was asked, if they do. Something is told to them meanwhile.
+    async fn said(
+        (answers, path): (SureAnswers, &'static str),
+        standstill: Duration,
+        tell: impl Future<Output = ()>,
+    ) -> Result<Duration, (String, Duration)> {
+        let began = Instant::now();
+        let called = call(answers, path, [standstill, Duration::ZERO]);
+        let tell = async {
+            sleep_until(began + standstill + LATE).await;
+            tell.await;
+        };
+        let mut called = std::pin::pin!(called);
+        let mut tell = std::pin::pin!(tell);
+        let (refused, _) = tokio::select! {
+            called = &mut called => called,
+            () = &mut tell => called.await,
+        };
+        let after = began.elapsed().saturating_sub(standstill);
+        refused.map_or(Ok(after), |code| Err((code, after)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_stood_still_says_nothing_of_the_storage_until_the_ledger_has_answered() {
+        let tenure = watch::Sender::new(answered_now());
+        let answers = SureAnswers::of_one_of_several(Some(tenure.subscribe()));
+        let renew = async || {
+            tenure.send_replace(answered_now());
+        };
+        let ask = (answers.clone(), ASKS);
+        let brief = SURE_FOR - Duration::from_millis(1);
+        assert_eq!(said(ask.clone(), brief, renew()).await, Ok(Duration::ZERO));
+        renew().await;
+        assert_eq!(said(ask.clone(), STANDSTILL, renew()).await, Ok(LATE));
+        // What is read is right in any case.
+        let read = (answers, READS_ONE);
+        assert_eq!(said(read, STANDSTILL, async {}).await, Ok(Duration::ZERO));
+        renew().await;
+        let refused = |after| Err((UNAVAILABLE.to_owned(), after));
+        let silent = said(ask.clone(), STANDSTILL, async {}).await;
+        assert_eq!(silent, refused(PATIENCE));
+        renew().await;
+        let lose = async {
+            tenure.send_replace(LedgerTenure::Superseded);
+        };
+        assert_eq!(said(ask.clone(), STANDSTILL, lose).await, refused(LATE));
+        let lost = said(ask, Duration::ZERO, async {}).await;
+        assert_eq!(lost, refused(Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_cannot_lose_the_storage_always_says_what_is_there() {
+        let alone = (SureAnswers::default(), ASKS);
+        let years = Duration::from_secs(1 << 30);
+        assert_eq!(said(alone, years, async {}).await, Ok(Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_not_waited_for_is_sure_for_as_long_as_runs_wait_for_the_ledger() {
+        let tenure = watch::Sender::new(answered_now());
+        let mut config = CoordinatorConfig::new("state");
+        let told = || Some(tenure.subscribe());
+        let hour = Duration::from_secs(60 * 60);
+        config.cache.keep = hour;
+        let answers = SureAnswers::of(told(), &config);
+        config.standby = true;
+        let contested = SureAnswers::of(told(), &config);
+        config.standby = false;
+        config.cache.keep = STANDSTILL;
+        let forgetful = SureAnswers::of(told(), &config);
+        advance(STANDSTILL).await;
+        assert!(answers.are_sure());
+        assert!(!contested.are_sure());
+        assert!(!forgetful.are_sure());
+        advance(LEDGER_PATIENCE).await;
+        assert!(!answers.are_sure());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_part_of_an_answer_waits() {
+        let tenure = watch::Sender::new(answered_now());
+        let answers = SureAnswers::of_one_of_several(Some(tenure.subscribe()));
+        for is_renewed in [true, false] {
+            tenure.send_replace(answered_now());
+            let called = call(answers.clone(), ASKS, [Duration::ZERO, STANDSTILL]);
+            let (refused, mut body) = called.await;
+            assert_eq!(refused, None);
+            assert!(next(&mut body).await.expect("a part").is_data());
+            let began = Instant::now();
+            let renew = async {
+                sleep_until(began + STANDSTILL + LATE).await;
+                if is_renewed {
+                    tenure.send_replace(answered_now());
+                }
+            };
+            let (second, ()) = tokio::join!(next(&mut body), renew);
+            let second = second.expect("a part");
+            let after = began.elapsed() - STANDSTILL;
+            if is_renewed {
+                assert_eq!((second.is_data(), after), (true, LATE));
+                continue;
+            }
+            assert_eq!(after, PATIENCE);
+            let trailers = second.into_trailers().expect("it says why it ends");
+            assert_eq!(code(&trailers), Some(UNAVAILABLE));
+            assert!(next(&mut body).await.is_none());
+            assert!(body.is_end_stream());
+        }
+    }
+
+    #[test]
+    fn what_is_held_back_are_calls_that_there_are() {
+        let paths = method_paths();
+        for service in SERVICES {
+            let prefix = format!("/{service}/");
+            assert!(paths.iter().any(|it| it.starts_with(&prefix)), "{service}");
+        }
+        for read in READS {
+            let suffix = format!("/{read}");
+            assert!(paths.iter().any(|it| it.ends_with(&suffix)), "{read}");
+        }
+        assert!(says_what_is_there(ASKS));
+        assert!(!says_what_is_there(READS_ONE));
+        assert!(!says_what_is_there("/regatta.v1.Fleet/Sync"));
+        assert!(!says_what_is_there(""));
+    }
+}
