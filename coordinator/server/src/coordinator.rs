@@ -35,6 +35,7 @@ use crate::services::{self, ServiceParts};
 use crate::standby;
 use crate::start_error::StartError;
 use crate::state_directory::StateDirectory;
+use crate::sure_answers::SureAnswers;
 use crate::upload_upkeep::UploadUpkeep;
 
 /// How often idle uploads are looked for, and metrics are condensed.
@@ -43,8 +44,6 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
 /// How long it may take after that to tell all callers to come back.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// For how long a coordinator that shares its ledger goes on without it.
-const LOST_LEDGER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A coordinator that has bound its addresses and opened its stores, ready to serve.
 #[derive(Debug)]
@@ -134,6 +133,7 @@ impl Coordinator {
             ledger,
             runs,
             verdict_key: Arc::new(verdict_key),
+            answers: SureAnswers::of(tenure.clone(), &config),
             serving: serving.subscribe(),
             ending: ending.clone(),
             clients_may_write: Arc::new(config.clients_may_write),
@@ -148,7 +148,7 @@ impl Coordinator {
             upload_upkeep: storage.uploads,
             state,
             tenure,
-            lost_ledger_patience: config.standby.then_some(LOST_LEDGER_PATIENCE),
+            lost_ledger_patience: config.standby.then_some(ledger::LOST_LEDGER_PATIENCE),
             routes,
             http_parts,
             serving,

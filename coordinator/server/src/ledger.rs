@@ -111,22 +111,25 @@ fn opened(ledger: PostgresLedger) -> OpenedLedger {
 /// and runs go on from what is stored once it is started again.
 pub(crate) const LEDGER_PATIENCE: Duration = Duration::from_secs(10 * 60);
 
+/// For how long a coordinator that shares its ledger goes on without it.
+pub(crate) const LOST_LEDGER_PATIENCE: Duration = Duration::from_secs(10);
+
 /// How recently a ledger must have answered for its coordinator to let go of what is stored. Whoever stands by waits
 /// longer before it takes the place of one that is silent.
-const SURE_FOR: Duration = Duration::from_secs(5);
+pub(crate) const SURE_FOR: Duration = Duration::from_secs(5);
 const _: () = assert!(SURE_FOR.as_secs() < SILENCE_LIMIT.as_secs());
 
 /// Deletions from the storage of whoever has this ledger: nobody else may have both.
 pub(crate) fn deletions_in(tenure: Option<&watch::Receiver<LedgerTenure>>) -> Deletions {
     tenure.map_or_else(Deletions::default, |tenure| {
         let tenure = tenure.clone();
-        Deletions::allowed_while(move || is_surely_ours(*tenure.borrow()))
+        Deletions::allowed_while(move || is_ours_for(*tenure.borrow(), SURE_FOR))
     })
 }
 
-/// Whether nobody else can have the ledger yet.
-fn is_surely_ours(tenure: LedgerTenure) -> bool {
-    matches!(tenure, LedgerTenure::Ours { answered } if answered.elapsed() < SURE_FOR)
+/// Whether nobody else can have the ledger yet, if nobody takes it who has not waited for `sure_for`.
+pub(crate) fn is_ours_for(tenure: LedgerTenure, sure_for: Duration) -> bool {
+    matches!(tenure, LedgerTenure::Ours { answered } if answered.elapsed() < sure_for)
 }
 
 /// Completes once another coordinator has the ledger, or once it has not answered for longer than `patience`, if there
@@ -231,9 +234,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nothing_is_let_go_once_another_may_have_the_ledger() {
         let answered = answered_now();
-        assert!(is_surely_ours(answered));
+        assert!(is_ours_for(answered, SURE_FOR));
         tokio::time::advance(SURE_FOR).await;
-        assert!(!is_surely_ours(answered));
-        assert!(!is_surely_ours(LedgerTenure::Superseded));
+        assert!(!is_ours_for(answered, SURE_FOR));
+        assert!(!is_ours_for(LedgerTenure::Superseded, SURE_FOR));
     }
 }

@@ -52,6 +52,7 @@ mod storage;
 pub mod storage_over_objects;
 mod stored_objects;
 pub mod suites;
+pub mod sure_answers;
 mod upload_upkeep;
 mod verdict_key;
 

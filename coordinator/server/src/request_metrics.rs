@@ -41,7 +41,7 @@ impl RequestMetrics {
 }
 
 /// The paths of every method, such as `/google.bytestream.ByteStream/Read`.
-fn method_paths() -> Vec<String> {
+pub(crate) fn method_paths() -> Vec<String> {
     let Ok(set) = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET) else {
         return Vec::new();
     };

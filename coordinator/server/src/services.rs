@@ -37,6 +37,7 @@ use crate::operations::OperationsService;
 use crate::request_metrics::{RequestMetrics, count_requests};
 use crate::runs::{RunRegistry, RunsService};
 use crate::suites::SuitesService;
+use crate::sure_answers::{SureAnswers, hold_back};
 
 /// The largest message that is taken, in bytes. Batches are limited to 4 MiB; a little more lets a batch
 /// that exceeds that be refused in words, and a client upload in larger pieces.
@@ -58,6 +59,8 @@ pub(crate) struct ServiceParts {
     pub(crate) ledger: Arc<dyn Ledger>,
     pub(crate) runs: Arc<RunRegistry>,
     pub(crate) verdict_key: Arc<SigningKey>,
+    /// Whether what is answered of the storage is true.
+    pub(crate) answers: SureAnswers,
     pub(crate) serving: watch::Receiver<bool>,
     /// Ends the calls that are under way.
     pub(crate) ending: CancellationToken,
@@ -75,6 +78,7 @@ pub(crate) fn routes(parts: ServiceParts) -> Routes {
         ledger,
         runs,
         verdict_key,
+        answers,
         serving,
         ending,
         clients_may_write,
@@ -120,8 +124,9 @@ pub(crate) fn routes(parts: ServiceParts) -> Routes {
         )
         .add_service(SuitesServer::new(SuitesService::new(ledger)))
         .add_service(HealthServer::new(HealthService::new(serving)));
+    let sure = axum::middleware::from_fn_with_state(answers, hold_back);
     let ended = axum::middleware::from_fn_with_state(ending, end_calls);
     let counted = axum::middleware::from_fn_with_state(RequestMetrics::new(), count_requests);
     let router = routes.routes().prepare().into_axum_router();
-    Routes::from(router.layer(ended).layer(counted))
+    Routes::from(router.layer(sure).layer(ended).layer(counted))
 }

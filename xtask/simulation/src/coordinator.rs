@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use regatta_cas::{BlobStore, put_bytes};
+use regatta_cas::BlobStore;
 use regatta_ledger::{Ledger, LedgerTenure};
 use regatta_model::{Digest, Resources, TenantId};
 use regatta_scheduler::{SchedulerConfig, Snapshot};
@@ -20,6 +20,7 @@ use regatta_server::cas::TenantViews;
 use regatta_server::dispatch::{ClaimKey, DispatchConfig, Dispatcher};
 use regatta_server::runs::{AuditShare, RunRegistry, RunServices};
 use regatta_server::storage_over_objects::BlobChunks;
+use regatta_server::sure_answers::SureAnswers;
 use regatta_wire::v1;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
@@ -36,7 +37,7 @@ use crate::said::{Link, Promise, Said, SaidQueue};
 use crate::stock::{Durable, Stock};
 use crate::weather::Weather;
 use serving::{serve_datagrams, serve_stream};
-use storage::{open_storage, promise, upload_inputs};
+use storage::{open_storage, promise, upload_blob, upload_inputs};
 
 /// What every coordinator seals claims with.
 const CLAIM_SECRET: [u8; 32] = [7; 32];
@@ -87,6 +88,7 @@ struct Services {
     results: Arc<ActionCache>,
     blobs: TenantViews<dyn BlobStore>,
     chunks: BlobChunks,
+    answers: SureAnswers,
     for_verdicts: TenantViews<dyn BlobStore>,
 }
 
@@ -200,8 +202,7 @@ impl Coordinator {
     pub(crate) fn submit(&self, run: usize, inputs: InputTree, spec: v1::RunSpec) {
         let (said, clock) = (self.said.clone(), self.clock);
         self.spawn(async move |services| {
-            let blobs = services.blobs.of(&tenant());
-            if let Err(error) = upload_inputs(blobs.as_ref(), inputs, clock, &said).await {
+            if let Err(error) = upload_inputs(&services, inputs, clock, &said).await {
                 let answer = Err(format!("its inputs are not stored: {error}"));
                 return said.say(Said::Submitted { run, answer });
             }
@@ -246,10 +247,7 @@ impl Coordinator {
     pub(crate) fn upload(&self, upload: u64, bytes: Bytes) {
         let (said, clock) = (self.said.clone(), self.clock);
         self.spawn(async move |services| {
-            let blobs = services.blobs.of(&tenant());
-            let stored = put_bytes(blobs.as_ref(), bytes).await;
-            let stored = stored.map(|blob| said.say(promise(vec![blob], clock.now(), "an upload")));
-            let stored = stored.is_ok();
+            let stored = upload_blob(&services, bytes, clock, &said).await.is_ok();
             said.say(Said::Uploaded { upload, stored });
         });
     }
@@ -259,7 +257,8 @@ impl Coordinator {
         let (said, clock) = (self.said.clone(), self.clock);
         self.spawn(async move |services| {
             let (tenant, asked) = (tenant(), clock.now());
-            if let Ok(Some(result)) = services.results.get(&tenant, &key).await {
+            let found = services.results.get(&tenant, &key).await;
+            if let (Ok(Some(result)), Ok(())) = (found, services.sure().await) {
                 let blobs: Vec<Digest> = crate::job::blobs_of(&result).collect();
                 let absent = blobs.iter().filter(|digest| !stock.has(digest));
                 let absent = absent.copied().collect();
@@ -273,9 +272,8 @@ impl Coordinator {
     pub(crate) fn provide(&self, inputs: InputTree) {
         let (said, clock) = (self.said.clone(), self.clock);
         self.spawn(async move |services| {
-            let blobs = services.blobs.of(&tenant());
             // Whoever fails to is told nothing.
-            drop(upload_inputs(blobs.as_ref(), inputs, clock, &said).await);
+            drop(upload_inputs(&services, inputs, clock, &said).await);
         });
     }
 
@@ -295,12 +293,13 @@ impl Coordinator {
                 return;
             };
             let present = artefacts.into_iter().filter(|it| !missing.contains(it));
-            said.say(Said::Promised(Promise {
+            let present = Said::Promised(Promise {
                 blobs: present.collect(),
                 asked,
                 lasts: KEEP_VERDICTS - VERDICT_ROUNDING,
                 by: BY_VERDICT,
-            }));
+            });
+            drop(services.answer(&said, present).await);
         });
     }
 
@@ -358,6 +357,7 @@ async fn start_services(
         tokio::spawn(term.watch(weather.clone(), tell));
         tenure
     });
+    let answers = SureAnswers::of_one_of_several(tenure.clone());
     let storage = open_storage(&durable, &weather, plan, tenure);
     let storage = storage.map_err(|error| error.to_string())?;
     let defaults = PlanDefaults {
@@ -394,6 +394,7 @@ async fn start_services(
         results,
         blobs,
         chunks,
+        answers,
         for_verdicts,
     })
 }

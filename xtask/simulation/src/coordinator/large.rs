@@ -1,8 +1,8 @@
 //! What clients do with large blobs.
 
-use regatta_cas::{StoreError, put_bytes, read_all};
+use regatta_cas::{StoreError, read_all};
 
-use super::storage::{promise, upload_inputs};
+use super::storage::{promise, upload_blob, upload_inputs};
 use super::{Clock, Services, tenant};
 use crate::job::InputTree;
 use crate::large::{LargeBlob, LargeUse};
@@ -31,7 +31,6 @@ async fn splice(
     said: &SaidQueue,
 ) -> Result<(), StoreError> {
     let (tenant, digest, chunks) = (tenant(), blob.digest, blob.chunks.clone());
-    let blobs = services.blobs.of(&tenant);
     let pieces = InputTree {
         blobs: blob.pieces.clone(),
     };
@@ -41,13 +40,12 @@ async fn splice(
         let spliced = services.chunks.splice(&tenant, &digest, &chunks).await;
         if spliced.is_ok() {
             let all = [vec![digest], chunks].concat();
-            said.say(promise(all, asked, "a splice"));
-            return Ok(());
+            return services.answer(said, promise(all, asked, "a splice")).await;
         }
         let Some(pieces) = pieces.take() else {
             return Ok(());
         };
-        upload_inputs(blobs.as_ref(), pieces, clock, said).await?;
+        upload_inputs(services, pieces, clock, said).await?;
     }
 }
 
@@ -61,15 +59,17 @@ async fn split(
     let blobs = services.blobs.of(&tenant);
     let asked = clock.now();
     if blobs.find_missing(&[digest]).await?.is_empty() {
-        said.say(promise(vec![digest], asked, "an answer"));
+        let there = promise(vec![digest], asked, "an answer");
+        services.answer(said, there).await?;
     } else {
-        put_bytes(blobs.as_ref(), blob.bytes.clone()).await?;
-        said.say(promise(vec![digest], clock.now(), "an upload"));
+        upload_blob(services, blob.bytes.clone(), clock, said).await?;
     }
     let asked = clock.now();
     if let Ok(chunks) = services.chunks.split(&tenant, &digest).await {
         let all = [vec![digest], chunks].concat();
-        said.say(promise(all, asked, "a split"));
+        services
+            .answer(said, promise(all, asked, "a split"))
+            .await?;
     }
     Ok(())
 }

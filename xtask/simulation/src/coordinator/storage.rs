@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use regatta_cas::{BlobStore, ListedBlobStore, StoreError, put_bytes};
+use bytes::Bytes;
+use regatta_cas::{ListedBlobStore, StoreError, put_bytes};
 use regatta_ledger::LedgerTenure;
 use regatta_model::Digest;
 use regatta_server::storage_over_objects::{StorageChoices, StorageOverObjects};
 use regatta_server::{CacheSettings, TenantCacheLimits};
 use tokio::sync::watch;
 
-use super::Clock;
+use super::{Clock, Services, tenant};
 use crate::bucket::WeatheredBucket;
 use crate::job::InputTree;
 use crate::large::chunking;
@@ -35,22 +36,53 @@ pub(super) fn promise(blobs: Vec<Digest>, asked: Duration, by: &'static str) -> 
 
 /// Uploads what is missing, as clients do.
 pub(super) async fn upload_inputs(
-    blobs: &dyn BlobStore,
+    services: &Services,
     inputs: InputTree,
     clock: Clock,
     said: &SaidQueue,
 ) -> Result<(), StoreError> {
+    let blobs = services.blobs.of(&tenant());
     let (asked, digests) = (clock.now(), inputs.digests().collect::<Vec<_>>());
     let missing = blobs.find_missing(&digests).await?;
     let present = digests.iter().filter(|it| !missing.contains(it));
-    said.say(promise(present.copied().collect(), asked, "an answer"));
+    let present = promise(present.copied().collect(), asked, "an answer");
+    services.answer(said, present).await?;
     for bytes in inputs.blobs {
         if missing.contains(&Digest::of(&bytes)) {
-            let stored = put_bytes(blobs, bytes).await?;
-            said.say(promise(vec![stored], clock.now(), "an upload"));
+            upload_blob(services, bytes, clock, said).await?;
         }
     }
     Ok(())
+}
+
+/// Uploads a blob.
+pub(super) async fn upload_blob(
+    services: &Services,
+    bytes: Bytes,
+    clock: Clock,
+    said: &SaidQueue,
+) -> Result<(), StoreError> {
+    let blobs = services.blobs.of(&tenant());
+    let stored = put_bytes(blobs.as_ref(), bytes).await?;
+    let stored = promise(vec![stored], clock.now(), "an upload");
+    services.answer(said, stored).await
+}
+
+impl Services {
+    /// Says something of the storage once it may be said, as the layer does that all calls go through.
+    pub(super) async fn answer(&self, said: &SaidQueue, answer: Said) -> Result<(), StoreError> {
+        self.sure().await?;
+        said.say(answer);
+        Ok(())
+    }
+
+    /// Waits until something may be said of the storage.
+    pub(super) async fn sure(&self) -> Result<(), StoreError> {
+        let sure = self.answers.wait().await;
+        sure.map_err(|error| StoreError::Unavailable {
+            detail: error.to_string(),
+        })
+    }
 }
 
 pub(super) fn open_storage(

@@ -18,8 +18,8 @@ const AFTERLIFE: Duration = Duration::from_secs(4);
 /// Of a thousand runs that go on, how many somebody wants to end while their coordinator stands still.
 const CANCELLED_PERMILLE: u64 = 300;
 
-/// How many things of each kind it is asked for besides.
-const ASKED_IN_VAIN: usize = 4;
+/// How many things of each kind it is asked for besides: its successor may have let some of them go.
+const ASKED_IN_VAIN: usize = 24;
 
 /// One that stands still, or has done so.
 #[derive(Debug)]
@@ -140,9 +140,8 @@ impl World {
             Said::Served { key, absent } => self.model.served(&key, &absent),
             Said::Promised(promise) => {
                 let (by, count) = (promise.by, promise.blobs.len());
-                // What it knows of is what was there when it hung: its successor may have let it go (ADR 17).
                 self.tell(&format!("{by} says late that {count} blobs are there"));
-                Ok(())
+                self.there_when_told(&promise)
             }
             Said::Read { digest, is_right } => self.read(&digest, is_right),
             Said::StoreChanged { removed: false }
