@@ -12,6 +12,7 @@ pub(crate) mod fixture;
 mod forgotten;
 mod full_ledger;
 mod given;
+mod learnt_again;
 mod left_open;
 mod planning;
 mod precedence;
