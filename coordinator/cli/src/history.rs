@@ -48,6 +48,9 @@ pub(crate) struct Runs {
     pub(crate) tests: u64,
     /// Those of them whose results were known.
     pub(crate) cached: u64,
+    /// Those that did not pass, without those in quarantine, and those that passed only when they were tried again.
+    pub(crate) failed: u64,
+    pub(crate) flaky: u64,
 }
 
 /// Runs that have something in common.
@@ -125,11 +128,10 @@ impl Runs {
         let (leads, times) = (Times::of(leading, lead_time), Times::of(all(), time_of));
         let queued = Times::of(all(), |run| leased(run, |times| times.queued));
         let worked = Times::of(all(), |run| leased(run, |times| times.worked));
-        let (mut tests, mut cached) = (0, 0);
-        for counts in ended.iter().filter_map(|run| run.counts) {
-            tests += u64::from(counts.planned.saturating_sub(counts.skipped));
-            cached += u64::from(counts.cached);
-        }
+        let sum = |count: fn(&v1::Counts) -> u32| {
+            let counts = ended.iter().filter_map(|run| run.counts.as_ref());
+            counts.map(|counts| u64::from(count(counts))).sum::<u64>()
+        };
         Self {
             ended: ended.len(),
             releasable,
@@ -145,8 +147,10 @@ impl Runs {
             worked_seconds_p95: worked.percentile(95),
             queued_seconds: queued.sum(),
             worked_seconds: worked.sum(),
-            tests,
-            cached,
+            tests: sum(|counts| counts.planned.saturating_sub(counts.skipped)),
+            cached: sum(|counts| counts.cached),
+            failed: sum(|counts| counts.failed),
+            flaky: sum(|counts| counts.flaky),
         }
     }
 }
@@ -319,6 +323,8 @@ mod tests {
                 planned: 10,
                 skipped: 2,
                 cached: 4,
+                failed: 3,
+                flaky: 1,
                 ..v1::Counts::default()
             }),
             ..v1::RunSummary::default()
@@ -339,6 +345,7 @@ mod tests {
         assert_eq!((all.ended, all.releasable), (4, 2));
         assert_eq!((all.not_releasable, all.unknown), (1, 1));
         assert_eq!((all.tests, all.cached), (32, 16));
+        assert_eq!((all.failed, all.flaky), (12, 4));
         assert_eq!((all.seconds_p50, all.seconds_p95), (Some(2.0), Some(10.0)));
         let scope = Scope {
             branch: Some("main".to_owned()),

@@ -137,6 +137,7 @@ impl Coordinator {
             serving: serving.subscribe(),
             ending: ending.clone(),
             clients_may_write: Arc::new(config.clients_may_write),
+            keep_runs: config.keep_runs,
         });
         let address = listeners.grpc.address;
         tracing::info!(%address, storage = opened.url, "the coordinator has started");

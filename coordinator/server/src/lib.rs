@@ -12,6 +12,7 @@
 
 pub mod action_cache;
 pub mod action_plan;
+mod apart;
 mod assets;
 mod capabilities;
 pub mod cas;

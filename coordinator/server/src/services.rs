@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use regatta_cas::{BlobStore, ChunkedBlobStore};
 use regatta_ledger::Ledger;
@@ -65,6 +66,8 @@ pub(crate) struct ServiceParts {
     /// Ends the calls that are under way.
     pub(crate) ending: CancellationToken,
     pub(crate) clients_may_write: Arc<BTreeSet<TenantId>>,
+    /// How long runs are kept after they ended; for ever if `None`.
+    pub(crate) keep_runs: Option<Duration>,
 }
 
 /// All services behind one router.
@@ -82,6 +85,7 @@ pub(crate) fn routes(parts: ServiceParts) -> Routes {
         serving,
         ending,
         clients_may_write,
+        keep_runs,
     } = parts;
     let blobs = Arc::clone(&execution.blobs);
     let compressed = CompressedBlobs::new();
@@ -122,7 +126,7 @@ pub(crate) fn routes(parts: ServiceParts) -> Routes {
             RunsServer::new(RunsService::new(runs, verdict_key))
                 .max_decoding_message_size(MAX_MESSAGE_SIZE_BYTES),
         )
-        .add_service(SuitesServer::new(SuitesService::new(ledger)))
+        .add_service(SuitesServer::new(SuitesService::new(ledger, keep_runs)))
         .add_service(HealthServer::new(HealthService::new(serving)));
     let sure = axum::middleware::from_fn_with_state(answers, hold_back);
     let ended = axum::middleware::from_fn_with_state(ending, end_calls);

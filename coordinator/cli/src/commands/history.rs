@@ -8,20 +8,18 @@ use std::time::SystemTime;
 
 use futures::TryStreamExt as _;
 use regatta_wire::v1;
-use tonic::Code;
+use regatta_wire::v1::history_of_runs::Piece;
+use tonic::{Code, Status};
 
 use super::table::table;
 use crate::client::{Client, refused};
 use crate::exit_code::{ExitCode, Failure, OrExit};
-use crate::history::{Group, Rate, Runs, Scope, Test, flakiest, groups, slowest};
+use crate::history::{Group, Rate, Runs, Scope, Test, flakiest, groups, slowest, system_time};
 use crate::options::{HistoryCommand, HistoryFormat, HistoryOptions};
 use crate::terminal::{HarmlessText, visible_json};
 
 /// How many of the newest runs are looked at; the coordinator lists no more.
 const LOOKED_AT: u32 = 1000;
-/// What is said wherever only some runs are asked for. The ledger counts a test's runs, failures and flakes once for all
-/// branches and times; it keeps durations alone apart.
-const TESTS_OF_ALL: &str = "tests are told of with all that is known of them, on any branch: --branch and --since choose runs alone";
 
 pub(super) async fn history(client: &Client, options: HistoryOptions) -> Result<ExitCode, Failure> {
     if let Some(HistoryCommand::Import(options)) = options.command {
@@ -35,16 +33,19 @@ pub(super) async fn history(client: &Client, options: HistoryOptions) -> Result<
         since: since.flatten(),
     };
     let listed = client.list_runs(LOOKED_AT, false).await?.runs;
-    let note = (scope != Scope::default()).then_some(TESTS_OF_ALL);
-    if let Some(note) = note.filter(|_| options.format != HistoryFormat::Text) {
-        tracing::warn!("{note}");
-    }
     let runs = Runs::of(&listed, &scope);
     let apart = options.by.map(|by| groups(&listed, &scope, by));
-    let tests = tests(client, options.suite.unwrap_or_default()).await?;
+    let suite = options.suite.unwrap_or_default();
+    let Tests { tests, notes } = match scope == Scope::default() {
+        true => all_tests(client, suite).await?,
+        false => tests_of_runs(client, suite, &scope).await?,
+    };
+    if options.format != HistoryFormat::Text {
+        notes.iter().for_each(|note| tracing::warn!("{note}"));
+    }
     let text = match (options.format, apart) {
         (HistoryFormat::Text, apart) => {
-            let mut text = as_text(&runs, note, &tests, options.limit);
+            let mut text = as_text(&runs, &notes, &tests, options.limit);
             text.push_str(
                 &apart
                     .map(|apart| groups_as_text(&apart))
@@ -66,9 +67,16 @@ pub(super) async fn history(client: &Client, options: HistoryOptions) -> Result<
     Ok(ExitCode::Good)
 }
 
+/// What is known of tests.
+#[derive(Default)]
+struct Tests {
+    tests: Vec<Test>,
+    /// What is missing in it, for people.
+    notes: Vec<String>,
+}
+
 /// Every test that was ever executed; of one suite, if its name is not empty.
-async fn tests(client: &Client, suite: String) -> Result<Vec<Test>, Failure> {
-    let failed = |status| refused("read the history", &status);
+async fn all_tests(client: &Client, suite: String) -> Result<Tests, Failure> {
     let is_all = suite.is_empty();
     let request = v1::GetHistoryRequest {
         instance_name: client.instance().to_owned(),
@@ -77,15 +85,75 @@ async fn tests(client: &Client, suite: String) -> Result<Vec<Test>, Failure> {
     match client.suites().get_history(request).await {
         Ok(known) => {
             let known = known.into_inner().map_ok(Test::from);
-            known.try_collect().await.map_err(failed)
+            let tests = known.try_collect().await.map_err(unread)?;
+            let notes = Vec::new();
+            Ok(Tests { tests, notes })
         }
-        // Before the first suite has run.
-        Err(status) if status.code() == Code::NotFound && is_all => Ok(Vec::new()),
-        Err(status) => Err(failed(status)),
+        Err(status) => nothing_yet(is_all, status),
     }
 }
 
-fn as_text(runs: &Runs, note: Option<&str>, tests: &[Test], limit: usize) -> String {
+/// The tests that the runs in scope have executed, with what these alone show of them.
+async fn tests_of_runs(client: &Client, suite: String, scope: &Scope) -> Result<Tests, Failure> {
+    let is_all = suite.is_empty();
+    let request = v1::GetHistoryOfRunsRequest {
+        instance_name: client.instance().to_owned(),
+        suite,
+        branch: scope.branch.clone(),
+        since: scope.since.map(Into::into),
+    };
+    let mut shown = match client.suites().get_history_of_runs(request).await {
+        Ok(shown) => shown.into_inner(),
+        Err(status) if status.code() == Code::Unimplemented => return Err(too_old()),
+        Err(status) => return nothing_yet(is_all, status),
+    };
+    let mut tests = Tests::default();
+    while let Some(piece) = shown.message().await.map_err(unread)? {
+        match piece.piece {
+            Some(Piece::LookedAt(looked_at)) => tests.notes = missing(&looked_at, scope),
+            Some(Piece::Test(test)) => tests.tests.push(test.into()),
+            None => {}
+        }
+    }
+    Ok(tests)
+}
+
+fn unread(status: Status) -> Failure {
+    refused("read the history", &status)
+}
+
+/// Before the first suite has run there is no history, which is no failure.
+fn nothing_yet(is_all: bool, status: Status) -> Result<Tests, Failure> {
+    match status.code() == Code::NotFound && is_all {
+        true => Ok(Tests::default()),
+        false => Err(unread(status)),
+    }
+}
+
+fn too_old() -> Failure {
+    let text = "this coordinator is of an earlier release, which knows of tests only on any branch at any time: bring it up to \
+                date, or ask without --branch and --since";
+    Failure::new(ExitCode::BadConfiguration, text)
+}
+
+/// What is missing of the runs that were asked for.
+fn missing(looked_at: &v1::RunsLookedAt, scope: &Scope) -> Vec<String> {
+    let complete = looked_at.complete_since.as_ref().and_then(system_time);
+    let complete = complete.filter(|complete| scope.since.is_some_and(|since| since < *complete));
+    let complete = complete.and_then(|time| jiff::Timestamp::try_from(time).ok());
+    let complete = complete.and_then(|time| time.round(jiff::Unit::Second).ok());
+    let older = complete.map(|complete| {
+        format!(
+            "runs that were submitted before {complete} may be missing: they are kept no longer (--keep-runs), or are not \
+             among the newest {LOOKED_AT}"
+        )
+    });
+    let damage = looked_at.damage.iter();
+    let damage = damage.map(|text| format!("nothing is learnt from what cannot be read: {text}"));
+    older.into_iter().chain(damage).collect()
+}
+
+fn as_text(runs: &Runs, notes: &[String], tests: &[Test], limit: usize) -> String {
     let mut text = String::new();
     let Runs {
         ended,
@@ -130,14 +198,14 @@ fn as_text(runs: &Runs, note: Option<&str>, tests: &[Test], limit: usize) -> Str
         let cached = format!("{} of {} tests", share(runs.cached, runs.tests), runs.tests);
         line("cached", cached);
     }
-    text.push_str(&tests_as_text(note, tests, limit));
+    text.push_str(&tests_as_text(notes, tests, limit));
     text
 }
 
-fn tests_as_text(note: Option<&str>, tests: &[Test], limit: usize) -> String {
+fn tests_as_text(notes: &[String], tests: &[Test], limit: usize) -> String {
     let mut text = String::new();
-    if let Some(note) = note.filter(|_| !tests.is_empty()) {
-        let _infallible = writeln!(text, "\n{note}");
+    if !notes.is_empty() {
+        let _infallible = writeln!(text, "\n{}", notes.join("\n"));
     }
     let rows: Vec<_> = slowest(tests, limit)
         .into_iter()
@@ -193,6 +261,8 @@ fn groups_as_text(groups: &[Group]) -> String {
                     0 => String::new(),
                     tests => share(runs.cached, tests),
                 },
+                runs.failed.to_string(),
+                runs.flaky.to_string(),
             ]
         })
         .collect();
@@ -207,6 +277,8 @@ fn groups_as_text(groups: &[Group]) -> String {
         "QUEUED",
         "WORKED",
         "CACHED",
+        "FAILED",
+        "FLAKY",
     ];
     format!("\n{}", table(headings, &rows))
 }
@@ -232,6 +304,8 @@ fn groups_as_csv(groups: &[Group]) -> Result<String, csv::Error> {
         "worked_seconds",
         "tests",
         "cached",
+        "failed",
+        "flaky",
     ])?;
     for Group { name, runs } in groups {
         let counts = [
@@ -252,11 +326,12 @@ fn groups_as_csv(groups: &[Group]) -> Result<String, csv::Error> {
             Some(runs.queued_seconds),
             Some(runs.worked_seconds),
         ];
+        let counted = [runs.tests, runs.cached, runs.failed, runs.flaky];
         let times = times.map(|time| time.map(|time| time.to_string()).unwrap_or_default());
         let record = std::iter::once(name.clone())
             .chain(counts.map(|count| count.to_string()))
             .chain(times)
-            .chain([runs.tests, runs.cached].map(|count| count.to_string()));
+            .chain(counted.map(|count| count.to_string()));
         writer.write_record(record)?;
     }
     written(writer)
@@ -313,6 +388,8 @@ fn as_csv(tests: &[Test]) -> Result<String, csv::Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::options::Grouping;
 
@@ -352,13 +429,14 @@ mod tests {
             counts: Some(v1::Counts {
                 planned: 4,
                 cached: 3,
+                flaky: 1,
                 ..v1::Counts::default()
             }),
             ..v1::RunSummary::default()
         };
         let runs = Runs::of(std::slice::from_ref(&summary), &Scope::default());
         let tests = [test("a\u{1b}[2J", 0), test("b", 3)];
-        let text = as_text(&runs, None, &tests, 1);
+        let text = as_text(&runs, &[], &tests, 1);
         assert_eq!(
             text,
             "runs       1: 1 RELEASABLE, 0 NOT_RELEASABLE, 0 UNKNOWN\n\
@@ -372,21 +450,67 @@ mod tests {
              FLAKY (95 %)         RUNS     FLAKIEST TESTS\n\
              7.5 % (2.6 to 19.9)  3 of 40  unit b\n"
         );
-        let noted = as_text(&runs, Some("all of them"), &tests, 1);
+        let noted = as_text(&runs, &["all of them".to_owned()], &tests, 1);
         assert!(noted.contains("tests\n\nall of them\n\nTIME "), "{noted}");
         let apart = groups(&[summary], &Scope::default(), Grouping::Month);
         assert_eq!(
             groups_as_text(&apart),
-            "\nRUNS OF  ENDED  RELEASABLE  P50    P95    LEAD P50  LEAD P95  QUEUED  WORKED  CACHED\n\
-             1970-01  1      1           2.0 s  2.0 s  12.0 s    12.0 s    1.0 s   3.0 s   75.0 %\n"
+            "\nRUNS OF  ENDED  RELEASABLE  P50    P95    LEAD P50  LEAD P95  QUEUED  WORKED  CACHED  FAILED  FLAKY\n\
+             1970-01  1      1           2.0 s  2.0 s  12.0 s    12.0 s    1.0 s   3.0 s   75.0 %  0       1\n"
         );
         let csv = groups_as_csv(&apart).expect("is written");
         assert!(
-            csv.ends_with("\n1970-01,1,1,0,0,2,2,12,12,1,1,3,3,1,3,4,3\n"),
+            csv.ends_with("\n1970-01,1,1,0,0,2,2,12,12,1,1,3,3,1,3,4,3,0,1\n"),
             "{csv}"
         );
-        let nothing = as_text(&Runs::of(&[], &Scope::default()), Some("x"), &[], 10);
+        let nothing = as_text(&Runs::of(&[], &Scope::default()), &[], &[], 10);
         assert_eq!(nothing.lines().count(), 1, "{nothing}");
+    }
+
+    #[test]
+    fn what_is_missing_is_said_to_whoever_asks_for_it() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let looked_at = v1::RunsLookedAt {
+            complete_since: Some(at(86_400).into()),
+            damage: vec!["run r: event 3 cannot be read".to_owned()],
+            ..Default::default()
+        };
+        let of = |since: Option<u64>| {
+            let scope = Scope {
+                since: since.map(at),
+                ..Scope::default()
+            };
+            missing(&looked_at, &scope)
+        };
+        let damage = "nothing is learnt from what cannot be read: run r: event 3 cannot be read";
+        assert_eq!(of(None), [damage]);
+        assert_eq!(of(Some(86_400)), [damage]);
+        let [older, _] = &of(Some(86_399))[..] else {
+            panic!("both are said");
+        };
+        assert!(older.contains("before 1970-01-02T00:00:00Z"), "{older}");
+    }
+
+    #[tokio::test]
+    async fn a_coordinator_of_an_earlier_release_is_not_taken_for_one_without_tests() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        let listener = listener.expect("a free port");
+        let url = format!("grpc://{}", listener.local_addr().expect("it is bound"));
+        let knows_nothing = tonic::service::Routes::default();
+        let server = tonic::transport::Server::builder().add_routes(knows_nothing);
+        let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+        let serving = tokio::spawn(server.serve_with_incoming(incoming));
+        let client = Client::connect(&url, "").await.expect("connects");
+        let scope = Scope {
+            branch: Some("main".to_owned()),
+            since: None,
+        };
+        let shown = tests_of_runs(&client, String::new(), &scope).await;
+        let failure = shown.map(|it| it.tests).expect_err("it is not known");
+        assert_eq!(failure.code, ExitCode::BadConfiguration);
+        let said = failure.error.to_string();
+        assert!(said.contains("of an earlier release"), "{said}");
+        serving.abort();
     }
 
     #[test]

@@ -14,7 +14,8 @@ use crate::config::parse_duration;
     after_help = "Examples:\n  regatta history\n  regatta history --branch main --since 7d\n  regatta history --by week --format csv\n  regatta history --format csv > tests.csv\n  \
     regatta history import --suite unit junit.xml .test_durations\n\n\
     Runs are the newest 1,000, in the period and of the branch that are asked for. The lead time ends with the\n    first run of a commit that had an answer. Tests are told of with all\n\
-    that is known of them, whatever the branch. A test is flaky that passed when it was tried again (--retries); the interval is Wilson's."
+    that is known of them; with --branch or --since, as those runs alone show them, without what was imported.\n\
+    FAILED and FLAKY count tests of runs. A test is flaky that passed when it was tried again (--retries); the interval is Wilson's."
 )]
 pub struct HistoryOptions {
     /// Something else than to show it.

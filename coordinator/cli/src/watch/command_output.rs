@@ -99,6 +99,7 @@ impl<Out: Write, Err: Write> EventSink for CommandOutput<Out, Err> {
                 | Event::InfrastructureRetry(_)
                 | Event::Warning(_)
                 | Event::HitsAudited(_)
+                | Event::HitsExecuted(_)
                 | Event::BatchUnexplained(_)
                 | Event::RunResumed(_)
                 | Event::CancelRequested(_)

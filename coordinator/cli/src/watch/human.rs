@@ -276,6 +276,7 @@ impl<S: Screen> EventSink for HumanReport<S> {
                 | Event::JobLeased(_)
                 | Event::SuitePlanned(_)
                 | Event::HitsAudited(_)
+                | Event::HitsExecuted(_)
                 | Event::BatchUnexplained(_)
                 | Event::CancelRequested(_)
                 | Event::SuiteComplained(_),

@@ -130,6 +130,8 @@ impl<W: Write> JsonReport<W> {
                 job: &complained.job,
                 message: &complained.message,
             }),
+            // How many held is told once all of them have ended.
+            Event::HitsExecuted(_) => Ok(()),
             // A warning says the same.
             Event::BatchUnexplained(_) => Ok(()),
             Event::TestRetried(retried) => match &retried.result {

@@ -174,6 +174,7 @@ impl EventSink for JunitReport {
                 | Event::JobLeased(_)
                 | Event::SuitePlanned(_)
                 | Event::HitsAudited(_)
+                | Event::HitsExecuted(_)
                 | Event::BatchUnexplained(_)
                 | Event::RunResumed(_)
                 | Event::CancelRequested(_)

@@ -105,6 +105,7 @@ impl Tally {
                 | Event::JobOutput(_)
                 | Event::InfrastructureRetry(_)
                 | Event::RunResumed(_)
+                | Event::HitsExecuted(_)
                 | Event::BatchUnexplained(_)
                 | Event::CancelRequested(_)
                 | Event::Warning(_)

@@ -75,7 +75,7 @@ fn history_tells_what_runs_and_tests_were_like() {
     let json = run(&["history", "--format", "json", "--branch", "none"]);
     let json: serde_json::Value = serde_json::from_str(&json.stdout).expect("JSON");
     assert_eq!(json["runs"]["ended"], 0, "of no such branch");
-    assert_eq!(json["tests"][1]["expected_seconds"], 7.0);
+    assert_eq!(json["tests"], serde_json::json!([]));
     let durations = "{\"fast\": 30.0, \"new\": 1.5}";
     write(
         project.path(),

@@ -41,6 +41,7 @@ mod full_disk;
 #[cfg(feature = "garage-tests")]
 #[path = "../../../../proto/cas/src/object_store_blob_store/tests/bucket/garage.rs"]
 mod garage;
+mod history_of_branches;
 mod if_cached;
 mod large_suite;
 mod long_output;

@@ -21,6 +21,10 @@ impl SharedProject {
         project
     }
 
+    pub(crate) fn root(&self) -> &Path {
+        self.0.path()
+    }
+
     pub(crate) fn shared(&self) -> PathBuf {
         self.0.path().join("shared")
     }

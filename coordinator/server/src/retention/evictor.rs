@@ -10,11 +10,11 @@ use regatta_model::PlantedBug;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::apart::apart;
 use super::entry::{Claimant, Kind};
 use super::index::Going;
 use super::plan::{Eviction, Plan, kinds_of, plan};
 use super::{Places, Retention, VerdictPins, listing};
+use crate::apart::apart;
 
 /// How often the log is told and the limits are looked at.
 const INTERVAL: Duration = Duration::from_secs(2);

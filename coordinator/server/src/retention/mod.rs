@@ -16,7 +16,6 @@
 //! - Within a process time passes steadily, and nothing was used in the future.
 //! - Uses cost no I/O: they are written together every few seconds, and a use again only if it is much later.
 
-mod apart;
 mod clock;
 mod entry;
 mod evictor;

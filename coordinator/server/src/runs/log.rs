@@ -96,12 +96,12 @@ impl RunLog {
 
     /// Adds an event, without waiting.
     pub(super) fn append(&self, event: Event) {
-        self.add(event, None, None);
+        self.add(event, None);
     }
 
-    /// Adds an event with what the ledger is to learn when it is durable, without waiting.
-    pub(super) fn append_teaching(&self, event: Event, seen: SuiteObservation) {
-        self.add(event, Some(seen), None);
+    /// Adds an event of this time with what the ledger is to learn when it is durable, without waiting.
+    pub(super) fn append_teaching(&self, time: Timestamp, event: Event, seen: SuiteObservation) {
+        self.add_at(time, event, Some(seen), None);
     }
 
     /// Adds an event at once. What is returned waits until it is durable.
@@ -112,25 +112,35 @@ impl RunLog {
         self: &Arc<Self>,
         event: Event,
     ) -> impl Future<Output = Result<(), FindRunError>> + Send + use<> {
-        let sequence = self.add(event, None, None);
+        let sequence = self.add(event, None);
         let log = Arc::clone(self);
         async move { log.visible_after(sequence - 1).await.map(drop) }
     }
 
     /// Adds the last event. Whatever follows is dropped.
     pub(super) fn finish(&self, event: Event, end: RunEnd) {
-        self.add(event, None, Some(end));
+        self.add(event, Some(end));
+    }
+
+    fn add(&self, event: Event, end: Option<RunEnd>) -> u64 {
+        self.add_at(now(), event, None, end)
     }
 
     /// Adds an event, unless the last one has been added. The sequence number of the event that is now last.
-    fn add(&self, event: Event, seen: Option<SuiteObservation>, end: Option<RunEnd>) -> u64 {
+    fn add_at(
+        &self,
+        time: Timestamp,
+        event: Event,
+        seen: Option<SuiteObservation>,
+        end: Option<RunEnd>,
+    ) -> u64 {
         let mut state = self.lock();
         if state.end.is_some() {
             return self.progress.borrow().last;
         }
         state.end = end;
         let sequence = self.progress.borrow().last + 1;
-        let bytes = encode(sequence, event);
+        let bytes = encode_at(time, sequence, event);
         state.bytes += bytes.len();
         let size = bytes.len();
         state.events.push_back(StoredEvent {
@@ -323,10 +333,13 @@ pub(crate) fn now() -> Timestamp {
 }
 
 pub(super) fn encode(sequence: u64, event: Event) -> bytes::Bytes {
-    let time = Some(timestamp_to_wire(now()));
+    encode_at(now(), sequence, event)
+}
+
+fn encode_at(time: Timestamp, sequence: u64, event: Event) -> bytes::Bytes {
     v1::RunEvent {
         sequence,
-        time,
+        time: Some(timestamp_to_wire(time)),
         event: Some(event),
     }
     .encode_to_vec()

@@ -63,6 +63,7 @@ impl<'a> LogSearch<'a> {
             | Event::RunFinished(_)
             | Event::InfrastructureRetry(_)
             | Event::HitsAudited(_)
+            | Event::HitsExecuted(_)
             | Event::RunResumed(_)
             | Event::CancelRequested(_)
             | Event::SuiteComplained(_)

@@ -31,6 +31,7 @@ mod forecast;
 mod given;
 mod hits;
 mod keys;
+mod lessons;
 mod log;
 mod logs;
 mod needed;
@@ -53,8 +54,10 @@ mod verdict;
 mod waiting;
 
 pub use audit::{AuditShare, InvalidAuditShareError};
+pub(crate) use lessons::{is_repetition, lesson, results_of};
 pub(crate) use log::now;
 pub use plan::PlanError;
+pub(crate) use registry::MAX_LIST;
 pub use registry::{FindRunError, RunRegistry, RunServices, StartRunsError, SubmitRunError};
 pub use service::RunsService;
 pub(crate) use service::of_ledger;

@@ -147,6 +147,7 @@ impl Recorded {
             | Event::JobOutput(_)
             | Event::InfrastructureRetry(_)
             | Event::HitsAudited(_)
+            | Event::HitsExecuted(_)
             | Event::TestSlow(_) => {}
             Event::RunFinished(_) => self.has_ended = true,
         }

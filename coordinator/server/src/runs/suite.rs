@@ -38,6 +38,7 @@ use std::time::Duration;
 
 use regatta_ledger::{Place, SuiteKnowledge};
 use regatta_model::{Digest, FailureClass};
+use regatta_wire::convert::duration_to_wire;
 use regatta_wire::{reapi, v1};
 
 use super::context::{JobContext, JobOutcome, cancelled};
@@ -45,7 +46,7 @@ use super::event;
 use super::keys::action_key;
 use super::log::now;
 use super::origin::origin_of;
-use super::plan::{Adapter, PlannedSuite};
+use super::plan::{Adapter, Plan, PlannedSuite};
 use super::state::{JobEnd, JobStatus};
 use super::tally::{Ending, Tally};
 pub(super) use audit::{Audit, Claim, Disagreement, audit_hits, end_failed_audits};
@@ -56,7 +57,7 @@ use execution::Execution;
 pub(super) use foresee::{Foreseen, foresee};
 use judged::reason_of_skip;
 use observed::untold;
-use outbox::{Purpose, Told, tell};
+use outbox::{Purpose, tell};
 use precedence::Suspicion;
 use resumption::{listed_before, replay, tell_plan};
 #[cfg(test)]
@@ -167,11 +168,11 @@ async fn count_known(
     listing: &Listing,
     tests: &[Test],
     tally: &mut Tally,
-) -> Vec<Told> {
+) -> Vec<v1::TestResult> {
     let mut known = Vec::new();
     for (index, test) in tests.iter().enumerate() {
         if listing.ignored.contains(&test.id) && tally.record(index, Ending::Skipped) {
-            known.push(bare_result(job, test, Ending::Skipped).into());
+            known.push(bare_result(job, test, Ending::Skipped));
         }
     }
     known.extend(record_cached(job, tests, tally).await);
@@ -263,7 +264,11 @@ fn repeated(test: &Test, times: u32) -> Vec<Test> {
 
 /// What earlier runs teach of a job's tests.
 async fn knowledge(job: &JobContext) -> SuiteKnowledge {
-    let (tenant, name, place) = (&job.run.plan.tenant, job.name(), place_of(job));
+    let (tenant, name, place) = (
+        &job.run.plan.tenant,
+        job.name(),
+        place_of(&job.run.plan, job.index),
+    );
     let known = job.run.ledger.read_suite(tenant, &name, &place);
     known.await.unwrap_or_else(|error| {
         tracing::warn!(run = %job.run.run, %error, "test timings cannot be read");
@@ -272,11 +277,11 @@ async fn knowledge(job: &JobContext) -> SuiteKnowledge {
 }
 
 /// What the times of a job's tests are kept apart by.
-fn place_of(job: &JobContext) -> Place {
-    let image = job.job().settings.image.as_ref();
+fn place_of(plan: &Plan, job: usize) -> Place {
+    let image = plan.jobs[job].settings.image.as_ref();
     Place {
         image: image.map(ToString::to_string).unwrap_or_default(),
-        branch: job.run.plan.spec.branch.clone(),
+        branch: plan.spec.branch.clone(),
     }
 }
 
@@ -295,7 +300,7 @@ fn key_of(job: &JobContext, suite: &PlannedSuite, named: (&str, &Company)) -> Di
 }
 
 /// Records the tests whose passes and skips are known.
-async fn record_cached(job: &JobContext, tests: &[Test], tally: &mut Tally) -> Vec<Told> {
+async fn record_cached(job: &JobContext, tests: &[Test], tally: &mut Tally) -> Vec<v1::TestResult> {
     let is_repetition = tests.iter().any(|test| test.repetition.is_some());
     if is_repetition || job.run.plan.spec.skip_cache_lookup || !job.surroundings.are_known() {
         return Vec::new();
@@ -335,21 +340,21 @@ async fn record_cached(job: &JobContext, tests: &[Test], tally: &mut Tally) -> V
                 cached_where,
                 ..bare_result(job, &tests[index], Ending::Skipped)
             };
-            results.push(skip.into());
+            results.push(skip);
             continue;
         }
         tally.record(index, Ending::Cached);
         hits.push(&tests[index]);
-        let seen = untold(job, &tests[index], &found, &cached_from);
-        let result = v1::TestResult {
+        let duration = untold(job, &found, &cached_from).map(duration_to_wire);
+        results.push(v1::TestResult {
+            duration,
             cached_from,
             cached_where,
             exit_code: Some(found.exit_code),
             stdout_digest: found.stdout_digest.clone(),
             stderr_digest: found.stderr_digest.clone(),
             ..bare_result(job, &tests[index], Ending::Cached)
-        };
-        results.push(Told { result, seen });
+        });
     }
     let audit = &job.run.audit;
     audit.consider(job, hits.into_iter(), Claim::Pass);

@@ -13,6 +13,7 @@ mod forgotten;
 mod full_ledger;
 mod full_store;
 mod given;
+mod learnt_again;
 mod left_open;
 mod planning;
 mod precedence;

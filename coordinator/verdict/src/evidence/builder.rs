@@ -64,6 +64,7 @@ impl EvidenceBuilder {
             Some(
                 Event::SuitePlanned(_)
                 | Event::RunResumed(_)
+                | Event::HitsExecuted(_)
                 | Event::CancelRequested(_)
                 | Event::SuiteComplained(_)
                 | Event::BatchUnexplained(_)

@@ -11,6 +11,7 @@ pub(super) const fn is_progress(event: &Event) -> bool {
         | Event::BuildRetried(_)
         | Event::JobFinished(_)
         | Event::HitsAudited(_)
+        | Event::HitsExecuted(_)
         | Event::RunFinished(_) => true,
         Event::RunStarted(_)
         | Event::RunResumed(_)

@@ -7,14 +7,14 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use regatta_ledger::TestObservation;
+use bytes::Bytes;
 use regatta_model::{Digest, FailureClass, RunId};
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 use tokio_util::sync::CancellationToken;
 
 use super::execution::Execution;
-use super::outbox::{Purpose, Told};
+use super::outbox::{Purpose, append_results};
 use super::quarantine::in_quarantine;
 use super::{PlannedTests, Test};
 use crate::runs::action::{distrust, forget, may_be_retried};
@@ -210,12 +210,11 @@ pub(in crate::runs) async fn audit_hits(run: Arc<RunContext>, cancel: Cancellati
 /// not take that back.
 pub(in crate::runs) async fn end_failed_audits(run: &RunContext) {
     for failed in run.recorded.failed_audits() {
-        let job = run.plan.jobs.iter();
-        let job = job.map(|it| (it.name.as_str(), &it.kind));
-        let job = job
-            .filter(|(name, _)| *name == failed.job)
-            .map(|(_, kind)| kind);
-        let Some(JobKind::Suite(suite)) = job.last() else {
+        let mut jobs = run.plan.jobs.iter();
+        let Some(job) = jobs.position(|job| job.name.as_str() == failed.job) else {
+            continue;
+        };
+        let JobKind::Suite(suite) = &run.plan.jobs[job].kind else {
             continue;
         };
         let key = failed.key.as_ref().and_then(|key| key.try_into().ok());
@@ -236,8 +235,8 @@ pub(in crate::runs) async fn end_failed_audits(run: &RunContext) {
         };
         lock(&run.audit.disagreements).push(disagreement);
         let results = vec![result];
-        run.log
-            .append(Event::TestsFinished(v1::TestsFinished { results }));
+        let event = Event::TestsFinished(v1::TestsFinished { results });
+        append_results(run, job, None, event);
     }
 }
 
@@ -321,17 +320,31 @@ fn audited(claim: Claim, ending: Ending, mut result: v1::TestResult) -> Option<v
     Some(result)
 }
 
+/// A result that says what took its time, and how long.
+fn without_output(result: v1::TestResult) -> v1::TestResult {
+    v1::TestResult {
+        stdout_tail: Bytes::new(),
+        stderr_tail: Bytes::new(),
+        stdout_digest: None,
+        stderr_digest: None,
+        message: String::new(),
+        ..result
+    }
+}
+
 impl Execution<'_> {
-    /// Tells how a test of an audit ended, if what is cached of it does not hold.
-    pub(super) fn tell_disagreement(
+    /// Tells how a test of an audit ended, in place of what is cached of it if that does not hold.
+    pub(super) fn tell_audited(
         &mut self,
         (test, claim): (usize, Claim),
         ending: Ending,
         result: v1::TestResult,
-        seen: Option<TestObservation>,
     ) {
+        if ending == Ending::Passed && claim == Claim::Pass {
+            self.outbox.agree(without_output(result));
+            return;
+        }
         let Some(result) = audited(claim, ending, result) else {
-            seen.into_iter().for_each(|seen| self.outbox.remember(seen));
             return;
         };
         let disagreement = Disagreement {
@@ -341,7 +354,7 @@ impl Execution<'_> {
             ending,
         };
         lock(&self.job.run.audit.disagreements).push(disagreement);
-        self.outbox.tell(Told { result, seen });
+        self.outbox.tell(result);
     }
 
     /// A test of an audit has no answer. If it has failed before, it has failed: what is cached does not hold,
@@ -356,7 +369,7 @@ impl Execution<'_> {
         if self.tally.record(test, ending) {
             self.outbox.distrust(known.key);
             let claim = claim_of(&result);
-            self.tell_disagreement((test, claim), ending, result, None);
+            self.tell_audited((test, claim), ending, result);
         }
     }
 

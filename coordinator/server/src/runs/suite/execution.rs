@@ -16,8 +16,8 @@ use super::audit::Claim;
 use super::changes::changed_inputs;
 use super::judged::{Ended, Judged};
 use super::live::{MAX_STREAMED_BYTES, at, overtaken_text};
-use super::observed::{observation, timed};
-use super::outbox::{Outbox, Purpose, Told};
+use super::observed::timed;
+use super::outbox::{Outbox, Purpose};
 use super::overhead::Overheads;
 use super::precedence::ChangedInputs;
 use super::quarantine::in_quarantine;
@@ -368,11 +368,10 @@ impl<'a> Execution<'a> {
             return;
         }
         let known = &self.tests[test];
-        let seen = observation(self.job, known, ending, judged.duration);
         let place = result.r#where.clone();
         match self.purpose {
-            Purpose::Answer => self.outbox.tell(Told { result, seen }),
-            Purpose::Audit(claim) => self.tell_disagreement((test, claim), ending, result, seen),
+            Purpose::Answer => self.outbox.tell(result),
+            Purpose::Audit(claim) => self.tell_audited((test, claim), ending, result),
         }
         // One of many runs may pass by chance, and so may a test that has just failed: a pass that is remembered
         // would hide the next time that it is flaky.

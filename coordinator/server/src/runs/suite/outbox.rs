@@ -10,7 +10,9 @@ use regatta_wire::v1::run_event::Event;
 use super::audit::Claim;
 use super::{MAX_RESULTS_PER_EVENT, place_of};
 use crate::runs::action::{Pass, distrust, store};
-use crate::runs::context::JobContext;
+use crate::runs::context::{JobContext, RunContext};
+use crate::runs::lessons::{is_repetition, lesson, results_of};
+use crate::runs::log::now;
 
 /// Why tests are executed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,26 +23,14 @@ pub(super) enum Purpose {
     Audit(Claim),
 }
 
-/// A result, and what the ledger is to learn from it, with which it becomes durable: so each test is learnt once.
-#[derive(Clone, Debug)]
-pub(super) struct Told {
-    pub(super) result: v1::TestResult,
-    pub(super) seen: Option<TestObservation>,
-}
-
-impl From<v1::TestResult> for Told {
-    fn from(result: v1::TestResult) -> Self {
-        Self { result, seen: None }
-    }
-}
-
 /// Gathers what comes of tests, so that it is passed on many at a time.
 pub(super) struct Outbox<'a> {
     job: &'a JobContext,
-    finished: Vec<Told>,
+    finished: Vec<v1::TestResult>,
+    /// Of cached passes that were executed again and passed.
+    agreed: Vec<v1::TestResult>,
     passes: Vec<Pass>,
     wrong: Vec<Digest>,
-    observations: Vec<TestObservation>,
 }
 
 impl<'a> Outbox<'a> {
@@ -48,15 +38,20 @@ impl<'a> Outbox<'a> {
         Self {
             job,
             finished: Vec::new(),
+            agreed: Vec::new(),
             passes: Vec::new(),
             wrong: Vec::new(),
-            observations: Vec::new(),
         }
     }
 
     /// Tells watchers a result with the next flush.
-    pub(super) fn tell(&mut self, told: impl Into<Told>) {
-        self.finished.push(told.into());
+    pub(super) fn tell(&mut self, result: v1::TestResult) {
+        self.finished.push(result);
+    }
+
+    /// Tells with the next flush that a test passed again whose pass is cached.
+    pub(super) fn agree(&mut self, result: v1::TestResult) {
+        self.agreed.push(result);
     }
 
     /// Caches a pass with the next flush, before anyone is told of it.
@@ -69,14 +64,9 @@ impl<'a> Outbox<'a> {
         self.wrong.push(key);
     }
 
-    /// Lets the ledger learn from a test of which no result is told, once all have ended.
-    pub(super) fn remember(&mut self, observation: TestObservation) {
-        self.observations.push(observation);
-    }
-
     /// Flushes if there are as many results as one event holds.
     pub(super) async fn flush_if_full(&mut self) {
-        if self.finished.len() >= MAX_RESULTS_PER_EVENT {
+        if self.finished.len() + self.agreed.len() >= MAX_RESULTS_PER_EVENT {
             self.flush().await;
         }
     }
@@ -91,18 +81,20 @@ impl<'a> Outbox<'a> {
         let finished = std::mem::take(&mut self.finished);
         metrics::counter!("regatta_tests_finished_total").increment(finished.len() as u64);
         tell(self.job, finished).await;
+        let agreed = std::mem::take(&mut self.agreed);
+        let executed = |results| Event::HitsExecuted(v1::HitsExecuted { results });
+        tell_as(self.job, agreed, executed).await;
     }
 
     /// Passes on all that is left, and what a batch was seen to cost besides its tests.
     pub(super) async fn close(&mut self, batch_overhead: Option<Duration>) {
         self.flush().await;
-        if self.observations.is_empty() && batch_overhead.is_none() {
+        if batch_overhead.is_none() {
             return;
         }
-        let tests = std::mem::take(&mut self.observations);
         let seen = SuiteObservation {
             batch_overhead,
-            ..observation(self.job, tests)
+            ..observation(&self.job.run, self.job.index, Vec::new())
         };
         if let Err(error) = self.job.run.ledger.observe_suite(seen).await {
             tracing::warn!(run = %self.job.run.run, %error, "timings could not be stored");
@@ -111,31 +103,54 @@ impl<'a> Outbox<'a> {
 }
 
 /// Tells watchers results, and has the ledger learn from them.
-pub(super) async fn tell(job: &JobContext, told: Vec<Told>) {
-    let mut told = told.into_iter().peekable();
-    while told.peek().is_some() {
-        let (mut results, mut tests) = (Vec::new(), Vec::new());
-        for Told { result, seen } in told.by_ref().take(MAX_RESULTS_PER_EVENT) {
-            results.push(result);
-            tests.extend(seen);
-        }
+pub(super) async fn tell(job: &JobContext, results: Vec<v1::TestResult>) {
+    let finished = |results| Event::TestsFinished(v1::TestsFinished { results });
+    tell_as(job, results, finished).await;
+}
+
+async fn tell_as(
+    job: &JobContext,
+    results: Vec<v1::TestResult>,
+    event: impl Fn(Vec<v1::TestResult>) -> Event,
+) {
+    let mut results = results.into_iter().peekable();
+    while results.peek().is_some() {
+        let some = results.by_ref().take(MAX_RESULTS_PER_EVENT).collect();
         job.run.log.room().await;
-        let event = Event::TestsFinished(v1::TestsFinished { results });
-        match tests.is_empty() {
-            true => job.run.log.append(event),
-            false => {
-                let seen = observation(job, tests);
-                job.run.log.append_teaching(event, seen);
-            }
+        append_results(&job.run, job.index, Some(job.input_root), event(some));
+    }
+}
+
+/// Adds an event that tells results of a job's tests, from which the ledger learns when it becomes durable: so each
+/// test is learnt once. `input_root` is what their keys cover, if that is known.
+pub(super) fn append_results(
+    run: &RunContext,
+    job: usize,
+    input_root: Option<Digest>,
+    event: Event,
+) {
+    let time = now();
+    let name = run.plan.jobs[job].name.as_str();
+    let mut specified = run.plan.spec.jobs.iter();
+    let teaches = !specified.any(|job| job.name == name && is_repetition(job));
+    let results = results_of(&event).iter().filter(|_| teaches);
+    let tests = results.filter_map(|result| lesson(result, time));
+    let tests = tests.map(|seen| TestObservation { input_root, ..seen });
+    let tests: Vec<_> = tests.collect();
+    match tests.is_empty() {
+        true => run.log.append(event),
+        false => {
+            let seen = observation(run, job, tests);
+            run.log.append_teaching(time, event, seen);
         }
     }
 }
 
-fn observation(job: &JobContext, tests: Vec<TestObservation>) -> SuiteObservation {
+fn observation(run: &RunContext, job: usize, tests: Vec<TestObservation>) -> SuiteObservation {
     SuiteObservation {
-        tenant: job.run.plan.tenant.clone(),
-        suite: job.name(),
-        place: place_of(job),
+        tenant: run.plan.tenant.clone(),
+        suite: run.plan.jobs[job].name.to_string(),
+        place: place_of(&run.plan, job),
         tests,
         batch_overhead: None,
     }

@@ -5,7 +5,7 @@ use tokio::task::JoinError;
 
 /// Does work that blocks while everything else goes on, except where nothing is to happen at the same time: whoever
 /// has a runtime of one thread, as the fault simulation has, waits for it.
-pub(super) async fn apart<Outcome: Send + 'static>(
+pub(crate) async fn apart<Outcome: Send + 'static>(
     work: impl FnOnce() -> Outcome + Send + 'static,
 ) -> Result<Outcome, JoinError> {
     match Handle::current().runtime_flavor() {
