@@ -209,7 +209,7 @@ impl Execution<'_> {
     }
 
     /// What a report says of a test. If its runner had ended without a report before and no test has failed since, what
-    /// ended it may come again: only a job that may try again what failed lets it pass.
+    /// ended it may come again: only a job that may try again what failed lets it pass, or one of tests in quarantine.
     pub(super) fn judge_reported(&mut self, report: &BatchReport, test: usize) -> Judged {
         let judged = report.judge(&self.tests[test].id);
         let has_failed = match &judged.verdict {
@@ -223,11 +223,13 @@ impl Execution<'_> {
         }
         let Found { passes, nobody } = self.suspects.answered(test, has_failed);
         passes.into_iter().for_each(|pass| self.outbox.cache(pass));
+        // A batch has tests in quarantine, or others: whichever of those did it, it does not count.
+        let may_pass = self.job.job().retries > 0 || self.is_in_quarantine(test);
         for message in nobody {
             let message = format!("{message}, none of which failed when they ran again");
-            match self.job.job().retries {
-                0 => self.complain(message),
-                _ => self.warn(message),
+            match may_pass {
+                true => self.warn(message),
+                false => self.complain(message),
             }
         }
         judged
