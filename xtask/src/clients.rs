@@ -35,6 +35,7 @@ const BOOKWORM: DebianImage<'static> = DebianImage {
         "python3",
         "python3-pytest",
         "python3-pytest-rerunfailures",
+        "python3-pytest-timeout",
     ],
     options: OPTIONS,
 };

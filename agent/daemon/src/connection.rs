@@ -4,4 +4,4 @@ mod sync;
 mod translate;
 
 pub(crate) use sync::{ConnectionSettings, Outgoing, keep_connected};
-pub(crate) use translate::{Offer, report_to_wire};
+pub(crate) use translate::{Offer, in_first_words, report_to_wire};

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::blobs::TenantStores;
 use crate::clock::Clock;
-use crate::connection::{Offer, Outgoing, report_to_wire};
+use crate::connection::{Offer, Outgoing, in_first_words, report_to_wire};
 use crate::error::AgentError;
 use crate::input_tree::InputTreeCache;
 use crate::lease_spec::{Assignment, container_shape};
@@ -197,7 +197,10 @@ impl Driver {
             return;
         };
         let offer = report.with_offer.then_some(&self.offer);
-        let message = report_to_wire(report, &self.agent, &self.incarnation, offer);
+        let mut message = report_to_wire(report, &self.agent, &self.incarnation, offer);
+        if outgoing.in_first_words {
+            in_first_words(&mut message);
+        }
         if outgoing.reports.try_send(message).is_err() {
             tracing::debug!("a report was not taken: the connection is ending");
         }

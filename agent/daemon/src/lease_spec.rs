@@ -240,9 +240,10 @@ impl LeaseDefaults {
 
     fn try_read(&self, spec: v1::LeaseSpec) -> Result<(Demand, LeaseSpec), InvalidLeaseError> {
         let shape = self.shape_of(&spec)?;
-        let isolation = match spec.isolation() {
-            v1::Isolation::Fresh => Isolation::Fresh,
-            v1::Isolation::Run | v1::Isolation::Unspecified => Isolation::Run,
+        let isolation = match v1::Isolation::try_from(spec.isolation) {
+            Ok(v1::Isolation::Run | v1::Isolation::Unspecified) => Isolation::Run,
+            // What a later release asks for by another is no weaker than it can be here.
+            Ok(v1::Isolation::Fresh) | Err(_) => Isolation::Fresh,
         };
         let tenant: TenantId = spec.instance_name.parse()?;
         let run: RunId = spec.run_id.parse()?;

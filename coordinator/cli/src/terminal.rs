@@ -114,6 +114,12 @@ pub fn visible_lines(text: &str) -> Cow<'_, str> {
     })
 }
 
+/// The same of what a log says, in one line. Names are quoted there as Rust does, and what looks like an escape stays as it is.
+#[must_use]
+pub fn visible_value(text: &str) -> Cow<'_, str> {
+    shown_but(text, false, |_, _| false)
+}
+
 /// JSON that holds the same, in which nothing is not seen. Only what is between quotes can be anything else.
 #[must_use]
 pub fn visible_json(json: &str) -> Cow<'_, str> {

@@ -33,6 +33,10 @@ pub async fn check(ledger: &dyn Ledger) {
     keeping::check(ledger).await;
 }
 
+fn at(second: u64) -> Timestamp {
+    Timestamp::EPOCH + Duration::from_secs(second)
+}
+
 fn run_id(text: &str) -> RunId {
     text.parse().expect("a valid run id")
 }
@@ -50,7 +54,7 @@ fn new_run(id: &str, owner: &str, second: u64) -> NewRun {
         branch: "main".to_owned(),
         // Of one of them it is not known.
         committed_at: (second > 1).then_some(Timestamp::EPOCH),
-        submitted_at: Timestamp::EPOCH + Duration::from_secs(second),
+        submitted_at: at(second),
     }
 }
 
@@ -71,7 +75,7 @@ fn end(verdict: Verdict) -> RunEnd {
         ..RunCounts::default()
     };
     RunEnd {
-        finished_at: Timestamp::EPOCH + Duration::from_secs(99),
+        finished_at: at(99),
         verdict,
         counts,
         times: (verdict != Verdict::Unknown).then_some(RunTimes {
@@ -242,7 +246,7 @@ fn seen(test: &str, millis: u64, second: u64) -> TestObservation {
         duration: Duration::from_millis(millis),
         failed: false,
         flaky: false,
-        finished_at: Timestamp::EPOCH + Duration::from_secs(second),
+        finished_at: at(second),
         key: None,
         input_root: None,
     }

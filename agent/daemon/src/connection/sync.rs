@@ -41,6 +41,8 @@ pub(crate) struct ConnectionSettings {
 pub(crate) struct Outgoing {
     pub(crate) id: ConnectionId,
     pub(crate) reports: mpsc::Sender<v1::AgentReport>,
+    /// Whether the coordinator has just refused a report, which may have said what only later releases know.
+    pub(crate) in_first_words: bool,
     /// Told when the report has left.
     pub(crate) sent: Arc<Notify>,
 }
@@ -49,12 +51,14 @@ pub(crate) struct Outgoing {
 pub(crate) async fn keep_connected(settings: ConnectionSettings, driver: OccurrenceSender) {
     let (first, longest) = RECONNECT_PAUSES;
     let mut backoff = Backoff::new(first, longest);
+    let mut was_refused = false;
     for number in 1.. {
         let id = ConnectionId(number);
         let connecting = settings.coordinators.connect(&settings.endpoint);
         match connecting.await {
             Ok(channel) => {
-                let ended = connection(&settings, channel, id, &driver, &mut backoff).await;
+                let opened = (id, was_refused);
+                let ended = connection(&settings, channel, opened, &driver, &mut backoff).await;
                 if driver
                     .send(Occurrence::Core(Event::ConnectionLost(id)))
                     .await
@@ -67,7 +71,15 @@ pub(crate) async fn keep_connected(settings: ConnectionSettings, driver: Occurre
                     driver.send(Occurrence::Refused(fatal)).await.ok();
                     return;
                 }
-                tracing::warn!(status = %ended, "the connection to the coordinator ended");
+                was_refused = ended.code() == Code::InvalidArgument;
+                if was_refused {
+                    tracing::warn!(
+                        status = %ended,
+                        "the coordinator does not understand this agent, and is told less from now on: upgrade it if it is of an earlier release"
+                    );
+                } else {
+                    tracing::warn!(status = %ended, "the connection to the coordinator ended");
+                }
             }
             Err(error) => {
                 tracing::warn!(error = %chain(&error), "the coordinator cannot be reached");
@@ -86,7 +98,7 @@ fn randomness() -> u64 {
 async fn connection(
     settings: &ConnectionSettings,
     channel: Channel,
-    id: ConnectionId,
+    (id, in_first_words): (ConnectionId, bool),
     driver: &OccurrenceSender,
     backoff: &mut Backoff,
 ) -> Status {
@@ -95,6 +107,7 @@ async fn connection(
     let opened = Outgoing {
         id,
         reports,
+        in_first_words,
         sent: Arc::clone(&sent),
     };
     if driver.send(Occurrence::Opened(opened)).await.is_err() {

@@ -67,6 +67,23 @@ pub(crate) fn report_to_wire(
     }
 }
 
+/// Says it in the words of the first release: a coordinator refuses a report with a kind of outcome that it does not know, if
+/// it is of an earlier one.
+pub(crate) fn in_first_words(report: &mut v1::AgentReport) {
+    use v1::OutcomeKind::{
+        Cancelled, Completed, ImageAbsent, Infrastructure, OutOfMemory, RegistryUnreachable,
+        Rejected, StoreExhausted, TimedOut, Unspecified,
+    };
+    let leases = report.leases.iter_mut();
+    for outcome in leases.flat_map(|lease| &mut lease.outcomes) {
+        match outcome.kind() {
+            ImageAbsent | RegistryUnreachable | StoreExhausted => outcome.set_kind(Infrastructure),
+            Unspecified | Completed | TimedOut | OutOfMemory | Rejected | Infrastructure
+            | Cancelled => {}
+        }
+    }
+}
+
 fn lease_to_wire(lease: LeaseReport<Arc<Assignment>, Outcome>) -> v1::HeldLease {
     let phase = match lease.phase {
         LeasePhase::Staging => v1::LeasePhase::Staging,

@@ -34,6 +34,8 @@ pub(crate) struct Known {
     pub(crate) finished: Vec<u64>,
     pub(crate) connections: usize,
     pub(crate) refusal: Option<Status>,
+    /// As if it were of an earlier release.
+    unknown: Option<v1::OutcomeKind>,
     leases: BTreeMap<u64, v1::LeaseSpec>,
     told: Vec<u64>,
     version: u64,
@@ -112,6 +114,11 @@ impl Coordinator {
 
     pub(crate) fn refuse(&self, status: Status) {
         self.known.send_modify(|known| known.refusal = Some(status));
+    }
+
+    /// Refuses reports of outcomes of a kind, as one does that does not know it.
+    pub(crate) fn knows_nothing_of(&self, kind: v1::OutcomeKind) {
+        self.known.send_modify(|known| known.unknown = Some(kind));
     }
 
     /// Lets nobody read a blob from now on.
@@ -235,6 +242,14 @@ impl Known {
     }
 
     fn hear(&mut self, report: v1::AgentReport) {
+        let mut outcomes = report.leases.iter().flat_map(|lease| &lease.outcomes);
+        if outcomes.any(|outcome| Some(outcome.kind()) == self.unknown) {
+            let refusal = Status::invalid_argument("is no kind of outcome");
+            if let Some(current) = self.current.take() {
+                current.try_send(Err(refusal)).ok();
+            }
+            return;
+        }
         let mut news = false;
         for lease in &report.leases {
             assert_eq!(lease.fencing_token, lease.lease_id * 10);

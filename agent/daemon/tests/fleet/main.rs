@@ -7,6 +7,7 @@
 mod cas;
 mod coordinator;
 mod outputs;
+mod releases;
 mod troubles;
 mod workers;
 

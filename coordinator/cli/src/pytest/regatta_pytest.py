@@ -140,6 +140,27 @@ class Runner:
         if all(map(os.path.exists, paths)):
             config.args[:] = paths
 
+    def pytest_sessionstart(self, session):
+        """Learns of tests for which pytest-timeout ends the process: its method "thread" calls no hook before."""
+        plugin = sys.modules.get("pytest_timeout")
+        end = getattr(plugin, "timeout_timer", None)
+        if end is None:
+            return
+
+        def tell_and_end(item, limit):
+            told = self.told if item.nodeid == self.test else None
+            is_first = told is not None and told.acquire(False)
+            if is_first:
+                # Later releases give all their settings.
+                why = f"it still ran when the {getattr(limit, 'timeout', limit):g} s that pytest-timeout has for it were over"
+                self.report.put(ending(item.nodeid, RUNNER_TIMED_OUT, why), False)
+            end(item, limit)
+            # It leaves a test alone that is being debugged.
+            if is_first:
+                told.release()
+
+        plugin.timeout_timer = tell_and_end
+
     def pytest_collectreport(self, report):
         if report.skipped and report.nodeid in self.wanted:
             self.any_module_skipped = True
@@ -163,9 +184,9 @@ class Runner:
         if self.seconds:
             why += f", because of it or because {self.seconds:g} s were over"
         self.report.put(ending(nodeid, RUNNER_ENDED, why), False)
+        self.ended, self.told = allocate_lock(), allocate_lock()
         if self.seconds:
             faulthandler.dump_traceback_later(self.seconds + GRACE, exit=True, file=self.errors)
-            self.ended, self.told = allocate_lock(), allocate_lock()
             self.ended.acquire()
             start_new_thread(self.wait_for, (nodeid, self.ended, self.told))
 
@@ -196,11 +217,10 @@ class Runner:
             self.phases.append(report)
 
     def pytest_runtest_logfinish(self, nodeid):
-        if self.ended:
-            # The clock may be quicker, and ends the process.
-            self.told.acquire()
+        # A clock may be quicker, and ends the process.
+        self.told.acquire()
+        if self.seconds:
             self.ended.release()
-            self.ended = None
             faulthandler.cancel_dump_traceback_later()
         if not self.is_rerun:
             self.report.put(case(nodeid, self.phases, self.reruns))

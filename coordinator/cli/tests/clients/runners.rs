@@ -4,6 +4,7 @@ mod ctest;
 mod gotest;
 mod jest;
 mod own_failures;
+mod own_limits;
 mod sharding;
 
 use std::collections::BTreeMap;

@@ -1,11 +1,9 @@
 //! What a ledger must do with runs that go.
 
-use std::time::Duration;
-
 use bytes::Bytes;
-use regatta_model::{Digest, RunId, Timestamp, Verdict};
+use regatta_model::{Digest, RunId, Verdict};
 
-use super::{end, event, ids, lesson, new_run, run_id, tenant};
+use super::{at, end, event, ids, lesson, new_run, run_id, tenant};
 use crate::{
     Forgetting, ForgottenSubject, GivenVerdict, Ledger, NamedArtefact, NewRun, OldRun,
     OldRunsQuery, RunEnd, RunQuery, StoredEvent, VerdictQuery,
@@ -25,8 +23,16 @@ pub(super) async fn check(ledger: &dyn Ledger) {
     no_verdict_is_kept_of_runs_that_are_gone(ledger).await;
 }
 
-fn at(second: u64) -> Timestamp {
-    Timestamp::EPOCH + Duration::from_secs(second)
+/// Begins a run, and ends it with this many events if it is to end.
+pub(super) async fn record(
+    ledger: &dyn Ledger,
+    (owner, id, commit, ended): (&str, &str, &str, Option<u64>),
+    events: u64,
+) {
+    begin(ledger, owner, id, commit).await;
+    if let Some(second) = ended {
+        finish(ledger, id, second, events).await;
+    }
 }
 
 pub(super) async fn begin(ledger: &dyn Ledger, owner: &str, id: &str, commit: &str) {
@@ -66,18 +72,15 @@ async fn prepare(ledger: &dyn Ledger) {
         ("f-cached", "w", Some(13)),
     ];
     for (id, commit, ended) in runs {
-        begin(ledger, OWNER, id, commit).await;
-        if let Some(second) = ended {
-            finish(ledger, id, second, 5).await;
-        }
+        record(ledger, (OWNER, id, commit, ended), 5).await;
     }
     // Of a run that another has its results from, too.
-    keep(ledger, given("the first", "f-sibling", 50)).await;
+    keep(ledger, given(OWNER, "the first", "f-sibling", 50)).await;
 }
 
-fn given(bundle: &str, run: &str, second: u64) -> GivenVerdict {
+pub(super) fn given(owner: &str, bundle: &str, run: &str, second: u64) -> GivenVerdict {
     GivenVerdict {
-        tenant: tenant(OWNER),
+        tenant: tenant(owner),
         bundle: Digest::of(bundle.as_bytes()),
         commit: "z".to_owned(),
         run: run_id(run),
@@ -311,13 +314,13 @@ async fn no_verdict_is_kept_of_runs_that_are_gone(ledger: &dyn Ledger) {
     assert_eq!(kept().await, before);
     let blobs = ledger.read_kept_blobs(at(0), 100).await;
     // Neither as another, nor again.
-    keep(ledger, given("the second", "f-sibling", 60)).await;
-    keep(ledger, given("the first", "f-sibling", 70)).await;
+    keep(ledger, given(OWNER, "the second", "f-sibling", 60)).await;
+    keep(ledger, given(OWNER, "the first", "f-sibling", 70)).await;
     assert_eq!(kept().await, before);
     assert_eq!(ledger.read_kept_blobs(at(0), 100).await, blobs);
     assert_eq!(may_go(ledger, 100, 60).await, ["f-again"]);
     // Where cached results come from, nobody reads any more.
-    keep(ledger, given("the second", "f-again", 80)).await;
+    keep(ledger, given(OWNER, "the second", "f-again", 80)).await;
     let second = (Digest::of(b"the second"), at(80));
     assert_eq!(kept().await, [second, before[0]]);
     assert_eq!(may_go(ledger, 100, 80).await, [""; 0]);

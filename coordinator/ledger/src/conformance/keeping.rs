@@ -1,12 +1,8 @@
 //! What a ledger must do with each reason for which an old run stays, and with what is none.
 
-use std::time::Duration;
-
-use regatta_model::{Digest, Timestamp, Verdict};
-
-use super::forgetting::{begin, finish};
-use super::{run_id, tenant};
-use crate::{Forgetting, ForgottenSubject, GivenVerdict, Ledger, OldRunsQuery};
+use super::forgetting::{given, record};
+use super::{at, run_id, tenant};
+use crate::{Forgetting, ForgottenSubject, Ledger, OldRunsQuery};
 
 /// Whose runs these are; the other's have the same commits.
 const OWNER: &str = "keeping";
@@ -24,10 +20,6 @@ pub(super) async fn check(ledger: &dyn Ledger) {
     what_has_a_reason_stays(ledger).await;
     what_is_no_reason_keeps_nothing(ledger).await;
     what_is_gone_counts_no_more(ledger).await;
-}
-
-fn at(second: u64) -> Timestamp {
-    Timestamp::EPOCH + Duration::from_secs(second)
 }
 
 async fn prepare(ledger: &dyn Ledger) {
@@ -52,11 +44,8 @@ async fn prepare(ledger: &dyn Ledger) {
         (OWNER, "h-x", "x", Some(200)),
         (OTHER, "i-open", "x", None),
     ];
-    for (owner, id, commit, ended) in runs {
-        begin(ledger, owner, id, commit).await;
-        if let Some(second) = ended {
-            finish(ledger, id, second, 1).await;
-        }
+    for run in runs {
+        record(ledger, run, 1).await;
     }
     let verdicts = [
         (OWNER, "one", 50, ["h-named", "h-s1", "h-s2"]),
@@ -65,17 +54,7 @@ async fn prepare(ledger: &dyn Ledger) {
         (OTHER, "one", 9000, ["i-later"; 3]),
     ];
     for (owner, bundle, second, [run, others @ ..]) in verdicts {
-        let given = GivenVerdict {
-            tenant: tenant(owner),
-            bundle: Digest::of(bundle.as_bytes()),
-            commit: String::new(),
-            run: run_id(run),
-            verdict: Verdict::Releasable,
-            policy: None,
-            public_key: String::new(),
-            first_given_at: at(40),
-            last_given_at: at(second),
-        };
+        let given = given(owner, bundle, run, second);
         let kept = ledger.keep_verdict(given, Vec::new(), others.map(run_id).to_vec());
         kept.await.expect("is taken");
     }
@@ -206,8 +185,7 @@ async fn what_is_gone_counts_no_more(ledger: &dyn Ledger) {
         ("h-s0", "s", 11),
     ];
     for (id, commit, second) in again {
-        begin(ledger, OWNER, id, commit).await;
-        finish(ledger, id, second, 1).await;
+        record(ledger, (OWNER, id, commit, Some(second)), 1).await;
     }
     assert_eq!(may_go(ledger, LATE, KEPT).await, ["h-s0", "h-again"]);
     // Those that are gone take no others with them.

@@ -1,20 +1,14 @@
 //! What a ledger must do with verdicts that were given.
 
-use std::time::Duration;
+use regatta_model::{Digest, Verdict};
 
-use regatta_model::{Digest, Timestamp, Verdict};
-
-use super::{run_id, tenant};
+use super::{at, run_id, tenant};
 use crate::{GivenVerdict, KeptBlob, Ledger, NamedArtefact, VerdictQuery};
 
 /// Every table of verdicts is empty.
 pub(super) async fn check(ledger: &dyn Ledger) {
     a_verdict_is_one_however_often_it_is_given(ledger).await;
     what_verdicts_keep_is_told_once(ledger).await;
-}
-
-fn at(second: u64) -> Timestamp {
-    Timestamp::EPOCH + Duration::from_secs(second)
 }
 
 fn given(owner: &str, bundle: &str, second: u64) -> GivenVerdict {

@@ -228,6 +228,7 @@ fn valid_lease(mut lease: v1::HeldLease, path: &str) -> Result<ReportedLease, In
         invalid(format!("{path}.outcome_count"), problem)
     })?;
     for (index, outcome) in lease.outcomes.iter_mut().enumerate() {
+        read_unknown_kind(outcome);
         let end = outcome.message.floor_char_boundary(MAX_MESSAGE_BYTES);
         outcome.message.truncate(end);
         check_outcome(outcome, &format!("{path}.outcomes[{index}]"))?;
@@ -241,6 +242,18 @@ fn valid_lease(mut lease: v1::HeldLease, path: &str) -> Result<ReportedLease, In
         outcomes: lease.outcomes,
         claim: lease.claim,
     })
+}
+
+/// A later release may know more kinds. The agent would tell it again on each connection if it was refused, and nothing else it
+/// has done would be heard of.
+fn read_unknown_kind(outcome: &mut v1::ExecutionOutcome) {
+    if v1::OutcomeKind::try_from(outcome.kind).is_err() {
+        let (kind, said) = (outcome.kind, &outcome.message);
+        outcome.message = format!(
+            "the agent is of a later release: this one does not know outcomes of kind {kind}; upgrade the coordinator: {said}"
+        );
+        outcome.set_kind(v1::OutcomeKind::Infrastructure);
+    }
 }
 
 fn check_outcome(outcome: &v1::ExecutionOutcome, path: &str) -> Result<(), InvalidReportError> {
@@ -447,6 +460,34 @@ mod tests {
             ..lease()
         };
         check(|it| it.leases = vec![held], expected);
+    }
+
+    #[test]
+    fn an_outcome_that_only_a_later_release_knows_is_the_machines() {
+        let outcome = v1::ExecutionOutcome {
+            kind: 99,
+            message: "as it says".to_owned(),
+            ..Default::default()
+        };
+        let held = v1::HeldLease {
+            outcomes: vec![outcome],
+            outcome_count: 1,
+            ..lease()
+        };
+        let message = v1::AgentReport {
+            leases: vec![held],
+            ..report()
+        };
+        let report = ValidReport::try_from(message).expect("breaks no rule");
+        match outcome_kind(&report.leases[0].outcomes[0]) {
+            OutcomeKind::Infrastructure(said) => {
+                assert!(
+                    said.contains("kind 99") && said.ends_with("as it says"),
+                    "{said}"
+                );
+            }
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

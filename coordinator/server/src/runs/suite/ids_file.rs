@@ -27,13 +27,15 @@ pub(super) struct IdsFile {
     pub(super) byproducts: Option<Digest>,
     /// What may run the batch in place of a process of its own.
     pub(super) worker: Option<v1::PersistentWorker>,
+    /// Whether no other batch has run or runs in the same one.
+    pub(super) has_new_worker: bool,
 }
 
 #[async_trait]
 impl BatchPreparer for IdsFile {
     async fn prepare(
         &self,
-        _lease: LeaseId,
+        lease: LeaseId,
         units: &[UnitIndex],
         mut spec: v1::LeaseSpec,
     ) -> Result<v1::LeaseSpec, PrepareError> {
@@ -72,7 +74,8 @@ impl BatchPreparer for IdsFile {
         })?;
         command.arguments.push(format!("@{IDS_PATH}"));
         spec.input_root = Some(root.into());
-        spec.worker = self.worker.clone().map(|worker| with_file(worker, digest));
+        let worker = self.worker_of(lease);
+        spec.worker = worker.map(|worker| with_file(worker, digest));
         let each = spec.timeout.as_ref().map(duration_from_wire).transpose();
         let each = each.map_err(|error| fail(&error))?;
         // A worker may have to start and to find its tests, as it does in the time of one when they are listed.
@@ -110,6 +113,14 @@ async fn with_ids(
 }
 
 impl IdsFile {
+    fn worker_of(&self, lease: LeaseId) -> Option<v1::PersistentWorker> {
+        let mut worker = self.worker.clone()?;
+        if self.has_new_worker {
+            worker.key = format!("{} for lease {}", worker.key, lease.0);
+        }
+        Some(worker)
+    }
+
     /// The root with what discovery left; without it if it cannot be laid: the batch takes longer then.
     async fn with_byproducts(&self, root: Digest, directory: &str) -> Digest {
         let Some(byproducts) = self.byproducts else {
@@ -155,6 +166,7 @@ mod tests {
             ids: (0..units).map(|unit| unit.to_string()).collect(),
             byproducts: None,
             worker,
+            has_new_worker: false,
         };
         let spec = v1::LeaseSpec {
             command: Some(reapi::Command {
@@ -212,6 +224,7 @@ mod tests {
                 ids: Vec::new(),
                 byproducts: Some(byproducts),
                 worker: None,
+                has_new_worker: false,
             };
             async move { ids.with_byproducts(root, "work").await }
         };
@@ -231,6 +244,7 @@ mod tests {
                 ids: Vec::new(),
                 byproducts,
                 worker: None,
+                has_new_worker: false,
             };
             async move {
                 let spec = v1::LeaseSpec {

@@ -38,7 +38,7 @@ impl Execution<'_> {
                 continue;
             }
             let known = &self.tests[test];
-            let apart = self.suite.quarantine.contains_key(&known.id);
+            let apart = self.is_in_quarantine(test);
             let inquiry = self.suspects.inquiry_of(test);
             let key = (known.repetition, apart, self.time_limit(test), inquiry);
             let round = rounds.entry(key).or_default();
@@ -126,24 +126,31 @@ impl Execution<'_> {
             return BatchShape::ExecutionPerUnit;
         };
         let ids = tests.iter().map(|test| self.tests[*test].id.clone());
+        let is_suspected = |test: &usize| self.suspects.inquiry_of(*test).is_some();
         BatchShape::OneExecution(Arc::new(IdsFile {
             blobs: Arc::clone(&self.job.run.blobs),
             junit_path: junit_path.clone(),
             ids: ids.collect(),
             byproducts: self.byproducts,
             worker: worker_of(self.job, self.suite).filter(|_| self.may_stay(tests)),
+            has_new_worker: tests.iter().any(is_suspected),
         }))
     }
 
     /// Whether tests may run in a process that has run others before. One that is tried again, looked into or known to
-    /// fail has one of its own. One that may have ended its runner does not: it may do so in a worker alone.
+    /// fail has one of its own. One that may have ended its runner does not, but a worker that is new: it may do so in a
+    /// worker alone, and not because of what others have made of it.
     fn may_stay(&self, tests: &[usize]) -> bool {
         let is_plain = |test: &usize| {
-            let known = &self.tests[*test];
-            let is_quarantined = self.suite.quarantine.contains_key(&known.id);
-            self.attempts[*test] == 0 && known.repetition.is_none() && !is_quarantined
+            let is_repeated = self.tests[*test].repetition.is_some();
+            self.attempts[*test] == 0 && !is_repeated && !self.is_in_quarantine(*test)
         };
         self.purpose == Purpose::Answer && tests.iter().all(is_plain)
+    }
+
+    pub(super) fn is_in_quarantine(&self, test: usize) -> bool {
+        let quarantine = &self.suite.quarantine;
+        quarantine.contains_key(&self.tests[test].id)
     }
 
     /// How long an execution of this test may take, with whatever runs with it.

@@ -256,9 +256,12 @@ impl Execution<'_> {
         };
         let inquired = self.suspects.inquire(&suspects, &message);
         if inquired == Inquired::TooMuch {
-            self.remain_unexplained(format!(
+            let message = format!(
                 "{message}; there are too many such batches to remember which tests may have done it"
-            ));
+            );
+            if let Some(test) = suspects.first() {
+                self.remain_unexplained(*test, message);
+            }
             return parts;
         }
         self.tell_unexplained(&suspects, &message);
@@ -271,7 +274,7 @@ impl Execution<'_> {
     }
 
     /// What a report says of a test. If its runner had ended without a report before and no test has failed since, what
-    /// ended it may come again: only a job that may try again what failed lets it pass.
+    /// ended it may come again: only a job that may try again what failed lets it pass, or one of tests in quarantine.
     pub(super) fn judge_reported(&mut self, report: &BatchReport, test: usize) -> Judged {
         let judged = report.judge(&self.tests[test].id);
         let has_failed = match &judged.verdict {
@@ -286,18 +289,19 @@ impl Execution<'_> {
         let Found { passes, nobody } = self.suspects.answered(test, has_failed);
         passes.into_iter().for_each(|pass| self.outbox.cache(pass));
         for message in nobody {
-            self.remain_unexplained(format!(
-                "{message}, none of which failed when they ran again"
-            ));
+            let message = format!("{message}, none of which failed when they ran again");
+            self.remain_unexplained(test, message);
         }
         judged
     }
 
-    /// Nobody knows what ended a runner: only a job that may try again what failed passes all the same.
-    fn remain_unexplained(&mut self, message: String) {
-        match self.job.job().retries {
-            0 => self.complain(message),
-            _ => self.warn(message),
+    /// Nobody knows what ended the runner of some tests, of which this is one: only a job that may try again what failed
+    /// passes all the same. A batch has tests in quarantine, or others: whichever of those did it, it does not count.
+    fn remain_unexplained(&mut self, test: usize, message: String) {
+        let may_pass = self.job.job().retries > 0 || self.is_in_quarantine(test);
+        match may_pass {
+            true => self.warn(message),
+            false => self.complain(message),
         }
     }
 

@@ -1,12 +1,16 @@
 //! Tests whose failures do not count for now, beside those whose failures do.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use regatta_wire::v1;
+use regatta_wire::v1::run_event::Event;
 
-use super::contract::ending_runner;
+use super::contract::{any_runner, ending_runner};
+use super::fake_agent::completed;
 use super::fixture::{Fixture, contract, spec};
+use super::suspects::all_well;
 
 const LISTED: &str = "a\nq1\nb\nq2\nc\nd\nq3\ne\n";
 
@@ -23,6 +27,61 @@ fn quarantined(job: &mut v1::Job) {
     if let Some(v1::job::Kind::Suite(suite)) = &mut job.kind {
         suite.quarantine = entries.into();
     }
+}
+
+/// A run whose runner ends without a report if its batch is as `dies` says, and passes all tests otherwise; and how often
+/// it did.
+async fn run_that_dies(
+    dies: impl Fn(&[String]) -> bool + Send + Sync + 'static,
+) -> (super::fixture::Story, usize) {
+    let fixture = Fixture::start().await;
+    let died = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&died);
+    let script = any_runner(&fixture, LISTED, move |ids| match dies(ids) {
+        true => {
+            count.fetch_add(1, Ordering::SeqCst);
+            (completed(137, ""), None)
+        }
+        false => all_well(ids),
+    });
+    let _agent = fixture.agent("a", script);
+    let mut job = contract("acceptance");
+    quarantined(&mut job);
+    let story = fixture.run(spec(vec![job])).await;
+    (story, died.load(Ordering::SeqCst))
+}
+
+#[tokio::test]
+async fn one_that_kills_its_runner_leaves_the_others_their_own_results() {
+    let (story, died) = run_that_dies(|ids| ids.iter().any(|id| id == "q2")).await;
+    assert!(died > 1, "it was alone at once");
+    let tests = story.tests();
+    for id in ["q1", "q3"] {
+        assert_eq!(tests[id].status(), v1::TestStatus::Passed, "{id}");
+    }
+    assert_eq!(tests["q2"].status(), v1::TestStatus::Quarantined);
+    assert_eq!(story.end().verdict(), v1::Verdict::Releasable);
+}
+
+#[tokio::test]
+async fn what_ended_their_runner_once_does_not_count_either() {
+    let (story, died) = run_that_dies(|ids| ids.len() > 1 && ids[0].starts_with('q')).await;
+    assert!(died > 0, "batches of one prove nothing");
+    assert_eq!(story.counts().passed, 8);
+    let reasons = &story.end().reasons;
+    assert_eq!(
+        story.end().verdict(),
+        v1::Verdict::Releasable,
+        "{reasons:?}"
+    );
+    let warnings = story.events.iter().filter_map(|event| match event {
+        Event::Warning(warning) => Some(warning.message.as_str()),
+        _ => None,
+    });
+    let told: Vec<_> = warnings
+        .filter(|it| it.contains("none of which failed"))
+        .collect();
+    assert_eq!(told.len(), died, "{told:?}");
 }
 
 /// A run whose runner fails each test in quarantine and ends with 3; and with `others` if there is none. What each

@@ -1,5 +1,6 @@
 //! Runners that report at their end, and end before it.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -203,6 +204,42 @@ async fn no_pass_of_a_batch_whose_end_nobody_explains_is_cached() {
         let suspects = u32::try_from(sizes[0]).expect("few");
         assert_eq!(again.counts().passed, suspects, "they run once more");
         assert_eq!(again.counts().cached, TESTS - suspects);
+    }
+}
+
+#[tokio::test]
+async fn those_that_may_have_ended_a_worker_run_in_new_ones() {
+    let fixture = Fixture::with_scheduler(in_batches()).await;
+    let workers = Arc::new(Mutex::new(Vec::<(String, Vec<String>)>::new()));
+    let (asked, known) = (Arc::clone(&workers), Arc::clone(&workers));
+    let runner = any_runner(&fixture, listed(), move |ids| {
+        let mut asked = asked.lock().expect("is whole");
+        asked.last_mut().expect("is asked").1 = ids.to_vec();
+        match has("t42")(ids) {
+            true => (completed(137, ""), None),
+            false => all_well(ids),
+        }
+    });
+    let script: Script = Arc::new(move |spec, execution| {
+        if spec.command.as_ref().expect("is set").arguments == ["./run", "@.regatta/tests"] {
+            let key = spec.worker.as_ref().expect("may stay").key.clone();
+            known.lock().expect("is whole").push((key, Vec::new()));
+        }
+        runner(spec, execution)
+    });
+    let _agent = fixture.agent("a", script);
+    let mut job = contract("acceptance");
+    if let Some(v1::job::Kind::Suite(suite)) = &mut job.kind {
+        suite.worker_arguments = vec!["./worker".to_owned()];
+    }
+    let story = fixture.run(spec(vec![job])).await;
+    check_alone(&story, 0, "exited with code 137");
+    let (mut ran, mut used) = (BTreeSet::new(), BTreeSet::new());
+    for (key, ids) in workers.lock().expect("is whole").iter() {
+        let is_suspected = ids.iter().all(|id| ran.contains(id));
+        let is_new = used.insert(key.clone());
+        assert_eq!(is_new, is_suspected || ran.is_empty(), "{key}: {ids:?}");
+        ran.extend(ids.iter().cloned());
     }
 }
 
