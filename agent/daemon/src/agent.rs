@@ -153,6 +153,9 @@ impl Agent {
         around.spawn(disk.run());
         let mut workers = JoinSet::new();
         let driver = self.driver(&workshop, &mut workers);
+        if let Some(limit) = self.config.concurrency_limit() {
+            tracing::warn!(agent = %self.id, "{limit}");
+        }
         tracing::info!(agent = %self.id, slots = self.config.slots, "the agent is ready");
         let driving = AbortOnDropHandle::new(tokio::spawn(driver.run(occurrences, shutdown, kill)));
         let ended = unpanicked(driving.await);

@@ -70,4 +70,41 @@ impl AgentConfig {
             max_output_bytes: 16 * GIB,
         }
     }
+
+    /// Why not all slots work at once, for people; `None` if jobs that ask for one CPU, as they do by default, can.
+    pub(crate) fn concurrency_limit(&self) -> Option<String> {
+        let (slots, at_once) = (self.slots, self.resources.cpu_milli / 1000);
+        (at_once < u64::from(slots)).then(|| {
+            format!(
+                "of {slots} slots {at_once} work at once where jobs ask for 1 CPU each, as they do by default, for the \
+                 agent offers no more; let jobs ask for less in their `resources`, or offer more with `--cpus`"
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_without_a_cpu_are_told_of() {
+        let limit = |slots, cpu_milli| {
+            let plain = AgentConfig::new("http://localhost:1", "state");
+            let resources = Resources {
+                cpu_milli,
+                ..plain.resources
+            };
+            let config = AgentConfig {
+                slots,
+                resources,
+                ..plain
+            };
+            config.concurrency_limit()
+        };
+        assert_eq!(limit(2, 2000), None);
+        assert_eq!(limit(2, 8000), None);
+        let told = limit(4, 2500).expect("not all slots work at once");
+        assert!(told.starts_with("of 4 slots 2 work at once"), "{told}");
+    }
 }

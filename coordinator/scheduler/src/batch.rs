@@ -6,6 +6,9 @@
 //! not take too little. Units go longest first (Graham, 1969), so that nothing long is left for the end, but for
 //! those whose answers are wanted first: they are cut as if there were no others.
 //!
+//! A share in time is worth nothing where times are guesses. What nobody has measured is divided by number among
+//! the slots that have none of it, so that no slot idles beside a batch that turns out to be long.
+//!
 //! How near this comes to the shortest time possible is measured in [`crate::simulation::sharding`].
 
 use std::cmp::Reverse;
@@ -27,10 +30,21 @@ pub(crate) fn nanos(duration: Duration) -> u64 {
 /// Which of a task's units goes next: one that is wanted first, and then the longest.
 pub(crate) type UnitRank = (bool, u64);
 
+/// A unit that waits. The greatest goes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct WaitingUnit {
+    rank: UnitRank,
+    unit: Reverse<UnitIndex>,
+    /// Whether its length is a guess.
+    guessed: bool,
+}
+
 /// The waiting units of one task, in the order of their ranks.
 #[derive(Debug, Default)]
 pub(crate) struct WaitingUnits {
-    heap: BinaryHeap<(UnitRank, Reverse<UnitIndex>)>,
+    heap: BinaryHeap<WaitingUnit>,
+    /// How many of them have guessed lengths.
+    guessed: usize,
     total_nanos: u64,
     /// Of those that are wanted first.
     first_nanos: u64,
@@ -40,21 +54,25 @@ impl WaitingUnits {
     pub(crate) fn new(units: &[ExpectedUnit]) -> Self {
         let mut waiting = Self {
             heap: BinaryHeap::with_capacity(units.len()),
+            guessed: 0,
             total_nanos: 0,
             first_nanos: 0,
         };
         for (unit, index) in units.iter().zip(0..) {
-            waiting.push(
-                UnitIndex(index),
-                (unit.first, expected_nanos(unit.expected)),
-            );
+            let rank = (unit.first, expected_nanos(unit.expected));
+            waiting.push(UnitIndex(index), rank, unit.guessed);
         }
         waiting
     }
 
-    pub(crate) fn push(&mut self, unit: UnitIndex, rank: UnitRank) {
+    pub(crate) fn push(&mut self, unit: UnitIndex, rank: UnitRank, guessed: bool) {
         let (first, expected_nanos) = rank;
-        self.heap.push((rank, Reverse(unit)));
+        self.heap.push(WaitingUnit {
+            rank,
+            unit: Reverse(unit),
+            guessed,
+        });
+        self.guessed += usize::from(guessed);
         self.total_nanos = self.total_nanos.saturating_add(expected_nanos);
         if first {
             self.first_nanos = self.first_nanos.saturating_add(expected_nanos);
@@ -71,12 +89,12 @@ impl WaitingUnits {
 
     /// The rank of the unit that goes next; the least if there is none.
     pub(crate) fn next_rank(&self) -> UnitRank {
-        self.heap.peek().map_or((false, 0), |(rank, _)| *rank)
+        self.heap.peek().map_or((false, 0), |next| next.rank)
     }
 
     pub(crate) fn clear(&mut self) -> Vec<UnitIndex> {
-        (self.total_nanos, self.first_nanos) = (0, 0);
-        let mut units: Vec<_> = self.heap.drain().map(|(_, Reverse(unit))| unit).collect();
+        let all = std::mem::take(self).heap.into_iter();
+        let mut units: Vec<_> = all.map(|waiting| waiting.unit.0).collect();
         units.sort_unstable();
         units
     }
@@ -85,24 +103,26 @@ impl WaitingUnits {
     pub(crate) fn take(&mut self, units: &BTreeSet<UnitIndex>) -> Vec<UnitIndex> {
         let all = std::mem::take(self).heap;
         let mut taken = Vec::new();
-        for (rank, Reverse(unit)) in all {
+        for waiting in all {
+            let Reverse(unit) = waiting.unit;
             if units.contains(&unit) {
                 taken.push(unit);
             } else {
-                self.push(unit, rank);
+                self.push(unit, waiting.rank, waiting.guessed);
             }
         }
         taken
     }
 
-    fn pop(&mut self) -> Option<(UnitRank, UnitIndex)> {
-        let (rank, Reverse(unit)) = self.heap.pop()?;
-        let (first, expected) = rank;
+    fn pop(&mut self) -> Option<WaitingUnit> {
+        let next = self.heap.pop()?;
+        let (first, expected) = next.rank;
+        self.guessed -= usize::from(next.guessed);
         self.total_nanos = self.total_nanos.saturating_sub(expected);
         if first {
             self.first_nanos = self.first_nanos.saturating_sub(expected);
         }
-        Some((rank, unit))
+        Some(next)
     }
 
     /// Takes the next batch out: its units in the order to run them, and their expected nanoseconds.
@@ -119,21 +139,28 @@ impl WaitingUnits {
             true => self.first_nanos,
             false => self.total_nanos,
         });
-        let Some(((_, mut length), begin)) = self.pop() else {
+        let most_guessed = rule.even_part(self.guessed);
+        let Some(begin) = self.pop() else {
             return (Vec::new(), 0);
         };
+        let (Reverse(begin), (_, mut length), mut guessed) =
+            (begin.unit, begin.rank, usize::from(begin.guessed));
         let mut units = vec![begin];
         while !alone(begin) && units.len() < rule.max_units {
             let next = self.heap.peek();
-            let fits = next.is_some_and(|((first, expected), Reverse(unit))| {
-                let is_short = length.saturating_add(*expected) <= target;
-                is_short && *first == wanted_first && !alone(*unit)
+            let fits = next.is_some_and(|next| {
+                let (first, expected) = next.rank;
+                let is_short = length.saturating_add(expected) <= target;
+                let is_spread = next.guessed && guessed >= most_guessed;
+                is_short && !is_spread && first == wanted_first && !alone(next.unit.0)
             });
-            let Some(((_, expected), unit)) = fits.then(|| self.pop()).flatten() else {
+            let Some(next) = fits.then(|| self.pop()).flatten() else {
                 break;
             };
+            let (_, expected) = next.rank;
             length = length.saturating_add(expected);
-            units.push(unit);
+            guessed += usize::from(next.guessed);
+            units.push(next.unit.0);
         }
         (units, length)
     }
@@ -148,6 +175,8 @@ pub(crate) fn expected_nanos(expected: Duration) -> u64 {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BatchRule {
     slots: u64,
+    /// How many of them have no batch.
+    idle_slots: u64,
     share_percent: u64,
     shortest_nanos: u64,
     /// What is worth its overhead while there is other work.
@@ -158,25 +187,42 @@ pub(crate) struct BatchRule {
     running_nanos: u64,
 }
 
+/// The batches of a task that run.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Running {
+    /// How many.
+    pub(crate) batches: usize,
+    /// What is expected to be left of them, in nanoseconds of a slot.
+    pub(crate) nanos: u64,
+}
+
 impl BatchRule {
     pub(crate) fn new(
         config: &SchedulerConfig,
         slots: u64,
         overhead: Duration,
-        running_nanos: u64,
+        running: Running,
     ) -> Self {
+        let busy = u64::try_from(running.batches).unwrap_or(u64::MAX);
         let paid = overhead.saturating_mul(config.overhead_factor);
         let amortised = overhead.saturating_mul(config.amortised_factor);
         let shortest = config.minimum_batch.max(overhead);
         Self {
             slots: slots.max(1),
+            idle_slots: slots.saturating_sub(busy).max(1),
             share_percent: u64::from(config.share_percent.clamp(1, 100)),
             shortest_nanos: nanos(shortest),
             floor_nanos: nanos(config.minimum_batch.max(paid)),
             ceiling_nanos: nanos(amortised),
             max_units: config.max_batch_units.max(1),
-            running_nanos,
+            running_nanos: running.nanos,
         }
+    }
+
+    /// How many of so many waiting units go to a slot if each that has no batch takes as many, at least one.
+    fn even_part(&self, units: usize) -> usize {
+        let idle = usize::try_from(self.idle_slots).unwrap_or(usize::MAX);
+        units.div_ceil(idle).max(1)
     }
 
     /// How long a batch should be with so much waiting.
@@ -217,7 +263,11 @@ mod tests {
             ..SchedulerConfig::default()
         };
         let overhead = Duration::from_millis(overhead_ms);
-        let rule = BatchRule::new(&config, 2, overhead, running_ms * 1_000_000);
+        let running = Running {
+            nanos: running_ms * 1_000_000,
+            ..Running::default()
+        };
+        let rule = BatchRule::new(&config, 2, overhead, running);
         let mut waiting = WaitingUnits::new(&units);
         let mut batches = Vec::new();
         while !waiting.is_empty() {
@@ -270,7 +320,12 @@ mod tests {
             (5, true),
         ]
         .map(unit);
-        let rule = BatchRule::new(&SchedulerConfig::default(), 2, Duration::ZERO, 0);
+        let rule = BatchRule::new(
+            &SchedulerConfig::default(),
+            2,
+            Duration::ZERO,
+            Running::default(),
+        );
         let rule = BatchRule {
             shortest_nanos: 30_000_000,
             floor_nanos: 30_000_000,
@@ -289,9 +344,44 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_has_measured_is_divided_by_number_among_idle_slots() {
+        let check = |measured: usize, guessed: usize, busy: usize, expected: &[usize]| {
+            let unit = |position: usize| ExpectedUnit {
+                guessed: position >= measured,
+                ..Duration::from_millis(20).into()
+            };
+            let units: Vec<_> = (0..measured + guessed).map(unit).collect();
+            let mut waiting = WaitingUnits::new(&units);
+            let mut batches = Vec::new();
+            while !waiting.is_empty() {
+                let running = Running {
+                    batches: busy + batches.len(),
+                    nanos: 0,
+                };
+                let (config, overhead) = (SchedulerConfig::default(), Duration::from_millis(500));
+                let rule = BatchRule::new(&config, 4, overhead, running);
+                batches.push(waiting.cut(&rule, |_| false).0.len());
+            }
+            assert_eq!(batches, expected, "{measured} and {guessed}, {busy} busy");
+            assert_eq!(waiting.guessed, 0);
+        };
+        check(0, 9, 0, &[3, 2, 2, 2]);
+        check(0, 3, 0, &[1, 1, 1]);
+        check(0, 9, 3, &[9]);
+        check(0, 40, 9, &[25, 15]);
+        check(9, 0, 0, &[9]);
+        check(6, 4, 0, &[7, 1, 1, 1]);
+    }
+
+    #[test]
     fn a_unit_on_its_last_attempt_runs_alone() {
         let units = [Duration::from_millis(5).into(); 4];
-        let rule = BatchRule::new(&SchedulerConfig::default(), 1, Duration::ZERO, 0);
+        let rule = BatchRule::new(
+            &SchedulerConfig::default(),
+            1,
+            Duration::ZERO,
+            Running::default(),
+        );
         let mut waiting = WaitingUnits::new(&units);
         let alone = |unit| unit == UnitIndex(1);
         let mut cut = || waiting.cut(&rule, alone).0;

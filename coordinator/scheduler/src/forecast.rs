@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use regatta_model::UnitIndex;
 
-use crate::batch::{BatchRule, WaitingUnits, nanos};
+use crate::batch::{BatchRule, Running, WaitingUnits, nanos};
 use crate::scheduler::Scheduler;
 use crate::{ExpectedUnit, SchedulerConfig, Submission};
 
@@ -56,7 +56,7 @@ struct Played<'a> {
     submission: &'a Submission,
     waiting: WaitingUnits,
     slots: u64,
-    running: u64,
+    running: usize,
     /// The sum of the ends of the batches that run.
     ends_nanos: u128,
     batches: Vec<BatchForecast>,
@@ -146,9 +146,12 @@ impl Played<'_> {
     /// Cuts a batch, and says when it ends.
     fn grant(&mut self, config: &SchedulerConfig, now: u64) -> u64 {
         let overhead = self.submission.batch_overhead;
-        let begun = u128::from(now) * u128::from(self.running);
-        let running = self.ends_nanos.saturating_sub(begun);
-        let running = u64::try_from(running).unwrap_or(u64::MAX);
+        let begun = u128::from(now) * self.running as u128;
+        let left = self.ends_nanos.saturating_sub(begun);
+        let running = Running {
+            batches: self.running,
+            nanos: u64::try_from(left).unwrap_or(u64::MAX),
+        };
         let rule = BatchRule::new(config, self.slots, overhead, running);
         let (units, length) = self.waiting.cut(&rule, |_| false);
         let takes = length.saturating_add(nanos(overhead));
@@ -228,6 +231,27 @@ mod tests {
                 ..Forecast::default()
             }
         );
+    }
+
+    #[test]
+    fn it_spreads_what_nobody_has_measured() {
+        let mut fixture = Fixture::new(SchedulerConfig::default());
+        fixture.connect("a", offer(2));
+        let unit = |guessed| ExpectedUnit {
+            guessed,
+            ..Duration::from_millis(20).into()
+        };
+        let batches = |guessed| {
+            let told = fixture.scheduler.forecast(&[Submission {
+                units: vec![unit(guessed); 8],
+                batch_overhead: Duration::from_millis(500),
+                ..submission(1)
+            }]);
+            let batches = told.tasks[0].batches.iter();
+            batches.map(|batch| batch.units.len()).collect::<Vec<_>>()
+        };
+        assert_eq!(batches(true), [4, 4]);
+        assert_eq!(batches(false), [8]);
     }
 
     /// What is foretold is what happens, if history is exact.

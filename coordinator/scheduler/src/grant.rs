@@ -72,8 +72,8 @@ impl Scheduler {
     fn cut(&mut self, key: TaskKey) -> (Vec<UnitIndex>, u64) {
         let task = &mut self.tasks[key];
         let slots = self.fleet.classes[task.class].slots;
-        let running_nanos = task.running_nanos(self.now);
-        let rule = BatchRule::new(&self.config, slots, task.overhead, running_nanos);
+        let running = task.running(self.now);
+        let rule = BatchRule::new(&self.config, slots, task.overhead, running);
         let (units, last_try) = (&task.units, self.config.max_attempts.saturating_sub(1));
         let alone = |unit: UnitIndex| {
             let entry = units.get(unit.0 as usize);

@@ -10,7 +10,7 @@ use regatta_model::{
 
 use crate::affinity::Wish;
 use crate::avoidance::{Avoided, Cause, Try};
-use crate::batch::{WaitingUnits, expected_nanos, nanos};
+use crate::batch::{Running, WaitingUnits, expected_nanos, nanos};
 use crate::fleet::{AgentKey, ClassKey};
 use crate::queue::{Place, RunKey};
 use crate::slab::Key;
@@ -71,6 +71,8 @@ pub(crate) struct Unit {
     pub(crate) attempts: u32,
     pub(crate) first: bool,
     pub(crate) alone: bool,
+    /// Whether `expected_nanos` is a guess.
+    pub(crate) guessed: bool,
     pub(crate) open: bool,
 }
 
@@ -111,10 +113,15 @@ impl Task {
         self.expected_ends_nanos -= u128::from(granted_at.as_nanos()) + u128::from(expected_nanos);
     }
 
-    /// How much slot time its leases are still expected to take.
-    pub(crate) fn running_nanos(&self, now: Timestamp) -> u64 {
-        let begun = u128::from(now.as_nanos()) * self.leases.len() as u128;
-        u64::try_from(self.expected_ends_nanos.saturating_sub(begun)).unwrap_or(u64::MAX)
+    /// Its leases, and how much slot time they are still expected to take.
+    pub(crate) fn running(&self, now: Timestamp) -> Running {
+        let batches = self.leases.len();
+        let begun = u128::from(now.as_nanos()) * batches as u128;
+        let left = self.expected_ends_nanos.saturating_sub(begun);
+        Running {
+            batches,
+            nanos: u64::try_from(left).unwrap_or(u64::MAX),
+        }
     }
 
     /// The units of a submission, none of them tried.
@@ -127,6 +134,7 @@ impl Task {
             attempts: 0,
             first: unit.first,
             alone: unit.alone,
+            guessed: unit.guessed,
             open: true,
         };
         submitted.iter().map(unit).collect()
@@ -171,7 +179,7 @@ impl Task {
     pub(crate) fn requeue(&mut self, unit: UnitIndex) {
         if let Some(entry) = self.unit(unit).copied() {
             let rank = (entry.first, entry.expected_nanos);
-            self.waiting.push(unit, rank);
+            self.waiting.push(unit, rank, entry.guessed);
             self.lost_waiting += usize::from(entry.was_lost());
         }
     }

@@ -54,7 +54,7 @@ fn as_table(agents: &[v1::AgentStatus]) -> String {
             [
                 agent.agent_id.clone(),
                 state(agent),
-                format!("{}/{}", busy(agent), offer.slots),
+                occupancy(agent, &offer),
                 offer.runtime,
                 offer.hostname,
                 offer.version,
@@ -68,6 +68,15 @@ fn as_table(agents: &[v1::AgentStatus]) -> String {
         ],
         &rows,
     )
+}
+
+/// How many slots are busy of how many; and how many CPUs there are if they are fewer, for each job asks for some.
+fn occupancy(agent: &v1::AgentStatus, offer: &v1::AgentOffer) -> String {
+    let (busy, slots, cpus) = (busy(agent), offer.slots, offer.cpu_milli / 1000);
+    match cpus < u64::from(slots) {
+        true => format!("{busy}/{slots} (CPUs: {cpus})"),
+        false => format!("{busy}/{slots}"),
+    }
 }
 
 fn busy(agent: &v1::AgentStatus) -> usize {
@@ -136,6 +145,7 @@ mod tests {
     fn an_agent_says_how_it_is() {
         let offer = v1::AgentOffer {
             slots: 2,
+            cpu_milli: 2000,
             runtime: "docker".to_owned(),
             hostname: "h".to_owned(),
             version: "1".to_owned(),
@@ -154,8 +164,14 @@ mod tests {
             text.contains("a      unavailable (the disk is full)  1/2   docker   h"),
             "{text}"
         );
-        let object: serde_json::Value = serde_json::from_str(&as_json(&[agent])).expect("JSON");
+        let object: serde_json::Value =
+            serde_json::from_str(&as_json(std::slice::from_ref(&agent))).expect("JSON");
         assert_eq!(object["slots"], 2);
+        let offer = v1::AgentOffer {
+            cpu_milli: 1500,
+            ..agent.offer.clone().unwrap_or_default()
+        };
+        assert_eq!(occupancy(&agent, &offer), "1/2 (CPUs: 1)");
     }
 
     #[test]

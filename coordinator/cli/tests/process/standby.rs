@@ -17,7 +17,7 @@ const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(10);
 /// What a client prints when its run goes on with another coordinator.
 const GOES_ON: &str = r#""type":"run-resumed""#;
 
-/// Two coordinators: the one that has the ledger, with two agents of two slots, and the one that stands by. What
+/// Two coordinators: the one that has the ledger, with two agents of three slots, and the one that stands by. What
 /// they share goes when it is dropped.
 struct Pair {
     active: Fleet,
@@ -60,7 +60,8 @@ impl Pair {
         });
         active.also_at(standby.url());
         // As many slots as there is to do: one that is free may begin for a moment what another agent is at.
-        let agents = (0..2).map(|_| active.add_agent(&[])).collect();
+        let slots = ["--slots", "3", "--cpus", "3"];
+        let agents = (0..2).map(|_| active.add_agent(&slots)).collect();
         Self {
             active,
             standby,

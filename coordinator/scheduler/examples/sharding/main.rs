@@ -8,7 +8,8 @@
 //! `regatta run --message-format json` printed.
 //!
 //! For each scenario and each split it prints the makespan in lower bounds, overhead included: the mean over
-//! the seeds and the worst. It fails if the scheduler misses an aim, unless the suite is one of the caller's.
+//! the seeds and the worst. Then the same for small suites without history, if the suite is not one of the caller's
+//! and it does not print JSON. It fails if the scheduler misses an aim, unless the suite is one of the caller's.
 
 #![expect(clippy::print_stdout, reason = "a program for the terminal")]
 #![expect(
@@ -17,6 +18,7 @@
 )]
 
 mod real_run;
+mod small;
 mod timings;
 
 use std::error::Error;
@@ -81,6 +83,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             missed.scenario.aim()
         )
         .into()),
+        None if is_made_up && !json => small::print(asked.seeds),
         None => Ok(()),
     }
 }

@@ -278,6 +278,7 @@ impl<'plan> World<'plan> {
             let expected = Duration::from_millis(u64::from(*millis));
             ExpectedUnit {
                 expected,
+                guessed: millis.is_multiple_of(3),
                 late_after: work.late_percent.map(|it| expected * u32::from(it) / 100),
                 first: millis.is_multiple_of(5),
                 alone: millis.is_multiple_of(7),

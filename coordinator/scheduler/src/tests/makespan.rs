@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::SchedulerConfig;
 use crate::simulation::sharding::{
-    Played, Race, RacingMachine, RacingTest, Scenario, Split, Stall, log_normal,
+    Played, Race, RacingMachine, RacingTest, Scenario, Split, Stall, log_normal, small_unknown,
 };
 
 /// A process for each test: staging what it needs.
@@ -57,6 +57,79 @@ fn suites_of_processes_keep_the_aims() {
 fn suites_of_a_runner_keep_the_aims() {
     for scenario in Scenario::ALL {
         check(scenario, 10_000, 16, OF_A_RUNNER, 3);
+    }
+}
+
+/// The mean over many suites, however long their tests turn out to take.
+#[test]
+fn small_suites_of_which_nothing_is_known_keep_the_aim() {
+    let (mut all, mut taken_for_measured) = (Vec::new(), Vec::new());
+    for mean_ms in [1, 5, 20, 100, 500, 2000] {
+        let mut ratios = Vec::new();
+        for seed in 1..=200 {
+            let mut race = small_unknown(seed, Duration::from_millis(mean_ms));
+            ratios.push(play(&race, Split::Guided).ratio_with_start(&race));
+            for test in &mut race.tests {
+                test.guessed = false;
+            }
+            taken_for_measured.push(play(&race, Split::Guided).ratio_with_start(&race));
+        }
+        let of_mean = mean(&ratios);
+        assert!(of_mean <= 1.4, "tests of {mean_ms} ms: {of_mean:.4}");
+        all.append(&mut ratios);
+    }
+    let (of_all, otherwise) = (mean(&all), mean(&taken_for_measured));
+    let aim = Scenario::NoHistory.aim();
+    assert!(
+        of_all <= aim && otherwise > 2.0,
+        "{of_all:.4}, {otherwise:.4}"
+    );
+}
+
+#[expect(clippy::cast_precision_loss, reason = "there are few")]
+fn mean(ratios: &[f64]) -> f64 {
+    ratios.iter().sum::<f64>() / ratios.len() as f64
+}
+
+#[test]
+fn few_tests_that_were_measured_once_keep_the_aim() {
+    for (tests, takes_ms) in [(8_u32, 1000), (9, 1000), (26, 500), (60, 1000)] {
+        for start in [Duration::from_millis(100), OF_A_RUNNER] {
+            let takes = Duration::from_millis(takes_ms);
+            let timings: Vec<_> = (0..tests).map(|test| (test.to_string(), takes)).collect();
+            let race = Scenario::ExactHistory.race(&timings, 2, start, 1);
+            let makespan = play(&race, Split::Guided).makespan;
+            // Nobody cuts a test in two.
+            let least = takes * tests.div_ceil(2) + start;
+            assert!(
+                makespan * 4 <= least * 5,
+                "{tests} tests of {takes_ms} ms, {start:?}: {makespan:?} of {least:?}"
+            );
+        }
+    }
+}
+
+/// Equal tests of which nothing is known, of a runner whose start costs nothing.
+#[test]
+fn few_long_tests_without_history_begin_in_every_slot() {
+    for (tests, slots, takes_ms, expected_ms) in [
+        (8, 2, 1000, 4000),
+        (9, 2, 1000, 5000),
+        (26, 2, 500, 6500),
+        (60, 2, 1000, 30_000),
+        (9, 8, 1000, 2000),
+        (25, 200, 1, 1),
+    ] {
+        let takes = Duration::from_millis(takes_ms);
+        let timings: Vec<_> = (0..tests).map(|test| (test.to_string(), takes)).collect();
+        let mut race = Scenario::NoHistory.race(&timings, slots, Duration::ZERO, 1);
+        race.assumed_overhead = OF_A_RUNNER;
+        for test in &mut race.tests {
+            test.expected = Duration::from_millis(20);
+        }
+        let makespan = play(&race, Split::Guided).makespan;
+        let expected = Duration::from_millis(expected_ms);
+        assert_eq!(makespan, expected, "{tests} tests, {slots} slots");
     }
 }
 
@@ -131,6 +204,7 @@ fn the_bound_knows_machines() {
         name: String::new(),
         takes: Duration::from_secs(seconds),
         expected: Duration::ZERO,
+        guessed: false,
         late_after: None,
         first: false,
     };
@@ -145,6 +219,7 @@ fn the_bound_knows_machines() {
             tests: tests.iter().copied().map(test).collect(),
             machines: machines.to_vec(),
             overhead: Duration::from_secs(1),
+            assumed_overhead: Duration::from_secs(1),
         };
         race.lower_bound().as_secs_f64()
     };

@@ -66,7 +66,7 @@ def test_other(): pass
 
 #[test]
 fn a_flaky_test_excuses_no_other_failure_of_pytest() {
-    let fleet = Fleet::with_image(&bookworm());
+    let fleet = Fleet::with_one_slot(&bookworm());
     let project = tempfile::tempdir().expect("a directory");
     let files = [
         ("regatta.toml", PIPELINE),

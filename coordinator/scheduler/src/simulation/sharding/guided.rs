@@ -106,6 +106,7 @@ impl<'race> Play<'race> {
     fn submit(&mut self) -> Result<(), String> {
         let units = self.race.tests.iter().map(|test| ExpectedUnit {
             expected: test.expected,
+            guessed: test.guessed,
             late_after: test.late_after,
             first: test.first,
             alone: false,
@@ -124,7 +125,7 @@ impl<'race> Play<'race> {
             image: None,
             tree: None,
             units: units.collect(),
-            batch_overhead: self.race.overhead,
+            batch_overhead: self.race.assumed_overhead,
             merge_key: None,
             failed_at: None,
         };

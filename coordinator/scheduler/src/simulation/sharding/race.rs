@@ -14,6 +14,8 @@ pub struct Race {
     pub machines: Vec<RacingMachine>,
     /// What each batch costs besides its tests, on a machine of ordinary speed.
     pub overhead: Duration,
+    /// What it is believed to cost.
+    pub assumed_overhead: Duration,
 }
 
 /// A test.
@@ -25,6 +27,8 @@ pub struct RacingTest {
     pub takes: Duration,
     /// How long it is believed to take before it has run.
     pub expected: Duration,
+    /// Whether that is a guess, because nothing was measured.
+    pub guessed: bool,
     /// How long it is believed to take at most, if anything is known of it.
     pub late_after: Option<Duration>,
     /// Whether its answer is wanted first.
@@ -193,5 +197,12 @@ impl Played {
     #[must_use]
     pub fn ratio(&self, race: &Race) -> f64 {
         self.makespan.as_secs_f64() / race.lower_bound().as_secs_f64()
+    }
+
+    /// The same, where one start of a batch counts as a part of the bound: nothing runs without it.
+    #[must_use]
+    pub fn ratio_with_start(&self, race: &Race) -> f64 {
+        let bound = race.lower_bound() + race.overhead;
+        self.makespan.as_secs_f64() / bound.as_secs_f64()
     }
 }

@@ -11,6 +11,10 @@ const SLOTS_PER_MACHINE: u32 = 4;
 const LATE_FACTOR: u32 = 2;
 /// What a test is expected to take of which nothing is known.
 const UNKNOWN: Duration = Duration::from_millis(100);
+/// The same of one that a runner runs with others,
+const UNKNOWN_OF_A_RUNNER: Duration = Duration::from_millis(20);
+/// and how long such a runner is believed to take to start.
+const ASSUMED_START: Duration = Duration::from_millis(500);
 
 /// How much is known before a race.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,6 +71,7 @@ impl Scenario {
                 Self::NoisyHistory => *takes * around_100(&mut random) / 100,
                 Self::NoHistory => UNKNOWN,
             },
+            guessed: self == Self::NoHistory,
             late_after: None,
             first: false,
         };
@@ -95,8 +100,29 @@ impl Scenario {
             tests,
             machines,
             overhead,
+            assumed_overhead: overhead,
         }
     }
+}
+
+/// A suite of a runner's own that is small and of which nothing is known, not even how long the runner takes to
+/// start: 2 to 60 tests, 2 to 16 slots, and a start of up to a second. Its tests take `mean` on average.
+#[must_use]
+pub fn small_unknown(seed: u64, mean: Duration) -> Race {
+    let mut random = Random::new(seed);
+    let mut number = |least: u64, most: u64| least + random.below(most - least + 1);
+    let tests = usize::try_from(number(2, 60)).unwrap_or(2);
+    let slots = u32::try_from(number(2, 16)).unwrap_or(2);
+    let overhead = Duration::from_millis(number(0, 1000));
+    let (sigma, of_timings) = (1.0_f64, number(0, u64::from(u32::MAX)));
+    let median = mean.div_f64((sigma * sigma / 2.0).exp());
+    let timings = log_normal(of_timings, tests, median, sigma);
+    let mut race = Scenario::NoHistory.race(&timings, slots, overhead, seed);
+    race.assumed_overhead = ASSUMED_START;
+    for test in &mut race.tests {
+        test.expected = UNKNOWN_OF_A_RUNNER;
+    }
+    race
 }
 
 fn machines_of(slots: u32) -> impl Iterator<Item = RacingMachine> {

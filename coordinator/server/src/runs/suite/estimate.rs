@@ -36,6 +36,11 @@ pub(super) struct Estimate {
 }
 
 impl Estimate {
+    /// Whether it is what any test is taken to last, for nothing like this one has been measured.
+    pub(super) fn is_guess(&self) -> bool {
+        self.source == Source::Nothing
+    }
+
     /// How long the test takes at most if nothing is amiss; `None` if it has never been measured.
     ///
     /// Four times its spread beyond what is expected, as TCP waits for an answer (RFC 6298), and at least twice
@@ -142,6 +147,7 @@ mod tests {
         let known: Vec<_> = known.iter().map(test).collect();
         let estimate = Estimates::new(&known, Duration::from_millis(100), |id| id != "gone").of(id);
         let found = (estimate.timing.expected.as_millis(), estimate.source);
+        assert_eq!(estimate.is_guess(), source == Source::Nothing, "{id}");
         assert_eq!(found, (expected_ms, source), "{id}");
     }
 

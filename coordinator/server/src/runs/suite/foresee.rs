@@ -53,6 +53,7 @@ pub(in crate::runs) async fn foresee(
     let unit = |(position, test): (usize, &&super::Test)| UnitPlan {
         expected: ExpectedUnit {
             first: first.contains(&position),
+            guessed: test.estimate.is_guess(),
             ..test.estimate.timing.expected.into()
         },
         extra_arguments: Vec::new(),

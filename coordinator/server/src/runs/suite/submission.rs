@@ -88,6 +88,7 @@ impl Execution<'_> {
             UnitPlan {
                 expected: ExpectedUnit {
                     expected: estimate.timing.expected,
+                    guessed: estimate.is_guess(),
                     late_after: estimate.late_after().filter(|_| may_duplicate),
                     first: first.contains(&position),
                     alone: is_alone,
