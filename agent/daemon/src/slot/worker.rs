@@ -17,6 +17,7 @@ use super::container_holder::ContainerHolder;
 use super::lease_run::LeaseRun;
 use crate::blobs::TenantStores;
 use crate::engine_watch::EngineWatch;
+use crate::image_watch::ImageChanges;
 use crate::input_tree::InputTreeCache;
 use crate::lease_spec::{Assignment, LeaseSpec};
 use crate::live_output::LiveSender;
@@ -38,6 +39,7 @@ pub(crate) struct Workshop {
     pub(crate) max_output_bytes: u64,
     pub(crate) live: LiveSender,
     pub(crate) engine: Arc<EngineWatch>,
+    pub(crate) image_changes: Arc<ImageChanges>,
     pub(crate) driver: OccurrenceSender,
     /// Ends every wait when the agent ends.
     pub(crate) ending: CancellationToken,
@@ -69,7 +71,7 @@ impl SlotCommand {
                 cancel,
                 ..
             } => match &**assignment {
-                Assignment::Valid(spec) if spec.shape == *shape => Some(cancel),
+                Assignment::Valid(spec) if spec.shape.is_like(shape) => Some(cancel),
                 Assignment::Valid(_) | Assignment::Invalid { .. } => None,
             },
             Self::Start { .. } | Self::Warm(_) | Self::Evict => None,
@@ -90,6 +92,7 @@ impl SlotWorker {
         let holder = ContainerHolder::new(
             Arc::clone(&workshop.runtime),
             Arc::clone(&workshop.engine),
+            Arc::clone(&workshop.image_changes),
             workshop.ending.clone(),
         );
         Self {
@@ -292,6 +295,7 @@ mod tests {
             max_output_bytes: 0,
             live: live_queue().0,
             driver,
+            image_changes: Arc::default(),
             ending: CancellationToken::new(),
         }
     }
@@ -300,6 +304,7 @@ mod tests {
     async fn lend(slot: &mut SlotWorker) {
         let shape = ContainerShape {
             image: None,
+            image_id: None,
             work_path: "/work".into(),
             root: RootDirectory::Image,
             resources: Resources::default(),
