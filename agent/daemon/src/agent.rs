@@ -27,7 +27,7 @@ use crate::image_watch::ImageWatch;
 use crate::input_tree::InputTreeCache;
 use crate::lease_spec::LeaseDefaults;
 use crate::live_output::{live_queue, send_live_output};
-use crate::occurrence::{OccurrenceSender, occurrence_queue};
+use crate::occurrence::occurrence_queue;
 use crate::offered_properties::offered_properties;
 use crate::slot::{SlotWorker, SpoolSettings, Workshop};
 use crate::state_directory::{StateDirectory, hostname};
@@ -118,21 +118,27 @@ impl Agent {
         let ending = CancellationToken::new();
         let channel = self.coordinators.connect_lazy(&self.endpoint);
         let caches = self.open_caches().await?;
-        let stores = TenantStores::new(channel.clone(), caches.blobs);
+        let cached = (caches.blobs, self.config.cache_quota_bytes / 2);
+        let stores = TenantStores::new(channel.clone(), cached);
         let availability = Arc::new(Availability::new(driver_queue.clone()));
         let engine = EngineWatch::new(Arc::clone(&self.runtime), Arc::clone(&availability));
+        let trees = Arc::new(caches.trees);
+        let disk = DiskWatch::new(
+            (self.directory.path(), self.config.minimum_free_bytes),
+            (Arc::clone(&trees), stores.clone()),
+            availability,
+            driver_queue.clone(),
+        );
         let workshop = Arc::new(Workshop {
             agent: self.id.clone(),
             runtime: Arc::clone(&self.runtime),
-            trees: Arc::new(caches.trees),
+            trees,
             stores,
-            spool: SpoolSettings {
-                scratch: self.directory.scratch(),
-                max_bytes: self.config.max_stream_bytes,
-            },
+            spool: self.spool(),
             max_output_bytes: self.config.max_output_bytes,
             live,
             engine: Arc::clone(&engine),
+            disk: Arc::clone(&disk),
             image_changes: Arc::default(),
             driver: driver_queue.clone(),
             ending: ending.clone(),
@@ -146,7 +152,6 @@ impl Agent {
         around.spawn(ImageWatch::new(&workshop).run());
         around.spawn(reap_again(Arc::clone(&self.runtime)));
         around.spawn(engine.run());
-        let disk = self.disk_watch(&workshop, availability, driver_queue);
         around.spawn(disk.run());
         let mut workers = JoinSet::new();
         let driver = self.driver(&workshop, &mut workers);
@@ -195,28 +200,19 @@ impl Agent {
         unpanicked(opened.await)
     }
 
+    fn spool(&self) -> SpoolSettings {
+        SpoolSettings {
+            scratch: self.directory.scratch(),
+            max_bytes: self.config.max_stream_bytes,
+        }
+    }
+
     fn connection_settings(&self) -> ConnectionSettings {
         ConnectionSettings {
             coordinators: self.coordinators.clone(),
             endpoint: self.endpoint.clone(),
             agent: self.id.clone(),
             defaults: self.defaults.clone(),
-        }
-    }
-
-    fn disk_watch(
-        &self,
-        workshop: &Workshop,
-        availability: Arc<Availability>,
-        driver: OccurrenceSender,
-    ) -> DiskWatch {
-        DiskWatch {
-            directory: self.directory.path().to_owned(),
-            minimum_free_bytes: self.config.minimum_free_bytes,
-            trees: Arc::clone(&workshop.trees),
-            stores: workshop.stores.clone(),
-            availability,
-            driver,
         }
     }
 

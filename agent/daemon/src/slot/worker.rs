@@ -16,6 +16,7 @@ use super::SpoolSettings;
 use super::container_holder::ContainerHolder;
 use super::lease_run::LeaseRun;
 use crate::blobs::TenantStores;
+use crate::disk_watch::DiskWatch;
 use crate::engine_watch::EngineWatch;
 use crate::image_watch::ImageChanges;
 use crate::input_tree::InputTreeCache;
@@ -39,6 +40,7 @@ pub(crate) struct Workshop {
     pub(crate) max_output_bytes: u64,
     pub(crate) live: LiveSender,
     pub(crate) engine: Arc<EngineWatch>,
+    pub(crate) disk: Arc<DiskWatch>,
     pub(crate) image_changes: Arc<ImageChanges>,
     pub(crate) driver: OccurrenceSender,
     /// Ends every wait when the agent ends.
@@ -282,12 +284,22 @@ mod tests {
         });
         let trees = InputTreeCache::open(directory.join("trees"), 1 << 20).unwrap();
         let availability = Arc::new(Availability::new(driver.clone()));
+        let (trees, stores) = (
+            Arc::new(trees),
+            TenantStores::new(channel, (blobs.unwrap(), 1 << 20)),
+        );
         Workshop {
             agent: "agent".parse().unwrap(),
-            engine: EngineWatch::new(Arc::clone(&runtime), availability),
+            engine: EngineWatch::new(Arc::clone(&runtime), Arc::clone(&availability)),
+            disk: DiskWatch::new(
+                (directory, 0),
+                (Arc::clone(&trees), stores.clone()),
+                availability,
+                driver.clone(),
+            ),
             runtime,
-            trees: Arc::new(trees),
-            stores: TenantStores::new(channel, blobs.unwrap()),
+            trees,
+            stores,
             spool: SpoolSettings {
                 scratch: directory.to_owned(),
                 max_bytes: 0,
