@@ -23,10 +23,11 @@ use crate::disk_watch::DiskWatch;
 use crate::driver::{Driver, QUEUED_COMMANDS, SlotHandle};
 use crate::engine_watch::EngineWatch;
 use crate::error::AgentError;
+use crate::image_watch::ImageWatch;
 use crate::input_tree::InputTreeCache;
 use crate::lease_spec::LeaseDefaults;
 use crate::live_output::{live_queue, send_live_output};
-use crate::occurrence::{Occurrence, OccurrenceSender, occurrence_queue};
+use crate::occurrence::occurrence_queue;
 use crate::offered_properties::offered_properties;
 use crate::slot::{SlotWorker, SpoolSettings, Workshop};
 use crate::state_directory::{StateDirectory, hostname};
@@ -34,8 +35,6 @@ use crate::state_directory::{StateDirectory, hostname};
 /// How long slots have to end their containers when the agent ends.
 const END_LIMIT: Duration = Duration::from_secs(30);
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// How often the engine is asked for its images.
-const IMAGES_INTERVAL: Duration = Duration::from_secs(15);
 /// How often containers are looked for whose agents are gone.
 const REAP_INTERVAL: Duration = Duration::from_secs(60);
 /// The runtime that has no images.
@@ -119,21 +118,28 @@ impl Agent {
         let ending = CancellationToken::new();
         let channel = self.coordinators.connect_lazy(&self.endpoint);
         let caches = self.open_caches().await?;
-        let stores = TenantStores::new(channel.clone(), caches.blobs);
+        let cached = (caches.blobs, self.config.cache_quota_bytes / 2);
+        let stores = TenantStores::new(channel.clone(), cached);
         let availability = Arc::new(Availability::new(driver_queue.clone()));
         let engine = EngineWatch::new(Arc::clone(&self.runtime), Arc::clone(&availability));
+        let trees = Arc::new(caches.trees);
+        let disk = DiskWatch::new(
+            (self.directory.path(), self.config.minimum_free_bytes),
+            (Arc::clone(&trees), stores.clone()),
+            availability,
+            driver_queue.clone(),
+        );
         let workshop = Arc::new(Workshop {
             agent: self.id.clone(),
             runtime: Arc::clone(&self.runtime),
-            trees: Arc::new(caches.trees),
+            trees,
             stores,
-            spool: SpoolSettings {
-                scratch: self.directory.scratch(),
-                max_bytes: self.config.max_stream_bytes,
-            },
+            spool: self.spool(),
             max_output_bytes: self.config.max_output_bytes,
             live,
             engine: Arc::clone(&engine),
+            disk: Arc::clone(&disk),
+            image_changes: Arc::default(),
             driver: driver_queue.clone(),
             ending: ending.clone(),
         });
@@ -143,13 +149,9 @@ impl Agent {
             self.connection_settings(),
             driver_queue.clone(),
         ));
-        around.spawn(watch_images(
-            Arc::clone(&self.runtime),
-            driver_queue.clone(),
-        ));
+        around.spawn(ImageWatch::new(&workshop).run());
         around.spawn(reap_again(Arc::clone(&self.runtime)));
         around.spawn(engine.run());
-        let disk = self.disk_watch(&workshop, availability, driver_queue);
         around.spawn(disk.run());
         let mut workers = JoinSet::new();
         let driver = self.driver(&workshop, &mut workers);
@@ -201,28 +203,19 @@ impl Agent {
         unpanicked(opened.await)
     }
 
+    fn spool(&self) -> SpoolSettings {
+        SpoolSettings {
+            scratch: self.directory.scratch(),
+            max_bytes: self.config.max_stream_bytes,
+        }
+    }
+
     fn connection_settings(&self) -> ConnectionSettings {
         ConnectionSettings {
             coordinators: self.coordinators.clone(),
             endpoint: self.endpoint.clone(),
             agent: self.id.clone(),
             defaults: self.defaults.clone(),
-        }
-    }
-
-    fn disk_watch(
-        &self,
-        workshop: &Workshop,
-        availability: Arc<Availability>,
-        driver: OccurrenceSender,
-    ) -> DiskWatch {
-        DiskWatch {
-            directory: self.directory.path().to_owned(),
-            minimum_free_bytes: self.config.minimum_free_bytes,
-            trees: Arc::clone(&workshop.trees),
-            stores: workshop.stores.clone(),
-            availability,
-            driver,
         }
     }
 
@@ -308,20 +301,6 @@ async fn reap_again(runtime: Arc<dyn ContainerRuntime>) {
             Ok(reaped) => tracing::info!(reaped, "removed what agents left that are gone"),
             Err(error) => tracing::warn!(%error, "cannot look for what agents left behind"),
         }
-    }
-}
-
-async fn watch_images(runtime: Arc<dyn ContainerRuntime>, driver: OccurrenceSender) {
-    loop {
-        match runtime.images().await {
-            Ok(images) => {
-                if driver.send(Occurrence::Images(images)).await.is_err() {
-                    return;
-                }
-            }
-            Err(error) => tracing::warn!(%error, "the engine does not tell its images"),
-        }
-        tokio::time::sleep(IMAGES_INTERVAL).await;
     }
 }
 

@@ -16,6 +16,8 @@ const OPEN_TENANTS: usize = 64;
 const DIRECTORIES_BYTES: u64 = 4 << 20;
 /// The largest directory that is kept in memory, in bytes.
 const DIRECTORY_BYTES: u64 = 256 << 10;
+/// How much more than its size a file may take up on a disk, in bytes.
+const FILE_OVERHEAD_BYTES: u64 = 4 << 10;
 
 /// The stores of all tenants. They share a connection and the quota of one cache, never a blob: what one
 /// tenant has cached says nothing about what another may read.
@@ -23,6 +25,7 @@ const DIRECTORY_BYTES: u64 = 256 << 10;
 pub(crate) struct TenantStores {
     channel: Channel,
     cache: DiskCache,
+    cache_bytes: u64,
     open: Arc<Mutex<BTreeMap<TenantId, Arc<TenantStore>>>>,
 }
 
@@ -33,13 +36,16 @@ pub(crate) struct TenantStore {
     remote: Arc<dyn BlobStore>,
     directories: MemoryTier,
     files: DiskTier,
+    cache_bytes: u64,
 }
 
 impl TenantStores {
-    pub(crate) fn new(channel: Channel, cache: DiskCache) -> Self {
+    /// Stores behind a cache for so many bytes.
+    pub(crate) fn new(channel: Channel, (cache, cache_bytes): (DiskCache, u64)) -> Self {
         Self {
             channel,
             cache,
+            cache_bytes,
             open: Arc::default(),
         }
     }
@@ -86,6 +92,7 @@ impl TenantStores {
             remote,
             directories,
             files,
+            cache_bytes: self.cache_bytes,
         }
     }
 
@@ -111,6 +118,61 @@ impl TenantStore {
         digest: &Digest,
         executable: bool,
     ) -> Result<PinnedFile, StoreError> {
-        self.files.file(digest, executable).await
+        let had = self.files.file(digest, executable).await;
+        had.map_err(|error| match error {
+            StoreError::Full { .. } => self.too_small_for(digest.size_bytes()).unwrap_or(error),
+            other => other,
+        })
+    }
+
+    /// What is wrong if the cache cannot even hold a file of this size alone.
+    fn too_small_for(&self, size_bytes: u64) -> Option<StoreError> {
+        let cache_bytes = self.cache_bytes;
+        let needed_bytes = size_bytes.saturating_add(FILE_OVERHEAD_BYTES);
+        (needed_bytes > cache_bytes).then(|| StoreError::Full {
+            detail: format!(
+                "the agent's cache has {cache_bytes} bytes for inputs, half of its --cache-quota, and one of \
+                 {size_bytes} does not fit; start the agent with a --cache-quota of {} or more",
+                needed_bytes.saturating_mul(2)
+            ),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use regatta_cas::{DiskCacheSettings, MemoryBlobStore, put_bytes};
+
+    use super::*;
+
+    /// Puts an input in front of a cache of 1 MiB, and has it as a file.
+    async fn file_of(bytes: usize) -> Result<PinnedFile, StoreError> {
+        let directory = tempfile::tempdir().unwrap();
+        let capacity_bytes = 1 << 20;
+        let cache = DiskCache::open(DiskCacheSettings {
+            directory: directory.path().to_owned(),
+            capacity_bytes,
+            min_free_bytes: 0,
+        });
+        let remote: Arc<dyn BlobStore> = Arc::new(MemoryBlobStore::new());
+        let digest = put_bytes(&*remote, vec![7; bytes].into()).await.unwrap();
+        let store = TenantStore {
+            files: cache
+                .unwrap()
+                .tier(Arc::clone(&remote), &Digest::of(b"tenant")),
+            directories: MemoryTier::new(Arc::clone(&remote), DIRECTORIES_BYTES, DIRECTORY_BYTES),
+            remote,
+            cache_bytes: capacity_bytes,
+        };
+        store.file(&digest, false).await
+    }
+
+    #[tokio::test]
+    async fn an_input_that_the_cache_cannot_hold_names_the_quota_that_can() {
+        file_of((1 << 20) - 4096).await.unwrap();
+        let error = file_of(14_000_128).await.unwrap_err().to_string();
+        let expected = format!("--cache-quota of {} or more", 2 * (14_000_128 + 4096));
+        assert!(error.contains(&expected), "{error}");
+        assert!(error.contains("the agent's cache"), "{error}");
     }
 }

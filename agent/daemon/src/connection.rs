@@ -3,5 +3,5 @@
 mod sync;
 mod translate;
 
-pub(crate) use sync::{ConnectionSettings, Outgoing, keep_connected};
+pub(crate) use sync::{ConnectionSettings, Outgoing, keep_connected, randomness};
 pub(crate) use translate::{Offer, in_first_words, report_to_wire};

@@ -284,7 +284,10 @@ impl LeaseDefaults {
             run,
             task: TaskId(spec.task_id),
             description: spec.description,
-            shape: container_shape(&shape),
+            shape: ContainerShape {
+                image_id: Some(spec.image_id).filter(|id| !id.is_empty()),
+                ..container_shape(&shape)
+            },
             isolation,
             directory_format: command.output_directory_format(),
             environment: environment(command.environment_variables),
@@ -334,6 +337,7 @@ impl LeaseSpec {
 pub(crate) fn container_shape(shape: &Shape) -> ContainerShape {
     ContainerShape {
         image: shape.image.clone(),
+        image_id: None,
         work_path: PathBuf::from(&shape.work_path),
         root: shape.root,
         resources: shape.resources,

@@ -26,6 +26,7 @@ mod disk_watch;
 mod driver;
 mod engine_watch;
 mod error;
+mod image_watch;
 mod input_tree;
 mod lease_spec;
 mod live_output;

@@ -123,6 +123,7 @@ async fn measure_warm(
     let image: ImageReference = IMAGE.parse()?;
     let shape = ContainerShape {
         image: Some(image),
+        image_id: None,
         work_path: "/regatta/work".into(),
         root: RootDirectory::Image,
         resources: Resources {

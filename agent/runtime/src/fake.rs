@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 pub use container::FakeContainer;
+use futures::stream::{self, BoxStream, StreamExt as _};
 use regatta_model::ImageReference;
+use tokio::sync::watch;
 
 use crate::engine_error::io_error;
 use crate::own_user::own_user;
@@ -75,6 +77,8 @@ struct State {
     directory: PathBuf,
     script: Box<Script>,
     images: Mutex<Vec<(ImageReference, String)>>,
+    /// Told of whatever happens to images, and to the engine.
+    changed: watch::Sender<()>,
     search_path: Mutex<Option<String>>,
     calls: Mutex<Vec<FakeCall>>,
     started: AtomicUsize,
@@ -106,6 +110,7 @@ impl FakeRuntime {
             directory,
             script: Box::new(script),
             images: Mutex::default(),
+            changed: watch::Sender::default(),
             search_path: Mutex::default(),
             calls: Mutex::default(),
             started: AtomicUsize::new(0),
@@ -121,6 +126,15 @@ impl FakeRuntime {
     /// Makes an image available.
     pub fn add_image(&self, image: ImageReference, id: &str) {
         locked(&self.0.images).push((image, id.to_owned()));
+    }
+
+    /// Gives an image's name to another one. What it meant before is not there any more, unless it has another name.
+    pub fn move_image(&self, image: &ImageReference, id: &str) {
+        let mut images = locked(&self.0.images);
+        let moved = images.iter_mut().filter(|(name, _)| name == image);
+        moved.for_each(|(_, meant)| id.clone_into(meant));
+        drop(images);
+        self.0.changed.send_replace(());
     }
 
     /// Gives every image this `PATH`.
@@ -170,6 +184,7 @@ impl FakeRuntime {
     /// Answers nothing from now on, or again.
     pub fn set_away(&self, away: bool) {
         self.0.away.store(away, Ordering::SeqCst);
+        self.0.changed.send_replace(());
     }
 
     fn answer(&self, operation: &'static str) -> Result<(), RuntimeError> {
@@ -180,9 +195,12 @@ impl FakeRuntime {
         Ok(())
     }
 
-    fn image_id(&self, image: &ImageReference) -> Result<String, RuntimeError> {
+    fn image_id(&self, image: &ImageReference, id: Option<&str>) -> Result<String, RuntimeError> {
         let images = locked(&self.0.images);
-        let found = images.iter().find(|(reference, _)| reference == image);
+        let found = images.iter().find(|(name, there)| match id {
+            Some(id) => there == id,
+            None => name == image,
+        });
         found
             .map(|(_, id)| id.clone())
             .ok_or_else(|| RuntimeError::ImageUnavailable {
@@ -223,8 +241,28 @@ impl ContainerRuntime for FakeRuntime {
         Ok(locked(&self.0.images).clone())
     }
 
-    async fn ensure_image(&self, image: &ImageReference) -> Result<String, RuntimeError> {
-        self.image_id(image)
+    /// The engine's going is an error at the end.
+    fn image_changes(&self) -> BoxStream<'static, Result<(), RuntimeError>> {
+        let state = (self.clone(), self.0.changed.subscribe());
+        let changes = stream::unfold(Some(state), |state| async move {
+            let (fake, mut changed) = state?;
+            if let Err(error) = fake.answer("listen for changes of images") {
+                return Some((Err(error), None));
+            }
+            changed.changed().await.ok()?;
+            let told = fake.answer("listen for changes of images");
+            let rest = told.is_ok().then_some((fake, changed));
+            Some((told, rest))
+        });
+        changes.boxed()
+    }
+
+    async fn ensure_image(
+        &self,
+        image: &ImageReference,
+        id: Option<&str>,
+    ) -> Result<String, RuntimeError> {
+        self.image_id(image, id)
     }
 
     async fn start(&self, shape: &ContainerShape) -> Result<Box<dyn Container>, RuntimeError> {
@@ -239,10 +277,9 @@ impl ContainerRuntime for FakeRuntime {
                 detail,
             });
         }
-        let image_id = shape
-            .image
-            .as_ref()
-            .map_or(Ok(String::new()), |image| self.image_id(image))?;
+        let image_id = shape.image.as_ref().map_or(Ok(String::new()), |image| {
+            self.image_id(image, shape.image_id.as_deref())
+        })?;
         let number = self.0.started.fetch_add(1, Ordering::SeqCst);
         let view = self.0.directory.join(format!("view-{number}"));
         fs::create_dir_all(&view).map_err(io_error("make a fake container"))?;

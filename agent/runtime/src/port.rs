@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::stream::BoxStream;
 use regatta_model::{ImageReference, NetworkAccess, Resources, RootDirectory};
 use tokio_util::sync::CancellationToken;
 
@@ -35,11 +36,20 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
     /// The engine does not answer.
     async fn images(&self) -> Result<Vec<(ImageReference, String)>, RuntimeError>;
 
-    /// Makes sure that an image is here, pulling it if it must, and tells its content id.
+    /// An item for everything from this call on that may change what [`images`](Self::images) tells. It ends, perhaps
+    /// with an error, when the engine goes; that of a runtime whose images never change has no item and no end.
+    fn image_changes(&self) -> BoxStream<'static, Result<(), RuntimeError>>;
+
+    /// Makes sure that an image is here, pulling it if it must, and tells its content id, which is `id` if one is
+    /// given: then the name may mean another one by now.
     ///
     /// # Errors
     /// [`RuntimeError::ImageUnavailable`] or [`RuntimeError::RegistryUnreachable`] if it cannot be had.
-    async fn ensure_image(&self, image: &ImageReference) -> Result<String, RuntimeError>;
+    async fn ensure_image(
+        &self,
+        image: &ImageReference,
+        id: Option<&str>,
+    ) -> Result<String, RuntimeError>;
 
     /// Starts a container whose init waits for commands.
     ///
@@ -104,6 +114,8 @@ pub trait Container: fmt::Debug + Send {
 pub struct ContainerShape {
     /// The image; `None` for a runtime without images.
     pub image: Option<ImageReference>,
+    /// The content id that the image has to have; `None` for whatever its name means.
+    pub image_id: Option<String>,
     /// Where views of input trees appear in the container; absolute.
     pub work_path: PathBuf,
     /// What commands see at `/`.
@@ -112,6 +124,19 @@ pub struct ContainerShape {
     pub resources: Resources,
     /// Whether there is a network beyond loopback.
     pub network: NetworkAccess,
+}
+
+impl ContainerShape {
+    /// Whether this is the same but for what the image's name has to mean.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        let image_id = self.image_id.clone();
+        *self
+            == Self {
+                image_id,
+                ..other.clone()
+            }
+    }
 }
 
 /// A command for a container.

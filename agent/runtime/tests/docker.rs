@@ -146,6 +146,7 @@ regatta_runtime::conformance_suite!(subject);
 fn shape(image: &ImageReference) -> ContainerShape {
     ContainerShape {
         image: Some(image.clone()),
+        image_id: None,
         work_path: "/regatta/work".into(),
         root: RootDirectory::Image,
         resources: Resources {
@@ -421,7 +422,7 @@ async fn images_are_listed_by_name() {
     };
     let id = fleet
         .runtime
-        .ensure_image(&fleet.image)
+        .ensure_image(&fleet.image, None)
         .await
         .expect("it is there");
     assert!(id.starts_with("sha256:"), "{id}");

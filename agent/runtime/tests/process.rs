@@ -81,6 +81,7 @@ async fn runtime(namespaces: bool, options: ProcessOptions) -> ProcessRuntime {
 fn shape() -> ContainerShape {
     ContainerShape {
         image: None,
+        image_id: None,
         work_path: "/work".into(),
         root: RootDirectory::Image,
         resources: Resources {

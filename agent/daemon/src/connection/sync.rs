@@ -90,7 +90,7 @@ pub(crate) async fn keep_connected(settings: ConnectionSettings, driver: Occurre
 }
 
 /// A number nobody else has.
-fn randomness() -> u64 {
+pub(crate) fn randomness() -> u64 {
     uuid::Uuid::new_v4().as_u64_pair().0
 }
 

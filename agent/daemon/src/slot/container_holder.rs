@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::persistent_worker::{Ended, PersistentWorker};
 use crate::engine_watch::EngineWatch;
+use crate::image_watch::ImageChanges;
 use crate::input_tree::PinnedTree;
 
 /// How long an image may take to arrive.
@@ -36,6 +37,9 @@ pub(crate) struct ContainerHolder {
     worker: Option<(ContainerShape, PersistentWorker)>,
     /// What the view in the container is of, if a worker has left it.
     tree: Option<PinnedTree>,
+    image_changes: Arc<ImageChanges>,
+    /// How many there had been when the container was last known to have the image that its name means.
+    current_at: Option<u64>,
     /// Ends every wait.
     ending: CancellationToken,
 }
@@ -44,6 +48,7 @@ impl ContainerHolder {
     pub(crate) fn new(
         runtime: Arc<dyn ContainerRuntime>,
         engine: Arc<EngineWatch>,
+        image_changes: Arc<ImageChanges>,
         ending: CancellationToken,
     ) -> Self {
         Self {
@@ -52,6 +57,8 @@ impl ContainerHolder {
             held: None,
             worker: None,
             tree: None,
+            image_changes,
+            current_at: None,
             ending,
         }
     }
@@ -71,7 +78,11 @@ impl ContainerHolder {
     /// Whether there is a worker in a container of the shape that serves leases of this key.
     pub(crate) fn serves(&self, shape: &ContainerShape, key: &str) -> bool {
         let mut worker = self.worker.iter();
-        worker.any(|(held, worker)| held == shape && worker.serves(key))
+        let is_current = || self.current_at == Some(self.image_changes.count());
+        worker.any(|(held, worker)| {
+            let has_image = has_image(shape, (held, worker.image_id()));
+            held.is_like(shape) && worker.serves(key) && has_image.unwrap_or_else(is_current)
+        })
     }
 
     pub(crate) fn worker_mut(&mut self) -> Option<&mut PersistentWorker> {
@@ -148,8 +159,7 @@ impl ContainerHolder {
         plan: ContainerPlan,
     ) -> Result<(), RuntimeError> {
         self.end_worker().await;
-        let fits = self.held.as_ref().is_some_and(|(held, _)| held == shape);
-        if fits && plan == ContainerPlan::Reuse {
+        if plan == ContainerPlan::Reuse && self.fits(shape).await {
             return Ok(());
         }
         self.discard().await;
@@ -163,6 +173,31 @@ impl ContainerHolder {
         };
         self.held = Some((shape.clone(), container));
         Ok(())
+    }
+
+    /// Whether the container is of the shape, with the image that it is to have.
+    async fn fits(&mut self, shape: &ContainerShape) -> bool {
+        let Some((held, container)) = &self.held else {
+            return false;
+        };
+        if !held.is_like(shape) {
+            return false;
+        }
+        if let Some(known) = has_image(shape, (held, container.image_id())) {
+            return known;
+        }
+        let held_id = container.image_id().to_owned();
+        let changes = Some(self.image_changes.count());
+        if let Some(image) = &shape.image
+            && self.current_at != changes
+        {
+            let meant = self.runtime.ensure_image(image, None);
+            match bounded(IMAGE_LIMIT, "getting the image", meant).await {
+                Ok(id) if id == held_id => self.current_at = changes,
+                Ok(_) | Err(_) => return false,
+            }
+        }
+        true
     }
 
     async fn start_patiently(
@@ -179,8 +214,10 @@ impl ContainerHolder {
     }
 
     async fn start(&mut self, shape: &ContainerShape) -> Result<Box<dyn Container>, RuntimeError> {
+        let is_current = shape.image_id.is_none();
+        self.current_at = is_current.then(|| self.image_changes.count());
         if let Some(image) = &shape.image {
-            let had = self.runtime.ensure_image(image);
+            let had = self.runtime.ensure_image(image, shape.image_id.as_deref());
             bounded(IMAGE_LIMIT, "getting the image", had).await?;
         }
         let started = self.runtime.start(shape);
@@ -266,6 +303,14 @@ impl ContainerHolder {
     }
 }
 
+/// Whether what is held has the image that a shape wants; `None` if it wants what the name means now.
+fn has_image(wanted: &ContainerShape, held: (&ContainerShape, &str)) -> Option<bool> {
+    let (held, image_id) = held;
+    let wanted = wanted.image_id.as_ref()?;
+    // An engine may call the content by another id than it was asked for by.
+    Some(wanted == image_id || held.image_id.as_ref() == Some(wanted))
+}
+
 fn no_container() -> RuntimeError {
     RuntimeError::ContainerLost {
         detail: "the slot has none".to_owned(),
@@ -299,9 +344,11 @@ mod tests {
         let runtime: Arc<dyn ContainerRuntime> = Arc::new(fake.clone());
         let availability = Arc::new(Availability::new(occurrence_queue().0));
         let engine = EngineWatch::new(Arc::clone(&runtime), availability);
-        let mut holder = ContainerHolder::new(runtime, engine, CancellationToken::new());
+        let mut holder =
+            ContainerHolder::new(runtime, engine, Arc::default(), CancellationToken::new());
         let shape = ContainerShape {
             image: None,
+            image_id: None,
             work_path: "/work".into(),
             root: RootDirectory::Image,
             resources: Resources::default(),

@@ -85,6 +85,7 @@ impl ExecutionContext<'_> {
         mut moments: Moments,
         tree: &Path,
     ) -> Result<Option<Executed>, Refusal> {
+        let begun = Instant::now();
         let Some(view) = self.mount(holder, tree).await? else {
             return Ok(None);
         };
@@ -100,6 +101,8 @@ impl ExecutionContext<'_> {
         moments.output_upload_start = moments.execution_end;
         metrics::histogram!("regatta_agent_exec_seconds").record(exit.wall_time);
         let (stdout, mut stderr) = output.finish().await?;
+        let disk = &self.workshop.disk;
+        disk.had_room_for(&exit.status, begun).await?;
         match exit.status {
             ExitStatus::Cancelled => return Ok(None),
             ExitStatus::NotStarted { errno } => stderr = Captured::of(sought.explain(errno)),

@@ -109,6 +109,8 @@ impl ExecutionContext<'_> {
         if served.status == ExitStatus::Cancelled {
             return Ok(None);
         }
+        let disk = &self.workshop.disk;
+        disk.had_room_for(&served.status, begun).await?;
         let Some(mut outputs) = self.outputs(&view).await? else {
             return Ok(None);
         };

@@ -16,7 +16,9 @@ use super::SpoolSettings;
 use super::container_holder::ContainerHolder;
 use super::lease_run::LeaseRun;
 use crate::blobs::TenantStores;
+use crate::disk_watch::DiskWatch;
 use crate::engine_watch::EngineWatch;
+use crate::image_watch::ImageChanges;
 use crate::input_tree::InputTreeCache;
 use crate::lease_spec::{Assignment, LeaseSpec};
 use crate::live_output::LiveSender;
@@ -38,6 +40,8 @@ pub(crate) struct Workshop {
     pub(crate) max_output_bytes: u64,
     pub(crate) live: LiveSender,
     pub(crate) engine: Arc<EngineWatch>,
+    pub(crate) disk: Arc<DiskWatch>,
+    pub(crate) image_changes: Arc<ImageChanges>,
     pub(crate) driver: OccurrenceSender,
     /// Ends every wait when the agent ends.
     pub(crate) ending: CancellationToken,
@@ -69,7 +73,7 @@ impl SlotCommand {
                 cancel,
                 ..
             } => match &**assignment {
-                Assignment::Valid(spec) if spec.shape == *shape => Some(cancel),
+                Assignment::Valid(spec) if spec.shape.is_like(shape) => Some(cancel),
                 Assignment::Valid(_) | Assignment::Invalid { .. } => None,
             },
             Self::Start { .. } | Self::Warm(_) | Self::Evict => None,
@@ -90,6 +94,7 @@ impl SlotWorker {
         let holder = ContainerHolder::new(
             Arc::clone(&workshop.runtime),
             Arc::clone(&workshop.engine),
+            Arc::clone(&workshop.image_changes),
             workshop.ending.clone(),
         );
         Self {
@@ -279,12 +284,22 @@ mod tests {
         });
         let trees = InputTreeCache::open(directory.join("trees"), 1 << 20).unwrap();
         let availability = Arc::new(Availability::new(driver.clone()));
+        let (trees, stores) = (
+            Arc::new(trees),
+            TenantStores::new(channel, (blobs.unwrap(), 1 << 20)),
+        );
         Workshop {
             agent: "agent".parse().unwrap(),
-            engine: EngineWatch::new(Arc::clone(&runtime), availability),
+            engine: EngineWatch::new(Arc::clone(&runtime), Arc::clone(&availability)),
+            disk: DiskWatch::new(
+                (directory, 0),
+                (Arc::clone(&trees), stores.clone()),
+                availability,
+                driver.clone(),
+            ),
             runtime,
-            trees: Arc::new(trees),
-            stores: TenantStores::new(channel, blobs.unwrap()),
+            trees,
+            stores,
             spool: SpoolSettings {
                 scratch: directory.to_owned(),
                 max_bytes: 0,
@@ -292,6 +307,7 @@ mod tests {
             max_output_bytes: 0,
             live: live_queue().0,
             driver,
+            image_changes: Arc::default(),
             ending: CancellationToken::new(),
         }
     }
@@ -300,6 +316,7 @@ mod tests {
     async fn lend(slot: &mut SlotWorker) {
         let shape = ContainerShape {
             image: None,
+            image_id: None,
             work_path: "/work".into(),
             root: RootDirectory::Image,
             resources: Resources::default(),

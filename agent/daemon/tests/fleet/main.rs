@@ -6,6 +6,7 @@
 
 mod cas;
 mod coordinator;
+mod images;
 mod outputs;
 mod releases;
 mod troubles;

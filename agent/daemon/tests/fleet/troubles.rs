@@ -175,6 +175,7 @@ async fn a_full_disk_refuses_new_work_and_says_why() {
     });
     let reason = reason.await;
     assert!(reason.starts_with("disk full: "), "{reason}");
+    assert!(reason.contains("--minimum-free"), "{reason}");
     fleet.end().await.unwrap();
 }
 

@@ -162,7 +162,7 @@ pub async fn unknown_images_are_unavailable(subject: &Subject) {
             .expect_err("no such image"),
         subject
             .runtime
-            .ensure_image(shape.image.as_ref().expect("set"))
+            .ensure_image(shape.image.as_ref().expect("set"), None)
             .await
             .expect_err("no such image"),
     ] {

@@ -119,6 +119,7 @@ impl Subject {
     pub(super) fn shape(&self) -> ContainerShape {
         ContainerShape {
             image: self.image.clone(),
+            image_id: None,
             work_path: PathBuf::from("/regatta/work"),
             root: RootDirectory::Image,
             resources: Resources {

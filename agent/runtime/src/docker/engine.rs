@@ -3,16 +3,18 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bollard::Docker;
 use bollard::errors::Error;
 use bollard::models::{ContainerCreateBody, ContainerSummary, ImageInspect, ImageSummary};
 use bollard::query_parameters::{
-    CreateContainerOptions, CreateImageOptions, InspectContainerOptions, ListContainersOptions,
-    ListImagesOptions, RemoveContainerOptions, StartContainerOptions, WaitContainerOptions,
+    CreateContainerOptions, CreateImageOptions, EventsOptions, InspectContainerOptions,
+    ListContainersOptions, ListImagesOptions, RemoveContainerOptions, StartContainerOptions,
+    WaitContainerOptions,
 };
 use futures::StreamExt;
+use futures::stream::BoxStream;
 
 use super::pull_failure::PullFailure;
 use crate::port::RuntimeError;
@@ -117,6 +119,29 @@ impl Engine {
     pub(crate) async fn images(&self) -> Result<Vec<ImageSummary>, RuntimeError> {
         let call = self.docker.list_images(None::<ListImagesOptions>);
         bounded("list images", QUESTION_TIMEOUT, call).await
+    }
+
+    /// What the engine tells of its images from now on. It remembers what happens before it is first asked.
+    pub(crate) fn image_changes(&self) -> BoxStream<'static, Result<(), RuntimeError>> {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let since = since.unwrap_or_default();
+        let options = EventsOptions {
+            since: Some(format!("{}.{:09}", since.as_secs(), since.subsec_nanos())),
+            until: None,
+            filters: Some(HashMap::from([(
+                "type".to_owned(),
+                vec!["image".to_owned()],
+            )])),
+        };
+        let events = self.docker.events(Some(options));
+        let told = events.map(|event| match event {
+            Ok(_) => Ok(()),
+            Err(error) => Err(RuntimeError::Engine {
+                operation: "listen for changes of images",
+                detail: words(&error),
+            }),
+        });
+        told.boxed()
     }
 
     /// `None` if the engine does not have the image.

@@ -118,6 +118,17 @@ fn with_fix(detail: &str) -> String {
     format!("{detail}; {FIX}")
 }
 
+/// The name of an image has moved since the work was planned, and what it meant then is not here any more.
+pub(super) fn replaced(image: &ImageReference, (wanted, there): (&str, &str)) -> RuntimeError {
+    RuntimeError::ImageUnavailable {
+        image: image.to_string(),
+        detail: format!(
+            "the work is for {wanted}, which this machine does not have, and the name means {there} here; begin the \
+             work again if the image was replaced"
+        ),
+    }
+}
+
 /// The image cannot be had, and what to do about it.
 pub(crate) fn unavailable(image: &ImageReference, detail: &str) -> RuntimeError {
     RuntimeError::ImageUnavailable {

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bollard::models::ImageInspect;
+use futures::stream::BoxStream;
 use regatta_model::ImageReference;
 
 use super::container::{DockerContainer, Launched};
 use super::engine::{ConnectError, Engine};
 use super::options::DockerOptions;
 use super::owner::Owner;
-use super::pull_failure::unavailable;
+use super::pull_failure::{replaced, unavailable};
 use super::specification::{AGENT_LABEL, INSTANCE_LABEL, OWNER_LABEL, Specification};
 use super::unclaimed::Unclaimed;
 use crate::control::{ControlListener, InitConnection, lost};
@@ -61,6 +62,26 @@ impl DockerRuntime {
     #[must_use]
     pub fn view_strategy(&self) -> ViewStrategy {
         self.views.strategy()
+    }
+
+    /// The image of that content if one is asked for, even if the name means another one now: whoever asks has begun
+    /// with it.
+    async fn image_of(
+        &self,
+        image: &ImageReference,
+        id: Option<&str>,
+    ) -> Result<ImageInspect, RuntimeError> {
+        let Some(id) = id else {
+            return self.image(image).await;
+        };
+        if let Some(found) = self.engine.image(id).await? {
+            return Ok(found);
+        }
+        let found = self.image(image).await?;
+        match &found.id {
+            Some(there) if there != id => Err(replaced(image, (id, there))),
+            Some(_) | None => Ok(found),
+        }
     }
 
     async fn image(&self, image: &ImageReference) -> Result<ImageInspect, RuntimeError> {
@@ -178,8 +199,16 @@ impl ContainerRuntime for DockerRuntime {
         Ok(images)
     }
 
-    async fn ensure_image(&self, image: &ImageReference) -> Result<String, RuntimeError> {
-        Ok(self.image(image).await?.id.unwrap_or_default())
+    fn image_changes(&self) -> BoxStream<'static, Result<(), RuntimeError>> {
+        self.engine.image_changes()
+    }
+
+    async fn ensure_image(
+        &self,
+        image: &ImageReference,
+        id: Option<&str>,
+    ) -> Result<String, RuntimeError> {
+        Ok(self.image_of(image, id).await?.id.unwrap_or_default())
     }
 
     async fn start(&self, shape: &ContainerShape) -> Result<Box<dyn Container>, RuntimeError> {
@@ -190,7 +219,7 @@ impl ContainerRuntime for DockerRuntime {
                 image: "(none)".to_owned(),
                 detail: "docker runs nothing without an image; name one".to_owned(),
             })?;
-        let inspected = self.image(image).await?;
+        let inspected = self.image_of(image, shape.image_id.as_deref()).await?;
         let image_id = inspected.id.unwrap_or_default();
         let config = inspected.config.unwrap_or_default();
         let search_path = search_path(config.env.as_deref().unwrap_or_default());

@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::stream::{self, BoxStream, StreamExt as _};
 use regatta_model::{ImageReference, NetworkAccess};
 use tokio::process::{Child, Command};
 
@@ -232,7 +233,15 @@ impl ContainerRuntime for ProcessRuntime {
         Ok(Vec::new())
     }
 
-    async fn ensure_image(&self, image: &ImageReference) -> Result<String, RuntimeError> {
+    fn image_changes(&self) -> BoxStream<'static, Result<(), RuntimeError>> {
+        stream::pending().boxed()
+    }
+
+    async fn ensure_image(
+        &self,
+        image: &ImageReference,
+        _: Option<&str>,
+    ) -> Result<String, RuntimeError> {
         Err(RuntimeError::ImageUnavailable {
             image: image.to_string(),
             detail:
@@ -244,7 +253,7 @@ impl ContainerRuntime for ProcessRuntime {
 
     async fn start(&self, shape: &ContainerShape) -> Result<Box<dyn Container>, RuntimeError> {
         if let Some(image) = &shape.image {
-            self.ensure_image(image).await?;
+            self.ensure_image(image, None).await?;
         }
         let launched = self.launch(shape.network).await?;
         let namespaces = self.isolation == ProcessIsolation::Namespaces;

@@ -17,6 +17,7 @@ mod flake;
 mod fleet;
 mod history;
 mod images;
+mod moved_tag;
 mod nextest;
 mod observability;
 mod pipeline;

@@ -178,3 +178,52 @@ fn an_agent_without_room_takes_nothing_new_and_comes_back() {
     drop(disk);
     fleet.stop();
 }
+
+/// Sleeps, writes a file and removes it, in each of 40 tests. One that cannot write fails.
+const WRITERS: &str = r#"
+if [ "$1" = list ]; then seq 40; exit; fi
+code=0
+cases=
+while read -r id; do
+  sleep 0.3
+  outcome=
+  head -c 200000 /dev/zero > scratch || { code=1; outcome='<failure message="no room"/>'; }
+  rm -f scratch
+  cases="$cases<testcase name=\"$id\" classname=\"\">$outcome</testcase>"
+done < "${2#@}"
+echo "<testsuites><testsuite name=\"all\" tests=\"1\">$cases</testsuite></testsuites>" > junit.xml
+exit $code
+"#;
+
+#[test]
+fn what_fails_while_an_agent_has_no_room_is_no_failed_test() {
+    let mut disk = None;
+    let mut fleet = Fleet::coordinator();
+    let options = ["--minimum-free", "8MiB", "--cache-quota", "4MiB"];
+    fleet.add_prepared_agent(&options, |state| {
+        disk = Some(SmallDisk::mount(state));
+    });
+    let disk = disk.expect("it was mounted");
+    let project = tempfile::tempdir().expect("a directory");
+    let text = "[jobs.check]\ninputs = ['**']\n[jobs.check.suite]\ndiscover = ['sh', 'suite.sh', 'list']\n\
+                run = ['sh', 'suite.sh', 'run']\njunit = 'junit.xml'\n";
+    write(
+        project.path(),
+        &[("regatta.toml", text), ("suite.sh", WRITERS)],
+    );
+    let mut run = begin(fleet.command(), project.path());
+    run.expect_words_times(r#""type":"test""#, 4);
+    disk.fill();
+    run.expect_words("--minimum-free");
+    disk.make_room();
+    let ended = run.end();
+    let last = ended.expect_code(0).finished();
+    assert_eq!(last["verdict"], "RELEASABLE", "{ended:#?}");
+    assert_eq!(last["counts"]["passed"], 40, "{ended:#?}");
+    assert!(
+        !ended.lines("infrastructure-retry").is_empty(),
+        "{ended:#?}"
+    );
+    drop(disk);
+    fleet.stop();
+}

@@ -197,6 +197,7 @@ pub fn plan_action(
         avoid_slot: None,
         chroot,
         worker: None,
+        image_id: String::new(),
     };
     // All that an agent is told, but on whose behalf: what another coordinator's settings made of the action, this one
     // does not want.

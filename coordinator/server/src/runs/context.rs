@@ -299,6 +299,7 @@ impl JobContext {
             avoid_slot: None,
             chroot: settings.chroot,
             worker: work.worker,
+            image_id: self.surroundings.image_id().unwrap_or_default().to_owned(),
         };
         Work {
             tenant: self.run.plan.tenant.clone(),

@@ -156,6 +156,16 @@ impl Surroundings {
         }
     }
 
+    /// The content id that the image's name stands for, if the name itself does not say what is in it.
+    pub(super) fn image_id(&self) -> Option<&str> {
+        match self {
+            Self::Image { reference, id } => {
+                Some(id.as_str()).filter(|id| *id != reference.as_str())
+            }
+            Self::Pinned(_) | Self::Processes | Self::Unknown(_) => None,
+        }
+    }
+
     /// The kind of runtime as keys name it.
     pub(super) const fn runtime_in_keys(&self) -> &'static str {
         match self {
@@ -250,6 +260,13 @@ mod tests {
             image.unwrap_or_else(|| found.runtime_in_keys().to_owned())
         });
         assert_eq!(known.as_deref(), expected, "{found:?}");
+        // What a name says by itself is told by it alone.
+        let beside = expected.and_then(|it| Some(it.strip_prefix(image)?.strip_prefix('@')?));
+        assert_eq!(
+            found.image_id(),
+            beside.filter(|id| *id != image),
+            "{found:?}"
+        );
     }
 
     #[test]

@@ -88,7 +88,10 @@ async fn output_that_cannot_be_read_is_unknown_and_never_red() {
 /// An agent that has `img:1` with the content `has`, and says that it ran everything in `ran`.
 fn agent(fixture: &Fixture, name: &str, has: &str, ran: &'static str) -> FakeAgent {
     let passing = runner(names(2), |_| Some(completed(0, PASSED)));
+    let planned = has.to_owned();
     let script: Script = Arc::new(move |spec, execution| {
+        // Nothing is said of what agents disagree about.
+        assert!(["", planned.as_str()].contains(&spec.image_id.as_str()));
         let arguments = &spec.command.as_ref().expect("is set").arguments;
         assert_eq!(spec.image, "img:1", "the lease names it as the job does");
         let outcome = if arguments[0] == "make" {
