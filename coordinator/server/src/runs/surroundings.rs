@@ -252,9 +252,9 @@ mod tests {
 
     #[track_caller]
     fn check(image: &str, agents: &[v1::AgentStatus], expected: Option<&str>) {
-        let image: Option<ImageReference> =
+        let wanted: Option<ImageReference> =
             (!image.is_empty()).then(|| image.parse().expect("is a reference"));
-        let found = Surroundings::of(image.as_ref(), agents);
+        let found = Surroundings::of(wanted.as_ref(), agents);
         let known = found.are_known().then(|| {
             let image = found.image_in_keys();
             image.unwrap_or_else(|| found.runtime_in_keys().to_owned())
