@@ -12,7 +12,7 @@ use crate::runs::action::judge;
 use crate::runs::context::JobContext;
 
 /// Changes whenever shards are run or judged in another way.
-pub(super) const VERSION: &str = "bazel-sharding 1";
+pub(super) const VERSION: &str = "bazel-sharding 2";
 /// What a runner touches to say that it knows the protocol, from the working directory.
 const STATUS_PATH: &str = ".regatta/shard/status";
 /// Where it may write JUnit XML.
@@ -62,14 +62,18 @@ pub(super) fn environment(id: &str, shards: u32) -> Vec<reapi::command::Environm
     variables.map(variable).into()
 }
 
-/// What one shard's process says. Exit code 0 is a pass only if the runner knows that it is one of several.
+/// What one shard's process says. Exit code 0 is a pass only if the runner knows that it is one of several, and its own
+/// report, if it wrote one, has no failure.
 pub(super) async fn judge_shard(
     job: &JobContext,
     shards: u32,
     outcome: &v1::ExecutionOutcome,
 ) -> Judged {
     let verdict = match judge(outcome) {
-        Ok(()) => said_so(outcome, shards),
+        Ok(()) => match failed_cases(job, outcome).await {
+            Some(failed) => Err((FailureClass::Test, lied(&failed))),
+            None => said_so(outcome, shards),
+        },
         Err((class, _)) if class == FailureClass::Test && outcome.message.is_empty() => {
             let failed = failed_cases(job, outcome).await;
             Err((class, failed.unwrap_or_default()))
@@ -77,6 +81,10 @@ pub(super) async fn judge_shard(
         Err(failure) => Err(failure),
     };
     judged(job, outcome, verdict).await
+}
+
+fn lied(failed: &str) -> String {
+    format!("the runner exited with code 0, and its report says otherwise: {failed}")
 }
 
 fn said_so(outcome: &v1::ExecutionOutcome, shards: u32) -> Verdict {

@@ -239,22 +239,59 @@ async fn a_shard_is_not_told_of_by_what_an_earlier_runner_left() {
     let root = lay(blobs, Digest::EMPTY, &path, layer)
         .await
         .expect("is laid");
-    let suite = v1::Suite {
-        adapter: v1::SuiteAdapter::BazelSharding.into(),
-        run_arguments: vec!["./tests".to_owned()],
-        shards: 2,
-        ..Default::default()
-    };
     let job = v1::Job {
         input_root: Some(root.into()),
-        kind: Some(v1::job::Kind::Suite(suite)),
-        ..build("sharded", &[], &[])
+        ..sharded()
     };
     let story = fixture.run(spec(vec![job])).await;
     // Neither shard says that it knows of the protocol.
     assert_eq!(story.counts().failed, 2);
     let given: Vec<reapi::Digest> = roots.try_iter().collect();
     assert!(!given.is_empty() && given.iter().all(|it| *it != root.into()));
+}
+
+#[tokio::test]
+async fn a_shard_whose_own_report_has_a_failure_has_failed() {
+    let fixture = Fixture::start().await;
+    let file = |path: &str, text: &str| reapi::OutputFile {
+        path: path.to_owned(),
+        digest: Some(Digest::of(text.as_bytes()).into()),
+        contents: bytes::Bytes::copy_from_slice(text.as_bytes()),
+        ..Default::default()
+    };
+    let report = "<testsuite><testcase name='t' classname='c'><failure/></testcase></testsuite>";
+    let files = vec![
+        file(".regatta/shard/status", ""),
+        file(".regatta/shard/test.xml", report),
+    ];
+    let script: Script = Arc::new(move |_, _| {
+        let mut outcome = completed(0, "");
+        let result = outcome.result.get_or_insert_default();
+        result.output_files.clone_from(&files);
+        Some(outcome)
+    });
+    let _agent = fixture.agent("a", script);
+    let story = fixture.run(spec(vec![sharded()])).await;
+    assert_eq!((story.counts().failed, story.counts().passed), (2, 0));
+    let message = &story.tests()["shard 1 of 2"].message;
+    assert!(
+        message.contains("1 of its 1 tests failed: c.t"),
+        "{message}"
+    );
+}
+
+/// A suite of two shards.
+fn sharded() -> v1::Job {
+    let suite = v1::Suite {
+        adapter: v1::SuiteAdapter::BazelSharding.into(),
+        run_arguments: vec!["./tests".to_owned()],
+        shards: 2,
+        ..Default::default()
+    };
+    v1::Job {
+        kind: Some(v1::job::Kind::Suite(suite)),
+        ..build("sharded", &[], &[])
+    }
 }
 
 /// A coordinator has started, no agent has connected yet, and passes of processes are known.
