@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use regatta_wire::v1;
+use uuid::Uuid;
 
 use super::EventSink;
 use super::notes::{Kind, Note, Notes, shortened};
@@ -22,10 +23,14 @@ const MOST_MESSAGE_BYTES: usize = 3 << 10;
 
 /// Collects what went wrong, and in the end annotates the commit with it and writes the summary.
 ///
-/// Annotations go to standard error, where GitHub reads them as well: standard output may be a program's.
+/// Annotations go to standard error, where GitHub reads them as well: standard output may be a program's. What tests
+/// print is in the same log, and GitHub obeys what looks like one of its commands: until the annotations are written,
+/// it is told not to.
 #[derive(Debug)]
-pub struct GithubReport<W> {
+pub struct GithubReport<W: Write> {
     annotations: W,
+    /// What has GitHub obey commands again, as long as it does not.
+    resume: Option<String>,
     summary: Option<PathBuf>,
     notes: Notes,
 }
@@ -36,11 +41,10 @@ impl GithubReport<io::Stderr> {
         let is_there = std::env::var_os("GITHUB_ACTIONS").is_some_and(|value| value == "true");
         is_there.then(|| {
             let summary = std::env::var_os("GITHUB_STEP_SUMMARY").map(PathBuf::from);
-            let notes = Notes::of(Project::at(project));
-            Self {
-                notes,
-                ..Self::new(io::stderr(), summary)
-            }
+            let mut report = Self::new(io::stderr(), summary);
+            report.notes = Notes::of(Project::at(project));
+            report.stop_commands(&Uuid::new_v4().simple().to_string());
+            report
         })
     }
 }
@@ -51,9 +55,33 @@ impl<W: Write> GithubReport<W> {
     pub fn new(annotations: W, summary: Option<PathBuf>) -> Self {
         Self {
             annotations,
+            resume: None,
             summary,
             notes: Notes::default(),
         }
+    }
+
+    /// Has GitHub obey no command ("Stopping and starting workflow commands") before it meets a token that nobody else
+    /// knows.
+    fn stop_commands(&mut self, token: &str) {
+        if writeln!(self.annotations, "::stop-commands::{token}").is_ok() {
+            self.resume = Some(format!("::{token}::"));
+        }
+    }
+
+    fn resume_commands(&mut self) -> io::Result<()> {
+        match self.resume.take() {
+            Some(resume) => writeln!(self.annotations, "{resume}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whatever comes after this in the same step may have commands of its own.
+impl<W: Write> Drop for GithubReport<W> {
+    fn drop(&mut self) {
+        // Nobody is left to be told.
+        drop(self.resume_commands());
     }
 }
 
@@ -75,6 +103,7 @@ impl<W: Write> EventSink for GithubReport<W> {
     }
 
     fn finish(&mut self) -> io::Result<()> {
+        self.resume_commands()?;
         annotate(&mut self.annotations, self.notes.sorted())?;
         let Some(path) = &self.summary else {
             return Ok(());
@@ -132,6 +161,7 @@ mod tests {
             report.event(event).expect("memory takes it");
         }
         report.finish().expect("it is written");
+        drop(report);
         let annotations = String::from_utf8(annotations).expect("UTF-8");
         (
             annotations,
@@ -148,6 +178,21 @@ mod tests {
              ::warning title=alpha shaky::passed at attempt 2\n"
         );
         assert_eq!(summary, include_str!("github/mixed_run.md"));
+    }
+
+    #[test]
+    fn what_tests_print_is_no_command() {
+        for is_finished in [true, false] {
+            let mut annotations = Vec::new();
+            let mut report = GithubReport::new(&mut annotations, None);
+            report.stop_commands("secret");
+            if is_finished {
+                report.finish().expect("memory takes it");
+            }
+            drop(report);
+            let annotations = String::from_utf8(annotations).expect("UTF-8");
+            assert_eq!(annotations, "::stop-commands::secret\n::secret::\n");
+        }
     }
 
     #[test]
