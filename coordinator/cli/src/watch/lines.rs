@@ -265,7 +265,8 @@ impl Paint {
         format!("{count} {}", self.paint(tone, word))
     }
 
-    /// `     Verdict RELEASABLE`, and the reasons if it is not, with the tests that are too many for the policy.
+    /// `     Verdict RELEASABLE`, with what keeps the commit from being so; or the reasons if it is not, with the tests that
+    /// are too many for the policy.
     pub(super) fn verdict_lines(self, finished: &v1::RunFinished, tally: &Tally) -> Vec<String> {
         let (tone, word) = verdict_word(finished.verdict());
         let head = format!(
@@ -274,13 +275,17 @@ impl Paint {
             self.paint(tone, word)
         );
         let indent = " ".repeat(STATUS_WIDTH + 1);
+        let is_good = finished.verdict() == v1::Verdict::Releasable;
+        let less = tally.says_less.as_ref().filter(|_| is_good);
+        let less = less.map(|less| format!("{indent}{}", visible(less)));
         let reasons = finished
             .reasons
             .iter()
             .map(|reason| format!("{indent}{}", visible(reason)));
         let beyond = tally.beyond_policy().into_iter();
         let beyond = beyond.map(|(what, tests)| format!("{indent}{what}: {}", some_of(tests)));
-        [head].into_iter().chain(reasons).chain(beyond).collect()
+        let lines = [head].into_iter().chain(less);
+        lines.chain(reasons).chain(beyond).collect()
     }
 }
 

@@ -38,6 +38,8 @@ pub struct Tally {
     pub trouble: bool,
     /// What is more than its policy allows counts against the run, and has no failed test to show for it.
     policy: v1::Policy,
+    /// Why the commit is not RELEASABLE only because the run is.
+    pub says_less: Option<String>,
     /// Tests that passed after they had failed, each with its job.
     flaky: Vec<String>,
     /// Tests that failed in quarantine, likewise.
@@ -136,6 +138,7 @@ impl Tally {
         self.jobs = jobs.len() as u64;
         let policy = started.spec.as_ref().and_then(|spec| spec.policy.clone());
         self.policy = policy.unwrap_or_default();
+        self.says_less = started.spec.as_ref().and_then(says_less);
         for job in jobs {
             if matches!(job.kind, Some(v1::job::Kind::Suite(_))) {
                 self.suites.insert(job.name.clone(), SuiteTally::default());
@@ -233,9 +236,74 @@ impl Tally {
     }
 }
 
+/// What keeps a run from speaking for its commit, if it has one.
+fn says_less(spec: &v1::RunSpec) -> Option<String> {
+    /// Of a commit's id, enough to know it.
+    const SHORT: usize = 12;
+    if spec.commit.is_empty() {
+        return None;
+    }
+    let commit = spec.commit.get(..SHORT).unwrap_or(&spec.commit);
+    if spec.dirty {
+        return Some(format!(
+            "of these files, which are not those of commit {commit}"
+        ));
+    }
+    let required = spec.policy.iter().flat_map(|it| &it.required_jobs);
+    let is_here = |job: &String| !spec.chosen_tests && spec.jobs.iter().any(|it| it.name == *job);
+    let lacking: Vec<_> = required.filter(|job| !is_here(job)).collect();
+    let named = lacking.iter().map(|job| format!("`{job}`"));
+    let named = named.collect::<Vec<_>>().join(", ");
+    (!lacking.is_empty()).then(|| {
+        format!("of what has run: a release of commit {commit} requires {named}, with all tests")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_that_says_nothing_of_its_commit_says_so() {
+        let job = |name: &str| v1::Job {
+            name: name.to_owned(),
+            ..v1::Job::default()
+        };
+        let spec = v1::RunSpec {
+            commit: "0123456789abcdef".repeat(2) + "01234567",
+            jobs: vec![job("lint")],
+            policy: Some(v1::Policy {
+                required_jobs: ["lint", "unit"].map(str::to_owned).into(),
+                ..v1::Policy::default()
+            }),
+            ..v1::RunSpec::default()
+        };
+        let part =
+            "of what has run: a release of commit 0123456789ab requires `unit`, with all tests";
+        assert_eq!(says_less(&spec).as_deref(), Some(part));
+        let whole = v1::RunSpec {
+            jobs: vec![job("lint"), job("unit")],
+            ..spec.clone()
+        };
+        assert_eq!(says_less(&whole), None);
+        let chosen = v1::RunSpec {
+            chosen_tests: true,
+            ..whole.clone()
+        };
+        let said = says_less(&chosen).expect("it answers for no job");
+        assert!(said.contains("`lint`, `unit`"), "{said}");
+        let dirty = v1::RunSpec {
+            dirty: true,
+            ..whole.clone()
+        };
+        let said = says_less(&dirty).expect("it has other files");
+        assert!(said.starts_with("of these files"), "{said}");
+        let none = v1::RunSpec {
+            commit: String::new(),
+            ..dirty
+        };
+        assert_eq!(says_less(&none), None);
+    }
 
     #[test]
     fn tests_beyond_the_policy_are_known_by_name() {
