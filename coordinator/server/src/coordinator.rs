@@ -103,8 +103,7 @@ impl Coordinator {
             state.subdirectory("uploads")?,
         )));
         let serving = watch::Sender::new(true);
-        let ending = CancellationToken::new();
-        let stopping = CancellationToken::new();
+        let (ending, stopping) = (CancellationToken::new(), CancellationToken::new());
         let execution = Arc::new(execution_parts(
             &config,
             &storage,
@@ -139,9 +138,8 @@ impl Coordinator {
             clients_may_write: Arc::new(config.clients_may_write),
             keep_runs: config.keep_runs,
         });
-        let address = listeners.grpc.address;
-        tracing::info!(%address, storage = opened.url, "the coordinator has started");
-        let stopping = stopping.drop_guard();
+        let (address, storage_url) = (listeners.grpc.address, opened.url);
+        tracing::info!(%address, storage = storage_url, "the coordinator has started");
         Ok(Self {
             listeners,
             evictor: opened.evictor,
@@ -155,7 +153,7 @@ impl Coordinator {
             serving,
             ending,
             uploads,
-            stopping,
+            stopping: stopping.drop_guard(),
         })
     }
 

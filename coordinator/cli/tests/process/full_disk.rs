@@ -200,7 +200,7 @@ fn what_fails_while_an_agent_has_no_room_is_no_failed_test() {
     let mut disk = None;
     let mut fleet = Fleet::coordinator();
     let options = ["--minimum-free", "8MiB", "--cache-quota", "4MiB"];
-    fleet.add_prepared_agent(&options, |state| {
+    let agent = fleet.add_prepared_agent(&options, |state| {
         disk = Some(SmallDisk::mount(state));
     });
     let disk = disk.expect("it was mounted");
@@ -212,7 +212,11 @@ fn what_fails_while_an_agent_has_no_room_is_no_failed_test() {
         &[("regatta.toml", text), ("suite.sh", WRITERS)],
     );
     let mut run = begin(fleet.command(), project.path());
-    run.expect_words_times(r#""type":"test""#, 4);
+    run.expect_words(r#""type":"suite-planned""#);
+    wait_until("both slots have tests", || {
+        let leases = fleet.agent(&agent).expect("it is known")["leases"].clone();
+        leases.as_array().is_some_and(|leases| leases.len() == 2)
+    });
     disk.fill();
     run.expect_words("--minimum-free");
     disk.make_room();
