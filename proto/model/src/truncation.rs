@@ -88,7 +88,7 @@ mod tests {
         let (_, inner) = kept("a", "b", 9);
         let (outer, text) = kept(&inner, "c", 99);
         assert_eq!(Truncation::find(text.as_bytes()), Some(outer));
-        let cut = [&BEFORE.as_bytes()[..], b"1 and the last"].concat();
+        let cut = [BEFORE.as_bytes(), b"1 and the last"].concat();
         assert_eq!(Truncation::find(&cut), None);
     }
 }

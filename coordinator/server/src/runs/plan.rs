@@ -157,8 +157,7 @@ impl Plan {
         check_acyclic(&jobs)?;
         spec.policy.as_ref().map_or(Ok(()), check_policy)?;
         if spec.pipeline.len() > MAX_PIPELINE_BYTES {
-            let problem = format!("a file's path has at most {MAX_PIPELINE_BYTES} bytes");
-            return Err(invalid("spec.pipeline", problem));
+            return Err(invalid("spec.pipeline", "the path is too long"));
         }
         if spec.commit.len() > MAX_COMMIT_BYTES {
             let problem = format!("a commit has at most {MAX_COMMIT_BYTES} bytes");
@@ -202,12 +201,9 @@ fn check_policy(policy: &v1::Policy) -> Result<(), PlanError> {
     if policy.required_jobs.len() > MAX_JOBS {
         return Err(invalid(FIELD, format!("a run has at most {MAX_JOBS} jobs")));
     }
-    let names = policy.required_jobs.iter();
-    let mut names = names.map(|name| name.parse::<JobName>().map(drop));
-    names
-        .find(Result::is_err)
-        .unwrap_or(Ok(()))
-        .map_err(|error| invalid(FIELD, error))
+    let mut names = policy.required_jobs.iter();
+    let parsed = names.try_for_each(|name| name.parse::<JobName>().map(drop));
+    parsed.map_err(|error| invalid(FIELD, error))
 }
 
 fn index_names(jobs: &[v1::Job]) -> Result<BTreeMap<&str, usize>, PlanError> {

@@ -52,7 +52,6 @@ pub(super) const MAX_PLANS: usize = 16;
 const RESUMPTION_PATIENCE: Duration = Duration::from_secs(10);
 /// How many runs a list holds if its caller does not say, and at most.
 const DEFAULT_LIST: usize = 50;
-/// How many runs are listed at most.
 pub(crate) const MAX_LIST: usize = 1000;
 
 /// What runs stand on.

@@ -261,7 +261,7 @@ mod tests {
         });
         assert_eq!(known.as_deref(), expected, "{found:?}");
         // What a name says by itself is told by it alone.
-        let beside = expected.and_then(|it| Some(it.strip_prefix(image)?.strip_prefix('@')?));
+        let beside = expected.and_then(|it| it.strip_prefix(image)?.strip_prefix('@'));
         assert_eq!(
             found.image_id(),
             beside.filter(|id| *id != image),
