@@ -94,11 +94,6 @@ fn misunderstood(error: &clap::Error) -> ExitCode {
 }
 
 fn report(failure: &Failure, json: bool) -> ExitCode {
-    // Whoever read this (`regatta logs RUN | head`) has read enough: that is no news.
-    let cause = failure.error.downcast_ref::<std::io::Error>();
-    if cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe) {
-        return failure.code;
-    }
     // There is nobody left to tell if this cannot be written.
     let _unheard = writeln!(
         std::io::stderr(),
