@@ -41,6 +41,7 @@ macro_rules! conformance_suite {
             writes_stay_in_their_view
             inputs_can_be_rewritten_and_cached_blobs_cannot
             views_show_trees_as_they_are
+            only_views_that_nobody_changed_are_shown_again
             input_roots_can_be_root_directories
             trees_that_no_root_directory_can_be_made_of_say_why
             a_hundred_executions_leave_nothing

@@ -79,7 +79,7 @@ pub trait Container: fmt::Debug + Send {
     /// them instead.
     fn work_path(&self) -> &Path;
 
-    /// Shows `lower` at the work path as a fresh copy-on-write view, and returns the view's root.
+    /// Shows `lower` at the work path as a copy-on-write view that nothing was done through, and returns the view's root.
     /// Nothing written through the view reaches `lower`. At most one view exists at a time.
     ///
     /// # Errors
@@ -96,7 +96,8 @@ pub trait Container: fmt::Debug + Send {
         cancel: CancellationToken,
     ) -> Result<Exit, RuntimeError>;
 
-    /// Kills every process but init, drops the view and empties the scratch space.
+    /// Kills every process but init, empties the scratch space, and drops the view with all that was done through it. A
+    /// view that nothing was done through may stay for the next mount of the same tree.
     ///
     /// # Errors
     /// Something survived; the container must be stopped.

@@ -6,6 +6,7 @@ mod namespace;
 mod overlay;
 mod slot;
 mod strategy;
+mod untouched;
 
 #[cfg(feature = "testing")]
 pub(crate) use copy::copy_tree;

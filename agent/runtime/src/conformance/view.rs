@@ -2,11 +2,14 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::sync::Arc;
+use std::time::Duration;
 
 use regatta_model::RootDirectory;
 
 use super::ending::expect_no_strangers;
 use super::subject::{Claims, Subject, snapshot};
+use crate::init_binary::{TESTEE_BINARY, install};
 use crate::port::RuntimeError;
 
 /// Nothing done through a view reaches the tree below it, everything done is seen through the view's root,
@@ -97,6 +100,53 @@ pub async fn views_show_trees_as_they_are(subject: &Subject) {
     );
     let names = warm.run(&["list", "."]).await.expect_code(0).text();
     assert_eq!(names, "d,i:r\\\ndangling\nlink\ntestee\n");
+    warm.stop().await;
+}
+
+/// A view that nothing was done through is shown again where that is possible; one that anything was done through,
+/// never.
+pub async fn only_views_that_nobody_changed_are_shown_again(subject: &Subject) {
+    let mut warm = subject.warm().await;
+    fs::write(warm.lower.join("input"), "original").expect("written");
+    warm.renew().await;
+    // It takes an overlay, as does another root directory.
+    let can_tell = subject.runtime.can_change_root();
+    let changes: [&[&[&str]]; 5] = [
+        &[&["write", "made", "x"]],
+        &[&["write", "made", "x"], &["remove", "made"]],
+        &[&["remove", "input"]],
+        &[&["append", "input", "x"]],
+        &[&["close-file", "input"]],
+    ];
+    for change in changes {
+        let before = Arc::clone(&warm.view);
+        warm.run(&["read", "input"]).await.expect_code(0);
+        warm.renew().await;
+        assert!(!can_tell || Arc::ptr_eq(&before, &warm.view));
+        // Until the kernel's clock has gone on.
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        for words in change {
+            warm.run(words).await.expect_code(0);
+        }
+        warm.renew().await;
+        assert!(!Arc::ptr_eq(&before, &warm.view), "{change:?}");
+        let names = warm.run(&["list", "."]).await.expect_code(0).text();
+        assert_eq!(names, "input\ntestee\n", "{change:?}");
+        assert_eq!(
+            warm.collect("input").as_deref(),
+            Some(b"original".as_slice())
+        );
+    }
+    let (before, former) = (Arc::clone(&warm.view), warm.lower.clone());
+    warm.lower = subject.fresh_path();
+    fs::create_dir(&warm.lower).expect("new");
+    install(TESTEE_BINARY, &warm.lower.join("testee")).expect("the testee");
+    warm.renew().await;
+    assert!(!Arc::ptr_eq(&before, &warm.view), "another tree");
+    assert_eq!(warm.collect("input"), None);
+    warm.lower = former;
+    warm.renew().await;
+    warm.run(&["read", "input"]).await.expect_code(0);
     warm.stop().await;
 }
 

@@ -131,11 +131,8 @@ impl Container for ProcessContainer {
     }
 
     async fn wipe(&mut self) -> Result<(), RuntimeError> {
-        // Neither needs the other: no process is left that could be in the view.
-        let wiped = execution::wipe(&mut self.connection, &self.scratch);
-        let (wiped, unmounted) = tokio::join!(wiped, self.view.unmount());
-        wiped?;
-        unmounted.map_err(io_error("drop a view"))
+        let emptied = execution::wipe(&mut self.connection, &self.scratch);
+        self.view.wipe(emptied).await
     }
 
     async fn stop(self: Box<Self>) -> Result<(), RuntimeError> {

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use regatta_model::RootDirectory;
-use rustix::fs::{AtFlags, unlinkat};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{AtFlags, Stat, fstat, unlinkat};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 use tokio::sync::oneshot;
@@ -18,6 +19,9 @@ use super::furnish::furnish;
 use super::namespace::{attach, detach, enter, make_read_only, on_thread, on_thread_and_after};
 use super::overlay::{Layers, OverlayFlavour, make_overlay};
 use super::strategy::{Views, open};
+use super::untouched::Untouched;
+use crate::engine_error::io_error;
+use crate::port::RuntimeError;
 
 /// Makes and unmakes the views of one container; cheap to clone for work on another thread.
 #[derive(Debug)]
@@ -25,9 +29,47 @@ pub(crate) struct ViewSlot {
     place: Place,
     serial: u64,
     mounted: bool,
+    /// The view that is there, if it can be told whether it was changed.
+    shown: Option<Shown>,
+    /// Whether that view may be shown again: nobody has changed it, and nobody can.
+    is_kept: bool,
     /// Ends when the thread has ended that makes the view: it goes on though nobody waits for it any more.
     mounting: Option<oneshot::Receiver<()>>,
     removal: Option<oneshot::Receiver<()>>,
+}
+
+/// A view, and what it is of.
+#[derive(Debug)]
+struct Shown {
+    root: Arc<OwnedFd>,
+    lower: LowerId,
+    untouched: Untouched,
+}
+
+/// Which directory is the lower layer. As long as it is one it is there, and its number is nobody else's.
+#[derive(PartialEq, Eq, Debug)]
+struct LowerId {
+    device: u64,
+    number: u64,
+    /// What has changed since is another tree.
+    changed: (i64, u64),
+}
+
+impl From<Stat> for LowerId {
+    fn from(found: Stat) -> Self {
+        Self {
+            device: found.st_dev,
+            number: found.st_ino,
+            changed: (found.st_ctime, found.st_ctime_nsec),
+        }
+    }
+}
+
+/// What [`Place::mount`] makes.
+struct Made {
+    root: OwnedFd,
+    /// As in [`Shown`], if it can be shown again.
+    of: Option<(LowerId, Untouched)>,
 }
 
 #[derive(Clone, Debug)]
@@ -86,13 +128,18 @@ impl ViewSlot {
             place,
             serial: 0,
             mounted: false,
+            shown: None,
+            is_kept: false,
             mounting: None,
             removal: None,
         }
     }
 
-    /// Shows `lower`. A view that is still there goes first.
+    /// Shows `lower`. A view that is still there goes first, unless it is of the same tree, and kept.
     pub(crate) async fn mount(&mut self, lower: &Path) -> io::Result<Arc<OwnedFd>> {
+        if let Some(root) = self.again(lower) {
+            return Ok(root);
+        }
         self.unmount().await?;
         self.serial += 1;
         self.mounted = true;
@@ -104,7 +151,48 @@ impl ViewSlot {
             done.send(()).ok();
             view
         };
-        on_thread(mount).await.map(Arc::new)
+        let Made { root, of } = on_thread(mount).await?;
+        let root = Arc::new(root);
+        self.shown = of.map(|(lower, untouched)| Shown {
+            root: Arc::clone(&root),
+            lower,
+            untouched,
+        });
+        Ok(root)
+    }
+
+    /// The view that was kept, if it is of that tree, and whoever it was made for is there.
+    fn again(&mut self, lower: &Path) -> Option<Arc<OwnedFd>> {
+        let is_kept = std::mem::take(&mut self.is_kept);
+        let shown = self.shown.as_ref().filter(|_| is_kept)?;
+        let found = rustix::fs::stat(lower).ok()?;
+        let is_same = shown.lower == found.into() && self.place.is_alive();
+        is_same.then(|| Arc::clone(&shown.root))
+    }
+
+    /// Drops the view while `emptied` ends whoever can change it, or keeps it if nobody has: of the many tests of one
+    /// program few write anything, and to make a view costs as much as to run one of them.
+    pub(crate) async fn wipe(
+        &mut self,
+        emptied: impl Future<Output = Result<(), RuntimeError>>,
+    ) -> Result<(), RuntimeError> {
+        let (emptied, unmounted) = tokio::join!(emptied, self.unmount_changed());
+        emptied?;
+        unmounted.map_err(io_error("drop a view"))?;
+        // Whoever was there until now may have changed it meanwhile.
+        let unmounted = self.unmount_changed().await;
+        unmounted.map_err(io_error("drop a view"))?;
+        self.is_kept = self.mounted;
+        Ok(())
+    }
+
+    /// Drops the view, unless it is certain that nobody has changed it.
+    async fn unmount_changed(&mut self) -> io::Result<()> {
+        let shown = self.shown.as_ref();
+        match shown.is_some_and(|shown| shown.untouched.is_so().unwrap_or(false)) {
+            true => Ok(()),
+            false => self.unmount().await,
+        }
     }
 
     /// Waits until nobody makes a view any more, and the files of earlier ones are removed: at most one view's are
@@ -118,7 +206,8 @@ impl ViewSlot {
     }
 
     /// Drops the view, if there is one, with all that was written through it.
-    pub(crate) async fn unmount(&mut self) -> io::Result<()> {
+    async fn unmount(&mut self) -> io::Result<()> {
+        self.shown = None;
         if !self.mounted {
             return Ok(());
         }
@@ -154,7 +243,16 @@ impl ViewSlot {
 }
 
 impl Place {
-    fn mount(&self, serial: u64, lower: &Path) -> io::Result<OwnedFd> {
+    /// Whether the process is there that views are made for.
+    fn is_alive(&self) -> bool {
+        let Self::Namespace { process, .. } = self else {
+            return false;
+        };
+        let mut ended = [PollFd::new(process, PollFlags::IN)];
+        poll(&mut ended, Some(&Timespec::default())) == Ok(0)
+    }
+
+    fn mount(&self, serial: u64, lower: &Path) -> io::Result<Made> {
         match self {
             Self::Namespace {
                 process,
@@ -180,17 +278,19 @@ impl Place {
                     work: work.as_fd(),
                 };
                 let root = make_overlay(&layers, *flavour)?;
+                let (of, untouched) = (fstat(&lower)?.into(), Untouched::new(upper.as_fd())?);
                 enter(process.as_fd())?;
                 attach(&root, target)?;
-                match root_directory {
-                    RootDirectory::InputRoot => furnish(&root)?,
-                    RootDirectory::Image => {}
-                }
-                Ok(root)
+                let of = match root_directory {
+                    RootDirectory::InputRoot => furnish(&root).map(|()| None)?,
+                    RootDirectory::Image => Some((of, untouched)),
+                };
+                Ok(Made { root, of })
             }
             Self::Directory(directory) => {
                 copy_tree(lower, directory)?;
-                open(directory)
+                let root = open(directory)?;
+                Ok(Made { root, of: None })
             }
         }
     }
