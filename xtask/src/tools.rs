@@ -29,19 +29,22 @@ pub(crate) const TYPOS: Wheel = Wheel {
     program: "typos",
     version: "1.52.0",
 };
+/// For what runs for a second: to build it takes longer than it will ever work.
+const BUILT_FAST: &[&str] = &["--debug", "--config=profile.dev.debug=false"];
+
 /// Finds dependencies that nothing uses.
 pub(crate) const MACHETE: Tool = Tool {
     package: "cargo-machete",
     program: "cargo-machete",
     version: "0.9.2",
-    options: &[],
+    options: BUILT_FAST,
 };
 /// Checks what dependencies are allowed: licences, sources, advisories.
 pub(crate) const DENY: Tool = Tool {
     package: "cargo-deny",
     program: "cargo-deny",
     version: "0.20.2",
-    options: &[],
+    options: BUILT_FAST,
 };
 /// Builds programs for libFuzzer.
 pub(crate) const FUZZ: Tool = Tool {
