@@ -319,6 +319,7 @@ impl BatchReport {
             cacheable,
             verdict,
             note: String::new(),
+            complaint: None,
             duration,
             exit_code: None,
             stdout_tail,

@@ -315,6 +315,9 @@ impl<'a> Execution<'a> {
                 self.judge_reported(&report, test)
             }
         };
+        if let Some(complaint) = judged.complaint.take() {
+            self.complain(complaint);
+        }
         let is_comparable = self.job.surroundings.produced(&outcome);
         judged.cacheable = judged.cacheable.filter(|_| is_comparable);
         self.attempts[test] += 1;
