@@ -74,6 +74,7 @@ mod standby;
 mod stragglers;
 #[path = "../docker/terminal.rs"]
 mod terminal;
+mod timed_out;
 
 #[path = "../docker/why.rs"]
 mod why;
