@@ -188,6 +188,11 @@ impl BatchReport {
         self.complaints.extend(
             outside.map(|error| format!("the runner reported an error of no test: {error}")),
         );
+        let contradictions = report.contradictions.into_iter();
+        self.complaints.extend(
+            contradictions
+                .map(|detail| format!("the runner's report contradicts itself: {detail}")),
+        );
         for case in report.cases {
             let Some(id) = case.id_among(asked) else {
                 let name = &case.name;
@@ -368,8 +373,10 @@ mod tests {
 
     fn report(cases: Vec<Case>) -> BatchReport {
         let mut report = BatchReport::default();
-        let errors = Vec::new();
-        let read = junit::Report { cases, errors };
+        let read = junit::Report {
+            cases,
+            ..junit::Report::default()
+        };
         report.take(read, &BTreeSet::from(["a", "b", "m::c"]));
         report
     }
@@ -407,6 +414,19 @@ mod tests {
             report.complaints,
             ["the runner reported `ghost`, which it was not asked to run"]
         );
+    }
+
+    #[test]
+    fn a_report_that_counts_a_failure_and_shows_none_is_no_pass() {
+        let xml = "<testsuite name='s' failures='1'><testcase name='a'/></testsuite>";
+        let mut report = BatchReport::default();
+        let asked = BTreeSet::from(["a"]);
+        report.take(junit::parse(xml).expect("is a report"), &asked);
+        report.check(&exited_with(0), &asked);
+        let said = "the runner's report contradicts itself: its suite `s` counts 1 failures or errors, and its test \
+                    cases show 0";
+        assert_eq!(report.complaints, [said]);
+        assert!(report.judge("a").cacheable.is_none());
     }
 
     #[test]
@@ -476,8 +496,12 @@ mod tests {
             let asked = BTreeSet::from(["a", "b"]);
             let errors = errors.iter().map(|&error| error.to_owned()).collect();
             let mut report = BatchReport::default();
-            let cases = cases(names);
-            report.take(junit::Report { cases, errors }, &asked);
+            let read = junit::Report {
+                cases: cases(names),
+                errors,
+                contradictions: Vec::new(),
+            };
+            report.take(read, &asked);
             report.check(&exited_with(0), &asked);
             report.judge("a").cacheable.is_some()
         };

@@ -12,7 +12,7 @@ use crate::runs::action::judge;
 use crate::runs::context::JobContext;
 
 /// Changes whenever shards are run or judged in another way.
-pub(super) const VERSION: &str = "bazel-sharding 2";
+pub(super) const VERSION: &str = "bazel-sharding 3";
 /// What a runner touches to say that it knows the protocol, from the working directory.
 const STATUS_PATH: &str = ".regatta/shard/status";
 /// Where it may write JUnit XML.
@@ -114,7 +114,8 @@ fn summary(report: &junit::Report) -> Option<String> {
     let is_failed = |case: &&junit::Case| matches!(case.status, CaseStatus::Failed(_));
     let failed: Vec<_> = cases.filter(is_failed).collect();
     if failed.is_empty() {
-        return None;
+        let contradiction = report.contradictions.first()?;
+        return Some(format!("it contradicts itself: {contradiction}"));
     }
     let name = |case: &&junit::Case| match case.classname.is_empty() {
         true => case.name.clone(),
@@ -189,6 +190,9 @@ mod tests {
             summary(&junit::parse(&xml).expect("it is one"))
         };
         assert_eq!(report(0), None);
+        let xml = "<testsuite failures='1'><testcase name='a'/></testsuite>";
+        let contradiction = summary(&junit::parse(xml).expect("it is one"));
+        assert!(contradiction.is_some_and(|text| text.contains("contradicts itself")));
         let two = "2 of its 3 tests failed: a.t0, a.t1".to_owned();
         assert_eq!(report(2), Some(two));
         assert!(report(11).is_some_and(|text| text.ends_with("a.t9, ...")));
