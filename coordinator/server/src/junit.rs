@@ -1,10 +1,14 @@
 //! Reads JUnit XML, as many tools write it: any nesting of suites, nothing required but names. Pure.
 
+mod counting;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use quick_xml::events::{BytesStart, Event};
 use quick_xml::{Reader, XmlVersion};
+
+use self::counting::Counting;
 
 /// The type of error with which a report says that the test ended its runner.
 const RUNNER_ENDED: &str = "regatta.runner-ended";
@@ -47,6 +51,8 @@ pub struct Report {
     pub cases: Vec<Case>,
     /// Failures and errors of no test case: of a fixture, or of a file that could not be loaded.
     pub errors: Vec<String>,
+    /// Suites that count failures which nothing in them shows, for people.
+    pub contradictions: Vec<String>,
 }
 
 /// A test case of a report.
@@ -180,12 +186,22 @@ struct Parser {
     /// Where text goes.
     text: Option<String>,
     depth: usize,
+    counting: Counting,
 }
 
 impl Parser {
     fn open(&mut self, element: &BytesStart<'_>) -> Result<(), JunitError> {
         match element.local_name().as_ref() {
+            b"testsuites" | b"testsuite" => {
+                let counts = [
+                    attribute(element, "failures")?,
+                    attribute(element, "errors")?,
+                ];
+                let name = attribute(element, "name")?.unwrap_or_default();
+                self.counting.begin_suite(name, &counts);
+            }
             b"testcase" => {
+                self.counting.begin_case();
                 let name = attribute(element, "name")?.ok_or(JunitError::Nameless)?;
                 // Some write a thousand seconds as 1,000.0, others a tenth of one as 0,1, which is told apart from nothing.
                 let seconds = attribute(element, "time")?.map(|text| match text.contains('.') {
@@ -206,6 +222,7 @@ impl Parser {
                 });
             }
             b"failure" | b"error" => {
+                self.counting.show();
                 let message = attribute(element, "message")?.unwrap_or_default();
                 let kind = attribute(element, "type")?;
                 match &mut self.case {
@@ -219,11 +236,22 @@ impl Parser {
                 }
                 self.text = Some(String::new());
             }
-            b"flakyFailure" | b"flakyError" | b"rerunFailure" | b"rerunError" => {
+            b"flakyFailure" | b"flakyError" => {
+                self.counting.show();
                 if let Some(case) = &mut self.case
                     && case.status == CaseStatus::Passed
                 {
                     case.status = CaseStatus::PassedAgain;
+                }
+            }
+            // To Surefire that is one of several failures, the first of which is a `failure`: nothing says that it passed.
+            b"rerunFailure" | b"rerunError" => {
+                self.counting.show();
+                if let Some(case) = &mut self.case
+                    && matches!(case.status, CaseStatus::Passed | CaseStatus::PassedAgain)
+                {
+                    let message = attribute(element, "message")?.unwrap_or_default();
+                    case.status = CaseStatus::Failed(failed_again(&message));
                 }
             }
             b"skipped" | b"disabled" => {
@@ -242,7 +270,13 @@ impl Parser {
 
     fn close(&mut self, name: &[u8]) {
         match name {
+            b"testsuites" | b"testsuite" => {
+                self.report.contradictions.extend(self.counting.end_suite());
+            }
             b"testcase" => {
+                let is_failed = |case: &Case| matches!(case.status, CaseStatus::Failed(_));
+                self.counting
+                    .end_case(self.case.as_ref().is_some_and(is_failed));
                 let place = self.place.take();
                 let case = self.case.take().map(|case| match place {
                     Some(place) => with_place(case, &place),
@@ -286,6 +320,17 @@ impl Parser {
             collected.push_str(text);
         }
     }
+}
+
+/// What is said of a test of which a report has only that it failed when it ran again.
+fn failed_again(message: &str) -> String {
+    let said = match message {
+        "" => String::new(),
+        message => format!(" ({message})"),
+    };
+    format!(
+        "it failed when it ran again{said}, and the report has neither a pass nor a `failure` of it"
+    )
 }
 
 /// Where a test case's attributes say that it is.
@@ -432,7 +477,7 @@ mod tests {
         check_status("", "<flakyFailure message='no'>why</flakyFailure>", &again);
         check_status(
             "status='run'",
-            "<rerunError/><system-out>x</system-out>",
+            "<flakyError/><system-out>x</system-out>",
             &again,
         );
         let failed = CaseStatus::Failed("no".to_owned());
@@ -444,6 +489,24 @@ mod tests {
         check_status("", "<flakyError/><failure message='no'/>", &failed);
         let skipped = CaseStatus::Skipped("late".to_owned());
         check_status("", "<flakyFailure/><skipped message='late'/>", &skipped);
+    }
+
+    #[test]
+    fn what_only_failed_when_it_ran_again_has_not_passed() {
+        let failed = |said: &str| {
+            let text = format!(
+                "it failed when it ran again{said}, and the report has neither a pass nor a `failure` of it"
+            );
+            CaseStatus::Failed(text)
+        };
+        let with_output = "<rerunError/><system-out>x</system-out>";
+        check_status("status='run'", with_output, &failed(""));
+        let why = "<rerunFailure message='no'>why</rerunFailure>";
+        check_status("", why, &failed(" (no)"));
+        check_status("", &format!("<flakyFailure/>{why}"), &failed(" (no)"));
+        check_status("", &format!("{why}<flakyFailure/>"), &failed(" (no)"));
+        let own = CaseStatus::Failed("own".to_owned());
+        check_status("", &format!("{why}<failure message='own'/>"), &own);
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub struct EndedRun {
     pub verdict: v1::Verdict,
     /// Whether a test failed in it, whatever it came to.
     pub has_failed: bool,
+    /// Whether one may have failed at some attempt, whatever that came to.
+    pub may_be_flaky: bool,
 }
 
 /// The runs that speak for a commit, and what is required of it.
@@ -26,6 +28,9 @@ pub struct Deciding<Id> {
     pub run: Id,
     /// Runs that have done what the policy requires and those before have not, if all that is known is good.
     pub others: Vec<Id>,
+    /// All the other runs in which a test may have failed, the newest first: what passed in those above with the very
+    /// same key is flaky.
+    pub failed: Vec<Id>,
     /// All that any run of the commit says is required; `None` if none says.
     pub policy: Option<Policy>,
 }
@@ -44,6 +49,8 @@ pub struct Deciding<Id> {
 pub struct DecisiveRun<Id> {
     /// The newest first.
     standing: Vec<(Id, EndedRun)>,
+    /// Those in which a test may have failed, the newest first.
+    failed: Vec<Id>,
     policy: Option<Policy>,
 }
 
@@ -51,12 +58,13 @@ impl<Id> Default for DecisiveRun<Id> {
     fn default() -> Self {
         Self {
             standing: Vec::new(),
+            failed: Vec::new(),
             policy: None,
         }
     }
 }
 
-impl<Id> DecisiveRun<Id> {
+impl<Id: Clone + PartialEq> DecisiveRun<Id> {
     /// Takes in a run that is older than all before.
     pub fn add_older(&mut self, id: Id, run: EndedRun) {
         if let Some(policy) = Policy::of_run(&run.spec) {
@@ -64,6 +72,9 @@ impl<Id> DecisiveRun<Id> {
                 Some(before) => before.and(policy),
                 None => policy,
             });
+        }
+        if run.has_failed || run.may_be_flaky {
+            self.failed.push(id.clone());
         }
         let is_answer = run.is_answer();
         let wants_answer = is_answer || run.has_failed;
@@ -106,9 +117,12 @@ impl<Id> DecisiveRun<Id> {
                 }
             }
         }
+        let mut failed = self.failed;
+        failed.retain(|id| *id != run && !others.contains(id));
         Some(Deciding {
             run,
             others,
+            failed,
             policy: self.policy,
         })
     }
@@ -222,6 +236,7 @@ mod tests {
             spec,
             verdict,
             has_failed: verdict == Bad,
+            may_be_flaky: false,
         }
     }
 
@@ -403,6 +418,26 @@ mod tests {
         let bad = ended(Bad, vec![suite("e", &[])]);
         let found = deciding(&[&runs[..], &[bad]].concat());
         assert_eq!((found.run, found.others), (4, Vec::new()));
+    }
+
+    #[test]
+    fn runs_that_are_taken_back_are_known_by_their_failures() {
+        let run = |verdict, may_be_flaky| EndedRun {
+            may_be_flaky,
+            ..ended(verdict, vec![suite("a", &[])])
+        };
+        let runs = [
+            run(Good, true),
+            run(Bad, false),
+            run(Good, false),
+            run(Unknown, true),
+        ];
+        let mut decisive = DecisiveRun::default();
+        for (index, run) in runs.into_iter().enumerate() {
+            decisive.add_older(index, run);
+        }
+        let found = decisive.finish().expect("there are runs");
+        assert_eq!((found.run, found.failed), (0, vec![1, 3]));
     }
 
     fn runs() -> impl Strategy<Value = Vec<EndedRun>> {

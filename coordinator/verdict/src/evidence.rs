@@ -12,6 +12,7 @@ use regatta_model::Digest;
 use regatta_wire::v1;
 
 use crate::counts::Counts;
+use crate::flaky::Execution;
 use crate::stages::Stages;
 
 pub use builder::EvidenceBuilder;
@@ -72,6 +73,8 @@ pub struct TestEvidence {
     pub status: v1::TestStatus,
     /// Under which its pass is cached.
     pub key: Option<Digest>,
+    /// What it was an execution of, if that is known.
+    pub(crate) execution: Option<Execution>,
     /// The run that a cached result comes from; empty if that is not known, or it was not cached.
     pub cached_from: String,
     /// What produced it, if that is known.
@@ -136,6 +139,8 @@ pub struct Evidence {
     pub agents: BTreeSet<String>,
     /// How many cached passes were executed again, and passed.
     pub audited_hits: u64,
+    /// What failed in it at any attempt, and no machine is to blame for.
+    pub(crate) failures: BTreeSet<Execution>,
     /// How often machines lost something.
     pub infrastructure_retries: u64,
     /// When its commit was made, if it says so.

@@ -9,6 +9,7 @@ use regatta_wire::v1;
 
 use crate::counts::Counts;
 use crate::evidence::Evidence;
+use crate::flaky::{Failures, FlakyAcrossRuns};
 use crate::policy::{Policy, RequiredJob, is_whole};
 
 /// What runs of one commit say together.
@@ -17,6 +18,7 @@ pub struct Judgement {
     /// Never empty; the first is the one that speaks for the commit.
     runs: Vec<(String, Evidence)>,
     policy: Option<Policy>,
+    flaky_across_runs: BTreeSet<FlakyAcrossRuns>,
     verdict: v1::Verdict,
     reasons: Vec<String>,
 }
@@ -73,15 +75,27 @@ impl Judgement {
         spec.map(|spec| spec.commit.as_str())
     }
 
-    /// Judges a commit by the run that speaks for it, and by others that have done what it has not, each with
-    /// its id.
+    /// Judges a commit by these runs alone.
     #[must_use]
     pub fn of(
         speaker: (String, Evidence),
         others: Vec<(String, Evidence)>,
         policy: Option<Policy>,
     ) -> Self {
+        Self::of_commit(speaker, others, policy, &Failures::default())
+    }
+
+    /// Judges a commit by the run that speaks for it, and by others that have done what it has not, each with
+    /// its id. What failed in the commit's other runs and passed in these is flaky.
+    #[must_use]
+    pub fn of_commit(
+        speaker: (String, Evidence),
+        others: Vec<(String, Evidence)>,
+        policy: Option<Policy>,
+        failures: &Failures,
+    ) -> Self {
         let mut judgement = Self {
+            flaky_across_runs: BTreeSet::new(),
             verdict: speaker.1.end.verdict(),
             reasons: Vec::new(),
             runs: [vec![speaker], others].concat(),
@@ -92,6 +106,8 @@ impl Judgement {
             judgement.verdict = worse(judgement.verdict, own);
             judgement.reasons.extend(evidence.end.reasons.clone());
         }
+        let taken_back = judgement.runs().flat_map(|run| failures.taken_back_by(run));
+        judgement.flaky_across_runs = taken_back.collect();
         judgement.measure();
         judgement
     }
@@ -103,7 +119,7 @@ impl Judgement {
             .iter()
             .filter_map(|job| self.open(job))
             .collect();
-        let flaky = self.tests_that_are(v1::TestStatus::Flaky).len();
+        let flaky = self.flaky_tests().len();
         let quarantined = self.tests_that_are(v1::TestStatus::Quarantined).len();
         let exceeded: Vec<_> = policy.exceeded(flaky, quarantined).collect();
         if !open.is_empty() {
@@ -191,6 +207,20 @@ impl Judgement {
         let runs = self.runs();
         runs.flat_map(|(_, evidence)| evidence.tests_that_are(status))
             .collect()
+    }
+
+    /// `job test` of each test that failed before it passed, be it in another run.
+    #[must_use]
+    pub fn flaky_tests(&self) -> BTreeSet<String> {
+        let mut tests = self.tests_that_are(v1::TestStatus::Flaky);
+        tests.extend(self.flaky_across_runs.iter().map(|it| it.test.clone()));
+        tests
+    }
+
+    /// The tests that passed in one of them and failed in another run of the commit, with nothing changed.
+    #[must_use]
+    pub const fn flaky_across_runs(&self) -> &BTreeSet<FlakyAcrossRuns> {
+        &self.flaky_across_runs
     }
 
     /// When the last of them ended.

@@ -18,6 +18,7 @@ mod counts;
 mod decisive;
 mod envelope;
 mod evidence;
+mod flaky;
 mod judgement;
 mod keys;
 mod policy;
@@ -33,6 +34,7 @@ pub use envelope::{Envelope, EnvelopeError, PAYLOAD_TYPE, Signature};
 pub use evidence::{
     Evidence, EvidenceBuilder, IncompleteRunError, JobEvidence, SuiteEvidence, TestEvidence,
 };
+pub use flaky::{Failures, FlakyAcrossRuns};
 pub use judgement::{Artefact, CachedResults, Judgement};
 pub use keys::{InvalidKeyError, NewKeyError, PublicKey, SigningKey};
 pub use policy::{Policy, RequiredJob};

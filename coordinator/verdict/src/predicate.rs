@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::counts::Counts;
 use crate::evidence::Evidence;
+use crate::flaky::FlakyAcrossRuns;
 use crate::judgement::{CachedResults, Judgement};
 use crate::policy::{Policy, RequiredJob};
 use crate::stages::written;
@@ -62,8 +63,11 @@ pub struct VerdictPredicate {
     /// The statements about what its builds made, likewise.
     #[serde(default)]
     pub provenance: Vec<Described>,
-    /// `job test` of each test that failed before it passed.
+    /// `job test` of each test that failed before it passed, be it in another run of the commit.
     pub flaky_tests: Vec<String>,
+    /// Those of them that passed here and failed in another run, with the same key.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub flaky_across_runs: Vec<FlakyAcrossRuns>,
     /// `job test` of each test that failed in quarantine.
     #[serde(default)]
     pub quarantined_tests: Vec<String>,
@@ -183,7 +187,8 @@ impl VerdictPredicate {
             provenance: others.provenance.iter().map(described).collect(),
             cached_from: cached_from.map(CachedFrom::of).collect(),
             audited_hits: evidence().map(|it| it.audited_hits).sum(),
-            flaky_tests: that_are(v1::TestStatus::Flaky),
+            flaky_tests: judgement.flaky_tests().into_iter().collect(),
+            flaky_across_runs: judgement.flaky_across_runs().iter().cloned().collect(),
             quarantined_tests: that_are(v1::TestStatus::Quarantined),
             infrastructure_retries: evidence().map(|it| it.infrastructure_retries).sum(),
             leases: evidence().map(|it| it.end.leases).sum(),
@@ -246,9 +251,21 @@ impl VerdictPredicate {
             Some("the digest of its policy is of another")
         } else if is_releasable && policy.is_some_and(|policy| !self.meets(&policy.policy())) {
             Some("it is RELEASABLE, and not all that its policy requires has passed")
+        } else if !self
+            .flaky_across_runs
+            .iter()
+            .all(|it| self.counts_flaky(it))
+        {
+            Some("it does not count a test as flaky that failed in another run")
         } else {
             self.contradiction_of_times()
         }
+    }
+
+    /// Whether it counts a test that passed in one of its runs and failed in another.
+    fn counts_flaky(&self, test: &FlakyAcrossRuns) -> bool {
+        let mut runs = std::iter::once(&self.run).chain(&self.other_runs);
+        self.flaky_tests.contains(&test.test) && runs.any(|run| *run == test.passed_in)
     }
 
     /// Whether what it says of when fits together. Older verdicts do not say it of each run and job.
@@ -435,6 +452,15 @@ mod tests {
         assert_eq!(with(lint), breaks);
         assert_eq!(with(|said, _| said.jobs[1].chosen_tests = true), breaks);
         assert_eq!(with(|_, stated| stated.max_flaky = Some(0)), breaks);
+        let uncounted = Some("it does not count a test as flaky that failed in another run");
+        let across = |said: &mut VerdictPredicate, _: &mut _| {
+            said.flaky_across_runs = vec![FlakyAcrossRuns {
+                test: "check b".to_owned(),
+                failed_in: "r0".to_owned(),
+                passed_in: "r1".to_owned(),
+            }];
+        };
+        assert_eq!(with(across), uncounted);
         let mut edited = said(Some(policy()));
         if let Some(stated) = &mut edited.policy {
             stated.max_flaky = None;

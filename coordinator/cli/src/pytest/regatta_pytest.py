@@ -180,10 +180,8 @@ class Runner:
         if nodeid != self.test:
             self.test = nodeid
             self.reruns = []
-        why = "the runner ended while this test ran"
-        if self.seconds:
-            why += f", because of it or because {self.seconds:g} s were over"
-        self.report.put(ending(nodeid, RUNNER_ENDED, why), False)
+        # The coordinator sees it if time was over.
+        self.report.put(ending(nodeid, RUNNER_ENDED, "the runner ended while this test ran"), False)
         self.ended, self.told = allocate_lock(), allocate_lock()
         if self.seconds:
             faulthandler.dump_traceback_later(self.seconds + GRACE, exit=True, file=self.errors)
@@ -194,7 +192,8 @@ class Runner:
         """Ends the process if a test does not end in time: nothing else would stop whatever it does."""
         if ended.acquire(True, self.seconds) or not told.acquire(False):
             return
-        self.report.put(ending(nodeid, RUNNER_TIMED_OUT, f"it still ran when {self.seconds:g} s were over"))
+        why = f"it still ran when {self.seconds:g} s were over, the job's timeout"
+        self.report.put(ending(nodeid, RUNNER_TIMED_OUT, why))
         self.errors.write(f"{nodeid} still ran when {self.seconds:g} s were over:\n")
         self.errors.flush()
         faulthandler.dump_traceback(file=self.errors)

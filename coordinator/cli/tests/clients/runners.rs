@@ -1,6 +1,7 @@
 //! Suites of other languages' test runners, each with the real runner in a container.
 
 mod ctest;
+mod ctest_fixtures;
 mod gotest;
 mod jest;
 mod own_failures;

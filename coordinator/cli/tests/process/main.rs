@@ -34,6 +34,7 @@ mod faulty_proxy;
 mod first_failure;
 #[path = "../docker/flake.rs"]
 mod flake;
+mod flaky_commit;
 #[path = "../fixture/fleet.rs"]
 #[expect(dead_code, reason = "these tests need a part of the fixture")]
 mod fleet;
@@ -73,6 +74,7 @@ mod standby;
 mod stragglers;
 #[path = "../docker/terminal.rs"]
 mod terminal;
+mod timed_out;
 
 #[path = "../docker/why.rs"]
 mod why;

@@ -1,5 +1,6 @@
 //! Verdicts that were given: kept as they were, with what they name (ADR 19).
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -179,10 +180,15 @@ async fn keep_artefacts(blobs: &dyn BlobStore, artefacts: &[Artefact]) -> Result
     find_missing(blobs, &digests).await.map(drop)
 }
 
-/// The runs that a verdict is made from, and those whose results they found in the cache.
+/// The runs that a verdict is made from, those whose results they found in the cache, and those in which tests failed that
+/// passed in them.
 fn runs_named(judgement: &Judgement) -> Vec<RunId> {
     let judged = judgement.runs().map(|(run, _)| run);
-    let named = judged.chain(judgement.cached_from().into_keys());
+    let flaky = judgement.flaky_across_runs().iter();
+    let failed: BTreeSet<&str> = flaky.map(|it| it.failed_in.as_str()).collect();
+    let named = judged
+        .chain(judgement.cached_from().into_keys())
+        .chain(failed);
     named.filter_map(|run| run.parse().ok()).collect()
 }
 

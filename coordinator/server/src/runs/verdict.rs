@@ -3,11 +3,14 @@
 use regatta_ledger::{RunQuery, RunRecord};
 use regatta_model::{RunId, TenantId};
 use regatta_verdict::{
-    DecisiveRun, EndedRun, Evidence, EvidenceBuilder, IncompleteRunError, Judgement, Policy,
+    DecisiveRun, EndedRun, Evidence, EvidenceBuilder, Failures, IncompleteRunError, Judgement,
+    Policy,
 };
+use regatta_wire::v1;
 
 use super::event;
 use super::registry::{FindRunError, RunRegistry};
+use crate::status::with_sources;
 
 /// How many runs of a commit are looked at for the one that speaks for it.
 const MAX_RUNS_OF_COMMIT: usize = 10_000;
@@ -85,10 +88,15 @@ impl RunRegistry {
             let (Some(spec), Some(end)) = (spec.filter(|spec| !spec.dirty), record.end) else {
                 continue;
             };
+            let (verdict, counts) = (event::verdict(end.verdict), end.counts);
             let run = EndedRun {
                 spec,
-                verdict: event::verdict(end.verdict),
-                has_failed: end.counts.failed > 0,
+                verdict,
+                has_failed: counts.failed > 0,
+                // One that was stopped did not come to count what it was to try again.
+                may_be_flaky: counts.flaky > 0
+                    || counts.quarantined > 0
+                    || verdict == v1::Verdict::Unknown,
             };
             decisive.add_older(record, run);
             if decisive.standing() > MAX_STANDING_RUNS {
@@ -103,7 +111,25 @@ impl RunRegistry {
         for record in deciding.others {
             others.push(self.named_evidence(record).await?);
         }
-        Ok(Judgement::of(speaker, others, deciding.policy))
+        let failures = self.failures(deciding.failed).await?;
+        let policy = deciding.policy;
+        Ok(Judgement::of_commit(speaker, others, policy, &failures))
+    }
+
+    /// What failed in these runs, of which one is read at a time. Of one that contradicts itself nothing is known.
+    async fn failures(&self, records: Vec<RunRecord>) -> Result<Failures, FindVerdictError> {
+        let mut failures = Failures::default();
+        for record in records {
+            match self.named_evidence(record).await {
+                Ok((run, evidence)) => failures.take(&run, &evidence),
+                Err(error @ FindVerdictError::Incomplete { .. }) => {
+                    let error = with_sources(&error);
+                    tracing::warn!(error, "what failed in a run is not known");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(failures)
     }
 
     /// Why no run speaks for a commit.

@@ -8,6 +8,7 @@ use regatta_wire::v1::run_event::Event;
 use regatta_wire::{reapi, v1};
 
 use super::{Evidence, IncompleteRunError, JobEvidence, SuiteEvidence, TestEvidence};
+use crate::flaky::Execution;
 use crate::stages::Stages;
 
 /// What the events so far have said.
@@ -20,6 +21,7 @@ pub struct EvidenceBuilder {
     images: BTreeSet<String>,
     agents: BTreeSet<String>,
     audited_hits: u64,
+    failures: BTreeSet<Execution>,
     infrastructure_retries: u64,
     started_at: Option<Timestamp>,
     first_leased_at: Option<Timestamp>,
@@ -43,8 +45,10 @@ impl EvidenceBuilder {
                 finished.results.iter().for_each(|result| self.test(result));
             }
             Some(Event::TestRetried(retried)) => {
-                let place = retried.result.as_ref().and_then(|it| it.r#where.as_ref());
-                self.place(place);
+                if let Some(result) = &retried.result {
+                    self.place(result.r#where.as_ref());
+                    self.failed(result);
+                }
             }
             Some(Event::JobStarted(started)) => {
                 let stages = Stages {
@@ -79,15 +83,38 @@ impl EvidenceBuilder {
 
     fn test(&mut self, result: &v1::TestResult) {
         self.place(result.r#where.as_ref());
+        self.failed(result);
         let key = result.key.as_ref().and_then(|key| key.try_into().ok());
         let suite = self.suites.entry(result.job.clone()).or_default();
         let test = TestEvidence {
             status: status_of(result),
             key,
+            execution: Execution::of(result),
             cached_from: result.cached_from.clone(),
             cached_where: result.cached_where.clone(),
         };
         suite.tests.insert(result.test_id.clone(), test);
+    }
+
+    /// Remembers a result that tells of a failure of its test's own.
+    fn failed(&mut self, result: &v1::TestResult) {
+        let is_own = match result.failure_class() {
+            v1::FailureClass::Infra | v1::FailureClass::Cancelled => false,
+            v1::FailureClass::Test
+            | v1::FailureClass::Timeout
+            | v1::FailureClass::Oom
+            | v1::FailureClass::Unspecified => true,
+        };
+        let has_failed = match result.status() {
+            v1::TestStatus::Failed | v1::TestStatus::Flaky | v1::TestStatus::Quarantined => is_own,
+            v1::TestStatus::Passed
+            | v1::TestStatus::Cached
+            | v1::TestStatus::Skipped
+            | v1::TestStatus::NotRun
+            | v1::TestStatus::Unspecified => false,
+        };
+        let execution = Execution::of(result).filter(|_| has_failed);
+        self.failures.extend(execution);
     }
 
     /// A slot has taken the first of a job's work.
@@ -196,6 +223,7 @@ impl EvidenceBuilder {
             images: self.images,
             agents: self.agents,
             audited_hits: self.audited_hits,
+            failures: self.failures,
             infrastructure_retries: self.infrastructure_retries,
             started_at: self
                 .started_at

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use regatta_verdict::{
-    CachedFrom, Counts, JobStatement, PolicyStatement, PublicKey, RunStatement, Subject, Verified,
+    CachedFrom, Counts, JobStatement, PolicyStatement, PublicKey, RunStatement, Subject,
+    VerdictPredicate, Verified,
 };
 
 use crate::commands::ps::short;
@@ -46,7 +47,7 @@ pub(super) fn of(verified: &Verified, key: &PublicKey, paint: Paint) -> String {
     line("required", said.policy().map(required).unwrap_or_default());
     line("tests", counts(said.counts));
     line("cached", cached_from(&said.cached_from, said.audited_hits));
-    line("flaky", some_of(&said.flaky_tests));
+    line("flaky", some_of(&flaky(said)));
     line("quarantine", some_of(&said.quarantined_tests));
     line("artefacts", artefacts(&verified.statements[0].subject));
     line("agents", some_of(&said.agents));
@@ -71,6 +72,21 @@ pub(super) fn of(verified: &Verified, key: &PublicKey, paint: Paint) -> String {
     );
     line("signed by", key.id());
     text
+}
+
+/// Those that failed in another run first, with both runs: nothing else of this says why they count.
+fn flaky(said: &VerdictPredicate) -> Vec<String> {
+    let across = said.flaky_across_runs.iter().map(|it| {
+        let [failed, passed] = [&it.failed_in, &it.passed_in];
+        let [failed, passed] = [failed, passed].map(|run| run.get(..SHORT).unwrap_or(run));
+        format!(
+            "{} (failed in run {failed}, passed in {passed}, with nothing changed)",
+            it.test
+        )
+    });
+    let mut others = said.flaky_tests.clone();
+    others.retain(|test| said.flaky_across_runs.iter().all(|it| it.test != *test));
+    across.chain(others).collect()
 }
 
 fn commit(id: &str, branch: &str, is_dirty: bool) -> String {

@@ -1,8 +1,8 @@
 //! Runners that divide their tests as Bazel wants it: GoogleTest's, and scripts.
 
-use super::{check, run};
+use super::{check, run, tests};
 use crate::fleet::Fleet;
-use crate::program::write;
+use crate::program::{Ended, write};
 use crate::workstation::bookworm;
 
 const PIPELINE: &str = r#"
@@ -19,6 +19,10 @@ suite = { adapter = "bazel-sharding", shards = 5, run = ["./tests"] }
 [jobs.script]
 inputs = ["runner.sh"]
 suite = { adapter = "bazel-sharding", shards = 2, run = ["sh", "runner.sh"], filters = ["shard"] }
+
+[jobs.same]
+inputs = ["same.sh"]
+suite = { adapter = "bazel-sharding", shards = 2, run = ["sh", "same.sh"] }
 
 [jobs.ignorant]
 suite = { adapter = "bazel-sharding", shards = 2, run = "true" }
@@ -47,6 +51,23 @@ echo '<testsuite><testcase classname="é" name="x"><failure/></testcase><testcas
 exit 3
 "#;
 
+/// It says that it divides its tests, and does not.
+const SAME: &str = r#"
+touch "$TEST_SHARD_STATUS_FILE"
+echo '<testsuite><testcase classname="c" name="x"/></testsuite>' > "$XML_OUTPUT_FILE"
+"#;
+
+#[track_caller]
+fn expect_one_to_be_told_twice(ended: &Ended, other: &str) {
+    let tests = tests(ended);
+    let of_job = tests.iter().filter(|((job, _), _)| job == "same");
+    let mut ends: Vec<_> = of_job.map(|(_, end)| end.clone()).collect();
+    ends.sort_by_key(|(status, _)| status != "failed");
+    let statuses: Vec<_> = ends.iter().map(|(status, _)| status.as_str()).collect();
+    assert_eq!(statuses, ["failed", other], "{ended:#?}");
+    assert!(ends[0].1.contains("`c.x` is reported twice"), "{ends:#?}");
+}
+
 #[test]
 fn each_shard_is_a_test() {
     let fleet = Fleet::with_image(&bookworm());
@@ -55,6 +76,7 @@ fn each_shard_is_a_test() {
         ("regatta.toml", PIPELINE),
         ("tests.cc", TESTS_CC),
         ("runner.sh", RUNNER),
+        ("same.sh", SAME),
     ];
     write(project.path(), &files);
     let expected = |passed| {
@@ -82,6 +104,10 @@ fn each_shard_is_a_test() {
     let ignorant = ["shard 1 of 2", "shard 2 of 2"].map(|id| (id, "failed", ignorant));
     check(&ended, "ignorant", &ignorant);
     check(&ended, "alone", &[("shard 1 of 1", "passed", "")]);
+    expect_one_to_be_told_twice(&ended, "passed");
+    // One is known to have passed then, and so is what it reported.
+    let again = run(&fleet, &project, &["same"]);
+    expect_one_to_be_told_twice(&again, "cached");
     let again = run(&fleet, &project, &["google", "script", "alone"]);
     check(&again, "google", &expected("cached"));
     check(&again, "script", &script("cached"));

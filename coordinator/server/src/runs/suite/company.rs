@@ -10,7 +10,7 @@ const MOST_SHARES: usize = 64;
 pub(super) struct Company {
     /// Those that it depends on, and what they need: one of them that fails does so for itself alone.
     pub(super) companions: Vec<String>,
-    /// How many its own fixtures are made of: it fails with any of them.
+    /// How many its own fixtures are made of: it does not run without what sets them up.
     pub(super) fixtures: usize,
 }
 

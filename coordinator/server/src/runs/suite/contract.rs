@@ -1,5 +1,7 @@
 //! The general contract: ids in a file, results in JUnit XML.
 
+mod times;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -19,7 +21,7 @@ use crate::runs::event::duration_of;
 use crate::runs::output::tail_to_show;
 
 /// Changes whenever tests are run or judged in another way.
-pub(super) const VERSION: &str = "contract 7";
+pub(super) const VERSION: &str = "contract 8";
 /// What starting a batch costs: the runner itself starts, and finds its tests.
 pub(super) const BATCH_OVERHEAD: Duration = Duration::from_millis(500);
 /// The same where a persistent worker runs them, which has started and found them.
@@ -45,8 +47,12 @@ pub(super) struct BatchReport {
     otherwise: Option<(FailureClass, String)>,
     /// How long a test may take,
     time_limit: Duration,
-    /// and how long all of them took.
+    /// and how long all of them took,
     batch_took: Duration,
+    /// of which so much is left for a test that the report does not time.
+    untimed: Option<(String, Duration)>,
+    /// How many tests there are, if the runner was ended because their time was over.
+    out_of_time: Option<usize>,
     /// Whether a test that was asked for is not reported.
     is_incomplete: bool,
     /// Whether the tests that are not reported run again, because the runner ended in the middle.
@@ -108,7 +114,9 @@ impl BatchReport {
             }
         }
         report.check(outcome, asked);
+        report.untimed = times::untimed(asked, &report.cases, report.batch_took);
         let end = Unreported::of(outcome);
+        report.out_of_time = (end == Some(Unreported::OutOfTime)).then_some(asked.len());
         report.unreported = end.filter(|end| report.is_unexplained(*end));
         let unreported = asked.iter().find(|id| !report.has(id));
         if let (Some(id), Some(result)) = (unreported, &outcome.result) {
@@ -179,6 +187,11 @@ impl BatchReport {
         let outside = report.errors.into_iter();
         self.complaints.extend(
             outside.map(|error| format!("the runner reported an error of no test: {error}")),
+        );
+        let contradictions = report.contradictions.into_iter();
+        self.complaints.extend(
+            contradictions
+                .map(|detail| format!("the runner's report contradicts itself: {detail}")),
         );
         for case in report.cases {
             let Some(id) = case.id_among(asked) else {
@@ -252,7 +265,7 @@ impl BatchReport {
                     format!("the runner did not report `{id}`"),
                 )
             });
-            let judged = self.judged(Err((class, message)), Duration::ZERO, "");
+            let judged = self.judged(Err((class, message)), self.left_for(id), "");
             return match &self.quoted {
                 Some((quoted, printed)) if quoted == id => Judged {
                     stdout_tail: printed.stdout_tail.clone(),
@@ -264,7 +277,7 @@ impl BatchReport {
                 _ => judged,
             };
         };
-        let took = case.time.unwrap_or_default();
+        let took = case.time.unwrap_or_else(|| self.left_for(id));
         if self.twice.contains(id) {
             let message = format!("the runner reported `{id}` twice");
             return self.judged(Err((FailureClass::Test, message)), took, &case.output);
@@ -275,25 +288,12 @@ impl BatchReport {
             CaseStatus::Failed(message) if case.is_timeout => {
                 Err((FailureClass::Timeout, message.clone()))
             }
-            CaseStatus::Failed(message) => Err((FailureClass::Test, message.clone())),
+            CaseStatus::Failed(message) => Err(self
+                .out_of_time(case, took)
+                .unwrap_or_else(|| (FailureClass::Test, message.clone()))),
             CaseStatus::Skipped(reason) => Ok(Ended::Skipped(reason.clone())),
         };
         self.judged(verdict, took, &case.output)
-    }
-
-    /// A pass, if the test had time enough for it: beside others it has that of its whole batch, and is no better for it
-    /// than alone. The times are those of the runner, which may count in something else than seconds: no test takes longer
-    /// than its batch.
-    fn in_time(&self, case: &Case, ended: Ended) -> Result<Ended, (FailureClass, String)> {
-        let took = case.time.unwrap_or_default();
-        let limit = self.time_limit;
-        match took > limit && took <= self.batch_took {
-            true => {
-                let text = format!("ran out of time: it took {took:?}, and may take {limit:?}");
-                Err((FailureClass::Timeout, text))
-            }
-            false => Ok(ended),
-        }
     }
 
     fn judged(
@@ -319,6 +319,7 @@ impl BatchReport {
             cacheable,
             verdict,
             note: String::new(),
+            complaint: None,
             duration,
             exit_code: None,
             stdout_tail,
@@ -372,8 +373,10 @@ mod tests {
 
     fn report(cases: Vec<Case>) -> BatchReport {
         let mut report = BatchReport::default();
-        let errors = Vec::new();
-        let read = junit::Report { cases, errors };
+        let read = junit::Report {
+            cases,
+            ..junit::Report::default()
+        };
         report.take(read, &BTreeSet::from(["a", "b", "m::c"]));
         report
     }
@@ -414,6 +417,19 @@ mod tests {
     }
 
     #[test]
+    fn a_report_that_counts_a_failure_and_shows_none_is_no_pass() {
+        let xml = "<testsuite name='s' failures='1'><testcase name='a'/></testsuite>";
+        let mut report = BatchReport::default();
+        let asked = BTreeSet::from(["a"]);
+        report.take(junit::parse(xml).expect("is a report"), &asked);
+        report.check(&exited_with(0), &asked);
+        let said = "the runner's report contradicts itself: its suite `s` counts 1 failures or errors, and its test \
+                    cases show 0";
+        assert_eq!(report.complaints, [said]);
+        assert!(report.judge("a").cacheable.is_none());
+    }
+
+    #[test]
     fn a_skip_is_no_pass() {
         let why = "not on this system".to_owned();
         let report = report(vec![case("", "a", CaseStatus::Skipped(why.clone()))]);
@@ -431,6 +447,32 @@ mod tests {
             let verdict = report.judge("a").verdict;
             assert_eq!(verdict, Err((class, "late".to_owned())));
         }
+    }
+
+    #[test]
+    fn what_ran_when_its_runner_was_ended_says_which_time_was_over() {
+        let unknown = "the runner ended while this test ran".to_owned();
+        let mut report = report(vec![Case {
+            ends_runner: true,
+            ..case("", "a", CaseStatus::Failed(unknown.clone()))
+        }]);
+        report.time_limit = Duration::from_secs(2);
+        report.untimed = Some(("a".to_owned(), Duration::from_secs(1)));
+        let judged = report.judge("a");
+        let expected = Err((FailureClass::Test, unknown));
+        assert_eq!((judged.verdict, judged.duration.as_secs()), (expected, 1));
+        let mut check = |tests, took, message: &str| {
+            report.out_of_time = tests;
+            report.untimed = Some(("a".to_owned(), Duration::from_secs(took)));
+            let expected = Err((FailureClass::Timeout, message.to_owned()));
+            assert_eq!(report.judge("a").verdict, expected);
+        };
+        let own = "it still ran when 2s were over, the job's timeout";
+        check(Some(1), 1, own);
+        check(Some(3), 5, own);
+        check(None, 2, own);
+        let of_batch = "it still ran when the time of its batch was over: 3 tests with the job's timeout of 2s each";
+        check(Some(3), 1, of_batch);
     }
 
     #[test]
@@ -454,8 +496,12 @@ mod tests {
             let asked = BTreeSet::from(["a", "b"]);
             let errors = errors.iter().map(|&error| error.to_owned()).collect();
             let mut report = BatchReport::default();
-            let cases = cases(names);
-            report.take(junit::Report { cases, errors }, &asked);
+            let read = junit::Report {
+                cases: cases(names),
+                errors,
+                contradictions: Vec::new(),
+            };
+            report.take(read, &asked);
             report.check(&exited_with(0), &asked);
             report.judge("a").cacheable.is_some()
         };

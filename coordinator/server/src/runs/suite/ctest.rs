@@ -1,10 +1,13 @@
 //! CTest, as its command line and its output are (its manual, ctest(1), and that of the properties of tests).
 //!
-//! Each test is a run of ctest, which brings the tests that set up and clean up its fixtures by itself. Those
-//! are therefore no tests of their own: alone, what they clean up would not be there. What a test `DEPENDS` on ctest
-//! does not bring, only runs before it: such a test is asked for with all that it depends on, and finds what they have
-//! left. They are tests of their own as well, and one of them that fails beside it, or that what sets it up fails,
-//! fails for itself alone: to ctest an order is no condition, and only a fixture of its own keeps a test from running.
+//! Each test is a run of ctest, which brings the tests that set up and clean up its fixtures by itself. What a test
+//! `DEPENDS` on ctest does not bring, only runs before it: such a test is asked for with all that it depends on, and finds
+//! what they have left. All of these are tests of their own as well, as they are to ctest, which counts them; what cleans
+//! up is asked for with what sets up, or else nothing of it would be there (see [`companies`]).
+//!
+//! What fails beside a test fails for itself alone: to ctest an order is no condition, and only what sets up its fixtures
+//! keeps a test from running, which then counts as failed. But what has to clean up after a test, and cannot, may do so
+//! where it is a test of its own: that it failed here fails the suite.
 //!
 //! To ctest, each test has its own time: `TIMEOUT`, or what all have that have none. The job's timeout is what all have
 //! (`--timeout`, unless the suite's command says it), and their process has it as often as it runs tests.
@@ -13,22 +16,32 @@
 //! devices. No two tests share any of these here: each run of ctest has a view of the files of its own, and a container
 //! that does nothing else meanwhile. Within a run, ctest has one test after the other.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod companies;
+mod listing;
+
 use std::time::Duration;
 
 use regatta_model::FailureClass;
 
 use super::company::Company;
-use super::harness::{CompanyByTest, Verdict, did_not_run_it};
+use super::harness::{Verdict, did_not_run_it};
 use super::judged::Ended;
 use crate::runs::plan::PlannedSuite;
+pub(super) use companies::companies_parser;
+pub(super) use listing::{parse_disabled, parse_listing};
 
 /// Changes whenever tests are run or judged in another way.
-pub(super) const VERSION: &str = "ctest 3";
+pub(super) const VERSION: &str = "ctest 4";
 /// How much of the end of an output is read, in bytes: what cleans up may print much after the test.
 pub(super) const SUMMARY_BYTES: u64 = 1 << 20;
 /// How ctest is told the time of tests that have none of their own.
 const TIMEOUT: &str = "--timeout";
+/// What it says of how long a test may take, before it begins.
+const TIME: &str = "Test timeout computed to be:";
+/// What it says of tests that have not failed.
+const GOOD: [&str; 3] = ["Passed", "***Skipped", "***Not Run (Disabled)"];
+/// What it says of a test without what it needs: a program, or a fixture.
+const NOT_RUN: &str = "***Not Run";
 /// What ctest exits with if tests have failed, and nothing worse has happened.
 const TESTS_FAILED: i32 = 8;
 /// How long the pattern may be that names a test and what it depends on, in bytes: CMake compiles patterns of some 64
@@ -38,67 +51,6 @@ const MOST_PATTERN_BYTES: usize = 32 << 10;
 const MOST_DEPENDENCIES_BYTES: usize = 64 << 20;
 /// What means something else to CMake's regular expressions.
 const REGEX_SYNTAX: [char; 11] = ['^', '$', '.', '[', '(', ')', '|', '?', '+', '*', '\\'];
-
-/// What `--show-only=json-v1` prints, as far as it is of use.
-#[derive(serde::Deserialize)]
-struct Listing {
-    kind: String,
-    tests: Vec<ListedTest>,
-}
-
-#[derive(serde::Deserialize)]
-struct ListedTest {
-    name: String,
-    #[serde(default)]
-    properties: Vec<Property>,
-}
-
-#[derive(serde::Deserialize)]
-struct Property {
-    name: String,
-    #[serde(default)]
-    value: serde_json::Value,
-}
-
-impl ListedTest {
-    fn value(&self, property: &str) -> Option<&serde_json::Value> {
-        let mut properties = self.properties.iter();
-        let found = properties.find(|it| it.name == property)?;
-        Some(&found.value)
-    }
-
-    fn is_disabled(&self) -> bool {
-        self.value("DISABLED") == Some(&serde_json::Value::Bool(true))
-    }
-
-    /// What a property names: fixtures, or tests.
-    fn names(&self, property: &str) -> impl Iterator<Item = &str> {
-        let names = self.value(property).and_then(serde_json::Value::as_array);
-        names
-            .into_iter()
-            .flatten()
-            .filter_map(serde_json::Value::as_str)
-    }
-
-    /// The fixtures that it sets up or cleans up.
-    fn served(&self) -> impl Iterator<Item = &str> {
-        let sets_up = self.names("FIXTURES_SETUP");
-        sets_up.chain(self.names("FIXTURES_CLEANUP"))
-    }
-
-    /// Whether ctest brings the other one, or this one, by itself. It says of such tests that one depends on the other.
-    fn is_tied_by_fixture(&self, other: &Self) -> bool {
-        let required: BTreeSet<&str> = self.names("FIXTURES_REQUIRED").collect();
-        let cleaned: BTreeSet<&str> = self.names("FIXTURES_CLEANUP").collect();
-        let mut concerned = other.names("FIXTURES_REQUIRED").chain(other.served());
-        other.serves(&required) || concerned.any(|fixture| cleaned.contains(fixture))
-    }
-
-    /// Whether it runs with each test that requires one of these fixtures.
-    fn serves(&self, required: &BTreeSet<&str>) -> bool {
-        self.served().any(|fixture| required.contains(fixture))
-    }
-}
 
 /// Lists every test.
 pub(super) fn list_arguments(suite: &PlannedSuite) -> Vec<String> {
@@ -150,132 +102,6 @@ fn escaped(text: &str) -> String {
     pattern
 }
 
-/// The names in a list, without those that only set up or clean up what others require.
-pub(super) fn parse_listing(text: &str) -> Result<Vec<String>, String> {
-    let tests = read(text)?;
-    let enabled = || tests.iter().filter(|test| !test.is_disabled());
-    let required = enabled().flat_map(|test| test.names("FIXTURES_REQUIRED"));
-    let required: BTreeSet<&str> = required.collect();
-    let is_own = |test: &&ListedTest| test.is_disabled() || !test.serves(&required);
-    Ok(tests
-        .iter()
-        .filter(is_own)
-        .map(|test| test.name.clone())
-        .collect())
-}
-
-/// For each test that depends on others or has fixtures, directly or not, what runs with it; those that are disabled or
-/// not there are waited for by nobody.
-pub(super) fn parse_companies(text: &str) -> Result<CompanyByTest, String> {
-    let mut tests = read(text)?;
-    tests.retain(|test| !test.is_disabled());
-    let by_name: BTreeMap<&str, &ListedTest> = tests
-        .iter()
-        .map(|test| (test.name.as_str(), test))
-        .collect();
-    let mut by_fixture: BTreeMap<&str, Vec<&ListedTest>> = BTreeMap::new();
-    for test in &tests {
-        for fixture in test.served() {
-            by_fixture.entry(fixture).or_default().push(test);
-        }
-    }
-    let mut companies = BTreeMap::new();
-    let mut left_bytes = MOST_DEPENDENCIES_BYTES;
-    for test in &tests {
-        let company = company_of(test, &by_name, &by_fixture)?;
-        let bytes = company.companions.iter().map(String::len).sum();
-        left_bytes = left_bytes.checked_sub(bytes).ok_or_else(|| {
-            "its tests depend on too many others altogether; let them share fixtures instead"
-                .to_owned()
-        })?;
-        if company.others() > 0 {
-            companies.insert(test.name.clone(), company);
-        }
-    }
-    Ok(companies)
-}
-
-/// The tests that a test's fixtures are made of, and those of theirs: ctest runs it only if these have set them up.
-fn fixtures_of<'listed>(
-    test: &'listed ListedTest,
-    by_fixture: &BTreeMap<&str, Vec<&'listed ListedTest>>,
-) -> BTreeSet<&'listed str> {
-    let mut found = BTreeSet::new();
-    let mut left = vec![test];
-    while let Some(next) = left.pop() {
-        for other in serving(next, by_fixture) {
-            if other.name != test.name && found.insert(other.name.as_str()) {
-                left.push(other);
-            }
-        }
-    }
-    found
-}
-
-/// What sets up and cleans up what a test requires.
-fn serving<'listed>(
-    test: &ListedTest,
-    by_fixture: &BTreeMap<&str, Vec<&'listed ListedTest>>,
-) -> impl Iterator<Item = &'listed ListedTest> {
-    let fixtures = test.names("FIXTURES_REQUIRED");
-    let serving = fixtures.filter_map(|fixture| by_fixture.get(fixture));
-    serving.flatten().copied()
-}
-
-/// What its fixtures depend on it depends on, too.
-fn company_of(
-    test: &ListedTest,
-    by_name: &BTreeMap<&str, &ListedTest>,
-    by_fixture: &BTreeMap<&str, Vec<&ListedTest>>,
-) -> Result<Company, String> {
-    let own = fixtures_of(test, by_fixture);
-    let mut pattern_bytes = escaped(&test.name).len();
-    let mut companions = BTreeSet::new();
-    let mut seen = BTreeSet::from([test.name.as_str()]);
-    let mut left = vec![test];
-    while let Some(next) = left.pop() {
-        let needed = next.names("DEPENDS");
-        let needed = needed.filter_map(|name| by_name.get(name).copied());
-        let needed = needed.filter(|other| !next.is_tied_by_fixture(other));
-        for other in needed.chain(serving(next, by_fixture)) {
-            if !seen.insert(other.name.as_str()) {
-                continue;
-            }
-            left.push(other);
-            if !own.contains(other.name.as_str()) {
-                pattern_bytes += 1 + escaped(&other.name).len();
-                companions.insert(other.name.clone());
-            }
-        }
-        if pattern_bytes > MOST_PATTERN_BYTES {
-            let name = &test.name;
-            return Err(format!(
-                "`{name}` depends on more tests than can be named to ctest; let it require a fixture instead"
-            ));
-        }
-    }
-    Ok(Company {
-        companions: companions.into_iter().collect(),
-        fixtures: own.len(),
-    })
-}
-
-/// The names of those in a list that are not to be run.
-pub(super) fn parse_disabled(text: &str) -> Result<Vec<String>, String> {
-    let mut tests = read(text)?;
-    tests.retain(ListedTest::is_disabled);
-    Ok(tests.into_iter().map(|test| test.name).collect())
-}
-
-fn read(text: &str) -> Result<Vec<ListedTest>, String> {
-    let listing: Listing = serde_json::from_str(text)
-        .map_err(|error| format!("it is not what ctest 3.14 or later prints ({error})"))?;
-    match listing.kind.as_str() {
-        "ctestInfo" => Ok(listing.tests),
-        other => Err(format!("it is a list of `{other}`, not of ctest's")),
-    }
-}
-
 /// What ctest says of one of the tests that it ran.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Line<'a> {
@@ -284,6 +110,17 @@ struct Line<'a> {
     name: &'a str,
     /// `Passed`, `***Failed`, `***Not Run` and the like, without the time.
     status: &'a str,
+}
+
+impl<'a> Line<'a> {
+    fn is_good(&self) -> bool {
+        GOOD.contains(&self.status)
+    }
+
+    /// The status without what marks it.
+    fn said(&self) -> &'a str {
+        self.status.trim_start_matches('*')
+    }
 }
 
 /// `1/3 Test #12: name ......   Passed    0.02 sec`. What tests print has their number before it, so that no
@@ -324,35 +161,73 @@ pub(super) fn ran_one(id: &str, stdout: &str) -> Verdict {
     }
 }
 
-/// What ctest says of this test if it exited like this: that the test passed all the same, and only companions failed; or
-/// that it failed itself, or something that runs with it for a fixture of its own. `None` if nothing more is known.
+/// What ctest says of this test if it exited like this: that the test passed all the same, and only others failed; or that
+/// it failed itself, or what sets up a fixture of its own. `None` if nothing more is known.
 pub(super) fn beside_failed(
     (id, company): (&str, &Company),
     (exit_code, stdout): (i32, &str),
 ) -> Option<Verdict> {
-    let good = ["Passed", "***Skipped", "***Not Run (Disabled)"];
-    let bad = stdout.lines().filter_map(line);
-    let bad = bad.filter(|line| !good.contains(&line.status));
-    let is_companion = |line: &Line<'_>| company.companions.iter().any(|name| name == line.name);
-    let (companions_too, bad): (Vec<_>, Vec<_>) = bad.partition(is_companion);
-    match bad.first() {
-        None if companions_too.is_empty() || exit_code != TESTS_FAILED => None,
-        None => Some(ran_one(id, stdout)),
-        Some(first) => why_failed(id, first).map(Err),
+    match line_of(id, stdout) {
+        Some(own) if own.is_good() => {
+            let are_others = exit_code == TESTS_FAILED && failed(stdout).next().is_some();
+            are_others.then(|| ran_one(id, stdout))
+        }
+        Some(own) if own.status != NOT_RUN => why_failed(&own, stdout).map(Err),
+        // What sets up a fixture comes before whatever requires it.
+        Some(_) | None => {
+            let mut failed = failed(stdout).filter(|line| !is_companion(company, line));
+            let first = failed.next()?;
+            match first.name == id {
+                true => why_failed(&first, stdout).map(Err),
+                false => Some(Err(without(&first))),
+            }
+        }
     }
 }
 
-fn why_failed(id: &str, first: &Line<'_>) -> Option<(FailureClass, String)> {
-    let said = first.status.trim_start_matches('*');
-    if first.name != id {
-        let text = format!("`{}`, which runs with it for a fixture: {said}", first.name);
-        return Some((FailureClass::Test, text));
-    }
-    match said {
-        "Timeout" => Some((FailureClass::Timeout, "its time was over".to_owned())),
+/// What failed though the test passed, and is to fail the suite: what should have cleaned up after it, for people. What it
+/// comes to where it is a test of its own says nothing of this: it may find less to clean up there.
+pub(super) fn left_behind((id, company): (&str, &Company), stdout: &str) -> Option<String> {
+    let is_good = line_of(id, stdout).is_some_and(|own| own.is_good());
+    let mut failed = failed(stdout).filter(|line| !is_companion(company, line));
+    let first = failed.next().filter(|_| is_good)?;
+    let (name, said) = (first.name, first.said());
+    Some(format!(
+        "`{name}` failed where it runs with a test for a fixture: {said}"
+    ))
+}
+
+/// What ctest says of the tests that failed.
+fn failed(stdout: &str) -> impl Iterator<Item = Line<'_>> {
+    let lines = stdout.lines().filter_map(line);
+    lines.filter(|line| !line.is_good())
+}
+
+fn is_companion(company: &Company, line: &Line<'_>) -> bool {
+    company.companions.iter().any(|name| name == line.name)
+}
+
+fn without(setup: &Line<'_>) -> (FailureClass, String) {
+    let (name, said) = (setup.name, setup.said());
+    let text = format!("`{name}`, which runs with it for a fixture: {said}");
+    (FailureClass::Test, text)
+}
+
+fn why_failed(own: &Line<'_>, stdout: &str) -> Option<(FailureClass, String)> {
+    match own.said() {
+        "Timeout" => {
+            let said = format!("{}: {TIME}", own.number);
+            let mut limits = stdout.lines().filter_map(|line| line.strip_prefix(&said));
+            let limit = limits.next_back().map(|limit| {
+                let limit = limit.trim();
+                format!(": {limit} s, by its own TIMEOUT or the job's")
+            });
+            let text = format!("its time was over{}", limit.unwrap_or_default());
+            Some((FailureClass::Timeout, text))
+        }
         // Nobody needs to be told.
         "Failed" => None,
-        _ => Some((FailureClass::Test, said.to_owned())),
+        said => Some((FailureClass::Test, said.to_owned())),
     }
 }
 
@@ -370,9 +245,7 @@ fn last_words(number: &str, stdout: &str) -> String {
     let prefix = format!("{number}: ");
     let mut printed = stdout.lines().filter_map(|line| line.strip_prefix(&prefix));
     // Before that, ctest speaks of the test.
-    let after = printed
-        .by_ref()
-        .skip_while(|line| !line.starts_with("Test timeout"));
+    let after = printed.by_ref().skip_while(|line| !line.starts_with(TIME));
     let last = after.skip(1).filter(|line| !line.trim().is_empty()).last();
     last.unwrap_or_default().trim().to_owned()
 }
@@ -383,121 +256,55 @@ mod tests {
 
     use super::*;
 
-    const LISTING: &str = r#"{"kind": "ctestInfo", "version": {"major": 1, "minor": 0}, "tests": [
-        {"name": "plain", "command": ["/b/ok"], "properties": [{"name": "TIMEOUT", "value": 1.5}]},
-        {"name": "off", "properties": [{"name": "DISABLED", "value": true},
-            {"name": "FIXTURES_REQUIRED", "value": ["unused"]}]},
-        {"name": "setup", "properties": [{"name": "FIXTURES_SETUP", "value": ["db", "x"]},
-            {"name": "FIXTURES_REQUIRED", "value": ["disk"]}]},
-        {"name": "disk", "properties": [{"name": "FIXTURES_SETUP", "value": ["disk"]}]},
-        {"name": "cleanup", "properties": [{"name": "FIXTURES_CLEANUP", "value": ["db"]}]},
-        {"name": "uses", "properties": [{"name": "FIXTURES_REQUIRED", "value": ["db"]}]},
-        {"name": "for nobody", "properties": [{"name": "FIXTURES_SETUP", "value": ["unused"]}]}]}"#;
+    /// What ctest prints of the companion `first`, of what sets up and cleans up a fixture, and of `own`.
+    fn lines([first, setup, own, cleanup]: [&str; 4]) -> String {
+        format!(
+            "1/4 Test #1: first ....{first}    0.01 sec\n\
+             2/4 Test #2: setup ....{setup}    0.01 sec\n\
+             3/4 Test #3: own ......{own}    0.01 sec\n\
+             4/4 Test #4: cleanup ..{cleanup}    0.01 sec\n"
+        )
+    }
 
-    #[test]
-    fn lists_are_read() {
-        let ids = parse_listing(LISTING).expect("is a list");
-        assert_eq!(ids, ["plain", "off", "uses", "for nobody"]);
-        assert_eq!(parse_disabled(LISTING).expect("is a list"), ["off"]);
-        for text in ["", "Hello", "{}", r#"{"kind": "other", "tests": []}"#] {
-            assert!(parse_listing(text).is_err(), "{text}");
+    const PASSED: &str = "   Passed";
+    const FAILED: &str = "***Failed";
+
+    fn with(companions: &[&str]) -> Company {
+        Company {
+            companions: companions.iter().map(|&it| it.to_owned()).collect(),
+            fixtures: 2,
         }
     }
 
     #[test]
-    fn what_a_test_depends_on_is_found_through_others_and_fixtures() {
-        let test = |name: &str, properties: &[(&str, &str)]| {
-            let properties = properties.iter().map(|(name, value)| {
-                serde_json::json!({"name": name, "value": value.split(' ').collect::<Vec<_>>()})
-            });
-            let properties: Vec<_> = properties.collect();
-            serde_json::json!({"name": name, "properties": properties})
-        };
-        let off =
-            serde_json::json!({"name": "off", "properties": [{"name": "DISABLED", "value": true}]});
-        let tests = serde_json::json!({"kind": "ctestInfo", "tests": [
-            test("c", &[("DEPENDS", "b")]),
-            test("b", &[("DEPENDS", "a gone off")]),
-            test("a", &[]),
-            off,
-            test("round", &[("DEPENDS", "about")]),
-            test("about", &[("DEPENDS", "round")]),
-            test("set", &[("FIXTURES_SETUP", "db"), ("DEPENDS", "a")]),
-            // What ctest makes of fixtures.
-            test("uses", &[("FIXTURES_REQUIRED", "db"), ("DEPENDS", "set")]),
-            test("uses too", &[("FIXTURES_REQUIRED", "db"), ("DEPENDS", "set")]),
-            test("after", &[("DEPENDS", "uses")]),
-            test("uses after", &[("DEPENDS", "set c"), ("FIXTURES_REQUIRED", "db")]),
-            test("clean", &[("FIXTURES_CLEANUP", "db"), ("DEPENDS", "set uses"), ("FIXTURES_REQUIRED", "disk")]),
-        ]});
-        let found = parse_companies(&tests.to_string()).expect("is a list");
-        let found: Vec<_> = found
-            .iter()
-            .map(|(test, with)| (test.as_str(), with.companions.join(" "), with.fixtures))
-            .collect();
-        let expected = [
-            ("about", "round", 0),
-            ("after", "a clean set uses", 0),
-            ("b", "a", 0),
-            ("c", "a b", 0),
-            ("round", "about", 0),
-            ("set", "a", 0),
-            ("uses", "a", 2),
-            ("uses after", "a b c", 2),
-            ("uses too", "a", 2),
-        ];
-        assert_eq!(
-            found,
-            expected.map(|(test, needed, fixtures)| (test, needed.to_owned(), fixtures))
-        );
-    }
-
-    #[test]
-    fn a_companion_fails_for_itself_alone() {
-        let lines = |own: &str, fixture: &str| {
-            format!(
-                "1/3 Test #1: first ....***Failed    0.01 sec\n\
-                 2/3 Test #2: setup ....{fixture}    0.01 sec\n\
-                 3/3 Test #3: own ......{own}    0.01 sec\n"
-            )
-        };
-        let with = |companions: &[&str]| Company {
-            companions: companions.iter().map(|&it| it.to_owned()).collect(),
-            fixtures: 1,
-        };
+    fn what_fails_beside_a_test_fails_for_itself_alone() {
         let company = with(&["first"]);
         let named = ("own", &company);
-        let said = |own, fixture| beside_failed(named, (8, &lines(own, fixture)));
-        assert_eq!(said("   Passed", "   Passed"), Some(Ok(Ended::Passed)));
-        assert_eq!(said("***Failed", "   Passed"), None, "it shows why");
+        let said = |of| beside_failed(named, (TESTS_FAILED, &lines(of)));
+        let passed = Some(Ok(Ended::Passed));
+        assert_eq!(said([FAILED, PASSED, PASSED, PASSED]), passed);
+        assert_eq!(said([PASSED, PASSED, PASSED, FAILED]), passed);
+        assert_eq!(said([FAILED, PASSED, FAILED, FAILED]), None, "it shows why");
         let text = "`setup`, which runs with it for a fixture: Failed".to_owned();
         let expected = Some(Err((FailureClass::Test, text)));
-        assert_eq!(said("   Passed", "***Failed"), expected);
-        let others = with(&["first", "setup"]);
-        let of_others = beside_failed(("own", &others), (8, &lines("   Passed", "***Failed")));
-        assert_eq!(of_others, Some(Ok(Ended::Passed)));
-        assert_eq!(beside_failed(named, (8, "")), None);
-        let crashed = (139, &*lines("   Passed", "   Passed"));
+        assert_eq!(said([FAILED, FAILED, NOT_RUN, PASSED]), expected);
+        let text = Some(Err((FailureClass::Test, "Not Run".to_owned())));
+        assert_eq!(said([FAILED, PASSED, NOT_RUN, FAILED]), text);
+        let crashed = (139, &*lines([PASSED; 4]));
         assert_eq!(beside_failed(named, crashed), None);
+        assert_eq!(beside_failed(named, (TESTS_FAILED, "")), None);
     }
 
     #[test]
-    fn more_than_ctest_can_be_told_of_is_refused() {
-        let depending = |needed: &[String]| {
-            let tests = needed.iter().map(|name| serde_json::json!({"name": name}));
-            let depends = serde_json::json!([{"name": "DEPENDS", "value": needed}]);
-            let last = serde_json::json!({"name": "last", "properties": depends});
-            let tests: Vec<_> = tests.chain([last]).collect();
-            serde_json::json!({"kind": "ctestInfo", "tests": tests}).to_string()
-        };
-        let long = |count: usize| -> Vec<_> {
-            (0..count).map(|number| format!("{number:0>99}")).collect()
-        };
-        let most = MOST_PATTERN_BYTES / 100;
-        let found = parse_companies(&depending(&long(most - 1))).expect("fits");
-        assert_eq!(found["last"].others(), most - 1);
-        let error = parse_companies(&depending(&long(most + 1))).expect_err("is too long");
-        assert!(error.contains("`last`"), "{error}");
+    fn what_cannot_clean_up_after_a_test_is_complained_of() {
+        let left = |company: &[&str], of| left_behind(("own", &with(company)), &lines(of));
+        let cleanup = "`cleanup` failed where it runs with a test for a fixture: Failed".to_owned();
+        let not_cleaned = [FAILED, PASSED, PASSED, FAILED];
+        assert_eq!(left(&["first"], not_cleaned), Some(cleanup));
+        assert_eq!(left(&["first"], [FAILED, PASSED, PASSED, PASSED]), None);
+        assert_eq!(left(&["cleanup", "first"], not_cleaned), None);
+        let failed = [PASSED, PASSED, FAILED, FAILED];
+        assert_eq!(left(&["first"], failed), None, "the test has failed");
     }
 
     #[test]
@@ -572,8 +379,13 @@ mod tests {
             beside_failed(("a", &Company::default()), (8, &output)).and_then(Result::err)
         };
         assert_eq!(why("Failed  "), None);
-        let (class, _) = why("Timeout ").expect("it is said");
-        assert_eq!(class, FailureClass::Timeout);
+        let timed_out = (FailureClass::Timeout, "its time was over".to_owned());
+        assert_eq!(why("Timeout "), Some(timed_out));
+        let output =
+            "12: Test timeout computed to be: 5\n1/1 Test #12: a ...***Timeout  5.01 sec\n";
+        let said = beside_failed(("a", &Company::default()), (TESTS_FAILED, output));
+        let text = "its time was over: 5 s, by its own TIMEOUT or the job's".to_owned();
+        assert_eq!(said, Some(Err((FailureClass::Timeout, text))));
         let segfault = (FailureClass::Test, "Exception: SegFault".to_owned());
         assert_eq!(why("Exception: SegFault"), Some(segfault));
         let output =

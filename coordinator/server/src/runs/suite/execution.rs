@@ -22,7 +22,7 @@ use super::overhead::Overheads;
 use super::precedence::ChangedInputs;
 use super::quarantine::in_quarantine;
 use super::reports::Reports;
-use super::sharding::judge_shard;
+use super::sharding::ReportedCases;
 use super::slow::{Granted, SlowTest, SlowTests};
 use super::suspects::Suspects;
 use super::{PlannedTests, Test, bare_result};
@@ -64,6 +64,8 @@ pub(super) struct Execution<'a> {
     pub(super) changed_inputs: ChangedInputs,
     /// In an audit, the tests that have failed and are tried again.
     pub(super) failed_once: BTreeMap<usize, (Ending, v1::TestResult)>,
+    /// What shards have reported.
+    pub(super) reported_cases: ReportedCases,
 }
 
 /// Where an answer comes from.
@@ -106,6 +108,7 @@ impl<'a> Execution<'a> {
             purpose,
             changed_inputs: ChangedInputs::default(),
             failed_once: BTreeMap::new(),
+            reported_cases: ReportedCases::default(),
         }
     }
 
@@ -119,6 +122,7 @@ impl<'a> Execution<'a> {
             let tests = open.iter().map(|test| &self.tests[*test]);
             self.changed_inputs = changed_inputs(self.job, tests).await;
         }
+        self.take_in_known_shards().await;
         if let Err(end) = self.submit_all(open).await {
             self.give_up(self.tally.open().collect(), &end);
             return;
@@ -305,7 +309,7 @@ impl<'a> Execution<'a> {
                 let named = (test.id.as_str(), &test.company);
                 harness.judge(self.job, named, &outcome).await
             }
-            Adapter::Sharding { shards } => judge_shard(self.job, *shards, &outcome).await,
+            Adapter::Sharding { shards } => self.judge_shard(test, *shards, &outcome).await,
             Adapter::Contract { junit_path, .. } => {
                 let path = junit_path.clone();
                 let report = self.report(submission, &path, &outcome, origin.lease).await;
@@ -315,6 +319,9 @@ impl<'a> Execution<'a> {
                 self.judge_reported(&report, test)
             }
         };
+        if let Some(complaint) = judged.complaint.take() {
+            self.complain(complaint);
+        }
         let is_comparable = self.job.surroundings.produced(&outcome);
         judged.cacheable = judged.cacheable.filter(|_| is_comparable);
         self.attempts[test] += 1;

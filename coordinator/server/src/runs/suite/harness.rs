@@ -141,6 +141,14 @@ impl Harness {
         }
     }
 
+    /// Why the suite fails though a test passed whose process did not exit with 0.
+    fn left_behind(self, named: (&str, &Company), stdout: &str) -> Option<String> {
+        match self {
+            Self::Libtest | Self::GoogleTest | Self::Go => None,
+            Self::Ctest => ctest::left_behind(named, stdout),
+        }
+    }
+
     /// What lists the tests that run with others, and so how to read it; `None` if none does.
     pub(super) fn list_companies(self, suite: &PlannedSuite) -> Option<ListCommand<CompanyByTest>> {
         match self {
@@ -148,7 +156,7 @@ impl Harness {
             // The same action as the list's, whose result is then known.
             Self::Ctest => Some(ListCommand {
                 arguments: ctest::list_arguments(suite),
-                parse: ctest::parse_companies,
+                parse: ctest::companies_parser(suite),
             }),
         }
     }
@@ -174,6 +182,7 @@ impl Harness {
             let (blobs, digest) = (job.run.blobs.as_ref(), result.stdout_digest.as_ref());
             tail(blobs, &result.stdout_raw, digest, self.summary_bytes()).await
         };
+        let mut complaint = None;
         let verdict = match judge(outcome) {
             Ok(()) => match summary().await {
                 Ok(text) => self.ran_one(id, &String::from_utf8_lossy(&text)),
@@ -188,11 +197,15 @@ impl Harness {
                 let text = String::from_utf8_lossy(&text);
                 let exit_code = outcome.result.as_ref().map_or(0, |it| it.exit_code);
                 let said = self.beside_failed((id, company), (exit_code, &text));
+                complaint = self.left_behind((id, company), &text);
                 said.unwrap_or(Err((class, String::new())))
             }
             Err(failure) => Err(failure),
         };
-        judged(job, outcome, verdict).await
+        Judged {
+            complaint,
+            ..judged(job, outcome, verdict).await
+        }
     }
 }
 
@@ -212,11 +225,11 @@ pub(super) async fn judged(
     };
     let stdout = result.stdout_digest.as_ref();
     let stderr = result.stderr_digest.as_ref();
-    // A pass whose process failed for a companion is not to be taken for one of the process.
+    // A pass whose process failed for another test is not to be taken for one of the process, nor is a skip.
     let is_clean = result.exit_code == 0;
     Judged {
         cacheable: match &verdict {
-            Ok(Ended::Passed) if !is_clean => None,
+            Ok(_) if !is_clean => None,
             Ok(Ended::Passed) => Some(result.clone()),
             Ok(Ended::Skipped(reason)) => Some(cached_skip(reason)),
             Ok(Ended::PassedAgain) => None,
@@ -225,6 +238,7 @@ pub(super) async fn judged(
         },
         verdict,
         note: String::new(),
+        complaint: None,
         duration: duration_of(outcome),
         exit_code: outcome.result.as_ref().map(|result| result.exit_code),
         stdout_tail: tail_to_show(blobs, &result.stdout_raw, stdout, limit).await,

@@ -41,6 +41,8 @@ pub(super) struct Judged {
     pub(super) verdict: Result<Ended, (FailureClass, String)>,
     /// What is to be said of a pass; nothing of most.
     pub(super) note: String,
+    /// What fails the suite and is no failure of the test.
+    pub(super) complaint: Option<String>,
     pub(super) duration: Duration,
     pub(super) exit_code: Option<i32>,
     pub(super) stdout_tail: Bytes,

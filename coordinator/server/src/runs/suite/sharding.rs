@@ -1,18 +1,22 @@
 //! Bazel's protocol for tests that divide themselves (Bazel's Test Encyclopedia, "Test sharding"): each shard is
 //! a test, and its runner is told by the environment which part of the tests to run.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use regatta_model::FailureClass;
 use regatta_wire::{reapi, v1};
 
 use super::contract::fetch;
+use super::execution::Execution;
 use super::harness::{Verdict, judged};
 use super::judged::{Ended, Judged};
 use crate::junit::{self, CaseStatus};
 use crate::runs::action::judge;
 use crate::runs::context::JobContext;
+use crate::runs::plan::Adapter;
 
 /// Changes whenever shards are run or judged in another way.
-pub(super) const VERSION: &str = "bazel-sharding 2";
+pub(super) const VERSION: &str = "bazel-sharding 3";
 /// What a runner touches to say that it knows the protocol, from the working directory.
 const STATUS_PATH: &str = ".regatta/shard/status";
 /// Where it may write JUnit XML.
@@ -62,25 +66,84 @@ pub(super) fn environment(id: &str, shards: u32) -> Vec<reapi::command::Environm
     variables.map(variable).into()
 }
 
-/// What one shard's process says. Exit code 0 is a pass only if the runner knows that it is one of several, and its own
-/// report, if it wrote one, has no failure.
-pub(super) async fn judge_shard(
-    job: &JobContext,
-    shards: u32,
-    outcome: &v1::ExecutionOutcome,
-) -> Judged {
-    let verdict = match judge(outcome) {
-        Ok(()) => match failed_cases(job, outcome).await {
-            Some(failed) => Err((FailureClass::Test, lied(&failed))),
-            None => said_so(outcome, shards),
-        },
-        Err((class, _)) if class == FailureClass::Test && outcome.message.is_empty() => {
-            let failed = failed_cases(job, outcome).await;
-            Err((class, failed.unwrap_or_default()))
+/// The tests that shards which passed have reported, with the shard of each.
+#[derive(Debug, Default)]
+pub(super) struct ReportedCases {
+    shards: BTreeMap<(String, String), String>,
+}
+
+impl ReportedCases {
+    /// Takes in a shard's report; why that is wrong, if another has reported one of its tests.
+    fn take(&mut self, shard: &str, report: &junit::Report) -> Option<String> {
+        let cases = report.cases.iter();
+        let mut ran = cases.filter(|case| !matches!(case.status, CaseStatus::Skipped(_)));
+        ran.find_map(|case| {
+            let named = (case.classname.clone(), case.name.clone());
+            let other = self.shards.entry(named).or_insert_with(|| shard.to_owned());
+            (other.as_str() != shard).then(|| reported_twice(case, other))
+        })
+    }
+}
+
+fn reported_twice(case: &junit::Case, other: &str) -> String {
+    let name = full_name(case);
+    format!(
+        "`{name}` is reported twice, by `{other}` as well: the runner touches TEST_SHARD_STATUS_FILE and does not divide its \
+         tests by TEST_SHARD_INDEX, or two of them have one name; mend that, or use `shards = 1`"
+    )
+}
+
+impl Execution<'_> {
+    /// Takes in the reports of shards that need not run, as far as their results are at hand.
+    pub(super) async fn take_in_known_shards(&mut self) {
+        if !matches!(self.suite.adapter, Adapter::Sharding { .. }) {
+            return;
         }
-        Err(failure) => Err(failure),
-    };
-    judged(job, outcome, verdict).await
+        let open: BTreeSet<usize> = self.tally.open().collect();
+        let known = (0..self.tests.len()).filter(|test| !open.contains(test));
+        let known: Vec<usize> = known.collect();
+        let keys: Vec<_> = known.iter().map(|test| self.tests[*test].key).collect();
+        let run = &self.job.run;
+        // What cannot be had now was compared when it ran.
+        let found = run.results.get_many(&run.plan.tenant, &keys).await;
+        for (test, result) in known.into_iter().zip(found.unwrap_or_default()) {
+            let result = result.map(|result| result.as_ref().clone());
+            let outcome = v1::ExecutionOutcome {
+                result,
+                ..v1::ExecutionOutcome::default()
+            };
+            if let Some(report) = report_of(self.job, &outcome).await {
+                let _compared = self.reported_cases.take(&self.tests[test].id, &report);
+            }
+        }
+    }
+
+    /// What one shard's process says. Exit code 0 is a pass only if the runner knows that it is one of several, and its own
+    /// report, if it wrote one, has no failure, and no test of another shard's.
+    pub(super) async fn judge_shard(
+        &mut self,
+        test: usize,
+        shards: u32,
+        outcome: &v1::ExecutionOutcome,
+    ) -> Judged {
+        let report = report_of(self.job, outcome).await;
+        let failed = report.as_ref().and_then(summary);
+        let verdict = match judge(outcome) {
+            Ok(()) => match failed {
+                Some(failed) => Err((FailureClass::Test, lied(&failed))),
+                None => said_so(outcome, shards).and_then(|ended| {
+                    let shard = &self.tests[test].id;
+                    let twice = report.and_then(|it| self.reported_cases.take(shard, &it));
+                    twice.map_or(Ok(ended), |twice| Err((FailureClass::Test, twice)))
+                }),
+            },
+            Err((class, _)) if class == FailureClass::Test && outcome.message.is_empty() => {
+                Err((class, failed.unwrap_or_default()))
+            }
+            Err(failure) => Err(failure),
+        };
+        judged(self.job, outcome, verdict).await
+    }
 }
 
 fn lied(failed: &str) -> String {
@@ -102,31 +165,39 @@ fn said_so(outcome: &v1::ExecutionOutcome, shards: u32) -> Verdict {
     Err((FailureClass::Test, text.to_owned()))
 }
 
-/// What a shard's report says of its failure, if it wrote one.
-async fn failed_cases(job: &JobContext, outcome: &v1::ExecutionOutcome) -> Option<String> {
+/// A shard's report, if it wrote one that can be read.
+async fn report_of(job: &JobContext, outcome: &v1::ExecutionOutcome) -> Option<junit::Report> {
     let xml = fetch(job, XML_PATH, outcome).await.ok()??;
-    let report = junit::parse(&String::from_utf8_lossy(&xml)).ok()?;
-    summary(&report)
+    junit::parse(&String::from_utf8_lossy(&xml)).ok()
 }
 
+/// What a shard's report says of its failure, if it does.
 fn summary(report: &junit::Report) -> Option<String> {
     let cases = report.cases.iter();
     let is_failed = |case: &&junit::Case| matches!(case.status, CaseStatus::Failed(_));
     let failed: Vec<_> = cases.filter(is_failed).collect();
     if failed.is_empty() {
-        return None;
+        let contradiction = report.contradictions.first()?;
+        return Some(format!("it contradicts itself: {contradiction}"));
     }
-    let name = |case: &&junit::Case| match case.classname.is_empty() {
-        true => case.name.clone(),
-        false => format!("{}.{}", case.classname, case.name),
-    };
     let (count, all) = (failed.len(), report.cases.len());
-    let named: Vec<_> = failed.iter().take(MOST_NAMED).map(name).collect();
+    let named: Vec<_> = failed
+        .iter()
+        .take(MOST_NAMED)
+        .map(|case| full_name(case))
+        .collect();
     let rest = if count > MOST_NAMED { ", ..." } else { "" };
     Some(format!(
         "{count} of its {all} tests failed: {}{rest}",
         named.join(", ")
     ))
+}
+
+fn full_name(case: &junit::Case) -> String {
+    match case.classname.is_empty() {
+        true => case.name.clone(),
+        false => format!("{}.{}", case.classname, case.name),
+    }
 }
 
 #[cfg(test)]
@@ -177,6 +248,35 @@ mod tests {
     }
 
     #[test]
+    fn a_test_that_two_shards_report_is_named() {
+        let report = |xml: &str| {
+            let report = junit::parse(&format!("<testsuite>{xml}</testsuite>"));
+            report.expect("it is one")
+        };
+        let (one, two) = (
+            "<testcase classname='c' name='t'/>",
+            "<testcase classname='d' name='t'/>",
+        );
+        let skipped = "<testcase classname='c' name='t'><skipped/></testcase>";
+        let mut reported = ReportedCases::default();
+        assert_eq!(
+            reported.take("first", &report(&format!("{one}{one}"))),
+            None
+        );
+        assert_eq!(reported.take("first", &report(one)), None, "it ran again");
+        assert_eq!(
+            reported.take("second", &report(&format!("{two}{skipped}"))),
+            None
+        );
+        let twice = reported.take("third", &report(&format!("<testcase name='t'/>{one}")));
+        let twice = twice.expect("it is reported twice");
+        assert!(
+            twice.starts_with("`c.t` is reported twice, by `first` as well"),
+            "{twice}"
+        );
+    }
+
+    #[test]
     fn a_failed_shard_names_what_failed() {
         let report = |failed: usize| {
             let case = |number: usize| {
@@ -189,6 +289,9 @@ mod tests {
             summary(&junit::parse(&xml).expect("it is one"))
         };
         assert_eq!(report(0), None);
+        let xml = "<testsuite failures='1'><testcase name='a'/></testsuite>";
+        let contradiction = summary(&junit::parse(xml).expect("it is one"));
+        assert!(contradiction.is_some_and(|text| text.contains("contradicts itself")));
         let two = "2 of its 3 tests failed: a.t0, a.t1".to_owned();
         assert_eq!(report(2), Some(two));
         assert!(report(11).is_some_and(|text| text.ends_with("a.t9, ...")));

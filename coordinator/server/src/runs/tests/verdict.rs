@@ -132,6 +132,51 @@ async fn a_failure_stands_until_all_of_its_run_was_done_again() {
 }
 
 #[tokio::test]
+async fn what_fails_in_one_run_and_passes_in_the_next_is_flaky() {
+    let fixture = Fixture::start().await;
+    let is_mended = Arc::new(AtomicBool::new(false));
+    let now_mended = Arc::clone(&is_mended);
+    let script = runner(names(3), move |test| match test {
+        "test_0001" if !is_mended.load(Ordering::Relaxed) => Some(completed(101, FAILED)),
+        _ => Some(completed(0, PASSED)),
+    });
+    let _agent = fixture.agent("a", script);
+    let run = async || {
+        let mut spec = of_commit(vec![libtest("unit")]);
+        spec.policy.get_or_insert_default().max_flaky = Some(0);
+        let run = fixture.submit(spec).await;
+        fixture.finish(&run).await;
+        run
+    };
+    let said = async || {
+        let said = verdict(&fixture, Subject::Commit(COMMIT.to_owned())).await;
+        said.expect("is there").verdict
+    };
+    let failed = run().await;
+    let before = said().await;
+    assert_eq!((&before.run, before.flaky_tests.len()), (&failed, 0));
+
+    now_mended.store(true, Ordering::Relaxed);
+    let passed = run().await;
+    let after = said().await;
+    assert_eq!(
+        (after.verdict.as_str(), &after.run),
+        ("NOT_RELEASABLE", &passed)
+    );
+    let reason = "tests that are flaky: 1, and the policy allows 0 (max_flaky)";
+    assert_eq!(after.reasons, [reason]);
+    assert_eq!(after.flaky_tests, ["unit test_0001"]);
+    let [across] = &after.flaky_across_runs[..] else {
+        panic!("{after:?}")
+    };
+    assert_eq!(across.test, "unit test_0001");
+    assert_eq!((&across.failed_in, &across.passed_in), (&failed, &passed));
+    // Alone, it is as good as it was.
+    let alone = verdict(&fixture, Subject::RunId(passed)).await;
+    assert_eq!(alone.expect("is there").verdict.verdict, "RELEASABLE");
+}
+
+#[tokio::test]
 async fn what_a_policy_requires_may_have_run_in_several_runs() {
     let fixture = Fixture::start().await;
     let _agent = fixture.agent("a", all_pass(3));
