@@ -60,6 +60,8 @@ pub(crate) struct Storage {
     pub(crate) blobs: TenantViews<dyn BlobStore>,
     /// What of them is kept as chunks: a part of the same stack.
     pub(crate) chunked: TenantViews<ChunkedBlobStore>,
+    /// The objects that blobs are in: nothing that is known of them answers for these.
+    pub(crate) objects: Arc<dyn BlobStore>,
     /// Action results, under keys that the action cache makes.
     pub(crate) results: TenantViews<dyn BlobStore>,
     /// What is known of URIs, under keys that the asset store makes.
@@ -202,6 +204,7 @@ impl Opening<'_> {
             move |claimant| retention.retaining(kind, &store, (claimant, None))
         };
         Storage {
+            objects: Arc::clone(objects.of(Kind::Blob)) as _,
             results: views(retention, keyed(Kind::Result)),
             assets: views(retention, keyed(Kind::Asset)),
             blobs: {
