@@ -304,6 +304,7 @@ pub(crate) fn of_read(error: &StoreError) -> Failure {
         StoreError::Unavailable { .. } => unavailable(error.to_string(), DEFAULT_RETRY_DELAY),
     }
 }
+        StoreError::Away { retry_after, .. } => unavailable(error.to_string(), *retry_after),
 
 /// A store's error for somebody who writes: bytes that do not fit their digest are the sender's fault.
 pub(crate) fn of_write(error: &StoreError) -> Failure {
@@ -318,6 +319,7 @@ pub(crate) fn of_write(error: &StoreError) -> Failure {
         | StoreError::Unavailable { .. } => of_read(error),
     }
 }
+        | StoreError::Away { .. }
 
 /// Why the scheduler did not take work.
 pub(crate) fn of_admission(error: &AdmissionError) -> Failure {
