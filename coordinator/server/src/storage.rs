@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::{StreamExt as _, stream};
 use regatta_cas::{
     AbsenceIndex, BlobStore, ChunkedBlobStore, ChunkingParams, Deletions, Durability,
-    EmptyBlobStore, ExistenceIndex, ListedBlobStore, MemoryTier, OpenStoreError,
+    EmptyBlobStore, ExistenceIndex, ListedBlobStore, MemoryTier, OpenStoreError, WrongReads,
 };
 use regatta_model::{Digest, TenantId};
 
@@ -62,6 +62,8 @@ pub(crate) struct Storage {
     pub(crate) chunked: TenantViews<ChunkedBlobStore>,
     /// The objects that blobs are in: nothing that is known of them answers for these.
     pub(crate) objects: Arc<dyn BlobStore>,
+    /// When wrong bytes came of them.
+    pub(crate) wrong_reads: WrongReads,
     /// Action results, under keys that the action cache makes.
     pub(crate) results: TenantViews<dyn BlobStore>,
     /// What is known of URIs, under keys that the asset store makes.
@@ -205,6 +207,7 @@ impl Opening<'_> {
         };
         Storage {
             objects: Arc::clone(objects.of(Kind::Blob)) as _,
+            wrong_reads: objects.wrong_reads.clone(),
             results: views(retention, keyed(Kind::Result)),
             assets: views(retention, keyed(Kind::Asset)),
             blobs: {

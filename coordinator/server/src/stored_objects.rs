@@ -5,6 +5,7 @@ use std::sync::Arc;
 use regatta_cas::{
     AbandonedUploads, BlobFiles, BlobStore, Deletions, Durability, ListedBlobStore,
     ObjectStoreBlobStore, ObserveRequest, OpenStoreError, PackingBlobStore, VerifyingBlobStore,
+    WrongReads,
 };
 
 use crate::retention::Kind;
@@ -46,6 +47,8 @@ pub(crate) struct StoredObjects {
     blobs: Arc<dyn ListedBlobStore>,
     /// The same blobs; nothing wrong gets in or out.
     pub(crate) verified_blobs: Arc<dyn BlobStore>,
+    /// When what was to get out was wrong.
+    pub(crate) wrong_reads: WrongReads,
     mappings: Arc<dyn ListedBlobStore>,
     results: Arc<dyn ListedBlobStore>,
     assets: Arc<dyn ListedBlobStore>,
@@ -70,8 +73,10 @@ impl StoredObjects {
             uploads.map(|uploads| uploads.with_requests_observed(counting_requests("uploads")));
         if small_blobs == SmallBlobs::Apart {
             let blobs = Arc::new(open(Kind::Blob.place())?.with_sizes_checked());
+            let (verified_blobs, wrong_reads) = verifying_files(&blobs);
             return Ok(Self {
-                verified_blobs: verified(&blobs),
+                verified_blobs: Arc::new(verified_blobs),
+                wrong_reads,
                 blobs,
                 mappings: Arc::new(open(Kind::Mapping.place())?),
                 results: Arc::new(open(Kind::Result.place())?),
@@ -105,8 +110,10 @@ impl StoredObjects {
         let results = open(Kind::Result.place())?;
         let (mappings, assets) = (open(Kind::Mapping.place())?, open(Kind::Asset.place())?);
         if small_blobs == SmallBlobs::Apart {
+            let (verified_blobs, wrong_reads) = verifying(Arc::clone(&blobs) as _);
             return Ok(Self {
-                verified_blobs: Arc::new(VerifyingBlobStore::new(Arc::clone(&blobs) as _)),
+                verified_blobs: Arc::new(verified_blobs),
+                wrong_reads,
                 blobs,
                 mappings,
                 results,
@@ -126,8 +133,10 @@ impl StoredObjects {
             Upkeep::Elsewhere => (blobs.without_upkeep(), results.without_upkeep()),
         };
         let blobs = Arc::new(blobs);
+        let (verified_blobs, wrong_reads) = verifying(Arc::clone(&blobs) as _);
         Ok(Self {
-            verified_blobs: Arc::new(VerifyingBlobStore::new(Arc::clone(&blobs) as _)),
+            verified_blobs: Arc::new(verified_blobs),
+            wrong_reads,
             blobs,
             mappings,
             results: Arc::new(results),
@@ -164,12 +173,19 @@ fn counting_requests(store: &'static str) -> ObserveRequest {
     })
 }
 
+/// What lets nothing wrong in or out, and what tells when something was.
+fn verifying(below: Arc<dyn BlobStore>) -> (VerifyingBlobStore, WrongReads) {
+    let wrong_reads = WrongReads::default();
+    let store = VerifyingBlobStore::new(below).with_wrong_reads_noted(wrong_reads.clone());
+    (store, wrong_reads)
+}
+
 /// Whoever else writes to the store verifies what it writes, so that what was found right, and is an unchanged file,
 /// need not be verified each time it is read.
-fn verified(store: &Arc<ObjectStoreBlobStore>) -> Arc<dyn BlobStore> {
-    let below: Arc<dyn BlobStore> = Arc::clone(store) as _;
+fn verifying_files(store: &Arc<ObjectStoreBlobStore>) -> (VerifyingBlobStore, WrongReads) {
     let files: Arc<dyn BlobFiles> = Arc::clone(store) as _;
-    Arc::new(VerifyingBlobStore::new(below).with_unchanged_trusted(files))
+    let (verifying, wrong_reads) = verifying(Arc::clone(store) as _);
+    (verifying.with_unchanged_trusted(files), wrong_reads)
 }
 
 #[cfg(test)]

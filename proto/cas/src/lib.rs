@@ -42,6 +42,7 @@ mod upload;
 mod verified_files;
 mod verifying_blob_store;
 mod whole_blob;
+mod wrong_reads;
 mod zstd;
 
 #[cfg(any(test, feature = "testing"))]
@@ -74,6 +75,7 @@ pub use upload::{UploadError, UploadSummary, upload, upload_telling};
 pub use verified_files::BlobFiles;
 pub use verifying_blob_store::VerifyingBlobStore;
 pub use whole_blob::{MAX_PIECE_BYTES, put_bytes, read_all, stream_of};
+pub use wrong_reads::WrongReads;
 pub use zstd::{
     compressed, compressed_body, decompressed_body, is_worth_compressing, largest_compressed,
 };
