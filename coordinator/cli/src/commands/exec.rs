@@ -1,6 +1,6 @@
 //! `regatta exec`.
 
-use std::io::{Stdout, Write, stderr, stdout};
+use std::io::{Write, stderr};
 use std::path::Path;
 
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use crate::exit_code::{ExitCode, Failure, OrExit};
 use crate::interrupts::Interrupts;
 use crate::options::{ExecOptions, GlobalOptions, MessageFormat};
 use crate::session::watch_failure;
+use crate::standard_output::{StandardOutput, standard_output};
 use crate::submission::submit;
 use crate::terminal::visible_lines;
 use crate::tree::{Entries, Staging, walk_unignored};
@@ -92,9 +93,9 @@ async fn bring(
 
 /// Where the command's output goes: as it is, or as lines of JSON.
 fn output(global: &GlobalOptions) -> CommandOutput<Box<dyn Write>, Box<dyn Write>> {
-    let lines = |stream| Box::new(JsonOutput::new(stdout(), JOB, stream));
+    let lines = |stream| Box::new(JsonOutput::new(standard_output(), JOB, stream));
     match global.message_format {
-        MessageFormat::Human => CommandOutput::new(Box::new(stdout()), Box::new(stderr())),
+        MessageFormat::Human => CommandOutput::new(Box::new(standard_output()), Box::new(stderr())),
         MessageFormat::Json => CommandOutput::new(
             lines(v1::OutputStream::Stdout),
             lines(v1::OutputStream::Stderr),
@@ -105,11 +106,11 @@ fn output(global: &GlobalOptions) -> CommandOutput<Box<dyn Write>, Box<dyn Write
 fn json_report(
     global: &GlobalOptions,
     submitted: &v1::SubmitRunResponse,
-) -> std::io::Result<Option<JsonReport<Stdout>>> {
+) -> std::io::Result<Option<JsonReport<StandardOutput>>> {
     match global.message_format {
         MessageFormat::Human => Ok(None),
         MessageFormat::Json => {
-            let mut report = JsonReport::new(stdout()).without_output();
+            let mut report = JsonReport::new(standard_output()).without_output();
             report.submitted(&submitted.run_id, &submitted.warnings)?;
             Ok(Some(report))
         }

@@ -73,7 +73,7 @@ mod standby;
 mod stragglers;
 #[path = "../docker/terminal.rs"]
 mod terminal;
-
+mod unread_output;
 #[path = "../docker/why.rs"]
 mod why;
 
