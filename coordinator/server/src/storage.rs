@@ -195,8 +195,8 @@ impl Opening<'_> {
             chunking: self.chunking,
         };
         let of_kind = HashMap::from([
-            (Kind::Result, self.keyed_place(objects.of(Kind::Result))),
-            (Kind::Asset, self.keyed_place(objects.of(Kind::Asset))),
+            (Kind::Result, self.keyed_place(Kind::Result, objects)),
+            (Kind::Asset, self.keyed_place(Kind::Asset, objects)),
             (Kind::Mapping, mapping_place),
             (Kind::Blob, blob_place),
         ]);
@@ -238,7 +238,8 @@ impl Opening<'_> {
     fn blob_place(&self, objects: &StoredObjects) -> Place {
         let verified = Arc::clone(&objects.verified_blobs);
         let mut place = self.place(Kind::Blob, objects.of(Kind::Blob), verified);
-        let known = ExistenceIndex::new(place.store, INDEX_CAPACITY, self.nearby.presence_expiry);
+        let known = ExistenceIndex::new(place.store, INDEX_CAPACITY, self.nearby.presence_expiry)
+            .with_losses(objects.losses_of(Kind::Blob));
         // Of a bucket that others change, or that changed since, nothing is known.
         if self.retention.is_log_believed() && self.writers == Writers::This && !self.is_asked {
             known.remember(self.retention.digests(Kind::Blob));
@@ -248,11 +249,11 @@ impl Opening<'_> {
     }
 
     /// Values that are read now and then, and asked for each time that they are used.
-    fn keyed_place(&self, objects: &Arc<dyn ListedBlobStore>) -> Place {
-        let expiry = self.nearby.presence_expiry;
+    fn keyed_place(&self, kind: Kind, stored: &StoredObjects) -> Place {
+        let (objects, expiry) = (stored.of(kind), self.nearby.presence_expiry);
         let store = ExistenceIndex::new(Arc::clone(objects) as _, INDEX_CAPACITY, expiry);
         Place {
-            store: Arc::new(store),
+            store: Arc::new(store.with_losses(stored.losses_of(kind))),
             objects: Arc::clone(objects),
             absence: None,
         }
@@ -329,10 +330,12 @@ pub(crate) fn url_of(directory: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
+    use std::convert::Infallible;
     use std::sync::Mutex;
 
     use async_trait::async_trait;
     use bytes::Bytes;
+    use futures::TryStreamExt as _;
     use regatta_cas::{BlobRange, BlobStream, MemoryBlobStore, StoreError, put_bytes};
     use tokio::time::Instant;
 
@@ -478,6 +481,52 @@ mod tests {
         assert_eq!(store.find_missing(&[digest]).await.unwrap(), [digest]);
         put_bytes(store.as_ref(), blob).await.unwrap();
         assert_eq!(store.find_missing(&[digest]).await.unwrap(), []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pack_that_somebody_else_removes_takes_along_what_is_known_of_all_that_was_in_it() {
+        let state = tempfile::tempdir().unwrap();
+        let log = UseLogFrom::TheLastTerm;
+        let opened = Retention::open(state.path(), None, CacheSettings::default(), log);
+        let (retention, is_known) = opened.unwrap();
+        let packs = Arc::new(MemoryBlobStore::new());
+        let below = |place: &'static str| -> Result<Arc<dyn ListedBlobStore>, Infallible> {
+            Ok(match place {
+                "cas-packs" => Arc::clone(&packs) as _,
+                _ => Arc::new(MemoryBlobStore::new()),
+            })
+        };
+        let upkeep = Upkeep::Here(Deletions::default());
+        let objects = StoredObjects::over(below, SmallBlobs::Packed, upkeep).unwrap();
+        let opening = Opening {
+            retention: &retention,
+            writers: Writers::This,
+            is_known,
+            is_asked: false,
+            nearby: Nearby {
+                memory_bytes: 0,
+                ..Nearby::DEFAULT
+            },
+            chunking: CHUNKING_PARAMS,
+        };
+        let storage = opening.storage(&objects, Deletions::default());
+        let store = storage.blobs.shared().as_ref();
+        let [one, two] = ["one", "two"].map(|blob| put_bytes(store, Bytes::from(blob)));
+        let (one, two) = tokio::join!(one, two);
+        let both = [one.unwrap(), two.unwrap()];
+        let stored: Vec<Digest> = packs.list().try_collect().await.unwrap();
+        for pack in &stored {
+            packs.delete(pack).await.unwrap();
+        }
+        assert_eq!(
+            (stored.len(), store.find_missing(&both).await.unwrap()),
+            (1, vec![])
+        );
+        let read = store.get(&both[0], BlobRange::ALL).await.map(drop);
+        assert!(matches!(read, Err(StoreError::NotFound { .. })), "{read:?}");
+        assert_eq!(store.find_missing(&both).await.unwrap(), both);
+        put_bytes(store, Bytes::from("two")).await.unwrap();
+        assert_eq!(store.find_missing(&both).await.unwrap(), both[..1]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use regatta_cas::{
-    AbandonedUploads, BlobFiles, BlobStore, Deletions, Durability, ListedBlobStore,
+    AbandonedUploads, BlobFiles, BlobStore, Deletions, Durability, ListedBlobStore, Losses,
     ObjectStoreBlobStore, ObserveRequest, OpenStoreError, PackingBlobStore, VerifyingBlobStore,
     WrongReads,
 };
@@ -52,6 +52,8 @@ pub(crate) struct StoredObjects {
     mappings: Arc<dyn ListedBlobStore>,
     results: Arc<dyn ListedBlobStore>,
     assets: Arc<dyn ListedBlobStore>,
+    /// What is found to be gone of what is packed: blobs and results.
+    losses: [Losses; 2],
     /// Of all of it, if a loss of power can take something that was stored.
     pub(crate) durability: Option<Arc<dyn Durability>>,
     /// What aborts uploads to the same place that nobody will end, if they would stay.
@@ -81,6 +83,7 @@ impl StoredObjects {
                 mappings: Arc::new(open(Kind::Mapping.place())?),
                 results: Arc::new(open(Kind::Result.place())?),
                 assets: Arc::new(open(Kind::Asset.place())?),
+                losses: Default::default(),
                 durability: Some(durability),
                 uploads,
             });
@@ -118,6 +121,7 @@ impl StoredObjects {
                 mappings,
                 results,
                 assets,
+                losses: Default::default(),
                 durability: None,
                 uploads: None,
             });
@@ -132,6 +136,7 @@ impl StoredObjects {
             ),
             Upkeep::Elsewhere => (blobs.without_upkeep(), results.without_upkeep()),
         };
+        let losses = [blobs.losses(), results.losses()];
         let blobs = Arc::new(blobs);
         let (verified_blobs, wrong_reads) = verifying(Arc::clone(&blobs) as _);
         Ok(Self {
@@ -141,9 +146,21 @@ impl StoredObjects {
             mappings,
             results: Arc::new(results),
             assets,
+            losses,
             durability: None,
             uploads: None,
         })
+    }
+
+    /// What is found to be gone of one kind at once.
+    pub(crate) fn losses_of(&self, kind: Kind) -> Losses {
+        let [blobs, results] = &self.losses;
+        match kind {
+            Kind::Blob => blobs.clone(),
+            Kind::Result => results.clone(),
+            // Each is an object of its own.
+            Kind::Mapping | Kind::Asset => Losses::default(),
+        }
     }
 
     /// The objects of one kind.

@@ -28,6 +28,7 @@ mod existence_index;
 mod file_body;
 mod file_state;
 mod grpc_blob_store;
+mod losses;
 mod lru_map;
 mod memory_blob_store;
 mod memory_tier;
@@ -63,6 +64,7 @@ pub use existence_index::ExistenceIndex;
 pub use file_body::file_body;
 pub use file_state::FileState;
 pub use grpc_blob_store::{GrpcBlobStore, for_blobs};
+pub use losses::Losses;
 pub use memory_blob_store::MemoryBlobStore;
 pub use memory_tier::MemoryTier;
 pub use object_store_blob_store::{

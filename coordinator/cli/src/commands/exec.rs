@@ -1,10 +1,11 @@
 //! `regatta exec`.
 
+use std::error::Error;
 use std::io::{Write, stderr};
 use std::path::Path;
 
 use bytes::Bytes;
-use regatta_cas::read_all;
+use regatta_cas::{StoreError, read_all};
 use regatta_model::Digest;
 use regatta_wire::convert::duration_to_wire;
 use regatta_wire::{reapi, v1};
@@ -80,15 +81,35 @@ async fn bring(
     output: &mut CommandOutput<Box<dyn Write>, Box<dyn Write>>,
     directory: Option<&Path>,
 ) -> Result<(), Failure> {
-    let stdout = whole(client, &result.stdout_raw, result.stdout_digest.as_ref()).await?;
-    let stderr = whole(client, &result.stderr_raw, result.stderr_digest.as_ref()).await?;
+    let stdout = whole(client, &result.stdout_raw, result.stdout_digest.as_ref()).await;
+    let stdout = stdout.map_err(unless_gone)?;
+    let stderr = whole(client, &result.stderr_raw, result.stderr_digest.as_ref()).await;
+    let stderr = stderr.map_err(unless_gone)?;
     output.complete(&stdout, &stderr).or_exit(ExitCode::Local)?;
     if let Some(directory) = directory {
-        download(&client.blobs(), result, directory)
-            .await
-            .or_exit(ExitCode::Infrastructure)?;
+        let downloaded = download(&client.blobs(), result, directory).await;
+        let downloaded = downloaded.or_exit(ExitCode::Infrastructure);
+        downloaded.map_err(unless_gone)?;
     }
     Ok(())
+}
+
+/// Says what to do about a part of a result that is gone from the store: the result counts no more from then on.
+fn unless_gone(failure: Failure) -> Failure {
+    let is_gone = |cause: &(dyn Error + 'static)| {
+        let boxed = || cause.downcast_ref::<Box<StoreError>>().map(Box::as_ref);
+        let cause = cause.downcast_ref::<StoreError>().or_else(boxed);
+        matches!(cause, Some(StoreError::NotFound { .. }))
+    };
+    if !failure.error.chain().any(is_gone) {
+        return failure;
+    }
+    let advice = "a part of the output is gone from the store: run the command again, which makes it anew (`regatta \
+                  cas verify` tells what else is wrong)";
+    Failure {
+        error: failure.error.context(advice),
+        ..failure
+    }
 }
 
 /// Where the command's output goes: as it is, or as lines of JSON.

@@ -23,6 +23,7 @@ mod clock_jump;
 mod commit;
 mod crashes;
 mod cut_off;
+mod deleted_behind;
 #[path = "../docker/faults.rs"]
 mod faults;
 #[path = "../../../../proto/cas/src/object_store_blob_store/tests/bucket/proxy.rs"]
