@@ -91,6 +91,7 @@ where
 fn least_pause(error: &StoreError) -> Option<Duration> {
     match error {
         StoreError::Unavailable { .. } => Some(Duration::ZERO),
+        StoreError::Away { retry_after, .. } => Some(*retry_after),
         StoreError::Exhausted { retry_after, .. } => Some(retry_after.unwrap_or_default()),
         // Of this machine: no answer of the store's.
         StoreError::Full { .. }

@@ -12,6 +12,7 @@
 //! | 100 | a test failed, or a suite as a whole |
 //! | 101 | the build failed: cargo's here, or a build job of `regatta run` while no suite failed |
 //! | 130 | cancelled |
+//! | 141 | whoever read the standard output has closed it, as `head` does: nothing else is wrong, and nothing is said |
 //!
 //! `regatta verdict` ends with 0, 1 or 2 if the commit is RELEASABLE, NOT_RELEASABLE or of an UNKNOWN state, and with 96
 //! if its command line makes no sense; `regatta verify` ends with 1 if the file cannot be believed. The other codes from
@@ -21,7 +22,7 @@
 //! mean the above.
 //!
 //! `regatta exec` ends with the code of its command, 124 if that ran too long, 137 if it was killed for
-//! want of memory and 100 if it made no such output; the codes 96 to 99 and 130 mean the above.
+//! want of memory and 100 if it made no such output; the codes 96 to 99, 130 and 141 mean the above.
 
 use std::fmt;
 
@@ -63,6 +64,8 @@ impl ExitCode {
     pub const TIMED_OUT: Self = Self::Command(124);
     /// What `exec` ends with when its command was killed for want of memory, as a shell does.
     pub const OUT_OF_MEMORY: Self = Self::Command(137);
+    /// What a command ends with whose standard output nobody reads any more: as a shell says of programs that SIGPIPE ends.
+    pub const OUTPUT_UNREAD: Self = Self::Command(141);
 
     /// The number the shell sees.
     #[must_use]

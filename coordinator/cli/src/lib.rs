@@ -41,6 +41,7 @@ pub mod repeat;
 mod rerun;
 mod runner_helper;
 pub mod session;
+pub mod standard_output;
 mod submission;
 pub mod terminal;
 mod threads;
@@ -54,6 +55,7 @@ use clap::Parser;
 
 use exit_code::{ExitCode, Failure, OrExit};
 use options::{MessageFormat, Options};
+use standard_output::{is_unread, standard_output};
 
 /// Does what this process's command line says.
 #[must_use]
@@ -67,7 +69,7 @@ pub fn main() -> ExitCode {
     let tells = json && options.command.tells_of_a_run();
     if tells {
         // Whoever does not read this will not read what follows, either.
-        let _unheard = watch::json::hello(std::io::stdout());
+        let _unheard = watch::json::hello(standard_output());
     }
     let executed = threads::builder(&options.command)
         .build()
@@ -94,6 +96,9 @@ fn misunderstood(error: &clap::Error) -> ExitCode {
 }
 
 fn report(failure: &Failure, json: bool) -> ExitCode {
+    if is_unread(&failure.error) {
+        return ExitCode::OUTPUT_UNREAD;
+    }
     // There is nobody left to tell if this cannot be written.
     let _unheard = writeln!(
         std::io::stderr(),
@@ -102,7 +107,7 @@ fn report(failure: &Failure, json: bool) -> ExitCode {
     );
     if json {
         let (message, code) = (failure.to_string(), failure.code.number());
-        let _unheard = watch::json::error(std::io::stdout(), &message, code);
+        let _unheard = watch::json::error(standard_output(), &message, code);
     }
     failure.code
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use regatta_model::Backoff;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 /// For how long it is asked again.
 pub(crate) const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
@@ -17,7 +19,7 @@ pub(crate) struct Patience {
     /// How long that is in all.
     limit: Duration,
     /// Since when nothing has come, and how long to wait next.
-    trouble: Option<(Instant, Duration)>,
+    trouble: Option<(Instant, Backoff)>,
 }
 
 impl Default for Patience {
@@ -36,7 +38,7 @@ impl Patience {
     }
 
     /// Something has come: what was waited before does not count.
-    pub(crate) const fn renew(&mut self) {
+    pub(crate) fn renew(&mut self) {
         self.trouble = None;
     }
 
@@ -48,6 +50,7 @@ impl Patience {
     /// Whether there is to be no further attempt.
     pub(crate) fn is_over(&self) -> bool {
         self.trouble
+            .as_ref()
             .is_some_and(|(since, _)| since.elapsed() >= self.limit)
     }
 
@@ -55,6 +58,7 @@ impl Patience {
     pub(crate) fn outlasts(&self, pause: Duration) -> bool {
         let waited = self
             .trouble
+            .as_ref()
             .map_or(Duration::ZERO, |(since, _)| since.elapsed());
         waited + pause < self.limit
     }
@@ -64,10 +68,12 @@ impl Patience {
         self.pause_for(Duration::ZERO).await;
     }
 
-    /// The same, but for so long at least.
+    /// The same, but for longer than `least`. Chance spreads those who wait for the same.
     pub(crate) async fn pause_for(&mut self, least: Duration) {
-        let (since, pause) = self.trouble.unwrap_or((Instant::now(), FIRST_PAUSE));
-        self.trouble = Some((since, (pause * 2).min(LONGEST_PAUSE)));
-        tokio::time::sleep(pause.max(least)).await;
+        let begin = || (Instant::now(), Backoff::new(FIRST_PAUSE, LONGEST_PAUSE));
+        let (_, pauses) = self.trouble.get_or_insert_with(begin);
+        // The last bits of a version 4 UUID are random, which saves a dependency.
+        let (_, randomness) = Uuid::new_v4().as_u64_pair();
+        tokio::time::sleep(least + pauses.delay(randomness)).await;
     }
 }

@@ -9,6 +9,7 @@ use crate::client::Client;
 use crate::exit_code::{ExitCode, Failure, OrExit};
 use crate::interrupts::Interrupts;
 use crate::options::{GlobalOptions, MessageFormat, ReportArguments};
+use crate::standard_output::{StandardOutput, standard_output};
 use crate::submission::submit;
 use crate::watch::{
     Ended, EventSink, GithubReport, GitlabReport, HumanReport, JsonReport, JunitReport,
@@ -92,11 +93,11 @@ impl Session<'_> {
     fn json_report(
         &self,
         submitted: &v1::SubmitRunResponse,
-    ) -> io::Result<Option<JsonReport<io::Stdout>>> {
+    ) -> io::Result<Option<JsonReport<StandardOutput>>> {
         match self.global.message_format {
             MessageFormat::Human => Ok(None),
             MessageFormat::Json => {
-                let mut report = JsonReport::new(io::stdout());
+                let mut report = JsonReport::new(standard_output());
                 report.submitted(&submitted.run_id, &submitted.warnings)?;
                 Ok(Some(report))
             }

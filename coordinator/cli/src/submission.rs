@@ -1,5 +1,6 @@
 //! Submitting a run: once, however often it takes until the coordinator answers.
 
+use regatta_wire::convert::retry_delay;
 use regatta_wire::v1;
 use tonic::{Code, Response, Status};
 use uuid::Uuid;
@@ -61,7 +62,8 @@ where
             Err(status) => status,
         };
         let is_aborted = status.code() == Code::Aborted;
-        if !(is_aborted || is_unanswered(&status)) || patience.is_over() {
+        let least = retry_delay(&status).unwrap_or_default();
+        if !(is_aborted || is_unanswered(&status)) || !patience.outlasts(least) {
             return Err(status);
         }
         if is_aborted {
@@ -76,7 +78,7 @@ where
                 "the coordinator has not accepted the run; it is submitted again"
             );
         }
-        patience.pause().await;
+        patience.pause_for(least).await;
     }
 }
 

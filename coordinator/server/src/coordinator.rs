@@ -35,6 +35,7 @@ use crate::services::{self, ServiceParts};
 use crate::standby;
 use crate::start_error::StartError;
 use crate::state_directory::StateDirectory;
+use crate::storage_probe::StorageProbe;
 use crate::sure_answers::SureAnswers;
 use crate::upload_upkeep::UploadUpkeep;
 
@@ -116,7 +117,8 @@ impl Coordinator {
         let http_parts = HttpParts {
             serving: serving.subscribe(),
             room: Arc::clone(&execution.room),
-            blobs: Arc::clone(storage.blobs.shared()),
+            storage: StorageProbe::new(Arc::clone(&storage.objects)),
+            tenure: tenure.clone(),
             dispatcher,
             runs: Arc::clone(&runs),
             operations: Arc::clone(&execution.operations),

@@ -10,17 +10,18 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use regatta_cas::{BlobStore, StoreError};
-use regatta_model::Digest;
+use regatta_ledger::LedgerTenure;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::dispatch::Dispatcher;
+use crate::ledger::{SURE_FOR, is_ours_for};
 use crate::listeners::Bound;
 use crate::metrics_recorder::recorder;
 use crate::operations::Operations;
 use crate::retention::Retention;
 use crate::runs::RunRegistry;
+use crate::storage_probe::StorageProbe;
 
 /// The type of Prometheus' text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -32,8 +33,10 @@ pub(crate) struct HttpParts {
     pub(crate) serving: watch::Receiver<bool>,
     /// Knows whether there is room for what is new.
     pub(crate) room: Arc<Retention>,
-    /// The store that must answer for the coordinator to be ready.
-    pub(crate) blobs: Arc<dyn BlobStore>,
+    /// Whether the storage answers, which it must for the coordinator to be ready.
+    pub(crate) storage: Arc<StorageProbe>,
+    /// Whether the ledger answers, where another coordinator could have it.
+    pub(crate) tenure: Option<watch::Receiver<LedgerTenure>>,
     /// Where the gauges come from; it must be able to lease.
     pub(crate) dispatcher: Arc<Dispatcher>,
     /// The runs, whose events must find room.
@@ -76,39 +79,63 @@ pub(crate) async fn serve(
 /// Ready means: it takes calls, its store answers, and what it must remember finds room. Runs of an earlier process may
 /// still be taken up then.
 async fn ready(State(parts): State<HttpParts>) -> Response {
-    match (unready(&parts).await, parts.runs.left_open()) {
-        (None, 0) => "ready\n".into_response(),
-        (None, runs) => {
+    let lacks = unready(&parts).await;
+    if !lacks.is_empty() {
+        let page = lacks.join("\n") + "\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, page).into_response();
+    }
+    match parts.runs.left_open() {
+        0 => "ready\n".into_response(),
+        runs => {
             format!("ready; {runs} runs of before the restart are being taken up\n").into_response()
         }
-        (Some(reason), _) => {
-            (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response()
-        }
     }
 }
 
-/// Why the coordinator is not ready.
-async fn unready(parts: &HttpParts) -> Option<String> {
+/// Why the coordinator is not ready, one line for each thing that is not. It is known without waiting but for the
+/// storage, which has a moment to answer.
+async fn unready(parts: &HttpParts) -> Vec<String> {
     if !*parts.serving.borrow() {
-        return Some("stopping".to_owned());
+        return vec!["stopping".to_owned()];
     }
-    if let Some(error) = parts.dispatcher.trouble().or_else(|| parts.runs.trouble()) {
-        return Some(error.to_string());
-    }
-    if let Err(error) = parts.room.check_room() {
-        return Some(error.to_string());
-    }
-    if let Some(reason) = lack_of_room(&parts.state_directory) {
-        return Some(reason);
-    }
-    let probed = probe(parts.blobs.as_ref()).await;
-    probed.err().map(|error| error.to_string())
+    let ledger = parts.dispatcher.trouble().or_else(|| parts.runs.trouble());
+    let ledger = ledger.map(|error| error.to_string());
+    let ledger = ledger.or_else(|| silence_of_the_ledger(parts.tenure.as_ref()));
+    let room = parts.room.check_room().err();
+    let storage = match &room {
+        Some(full) => Some(full.to_string()),
+        None => parts
+            .storage
+            .answers()
+            .await
+            .err()
+            .map(|why| why.to_string()),
+    };
+    let lacks = [
+        ledger.map(|why| format!("ledger: {why}")),
+        storage.map(|why| format!("storage: {why}")),
+        lack_of_room(&parts.state_directory).map(|why| format!("state directory: {why}")),
+    ];
+    lacks.into_iter().flatten().collect()
 }
 
-/// Sees that a store answers, by asking it for a digest that is nobody's: no index can answer for the store.
-async fn probe(store: &dyn BlobStore) -> Result<(), StoreError> {
-    let nobodys = Digest::new([0; 32], u64::MAX >> 1);
-    store.find_missing(&[nobodys]).await.map(drop)
+/// What is wrong with a ledger that is asked whose it is every two seconds.
+fn silence_of_the_ledger(tenure: Option<&watch::Receiver<LedgerTenure>>) -> Option<String> {
+    match *tenure?.borrow() {
+        LedgerTenure::Superseded => Some("another coordinator has it".to_owned()),
+        LedgerTenure::Lost { answered } => {
+            let lost_for = answered.elapsed().as_secs();
+            Some(format!(
+                "its connection has ended, {lost_for} s after it answered last; see whether the database can be reached"
+            ))
+        }
+        told @ LedgerTenure::Ours { answered } => (!is_ours_for(told, SURE_FOR)).then(|| {
+            let silent_for = answered.elapsed().as_secs();
+            format!(
+                "it has not answered for {silent_for} s; see whether the database can be reached"
+            )
+        }),
+    }
 }
 
 fn lack_of_room(directory: &Path) -> Option<String> {
@@ -120,7 +147,7 @@ fn lack_of_room(directory: &Path) -> Option<String> {
                 format!("only {free} bytes are free in {directory_shown}; make room there")
             })
         }
-        Err(error) => Some(format!("the state directory {directory_shown}: {error}")),
+        Err(error) => Some(format!("{directory_shown}: {error}")),
     }
 }
 

@@ -127,9 +127,20 @@ pub(crate) fn deletions_in(tenure: Option<&watch::Receiver<LedgerTenure>>) -> De
     })
 }
 
-/// Whether nobody else can have the ledger yet, if nobody takes it who has not waited for `sure_for`.
+/// Whether nobody else can have the ledger yet, if nobody takes it who has not waited for `sure_for`. Whoever stands by
+/// takes one that was lost sooner.
 pub(crate) fn is_ours_for(tenure: LedgerTenure, sure_for: Duration) -> bool {
-    matches!(tenure, LedgerTenure::Ours { answered } if answered.elapsed() < sure_for)
+    matches!(tenure, LedgerTenure::Ours { .. }) && is_believed_for(tenure, sure_for)
+}
+
+/// The same where nobody stands by: one that was lost is nobody else's before that is seen to by hand.
+pub(crate) fn is_believed_for(tenure: LedgerTenure, sure_for: Duration) -> bool {
+    match tenure {
+        LedgerTenure::Ours { answered } | LedgerTenure::Lost { answered } => {
+            answered.elapsed() < sure_for
+        }
+        LedgerTenure::Superseded => false,
+    }
 }
 
 /// Completes once another coordinator has the ledger, or once it has not answered for longer than `patience`, if there
@@ -142,8 +153,9 @@ pub(crate) async fn until_lost(
         return pending().await;
     };
     loop {
-        let LedgerTenure::Ours { answered } = *tenure.borrow_and_update() else {
-            return LedgerLostError::Superseded;
+        let answered = match *tenure.borrow_and_update() {
+            LedgerTenure::Ours { answered } | LedgerTenure::Lost { answered } => answered,
+            LedgerTenure::Superseded => return LedgerLostError::Superseded,
         };
         let patience_ends = async {
             match patience {
@@ -205,8 +217,11 @@ mod tests {
     async fn a_coordinator_ends_when_another_has_its_ledger_or_may_have_it() {
         let tenure = watch::Sender::new(answered_now());
         assert_eq!(ends_after(&tenure, None).await, None, "nobody stands by");
-        tenure.send_replace(answered_now());
         let too_long = (LedgerLostError::TooLong, PATIENCE);
+        let answered = Instant::now();
+        tenure.send_replace(LedgerTenure::Lost { answered });
+        assert_eq!(ends_after(&tenure, Some(PATIENCE)).await, Some(too_long));
+        tenure.send_replace(answered_now());
         assert_eq!(ends_after(&tenure, Some(PATIENCE)).await, Some(too_long));
         tenure.send_replace(LedgerTenure::Superseded);
         for patience in [None, Some(PATIENCE)] {
@@ -238,5 +253,8 @@ mod tests {
         tokio::time::advance(SURE_FOR).await;
         assert!(!is_ours_for(answered, SURE_FOR));
         assert!(!is_ours_for(LedgerTenure::Superseded, SURE_FOR));
+        let answered = Instant::now();
+        assert!(!is_ours_for(LedgerTenure::Lost { answered }, SURE_FOR));
+        assert!(is_believed_for(LedgerTenure::Lost { answered }, SURE_FOR));
     }
 }

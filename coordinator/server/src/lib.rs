@@ -51,6 +51,7 @@ mod status;
 mod storage;
 #[cfg(feature = "testing")]
 pub mod storage_over_objects;
+mod storage_probe;
 mod stored_objects;
 pub mod suites;
 pub mod sure_answers;

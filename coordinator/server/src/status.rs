@@ -290,10 +290,13 @@ pub(crate) fn data_loss(message: impl Into<String>) -> Failure {
 /// A store's error for somebody who reads.
 pub(crate) fn of_read(error: &StoreError) -> Failure {
     match error {
-        StoreError::NotFound { .. } => not_found(error.to_string()),
+        StoreError::NotFound { .. } => not_found(format!(
+            "{error}; upload it, or run again what made it (`regatta cas verify` tells what else is wrong)"
+        )),
         StoreError::OutOfRange { .. } => out_of_range(error.to_string()),
         StoreError::Corrupt { expected, .. } => {
-            data_loss(format!("{error}; upload {expected} again to replace it"))
+            let advice = "to replace it, or run again what made it";
+            data_loss(format!("{error}; upload {expected} again {advice}"))
         }
         StoreError::Undecodable { .. } => data_loss(error.to_string()),
         StoreError::Full { .. } => resource_exhausted(error.to_string(), DEFAULT_RETRY_DELAY),
@@ -301,6 +304,7 @@ pub(crate) fn of_read(error: &StoreError) -> Failure {
             let retry_after = retry_after.unwrap_or(DEFAULT_RETRY_DELAY);
             resource_exhausted(error.to_string(), retry_after)
         }
+        StoreError::Away { retry_after, .. } => unavailable(error.to_string(), *retry_after),
         StoreError::Unavailable { .. } => unavailable(error.to_string(), DEFAULT_RETRY_DELAY),
     }
 }
@@ -315,6 +319,7 @@ pub(crate) fn of_write(error: &StoreError) -> Failure {
         | StoreError::OutOfRange { .. }
         | StoreError::Full { .. }
         | StoreError::Exhausted { .. }
+        | StoreError::Away { .. }
         | StoreError::Unavailable { .. } => of_read(error),
     }
 }

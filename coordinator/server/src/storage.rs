@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::{StreamExt as _, stream};
 use regatta_cas::{
     AbsenceIndex, BlobStore, ChunkedBlobStore, ChunkingParams, Deletions, Durability,
-    EmptyBlobStore, ExistenceIndex, ListedBlobStore, MemoryTier, OpenStoreError,
+    EmptyBlobStore, ExistenceIndex, ListedBlobStore, MemoryTier, OpenStoreError, WrongReads,
 };
 use regatta_model::{Digest, TenantId};
 
@@ -60,6 +60,10 @@ pub(crate) struct Storage {
     pub(crate) blobs: TenantViews<dyn BlobStore>,
     /// What of them is kept as chunks: a part of the same stack.
     pub(crate) chunked: TenantViews<ChunkedBlobStore>,
+    /// The objects that blobs are in: nothing that is known of them answers for these.
+    pub(crate) objects: Arc<dyn BlobStore>,
+    /// When wrong bytes came of them.
+    pub(crate) wrong_reads: WrongReads,
     /// Action results, under keys that the action cache makes.
     pub(crate) results: TenantViews<dyn BlobStore>,
     /// What is known of URIs, under keys that the asset store makes.
@@ -191,8 +195,8 @@ impl Opening<'_> {
             chunking: self.chunking,
         };
         let of_kind = HashMap::from([
-            (Kind::Result, self.keyed_place(objects.of(Kind::Result))),
-            (Kind::Asset, self.keyed_place(objects.of(Kind::Asset))),
+            (Kind::Result, self.keyed_place(Kind::Result, objects)),
+            (Kind::Asset, self.keyed_place(Kind::Asset, objects)),
             (Kind::Mapping, mapping_place),
             (Kind::Blob, blob_place),
         ]);
@@ -202,6 +206,8 @@ impl Opening<'_> {
             move |claimant| retention.retaining(kind, &store, (claimant, None))
         };
         Storage {
+            objects: Arc::clone(objects.of(Kind::Blob)) as _,
+            wrong_reads: objects.wrong_reads.clone(),
             results: views(retention, keyed(Kind::Result)),
             assets: views(retention, keyed(Kind::Asset)),
             blobs: {
@@ -232,7 +238,8 @@ impl Opening<'_> {
     fn blob_place(&self, objects: &StoredObjects) -> Place {
         let verified = Arc::clone(&objects.verified_blobs);
         let mut place = self.place(Kind::Blob, objects.of(Kind::Blob), verified);
-        let known = ExistenceIndex::new(place.store, INDEX_CAPACITY, self.nearby.presence_expiry);
+        let known = ExistenceIndex::new(place.store, INDEX_CAPACITY, self.nearby.presence_expiry)
+            .with_losses(objects.losses_of(Kind::Blob));
         // Of a bucket that others change, or that changed since, nothing is known.
         if self.retention.is_log_believed() && self.writers == Writers::This && !self.is_asked {
             known.remember(self.retention.digests(Kind::Blob));
@@ -242,11 +249,11 @@ impl Opening<'_> {
     }
 
     /// Values that are read now and then, and asked for each time that they are used.
-    fn keyed_place(&self, objects: &Arc<dyn ListedBlobStore>) -> Place {
-        let expiry = self.nearby.presence_expiry;
+    fn keyed_place(&self, kind: Kind, stored: &StoredObjects) -> Place {
+        let (objects, expiry) = (stored.of(kind), self.nearby.presence_expiry);
         let store = ExistenceIndex::new(Arc::clone(objects) as _, INDEX_CAPACITY, expiry);
         Place {
-            store: Arc::new(store),
+            store: Arc::new(store.with_losses(stored.losses_of(kind))),
             objects: Arc::clone(objects),
             absence: None,
         }
@@ -323,10 +330,12 @@ pub(crate) fn url_of(directory: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
+    use std::convert::Infallible;
     use std::sync::Mutex;
 
     use async_trait::async_trait;
     use bytes::Bytes;
+    use futures::TryStreamExt as _;
     use regatta_cas::{BlobRange, BlobStream, MemoryBlobStore, StoreError, put_bytes};
     use tokio::time::Instant;
 
@@ -472,6 +481,52 @@ mod tests {
         assert_eq!(store.find_missing(&[digest]).await.unwrap(), [digest]);
         put_bytes(store.as_ref(), blob).await.unwrap();
         assert_eq!(store.find_missing(&[digest]).await.unwrap(), []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pack_that_somebody_else_removes_takes_along_what_is_known_of_all_that_was_in_it() {
+        let state = tempfile::tempdir().unwrap();
+        let log = UseLogFrom::TheLastTerm;
+        let opened = Retention::open(state.path(), None, CacheSettings::default(), log);
+        let (retention, is_known) = opened.unwrap();
+        let packs = Arc::new(MemoryBlobStore::new());
+        let below = |place: &'static str| -> Result<Arc<dyn ListedBlobStore>, Infallible> {
+            Ok(match place {
+                "cas-packs" => Arc::clone(&packs) as _,
+                _ => Arc::new(MemoryBlobStore::new()),
+            })
+        };
+        let upkeep = Upkeep::Here(Deletions::default());
+        let objects = StoredObjects::over(below, SmallBlobs::Packed, upkeep).unwrap();
+        let opening = Opening {
+            retention: &retention,
+            writers: Writers::This,
+            is_known,
+            is_asked: false,
+            nearby: Nearby {
+                memory_bytes: 0,
+                ..Nearby::DEFAULT
+            },
+            chunking: CHUNKING_PARAMS,
+        };
+        let storage = opening.storage(&objects, Deletions::default());
+        let store = storage.blobs.shared().as_ref();
+        let [one, two] = ["one", "two"].map(|blob| put_bytes(store, Bytes::from(blob)));
+        let (one, two) = tokio::join!(one, two);
+        let both = [one.unwrap(), two.unwrap()];
+        let stored: Vec<Digest> = packs.list().try_collect().await.unwrap();
+        for pack in &stored {
+            packs.delete(pack).await.unwrap();
+        }
+        assert_eq!(
+            (stored.len(), store.find_missing(&both).await.unwrap()),
+            (1, vec![])
+        );
+        let read = store.get(&both[0], BlobRange::ALL).await.map(drop);
+        assert!(matches!(read, Err(StoreError::NotFound { .. })), "{read:?}");
+        assert_eq!(store.find_missing(&both).await.unwrap(), both);
+        put_bytes(store, Bytes::from("two")).await.unwrap();
+        assert_eq!(store.find_missing(&both).await.unwrap(), both[..1]);
     }
 
     #[test]

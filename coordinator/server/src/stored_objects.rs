@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use regatta_cas::{
-    AbandonedUploads, BlobFiles, BlobStore, Deletions, Durability, ListedBlobStore,
+    AbandonedUploads, BlobFiles, BlobStore, Deletions, Durability, ListedBlobStore, Losses,
     ObjectStoreBlobStore, ObserveRequest, OpenStoreError, PackingBlobStore, VerifyingBlobStore,
+    WrongReads,
 };
 
 use crate::retention::Kind;
@@ -46,9 +47,13 @@ pub(crate) struct StoredObjects {
     blobs: Arc<dyn ListedBlobStore>,
     /// The same blobs; nothing wrong gets in or out.
     pub(crate) verified_blobs: Arc<dyn BlobStore>,
+    /// When what was to get out was wrong.
+    pub(crate) wrong_reads: WrongReads,
     mappings: Arc<dyn ListedBlobStore>,
     results: Arc<dyn ListedBlobStore>,
     assets: Arc<dyn ListedBlobStore>,
+    /// What is found to be gone of what is packed: blobs and results.
+    losses: [Losses; 2],
     /// Of all of it, if a loss of power can take something that was stored.
     pub(crate) durability: Option<Arc<dyn Durability>>,
     /// What aborts uploads to the same place that nobody will end, if they would stay.
@@ -70,12 +75,15 @@ impl StoredObjects {
             uploads.map(|uploads| uploads.with_requests_observed(counting_requests("uploads")));
         if small_blobs == SmallBlobs::Apart {
             let blobs = Arc::new(open(Kind::Blob.place())?.with_sizes_checked());
+            let (verified_blobs, wrong_reads) = verifying_files(&blobs);
             return Ok(Self {
-                verified_blobs: verified(&blobs),
+                verified_blobs: Arc::new(verified_blobs),
+                wrong_reads,
                 blobs,
                 mappings: Arc::new(open(Kind::Mapping.place())?),
                 results: Arc::new(open(Kind::Result.place())?),
                 assets: Arc::new(open(Kind::Asset.place())?),
+                losses: Default::default(),
                 durability: Some(durability),
                 uploads,
             });
@@ -105,12 +113,15 @@ impl StoredObjects {
         let results = open(Kind::Result.place())?;
         let (mappings, assets) = (open(Kind::Mapping.place())?, open(Kind::Asset.place())?);
         if small_blobs == SmallBlobs::Apart {
+            let (verified_blobs, wrong_reads) = verifying(Arc::clone(&blobs) as _);
             return Ok(Self {
-                verified_blobs: Arc::new(VerifyingBlobStore::new(Arc::clone(&blobs) as _)),
+                verified_blobs: Arc::new(verified_blobs),
+                wrong_reads,
                 blobs,
                 mappings,
                 results,
                 assets,
+                losses: Default::default(),
                 durability: None,
                 uploads: None,
             });
@@ -125,16 +136,31 @@ impl StoredObjects {
             ),
             Upkeep::Elsewhere => (blobs.without_upkeep(), results.without_upkeep()),
         };
+        let losses = [blobs.losses(), results.losses()];
         let blobs = Arc::new(blobs);
+        let (verified_blobs, wrong_reads) = verifying(Arc::clone(&blobs) as _);
         Ok(Self {
-            verified_blobs: Arc::new(VerifyingBlobStore::new(Arc::clone(&blobs) as _)),
+            verified_blobs: Arc::new(verified_blobs),
+            wrong_reads,
             blobs,
             mappings,
             results: Arc::new(results),
             assets,
+            losses,
             durability: None,
             uploads: None,
         })
+    }
+
+    /// What is found to be gone of one kind at once.
+    pub(crate) fn losses_of(&self, kind: Kind) -> Losses {
+        let [blobs, results] = &self.losses;
+        match kind {
+            Kind::Blob => blobs.clone(),
+            Kind::Result => results.clone(),
+            // Each is an object of its own.
+            Kind::Mapping | Kind::Asset => Losses::default(),
+        }
     }
 
     /// The objects of one kind.
@@ -164,12 +190,19 @@ fn counting_requests(store: &'static str) -> ObserveRequest {
     })
 }
 
+/// What lets nothing wrong in or out, and what tells when something was.
+fn verifying(below: Arc<dyn BlobStore>) -> (VerifyingBlobStore, WrongReads) {
+    let wrong_reads = WrongReads::default();
+    let store = VerifyingBlobStore::new(below).with_wrong_reads_noted(wrong_reads.clone());
+    (store, wrong_reads)
+}
+
 /// Whoever else writes to the store verifies what it writes, so that what was found right, and is an unchanged file,
 /// need not be verified each time it is read.
-fn verified(store: &Arc<ObjectStoreBlobStore>) -> Arc<dyn BlobStore> {
-    let below: Arc<dyn BlobStore> = Arc::clone(store) as _;
+fn verifying_files(store: &Arc<ObjectStoreBlobStore>) -> (VerifyingBlobStore, WrongReads) {
     let files: Arc<dyn BlobFiles> = Arc::clone(store) as _;
-    Arc::new(VerifyingBlobStore::new(below).with_unchanged_trusted(files))
+    let (verifying, wrong_reads) = verifying(Arc::clone(store) as _);
+    (verifying.with_unchanged_trusted(files), wrong_reads)
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use tonic::Status;
 
 use crate::config::CoordinatorConfig;
-use crate::ledger::{LEDGER_PATIENCE, SURE_FOR, is_ours_for};
+use crate::ledger::{LEDGER_PATIENCE, SURE_FOR, is_believed_for, is_ours_for};
 use crate::status;
 
 /// How long an answer waits at most. A ledger that is there says within a moment of waking whose it is.
@@ -53,7 +53,33 @@ const READS: [&str; 6] = [
 /// Whether answers about what is stored may be given: at any time by whoever cannot lose the storage.
 #[derive(Clone, Debug, Default)]
 pub struct SureAnswers {
-    tenure: Option<(watch::Receiver<LedgerTenure>, Duration)>,
+    tenure: Option<Tenure>,
+}
+
+/// What tells whether a coordinator still has its ledger.
+#[derive(Clone, Debug)]
+struct Tenure {
+    told: watch::Receiver<LedgerTenure>,
+    rivals: Rivals,
+}
+
+/// Who may have the ledger next.
+#[derive(Clone, Copy, Debug)]
+enum Rivals {
+    /// Another coordinator waits for it.
+    StandBy,
+    /// Nobody, but whoever is given it by hand, who lets nothing go for so long.
+    Nobody(Duration),
+}
+
+impl Rivals {
+    /// Whether one of them may have it, by what was told last.
+    fn may_have(self, told: LedgerTenure) -> bool {
+        match self {
+            Self::StandBy => !is_ours_for(told, SURE_FOR),
+            Self::Nobody(sure_for) => !is_believed_for(told, sure_for),
+        }
+    }
 }
 
 /// Another coordinator may have the storage. Ask again in a moment: whoever has it answers then.
@@ -65,8 +91,12 @@ impl SureAnswers {
     /// Those of a coordinator that another one stands by for, if it has a ledger that others can have.
     #[must_use]
     pub fn of_one_of_several(tenure: Option<watch::Receiver<LedgerTenure>>) -> Self {
+        Self::with(tenure, Rivals::StandBy)
+    }
+
+    fn with(told: Option<watch::Receiver<LedgerTenure>>, rivals: Rivals) -> Self {
         Self {
-            tenure: tenure.map(|tenure| (tenure, SURE_FOR)),
+            tenure: told.map(|told| Tenure { told, rivals }),
         }
     }
 
@@ -81,14 +111,12 @@ impl SureAnswers {
         // It goes on without its ledger (ADR 38). Whoever is given that nevertheless lets nothing go sooner that was
         // there before.
         let sure_for = LEDGER_PATIENCE.min(config.cache.keep);
-        Self {
-            tenure: tenure.map(|tenure| (tenure, sure_for)),
-        }
+        Self::with(tenure, Rivals::Nobody(sure_for))
     }
 
     fn are_sure(&self) -> bool {
         let tenure = self.tenure.as_ref();
-        tenure.is_none_or(|(tenure, sure_for)| is_ours_for(*tenure.borrow(), *sure_for))
+        tenure.is_none_or(|tenure| !tenure.rivals.may_have(*tenure.told.borrow()))
     }
 
     /// Returns once an answer that is ready may be given.
@@ -96,14 +124,13 @@ impl SureAnswers {
     /// # Errors
     /// [`NotSureError`]: it must not be, for the ledger is another's, or has not answered for some seconds.
     pub async fn wait(&self) -> Result<(), NotSureError> {
-        let Some((tenure, sure_for)) = self.tenure.as_ref().filter(|_| !self.are_sure()) else {
+        let Some(Tenure { told, rivals }) = self.tenure.as_ref().filter(|_| !self.are_sure())
+        else {
             return Ok(());
         };
-        let mut tenure = tenure.clone();
-        let told = tenure.wait_for(|told| match told {
-            LedgerTenure::Superseded => true,
-            LedgerTenure::Ours { .. } => is_ours_for(*told, *sure_for),
-        });
+        let mut told = told.clone();
+        let told =
+            told.wait_for(|told| *told == LedgerTenure::Superseded || !rivals.may_have(*told));
         match timeout(PATIENCE, told).await {
             Ok(Ok(told)) if *told != LedgerTenure::Superseded => Ok(()),
             _ => Err(NotSureError),
@@ -336,6 +363,29 @@ mod tests {
         assert_eq!(said(ask.clone(), STANDSTILL, lose).await, refused(LATE));
         let lost = said(ask, Duration::ZERO, async {}).await;
         assert_eq!(lost, refused(Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_lost_the_ledgers_session_says_nothing_of_the_storage_until_there_is_one() {
+        let tenure = watch::Sender::new(answered_now());
+        let mut config = CoordinatorConfig::new("state");
+        let alone = SureAnswers::of(Some(tenure.subscribe()), &config);
+        config.standby = true;
+        let contested = SureAnswers::of(Some(tenure.subscribe()), &config);
+        let answered = Instant::now();
+        tenure.send_replace(LedgerTenure::Lost { answered });
+        // Nobody takes its place who was not told to.
+        let said_alone = said((alone, ASKS), Duration::ZERO, async {}).await;
+        assert_eq!(said_alone, Ok(Duration::ZERO));
+        let renew = async {
+            tenure.send_replace(answered_now());
+        };
+        let ask = (contested, ASKS);
+        assert_eq!(said(ask.clone(), Duration::ZERO, renew).await, Ok(LATE));
+        let answered = Instant::now();
+        tenure.send_replace(LedgerTenure::Lost { answered });
+        let refused = Err((UNAVAILABLE.to_owned(), PATIENCE));
+        assert_eq!(said(ask, Duration::ZERO, async {}).await, refused);
     }
 
     #[tokio::test(start_paused = true)]

@@ -145,6 +145,14 @@ pub enum StoreError {
         /// How long to wait at least, if it said so.
         retry_after: Option<Duration>,
     },
+    /// The server that has the store cannot reach it now. Try again later.
+    #[error("{detail}")]
+    Away {
+        /// What it said.
+        detail: String,
+        /// How long to wait at least.
+        retry_after: Duration,
+    },
     /// The store could not be asked. Trying again may help.
     #[error("the store is unavailable: {detail}")]
     Unavailable {

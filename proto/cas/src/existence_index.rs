@@ -10,7 +10,7 @@ use regatta_model::{Digest, PlantedBug};
 use tokio::time::Instant;
 
 use crate::lru_map::LruMap;
-use crate::{BlobRange, BlobStore, BlobStream, SpooledBlob, StoreError};
+use crate::{BlobRange, BlobStore, BlobStream, Losses, SpooledBlob, StoreError};
 
 /// Remembers which blobs a store has, so that asking again costs no request.
 ///
@@ -21,6 +21,7 @@ pub struct ExistenceIndex {
     store: Arc<dyn BlobStore>,
     expiry: Duration,
     capacity: usize,
+    losses: Losses,
     known: Arc<Mutex<Known>>,
 }
 
@@ -30,6 +31,8 @@ struct Known {
     /// Counts what was forgotten. An answer from below is learned only if nothing was forgotten while it
     /// was on its way: it might be about just that blob, and out of date.
     forgotten: u64,
+    /// The losses that have been taken in.
+    losses: u64,
 }
 
 impl ExistenceIndex {
@@ -39,13 +42,22 @@ impl ExistenceIndex {
         let known = Known {
             until: LruMap::new(),
             forgotten: 0,
+            losses: 0,
         };
         Self {
             store,
             expiry,
             capacity,
+            losses: Losses::default(),
             known: Arc::new(Mutex::new(known)),
         }
+    }
+
+    /// The same for a store that finds out that many blobs are gone at once: nothing is known of it then.
+    #[must_use]
+    pub fn with_losses(self, losses: Losses) -> Self {
+        self.known().losses = losses.count();
+        Self { losses, ..self }
     }
 
     /// Takes some blobs for present from now on, as many as fit, as if the store had just said so.
@@ -55,7 +67,14 @@ impl ExistenceIndex {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        lock(&self.known)
+        let losses = self.losses.count();
+        let mut known = lock(&self.known);
+        if known.losses < losses {
+            known.losses = losses;
+            known.forgotten += 1;
+            known.until = LruMap::new();
+        }
+        known
     }
 
     fn unknown_of(&self, digests: &[Digest]) -> (Vec<Digest>, u64) {
@@ -248,6 +267,25 @@ mod tests {
         below.delete(&digest).await.unwrap();
         read_all(&index, &digest, 100).await.unwrap_err();
         assert_eq!(index.find_missing(&[digest]).await.unwrap(), [digest]);
+    }
+
+    #[tokio::test]
+    async fn once_many_are_gone_nothing_is_known() {
+        let (below, index) = stack();
+        let losses = Losses::default();
+        let index = index.with_losses(losses.clone());
+        let blobs = [b"one" as &[u8], b"two"].map(|blob| {
+            let (below, index) = (Arc::clone(&below), &index);
+            async move {
+                let digest = put_bytes(index, Bytes::from_static(blob)).await.unwrap();
+                below.delete(&digest).await.unwrap();
+                digest
+            }
+        });
+        let digests = futures::future::join_all(blobs).await;
+        assert_eq!(index.find_missing(&digests).await.unwrap(), []);
+        losses.note();
+        assert_eq!(index.find_missing(&digests).await.unwrap(), digests);
     }
 
     /// Deletes, and never says so.

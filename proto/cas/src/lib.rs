@@ -28,6 +28,7 @@ mod existence_index;
 mod file_body;
 mod file_state;
 mod grpc_blob_store;
+mod losses;
 mod lru_map;
 mod memory_blob_store;
 mod memory_tier;
@@ -42,6 +43,7 @@ mod upload;
 mod verified_files;
 mod verifying_blob_store;
 mod whole_blob;
+mod wrong_reads;
 mod zstd;
 
 #[cfg(any(test, feature = "testing"))]
@@ -62,6 +64,7 @@ pub use existence_index::ExistenceIndex;
 pub use file_body::file_body;
 pub use file_state::FileState;
 pub use grpc_blob_store::{GrpcBlobStore, for_blobs};
+pub use losses::Losses;
 pub use memory_blob_store::MemoryBlobStore;
 pub use memory_tier::MemoryTier;
 pub use object_store_blob_store::{
@@ -74,6 +77,7 @@ pub use upload::{UploadError, UploadSummary, upload, upload_telling};
 pub use verified_files::BlobFiles;
 pub use verifying_blob_store::VerifyingBlobStore;
 pub use whole_blob::{MAX_PIECE_BYTES, put_bytes, read_all, stream_of};
+pub use wrong_reads::WrongReads;
 pub use zstd::{
     compressed, compressed_body, decompressed_body, is_worth_compressing, largest_compressed,
 };

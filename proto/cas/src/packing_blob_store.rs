@@ -24,8 +24,8 @@ use self::neighbours::Neighbours;
 use self::packs::{Freshness, Packs};
 use crate::whole_blob::{Collected, bounds_of, collect_up_to};
 use crate::{
-    AbsenceIndex, BlobRange, BlobStore, BlobStream, Deletions, ListedBlobStore, SpooledBlob,
-    StoreError, stream_of,
+    AbsenceIndex, BlobRange, BlobStore, BlobStream, Deletions, ListedBlobStore, Losses,
+    SpooledBlob, StoreError, stream_of,
 };
 
 /// How often a value is looked for again that was moved while it was read.
@@ -118,6 +118,13 @@ impl PackingBlobStore {
     pub fn with_deletions(self, deletions: Deletions) -> Self {
         self.packs.set_deletions(deletions);
         self
+    }
+
+    /// What is told once a pack is gone with all that was in it, behind everybody's back: whatever knows of one of them
+    /// may know of the others.
+    #[must_use]
+    pub fn losses(&self) -> Losses {
+        self.packs.losses.clone()
     }
 
     fn with_limits(

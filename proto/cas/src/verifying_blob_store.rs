@@ -11,7 +11,7 @@ use crate::file_state::FileState;
 use crate::quarantine::Quarantine;
 use crate::verified_files::{BlobFiles, VerifiedFiles};
 use crate::whole_blob::is_whole;
-use crate::{BlobRange, BlobStore, BlobStream, SpooledBlob, StoreError, checked_body};
+use crate::{BlobRange, BlobStore, BlobStream, SpooledBlob, StoreError, WrongReads, checked_body};
 
 /// How long a blob counts as absent that came wrong: whoever hears of it comes back with it in that time.
 const QUARANTINE: Duration = Duration::from_secs(60 * 60);
@@ -30,6 +30,7 @@ pub struct VerifyingBlobStore {
     store: Arc<dyn BlobStore>,
     verified: Option<Arc<VerifiedFiles>>,
     quarantine: Option<Arc<Quarantine>>,
+    wrong_reads: WrongReads,
 }
 
 impl VerifyingBlobStore {
@@ -40,6 +41,16 @@ impl VerifyingBlobStore {
             store,
             verified: None,
             quarantine: Some(Arc::new(Quarantine::of(QUARANTINE))),
+            wrong_reads: WrongReads::default(),
+        }
+    }
+
+    /// Notes when blobs come wrong.
+    #[must_use]
+    pub fn with_wrong_reads_noted(self, wrong_reads: WrongReads) -> Self {
+        Self {
+            wrong_reads,
+            ..self
         }
     }
 
@@ -79,7 +90,7 @@ impl VerifyingBlobStore {
         let checked = checked_body(*digest, body);
         let checked = judging_if_corrupt(
             Arc::clone(&self.store),
-            self.quarantine.clone(),
+            (self.quarantine.clone(), self.wrong_reads.clone()),
             *digest,
             checked,
         );
@@ -144,15 +155,17 @@ fn remembering(
 /// Says what it means when the stream of a blob proves it corrupt, before the reader learns of it.
 fn judging_if_corrupt(
     store: Arc<dyn BlobStore>,
-    quarantine: Option<Arc<Quarantine>>,
+    (quarantine, wrong_reads): (Option<Arc<Quarantine>>, WrongReads),
     digest: Digest,
     body: BlobStream,
 ) -> BlobStream {
     body.then(move |piece| {
         let (store, quarantine) = (Arc::clone(&store), quarantine.clone());
+        let wrong_reads = wrong_reads.clone();
         async move {
             match piece {
                 Err(StoreError::Corrupt { actual, .. }) => {
+                    wrong_reads.note();
                     Err(judge(store.as_ref(), quarantine.as_deref(), digest, actual).await)
                 }
                 other => other,
@@ -380,9 +393,12 @@ mod tests {
         let other = Digest::of(b"other");
         for stored_again in [false, true] {
             let wire = NoisyWire::wrong_for(4);
+            let wrong_reads = WrongReads::default();
             let store = VerifyingBlobStore::new(wire.clone());
+            let store = store.with_wrong_reads_noted(wrong_reads.clone());
             let right = Bytes::from_static(b"right");
             let digest = put_bytes(&store, right.clone()).await.unwrap();
+            assert!(!wrong_reads.any_within(QUARANTINE));
             expect_corrupt(&store, &digest).await;
             let part = BlobRange {
                 offset: 1,
@@ -392,6 +408,7 @@ mod tests {
                 let read = store.get(&digest, range).await.map(drop);
                 assert!(matches!(read, Err(StoreError::NotFound { .. })), "{read:?}");
             }
+            assert!(wrong_reads.any_within(QUARANTINE), "it is told");
             let asked = [digest, other, digest];
             assert_eq!(store.find_missing(&asked).await.unwrap(), asked);
             match stored_again {

@@ -5,12 +5,14 @@
 
 mod digest;
 mod platform;
+mod retry;
 mod time;
 
 pub use digest::{
     InvalidDigestError, RequiredDigestError, UnsupportedDigestFunctionError, check_digest_function,
     required_digest,
 };
+pub use retry::retry_delay;
 pub use time::{
     InvalidDurationError, InvalidTimestampError, duration_from_wire, duration_to_wire,
     timestamp_from_wire, timestamp_to_wire,

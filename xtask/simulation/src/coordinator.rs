@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use regatta_cas::BlobStore;
+use regatta_cas::{BlobStore, WrongReads};
 use regatta_ledger::{Ledger, LedgerTenure};
 use regatta_model::{Digest, Resources, TenantId};
 use regatta_scheduler::{SchedulerConfig, Snapshot};
@@ -378,6 +378,7 @@ async fn start_services(
         blobs: Arc::clone(storage.blobs.shared()),
         for_verdicts: storage.for_verdicts.clone(),
         durability: None,
+        wrong_reads: WrongReads::default(),
         trees: Arc::clone(&storage.trees),
         ledger,
         defaults,

@@ -356,6 +356,7 @@ fn not_stored(error: &StoreError) -> Refusal {
         | StoreError::Corrupt { .. }
         | StoreError::Undecodable { .. }
         | StoreError::Full { .. }
+        | StoreError::Away { .. }
         | StoreError::Unavailable { .. } => Refusal::infrastructure(message),
     }
 }

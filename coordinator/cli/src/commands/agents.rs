@@ -9,6 +9,7 @@ use crate::client::{Client, refused};
 use crate::exit_code::{ExitCode, Failure, OrExit};
 use crate::history::system_time;
 use crate::options::ListFormat;
+use crate::standard_output::standard_output;
 use crate::terminal::visible_json;
 
 pub(super) async fn agents(client: &Client, format: ListFormat) -> Result<ExitCode, Failure> {
@@ -21,7 +22,7 @@ pub(super) async fn agents(client: &Client, format: ListFormat) -> Result<ExitCo
         ListFormat::Table => as_table(&agents),
         ListFormat::Json => as_json(&agents),
     };
-    std::io::stdout()
+    standard_output()
         .write_all(text.as_bytes())
         .or_exit(ExitCode::Local)?;
     Ok(ExitCode::Good)

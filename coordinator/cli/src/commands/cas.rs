@@ -14,6 +14,7 @@ use super::table::table;
 use crate::directories;
 use crate::exit_code::{ExitCode, Failure, OrExit};
 use crate::options::{CasCommand, CasOptions};
+use crate::standard_output::standard_output;
 
 pub(super) async fn cas(options: CasOptions) -> Result<ExitCode, Failure> {
     let mut location = StoreLocation {
@@ -49,7 +50,7 @@ pub(super) async fn cas(options: CasOptions) -> Result<ExitCode, Failure> {
             (text, code)
         }
     };
-    let mut stdout = std::io::stdout().lock();
+    let mut stdout = standard_output();
     stdout.write_all(text.as_bytes()).or_exit(ExitCode::Local)?;
     Ok(code)
 }

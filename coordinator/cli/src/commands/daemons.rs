@@ -28,6 +28,7 @@ use crate::options::{
     AgentOptions, CoordinatorOptions, GlobalOptions, ListenOptions, RuntimeChoice, UpOptions,
     WorkOptions,
 };
+use crate::standard_output::standard_output;
 
 pub(super) async fn up(global: &GlobalOptions, options: UpOptions) -> Result<ExitCode, Failure> {
     let directory = match options.state_dir {
@@ -200,7 +201,7 @@ fn announcement(grpc: SocketAddr, http: Option<SocketAddr>) -> String {
 
 fn greet(global: &GlobalOptions, coordinator: &Coordinator) -> std::io::Result<()> {
     let address = coordinator.grpc_address();
-    let mut stdout = std::io::stdout().lock();
+    let mut stdout = standard_output();
     writeln!(stdout, "Regatta is up at grpc://{address}.")?;
     if global.coordinator != format!("grpc://{address}") {
         writeln!(

@@ -5,6 +5,7 @@ use std::io::Write;
 use crate::doctor::{Check, Level, check_all};
 use crate::exit_code::{ExitCode, Failure, OrExit};
 use crate::options::GlobalOptions;
+use crate::standard_output::standard_output;
 
 pub(super) async fn doctor(
     global: &GlobalOptions,
@@ -12,7 +13,7 @@ pub(super) async fn doctor(
 ) -> Result<ExitCode, Failure> {
     let checks = check_all(&global.coordinator, image).await;
     let paint = global.paint();
-    let mut stdout = std::io::stdout().lock();
+    let mut stdout = standard_output();
     for check in &checks {
         writeln!(stdout, "{}", check.line(paint)).or_exit(ExitCode::Local)?;
     }

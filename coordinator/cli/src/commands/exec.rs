@@ -1,10 +1,11 @@
 //! `regatta exec`.
 
-use std::io::{Stdout, Write, stderr, stdout};
+use std::error::Error;
+use std::io::{Write, stderr};
 use std::path::Path;
 
 use bytes::Bytes;
-use regatta_cas::read_all;
+use regatta_cas::{StoreError, read_all};
 use regatta_model::Digest;
 use regatta_wire::convert::duration_to_wire;
 use regatta_wire::{reapi, v1};
@@ -17,6 +18,7 @@ use crate::exit_code::{ExitCode, Failure, OrExit};
 use crate::interrupts::Interrupts;
 use crate::options::{ExecOptions, GlobalOptions, MessageFormat};
 use crate::session::watch_failure;
+use crate::standard_output::{StandardOutput, standard_output};
 use crate::submission::submit;
 use crate::terminal::visible_lines;
 use crate::tree::{Entries, Staging, walk_unignored};
@@ -79,22 +81,42 @@ async fn bring(
     output: &mut CommandOutput<Box<dyn Write>, Box<dyn Write>>,
     directory: Option<&Path>,
 ) -> Result<(), Failure> {
-    let stdout = whole(client, &result.stdout_raw, result.stdout_digest.as_ref()).await?;
-    let stderr = whole(client, &result.stderr_raw, result.stderr_digest.as_ref()).await?;
+    let stdout = whole(client, &result.stdout_raw, result.stdout_digest.as_ref()).await;
+    let stdout = stdout.map_err(unless_gone)?;
+    let stderr = whole(client, &result.stderr_raw, result.stderr_digest.as_ref()).await;
+    let stderr = stderr.map_err(unless_gone)?;
     output.complete(&stdout, &stderr).or_exit(ExitCode::Local)?;
     if let Some(directory) = directory {
-        download(&client.blobs(), result, directory)
-            .await
-            .or_exit(ExitCode::Infrastructure)?;
+        let downloaded = download(&client.blobs(), result, directory).await;
+        let downloaded = downloaded.or_exit(ExitCode::Infrastructure);
+        downloaded.map_err(unless_gone)?;
     }
     Ok(())
 }
 
+/// Says what to do about a part of a result that is gone from the store: the result counts no more from then on.
+fn unless_gone(failure: Failure) -> Failure {
+    let is_gone = |cause: &(dyn Error + 'static)| {
+        let boxed = || cause.downcast_ref::<Box<StoreError>>().map(Box::as_ref);
+        let cause = cause.downcast_ref::<StoreError>().or_else(boxed);
+        matches!(cause, Some(StoreError::NotFound { .. }))
+    };
+    if !failure.error.chain().any(is_gone) {
+        return failure;
+    }
+    let advice = "a part of the output is gone from the store: run the command again, which makes it anew (`regatta \
+                  cas verify` tells what else is wrong)";
+    Failure {
+        error: failure.error.context(advice),
+        ..failure
+    }
+}
+
 /// Where the command's output goes: as it is, or as lines of JSON.
 fn output(global: &GlobalOptions) -> CommandOutput<Box<dyn Write>, Box<dyn Write>> {
-    let lines = |stream| Box::new(JsonOutput::new(stdout(), JOB, stream));
+    let lines = |stream| Box::new(JsonOutput::new(standard_output(), JOB, stream));
     match global.message_format {
-        MessageFormat::Human => CommandOutput::new(Box::new(stdout()), Box::new(stderr())),
+        MessageFormat::Human => CommandOutput::new(Box::new(standard_output()), Box::new(stderr())),
         MessageFormat::Json => CommandOutput::new(
             lines(v1::OutputStream::Stdout),
             lines(v1::OutputStream::Stderr),
@@ -105,11 +127,11 @@ fn output(global: &GlobalOptions) -> CommandOutput<Box<dyn Write>, Box<dyn Write
 fn json_report(
     global: &GlobalOptions,
     submitted: &v1::SubmitRunResponse,
-) -> std::io::Result<Option<JsonReport<Stdout>>> {
+) -> std::io::Result<Option<JsonReport<StandardOutput>>> {
     match global.message_format {
         MessageFormat::Human => Ok(None),
         MessageFormat::Json => {
-            let mut report = JsonReport::new(stdout()).without_output();
+            let mut report = JsonReport::new(standard_output()).without_output();
             report.submitted(&submitted.run_id, &submitted.warnings)?;
             Ok(Some(report))
         }

@@ -3,7 +3,7 @@
 mod import;
 
 use std::fmt::Write as _;
-use std::io::{IsTerminal as _, Write};
+use std::io::Write;
 use std::time::SystemTime;
 
 use futures::TryStreamExt as _;
@@ -16,6 +16,7 @@ use crate::client::{Client, refused};
 use crate::exit_code::{ExitCode, Failure, OrExit};
 use crate::history::{Group, Rate, Runs, Scope, Test, flakiest, groups, slowest, system_time};
 use crate::options::{HistoryCommand, HistoryFormat, HistoryOptions};
+use crate::standard_output::standard_output;
 use crate::terminal::{HarmlessText, visible_json};
 
 /// How many of the newest runs are looked at; the coordinator lists no more.
@@ -57,7 +58,7 @@ pub(super) async fn history(client: &Client, options: HistoryOptions) -> Result<
         (HistoryFormat::Csv, Some(apart)) => groups_as_csv(&apart).or_exit(ExitCode::Local)?,
         (HistoryFormat::Csv, None) => as_csv(&tests).or_exit(ExitCode::Local)?,
     };
-    let mut stdout = std::io::stdout();
+    let mut stdout = standard_output();
     // Names in a table for programs are whole.
     let text = match stdout.is_terminal() {
         true => HarmlessText::whole(text.as_bytes()),

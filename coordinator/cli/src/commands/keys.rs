@@ -9,6 +9,7 @@ use regatta_wire::v1;
 
 use crate::client::{Client, refused};
 use crate::exit_code::{ExitCode, Failure, OrExit};
+use crate::standard_output::standard_output;
 
 /// Prints the coordinator's.
 pub(super) async fn show(client: &Client) -> Result<ExitCode, Failure> {
@@ -33,7 +34,7 @@ pub(super) async fn of_coordinator(client: &Client) -> Result<PublicKey, Failure
 }
 
 fn print(key: &PublicKey) -> Result<ExitCode, Failure> {
-    let mut stdout = std::io::stdout().lock();
+    let mut stdout = standard_output();
     write!(stdout, "{}", key.to_pem()).or_exit(ExitCode::Local)?;
     Ok(ExitCode::Good)
 }

@@ -1,11 +1,12 @@
 //! `regatta logs`.
 
-use std::io::{IsTerminal, Write};
+use std::io::{IsTerminal as _, Write};
 
 use regatta_wire::v1;
 
 use crate::client::{Client, refused};
 use crate::exit_code::{ExitCode, Failure, OrExit};
+use crate::standard_output::standard_output;
 use crate::terminal::{HarmlessText, visible};
 use crate::watch::Paint;
 
@@ -39,8 +40,8 @@ pub(super) async fn logs(
         .into_inner();
     let mut last = None;
     let (mut stdout, mut stderr) = (
-        Output::new(std::io::stdout()),
-        Output::new(std::io::stderr()),
+        Output::new(standard_output(), standard_output().is_terminal()),
+        Output::new(std::io::stderr(), std::io::stderr().is_terminal()),
     );
     while let Some(chunk) = chunks.message().await.map_err(failed)? {
         let of = (chunk.job.clone(), chunk.test_id.clone());
@@ -83,9 +84,9 @@ struct Output<Stream> {
     harmless: Option<HarmlessText>,
 }
 
-impl<Stream: Write + IsTerminal> Output<Stream> {
-    fn new(stream: Stream) -> Self {
-        let harmless = stream.is_terminal().then(HarmlessText::default);
+impl<Stream: Write> Output<Stream> {
+    fn new(stream: Stream, is_terminal: bool) -> Self {
+        let harmless = is_terminal.then(HarmlessText::default);
         Self { stream, harmless }
     }
 

@@ -11,6 +11,7 @@ use super::table::table;
 use crate::client::{Client, refused};
 use crate::exit_code::{ExitCode, Failure, OrExit};
 use crate::options::{GlobalOptions, MessageFormat};
+use crate::standard_output::standard_output;
 use crate::terminal::visible;
 use crate::watch::json_plan;
 
@@ -24,7 +25,7 @@ pub(super) async fn plan(
     for warning in &plan.warnings {
         tracing::warn!("{warning}");
     }
-    let mut stdout = std::io::stdout().lock();
+    let mut stdout = standard_output();
     match global.message_format {
         MessageFormat::Human => stdout.write_all(as_text(&plan).as_bytes()),
         MessageFormat::Json => json_plan(&mut stdout, &plan),

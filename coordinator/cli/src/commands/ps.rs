@@ -10,6 +10,7 @@ use crate::client::Client;
 use crate::exit_code::{ExitCode, Failure, OrExit};
 use crate::history::system_time;
 use crate::options::ListFormat;
+use crate::standard_output::standard_output;
 use crate::terminal::visible_json;
 
 pub(super) async fn ps(
@@ -26,7 +27,7 @@ pub(super) async fn ps(
         ListFormat::Table => as_table(&runs, SystemTime::now()),
         ListFormat::Json => as_json(&runs),
     };
-    std::io::stdout()
+    standard_output()
         .write_all(text.as_bytes())
         .or_exit(ExitCode::Local)?;
     Ok(ExitCode::Good)

@@ -17,6 +17,7 @@ use crate::files::{JUNIT_OF_CI, place_in};
 use crate::git::{Commit, Content, Reading};
 use crate::options::{GlobalOptions, ReportArguments, RunOptions};
 use crate::session::Session;
+use crate::standard_output::standard_output;
 use crate::tree::{Entries, ExpandError, Patterns, Staging, expand, walk};
 use crate::watch::{Ended, Tally};
 use crate::{directories, git, jobs};
@@ -240,7 +241,7 @@ pub(super) fn load(file: Option<&Path>) -> Result<Pipeline, Failure> {
 }
 
 fn list(jobs: &[JobConfig]) -> Result<ExitCode, Failure> {
-    let mut stdout = std::io::stdout().lock();
+    let mut stdout = standard_output();
     for job in jobs {
         writeln!(stdout, "{}", job.name).or_exit(ExitCode::Local)?;
     }

@@ -23,6 +23,7 @@ use crate::exit_code::{ExitCode, Failure, OrExit};
 use crate::files::write_atomically;
 use crate::git;
 use crate::options::{GlobalOptions, VerdictOptions, VerifyOptions};
+use crate::standard_output::standard_output;
 use crate::terminal::visible_lines;
 
 /// Prints what is known of a commit, or of a run.
@@ -204,7 +205,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 fn print(text: &str) -> Result<(), Failure> {
-    let mut stdout = std::io::stdout().lock();
+    let mut stdout = standard_output();
     write!(stdout, "{text}").or_exit(ExitCode::Local)
 }
 

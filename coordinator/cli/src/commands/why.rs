@@ -11,6 +11,7 @@ use crate::client::Client;
 use crate::exit_code::{ExitCode, Failure, OrExit};
 use crate::options::WhyOptions;
 use crate::session::watch_failure_of_named;
+use crate::standard_output::standard_output;
 use crate::terminal::visible;
 use crate::watch::RunEvents;
 use crate::why::{Before, Search, Told, changed_parts, same_key, was_executed};
@@ -60,7 +61,7 @@ pub(super) async fn why(client: &Client, options: WhyOptions) -> Result<ExitCode
         let before = before.finish();
         lines.extend(reasons(client, &now, before).await);
     }
-    let mut out = std::io::stdout().lock();
+    let mut out = standard_output();
     let mut lines = lines.iter();
     let written = lines.try_for_each(|line| writeln!(out, "{}", visible(line)));
     written.or_exit(ExitCode::Local)?;

@@ -46,8 +46,12 @@ pub enum StageError {
         /// Why.
         source: Box<StoreError>,
     },
-    /// The coordinator took nothing for too long. Its store may be full: make room there.
-    #[error("the coordinator took no files, tried for {} s", waited.as_secs())]
+    /// The coordinator took nothing for too long: its store may be full, or away.
+    #[error(
+        "the coordinator took no files, tried for {} s; see to its storage (its /readyz says what is wrong), and run \
+         this again",
+        waited.as_secs()
+    )]
     Exhausted {
         /// For how long they were offered.
         waited: Duration,
@@ -76,6 +80,10 @@ impl StageError {
                 detail,
                 retry_after,
             } => Some((detail, retry_after.unwrap_or_default())),
+            StoreError::Away {
+                detail,
+                retry_after,
+            } => Some((detail, *retry_after)),
             StoreError::NotFound { .. }
             | StoreError::OutOfRange { .. }
             | StoreError::Corrupt { .. }
@@ -458,7 +466,23 @@ mod tests {
     struct BusyBlobStore {
         store: MemoryBlobStore,
         refusals: AtomicUsize,
-        retry_after: Option<Duration>,
+        refusal: StoreError,
+    }
+
+    fn full(retry_after: Option<Duration>) -> StoreError {
+        let detail = "the store is full".to_owned();
+        StoreError::Exhausted {
+            detail,
+            retry_after,
+        }
+    }
+
+    fn away(retry_after: Duration) -> StoreError {
+        let detail = "the bucket is away".to_owned();
+        StoreError::Away {
+            detail,
+            retry_after,
+        }
     }
 
     #[async_trait]
@@ -473,10 +497,7 @@ mod tests {
                 .refusals
                 .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
             if left.is_ok() {
-                return Err(StoreError::Exhausted {
-                    detail: "the store is full".to_owned(),
-                    retry_after: self.retry_after,
-                });
+                return Err(self.refusal.clone());
             }
             self.store.put(digest, body).await
         }
@@ -493,7 +514,7 @@ mod tests {
     /// How an upload ends to a store that refuses it so often, and how long that takes.
     async fn uploaded(
         refusals: usize,
-        retry_after: Option<Duration>,
+        refusal: &StoreError,
         limit: Duration,
     ) -> (Result<UploadSummary, Failure>, Duration) {
         let mut staging = Staging::new(Path::new(""));
@@ -501,7 +522,7 @@ mod tests {
         let store = BusyBlobStore {
             store: MemoryBlobStore::new(),
             refusals: refusals.into(),
-            retry_after,
+            refusal: refusal.clone(),
         };
         let begun = Instant::now();
         let uploaded = staging.upload_within(&store, Patience::of(limit)).await;
@@ -512,18 +533,37 @@ mod tests {
     async fn a_store_that_takes_nothing_is_asked_again_no_sooner_than_it_says_and_not_for_ever() {
         let wanted = Duration::from_millis(300);
         let limit = Duration::from_secs(60);
-        // Two blobs are offered at once.
-        let (stored, took) = uploaded(4, Some(wanted), limit).await;
-        assert!(stored.is_ok(), "{stored:?}");
-        assert!(took >= wanted * 2, "{took:?}");
-        for (retry_after, limit) in [(Some(limit), limit), (None, wanted)] {
-            let (refused, took) = uploaded(usize::MAX, retry_after, limit).await;
+        for refusal in [full(Some(wanted)), away(wanted)] {
+            // Two blobs are offered at once.
+            let (stored, took) = uploaded(4, &refusal, limit).await;
+            assert!(stored.is_ok(), "{stored:?}");
+            assert!(took >= wanted * 2, "{took:?}");
+        }
+        for (refusal, limit) in [
+            (full(Some(limit)), limit),
+            (full(None), wanted),
+            (away(limit), limit),
+            (away(Duration::ZERO), wanted),
+        ] {
+            let (refused, took) = uploaded(usize::MAX, &refusal, limit).await;
             let failure = refused.expect_err("it is never taken");
             assert_eq!(failure.code, ExitCode::Infrastructure);
             let text = format!("{:#}", failure.error);
-            assert_eq!(text.matches("the store is full").count(), 1, "{text}");
+            assert_eq!(text.matches(&refusal.to_string()).count(), 1, "{text}");
+            assert!(text.contains("run this again"), "{text}");
             assert!(took < Duration::from_secs(30), "{took:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_waiting_does_not_mend_is_told_at_once() {
+        let detail = "this tenant may not write".to_owned();
+        let refusal = StoreError::Unavailable { detail };
+        let (refused, took) = uploaded(1, &refusal, Duration::from_secs(60)).await;
+        let failure = refused.expect_err("it is refused");
+        let text = format!("{:#}", failure.error);
+        assert!(text.contains("may not write"), "{text}");
+        assert!(took < Duration::from_secs(30), "{took:?}");
     }
 
     /// A store that takes one blob in so long, and none meanwhile.

@@ -1,12 +1,13 @@
 //! Where lines go: results to standard output, notes and progress to standard error.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal as _, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::Tally;
 use super::lines::plural;
+use crate::standard_output::standard_output;
 use crate::terminal::HarmlessText;
 
 /// Shows lines, and how far a run has come.
@@ -59,11 +60,15 @@ impl Screen for PlainScreen {
         if self.results_on_standard_error {
             return self.note(text);
         }
-        write_line(io::stdout().lock(), text)
+        let stream = standard_output();
+        let is_terminal = stream.is_terminal();
+        write_line((stream, is_terminal), text)
     }
 
     fn note(&mut self, text: &str) -> io::Result<()> {
-        write_line(io::stderr().lock(), text)
+        let stream = io::stderr().lock();
+        let is_terminal = stream.is_terminal();
+        write_line((stream, is_terminal), text)
     }
 
     fn progress(&mut self, _tally: &Tally) {}
@@ -90,8 +95,8 @@ impl<S: Screen + ?Sized> Screen for Box<S> {
 }
 
 /// Lines hold what tests print and are called: a terminal shows it, and does not act on it.
-fn write_line(mut stream: impl Write + IsTerminal, text: &str) -> io::Result<()> {
-    match stream.is_terminal() {
+fn write_line((mut stream, is_terminal): (impl Write, bool), text: &str) -> io::Result<()> {
+    match is_terminal {
         true => stream.write_all(&HarmlessText::whole(text.as_bytes()))?,
         false => stream.write_all(text.as_bytes())?,
     }

@@ -17,7 +17,7 @@ use tonic::transport::Channel;
 use super::faulty_proxy::{Concerned, Fault, FaultyProxy};
 use super::fleet::Fleet;
 use super::garage::{ACCESS_KEY, BUCKET, GarageServer, REGION, SECRET_KEY};
-use super::program::{Ended, PATIENCE, write};
+use super::program::{Ended, PATIENCE, Running, write};
 
 /// More often than anybody asks.
 const ALWAYS: usize = usize::MAX;
@@ -108,11 +108,15 @@ impl Place {
         Ok(answer.into_inner().committed_size)
     }
 
-    async fn run(&self, project: &tempfile::TempDir) -> Ended {
+    fn begin(&self, project: &tempfile::TempDir) -> Running {
         let mut run = self.fleet.command();
         run.current_dir(project.path())
             .args(["--message-format", "json", "run"]);
-        tokio::task::block_in_place(|| Ended::of(&mut run))
+        Running::begin(&mut run)
+    }
+
+    async fn run(&self, project: &tempfile::TempDir) -> Ended {
+        tokio::task::block_in_place(|| self.begin(project).end())
     }
 }
 
@@ -236,10 +240,22 @@ async fn a_bucket_that_fails_is_told_of_and_recovered_from() {
             "{fault:?}: {:?}",
             begun.elapsed()
         );
-        let ended = place.run(&project).await;
-        assert_ne!(ended.code, Some(0), "{fault:?}: {ended:#?}");
+        // Whoever uploads waits for it, says why, and gives up in the end.
+        let mut run = place.begin(&project);
+        tokio::task::block_in_place(|| run.expect_words("they are offered again"));
+        let waits_in_vain = fault == Fault::Status(503);
+        if !waits_in_vain {
+            place.proxy.heal();
+        }
+        let ended = tokio::task::block_in_place(|| run.end());
+        if waits_in_vain {
+            assert_ne!(ended.code, Some(0), "{fault:?}: {ended:#?}");
+            ended.expect_complaint(&["took no files", "run this again"]);
+            place.proxy.heal();
+        } else {
+            ended.expect_code(0);
+        }
         assert!(ended.stderr.contains("s3://"), "{fault:?}: {ended:#?}");
-        place.proxy.heal();
         until("it takes blobs again", || async {
             place.store(&small).await.code == 0
         })

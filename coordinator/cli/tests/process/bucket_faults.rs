@@ -78,12 +78,19 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
+        Self::told(&[])
+    }
+
+    /// One whose coordinator is told more.
+    fn told(more: &[&str]) -> Self {
         let server = S3Server::start();
         let runtime = Runtime::new().expect("a runtime");
         let proxy = runtime.block_on(FaultyProxy::before(server.address()));
         let endpoint = format!("http://{}", proxy.address());
         let environment = s3_server::environment(&endpoint);
-        let mut fleet = Fleet::told_in(&environment, &["--storage", &S3Server::url()]);
+        let storage = S3Server::url();
+        let told = [&["--storage", storage.as_str()], more].concat();
+        let mut fleet = Fleet::told_in(&environment, &told);
         fleet.add_agent(&[]);
         Self {
             fleet,
@@ -131,6 +138,88 @@ fn project() -> tempfile::TempDir {
     let mut sh = std::process::Command::new("sh");
     Ended::of(sh.args(["-c", &made]).current_dir(project.path())).expect_code(0);
     project
+}
+
+/// Reads of what is in the bucket, its packs and lists aside.
+const READS: Concerned = Concerned {
+    method: "GET",
+    path_has: "/cas/",
+};
+/// How soon whoever watches is told, on a machine that has much to do.
+const SOON: Duration = Duration::from_secs(15);
+
+#[test]
+fn whoever_watches_a_run_that_waits_for_right_bytes_is_told() {
+    let place = Place::new();
+    let project = project();
+    let build = PIPELINE.split("[jobs.unit]").next().expect("a part");
+    write(project.path(), &[("regatta.toml", build)]);
+    // Whatever an agent stores is read before it is said to be whole.
+    place.proxy.spoil(Fault::CorruptAnswer, READS, ALWAYS);
+    let mut run = place.fleet.command();
+    run.args(["--message-format", "json", "run"]);
+    let mut running = Running::begin(run.current_dir(project.path()));
+    wait_until("wrong bytes come", || place.proxy.applied() > 0);
+    let wrong = Instant::now();
+    running.expect_words("sends other bytes than were stored");
+    assert!(wrong.elapsed() < SOON, "{:?}", wrong.elapsed());
+    place.proxy.heal();
+    running.end().expect_code(0);
+    place.fleet.stop();
+}
+
+/// How long whoever probes a coordinator may wait, on a machine that has much to do.
+const PROBE_LIMIT: Duration = Duration::from_secs(2);
+
+#[test]
+fn whoever_probes_is_told_at_once_of_a_bucket_that_hangs() {
+    // Of one with a limit it is known what is not there, which answers for no bucket.
+    for told in [&[] as &[&str], &["--cache-size", "1GiB"]] {
+        let place = Place::told(told);
+        let probed = || {
+            let asked = Instant::now();
+            let page = place.fleet.page("/readyz");
+            let took = asked.elapsed();
+            assert!(took < PROBE_LIMIT, "{took:?}: {page:?}");
+            page
+        };
+        wait_until("it is ready", || probed().0 == 200);
+        place.proxy.spoil(Fault::Hang, Concerned::ALL, ALWAYS);
+        wait_until("it is not ready", || probed().0 == 503);
+        let hangs = Instant::now();
+        while hangs.elapsed() < Duration::from_secs(20) {
+            let (status, page) = probed();
+            assert_eq!(status, 503, "{page}");
+            assert!(page.starts_with("storage: "), "{page}");
+        }
+        place.proxy.heal();
+        wait_until("it is ready again", || probed().0 == 200);
+        place.fleet.stop();
+    }
+}
+
+/// How long the S3 server is away: longer than what is asked for a few times waits.
+const AWAY: Duration = Duration::from_secs(10);
+
+#[test]
+fn whoever_uploads_waits_for_a_bucket_that_is_away_for_some_seconds_and_says_so() {
+    let place = Place::new();
+    let project = project();
+    let build = PIPELINE.split("[jobs.unit]").next().expect("a part");
+    write(project.path(), &[("regatta.toml", build)]);
+    place
+        .proxy
+        .spoil(Fault::Status(503), Concerned::ALL, ALWAYS);
+    let away = Instant::now();
+    let mut run = place.fleet.command();
+    run.args(["--message-format", "json", "run"]);
+    let mut running = Running::begin(run.current_dir(project.path()));
+    running.expect_words("they are offered again");
+    wait_until("it was away for long", || away.elapsed() > AWAY);
+    place.proxy.heal();
+    let ended = running.end();
+    ended.expect_code(0).expect_complaint(&["s3://"]);
+    place.fleet.stop();
 }
 
 fn begun(project: &Path) -> usize {

@@ -23,6 +23,7 @@ mod clock_jump;
 mod commit;
 mod crashes;
 mod cut_off;
+mod deleted_behind;
 #[path = "../docker/faults.rs"]
 mod faults;
 #[path = "../../../../proto/cas/src/object_store_blob_store/tests/bucket/proxy.rs"]
@@ -75,7 +76,7 @@ mod stragglers;
 #[path = "../docker/terminal.rs"]
 mod terminal;
 mod timed_out;
-
+mod unread_output;
 #[path = "../docker/why.rs"]
 mod why;
 

@@ -1,6 +1,7 @@
 //! An S3 server on loopback with one bucket whose objects are files, gone at its end.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
@@ -20,7 +21,7 @@ const SECRET_KEY: &str = "secret";
 pub(crate) struct S3Server {
     address: SocketAddr,
     _runtime: Runtime,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl S3Server {
@@ -41,12 +42,17 @@ impl S3Server {
         Self {
             address,
             _runtime: runtime,
-            _directory: directory,
+            directory,
         }
     }
 
     pub(crate) const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where its objects are.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// What `--storage` is told.

@@ -233,6 +233,13 @@ impl Owner {
 
     fn lose(&mut self, trouble: LedgerError) {
         tracing::error!(error = %trouble, "the ledger's database is lost; taking it again");
+        self.told.send_if_modified(|told| match *told {
+            LedgerTenure::Ours { answered } => {
+                *told = LedgerTenure::Lost { answered };
+                true
+            }
+            LedgerTenure::Lost { .. } | LedgerTenure::Superseded => false,
+        });
         let now = Instant::now();
         let (first, longest) = RECONNECT_PAUSES;
         self.hold = Hold::Lost(Loss {

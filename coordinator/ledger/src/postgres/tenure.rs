@@ -53,6 +53,12 @@ pub enum LedgerTenure {
         /// When it was asked what it answered.
         answered: Instant,
     },
+    /// The session that had it has ended: from a second later on another coordinator may have it. Whether one has is not
+    /// known until there is a session again.
+    Lost {
+        /// When the database was asked what it answered last.
+        answered: Instant,
+    },
     /// Another coordinator has it, or has had it.
     Superseded,
 }

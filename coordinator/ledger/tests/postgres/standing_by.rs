@@ -9,7 +9,7 @@ use regatta_ledger::{
 use regatta_model::Timestamp;
 use tokio::runtime::Runtime;
 
-use super::server::{DATABASE, PostgresServer};
+use super::server::{DATABASE, PostgresServer, Stop};
 
 /// Within this a coordinator that has died or hangs is replaced.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -146,4 +146,24 @@ fn one_that_hangs_is_replaced_and_writes_nothing_when_it_wakes() {
     );
     assert_eq!(*first.tenure().borrow(), LedgerTenure::Superseded);
     assert_eq!(going.block_on(second.reserved_tokens()), Ok(20));
+}
+
+/// How soon after its session has ended another one may have a coordinator's ledger.
+const PRECEDENCE: Duration = Duration::from_secs(1);
+
+#[tokio::test]
+async fn one_whose_session_has_ended_says_so_before_another_can_have_its_ledger() {
+    let mut server = PostgresServer::start();
+    let first = take_over(&server, "http://a:1").await.expect("opens");
+    first.reserve_tokens(10).await.expect("reserves");
+    let mut tenure = first.tenure();
+    server.stop(Stop::Immediate);
+    let lost = tenure.wait_for(|told| matches!(told, LedgerTenure::Lost { .. }));
+    let lost = tokio::time::timeout(PRECEDENCE, lost).await;
+    drop(lost.expect("it is told in time").expect("it is served"));
+    server.start_again();
+    let ours = tenure.wait_for(|told| matches!(told, LedgerTenure::Ours { .. }));
+    let ours = tokio::time::timeout(PATIENCE, ours).await;
+    drop(ours.expect("it is had again").expect("it is served"));
+    first.reserve_tokens(20).await.expect("it writes again");
 }

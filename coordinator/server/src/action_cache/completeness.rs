@@ -145,6 +145,7 @@ fn unless_absent(error: StoreError) -> Result<(), ClosureError> {
         | StoreError::Undecodable { .. }
         | StoreError::Full { .. }
         | StoreError::Exhausted { .. }
+        | StoreError::Away { .. }
         | StoreError::Unavailable { .. } => Err(ClosureError::Store(error)),
     }
 }

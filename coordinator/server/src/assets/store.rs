@@ -135,6 +135,7 @@ fn unless_malformed(error: InputTreeError) -> Result<(), StoreError> {
             DirectoryError::Store(
                 error @ (StoreError::Full { .. }
                 | StoreError::Exhausted { .. }
+                | StoreError::Away { .. }
                 | StoreError::Unavailable { .. }),
             ) => Err(error),
             DirectoryError::Store(_)

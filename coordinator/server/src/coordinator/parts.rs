@@ -101,6 +101,7 @@ pub(super) fn run_services(
         )),
         for_verdicts: storage.for_verdicts.clone(),
         durability: storage.durability.clone(),
+        wrong_reads: storage.wrong_reads.clone(),
         trees: Arc::clone(&execution.inputs),
         ledger,
         defaults: execution.defaults.clone(),

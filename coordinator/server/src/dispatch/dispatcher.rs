@@ -187,6 +187,12 @@ impl Dispatcher {
         self.lock().held()
     }
 
+    /// Waits until that begins or ends.
+    pub(crate) async fn hold_changes(&self) {
+        // The sender lives in `self`, so this cannot fail.
+        drop(self.holding.subscribe().changed().await);
+    }
+
     /// Every agent known, connected or not, by id.
     #[must_use]
     pub fn list_agents(&self) -> Vec<v1::AgentStatus> {

@@ -103,6 +103,7 @@ impl From<&StoreError> for PrepareError {
             | StoreError::OutOfRange { .. }
             | StoreError::Corrupt { .. }
             | StoreError::Undecodable { .. }
+            | StoreError::Away { .. }
             | StoreError::Unavailable { .. } => Self::Failed { detail },
         }
     }

@@ -90,6 +90,7 @@ fn of_inputs(error: &InputTreeError) -> Failure {
             | StoreError::Undecodable { .. }
             | StoreError::Full { .. }
             | StoreError::Exhausted { .. }
+            | StoreError::Away { .. }
             | StoreError::Unavailable { .. } => status::of_read(source),
         };
     }

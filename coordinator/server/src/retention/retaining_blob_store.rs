@@ -94,6 +94,7 @@ impl BlobStore for RetainingBlobStore {
                 | StoreError::Undecodable { .. }
                 | StoreError::Full { .. }
                 | StoreError::Exhausted { .. }
+                | StoreError::Away { .. }
                 | StoreError::Unavailable { .. },
             ) => {}
         }

@@ -308,7 +308,8 @@ pub(super) fn judge(outcome: &v1::ExecutionOutcome) -> Result<(), (FailureClass,
         v1::OutcomeKind::Rejected if !outcome.missing_blobs.is_empty() => {
             let count = outcome.missing_blobs.len();
             let text = message(&format!("{count} blobs have gone from the store"));
-            let advice = "submit the run again: what the store lacks is then uploaded";
+            let advice = "submit the run again: what the store lacks is then uploaded, or made anew; `regatta cas verify` \
+                          tells what else is wrong";
             Err((FailureClass::Infra, format!("{text}; {advice}")))
         }
         // It ran, and left outputs that no machine can use.

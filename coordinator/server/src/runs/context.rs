@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use regatta_cas::BlobStore;
+use regatta_cas::{BlobStore, WrongReads};
 use regatta_ledger::{Ledger, RunCounts};
 use regatta_model::{Digest, FailureClass, Isolation, RunId};
 use regatta_scheduler::{AdmissionError, FailedAt, UnitError};
@@ -20,7 +20,7 @@ use super::log::RunLog;
 use super::needed::Needed;
 use super::plan::{Plan, PlannedJob};
 use super::recorded::{Recorded, RecordedSuite};
-use super::registry::RunServices;
+use super::run_services::RunServices;
 use super::state::{JobEnd, JobStatus};
 use super::suite::Audit;
 use super::surroundings::Surroundings;
@@ -40,6 +40,8 @@ pub(super) struct RunContext {
     pub(super) dispatcher: Arc<Dispatcher>,
     pub(super) results: Arc<ActionCache>,
     pub(super) blobs: Arc<dyn BlobStore>,
+    /// When the store sent wrong bytes.
+    pub(super) wrong_reads: WrongReads,
     pub(super) trees: Arc<InputTrees>,
     /// What jobs left that others may need.
     pub(super) needed: Needed,
@@ -112,6 +114,7 @@ impl RunContext {
             dispatcher: services.dispatcher,
             results: services.results,
             blobs: services.blobs,
+            wrong_reads: services.wrong_reads,
             trees: services.trees,
             needed: Needed::default(),
             ledger: services.ledger,

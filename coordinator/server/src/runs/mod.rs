@@ -43,6 +43,7 @@ mod preparation;
 mod record;
 mod recorded;
 mod registry;
+mod run_services;
 mod service;
 mod state;
 mod suite;
@@ -58,7 +59,8 @@ pub(crate) use lessons::{is_repetition, lesson, results_of};
 pub(crate) use log::now;
 pub use plan::PlanError;
 pub(crate) use registry::MAX_LIST;
-pub use registry::{FindRunError, RunRegistry, RunServices, StartRunsError, SubmitRunError};
+pub use registry::{FindRunError, RunRegistry, StartRunsError, SubmitRunError};
+pub use run_services::RunServices;
 pub use service::RunsService;
 pub(crate) use service::of_ledger;
 

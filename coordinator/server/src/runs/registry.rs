@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _, stream};
-use regatta_cas::{BlobStore, Durability, StoreError};
+use regatta_cas::{BlobStore, StoreError};
 use regatta_ledger::{Ledger, LedgerError, RunQuery, RunRecord};
 use regatta_model::{Digest, PlantedBug, RunId, TenantId};
 use regatta_wire::v1;
@@ -33,16 +33,12 @@ pub(super) use self::resumption::MAX_ABANDONED_RUNS;
 #[cfg(test)]
 pub(super) use self::resumption::MAX_RESUMPTIONS;
 use self::resumption::resume_all;
-use super::audit::AuditShare;
 use super::context::RunContext;
 use super::driver::drive;
 use super::log::{RunLog, now, read_spec};
 use super::plan::Plan;
 use super::recorded::Recorded;
-use crate::action_cache::ActionCache;
-use crate::action_plan::PlanDefaults;
-use crate::cas::{InputTrees, TenantViews};
-use crate::dispatch::Dispatcher;
+use super::run_services::RunServices;
 
 /// How many runs may be under way at once.
 const MAX_ACTIVE_RUNS: usize = 1000;
@@ -53,29 +49,6 @@ const RESUMPTION_PATIENCE: Duration = Duration::from_secs(10);
 /// How many runs a list holds if its caller does not say, and at most.
 const DEFAULT_LIST: usize = 50;
 pub(crate) const MAX_LIST: usize = 1000;
-
-/// What runs stand on.
-#[derive(Clone, Debug)]
-pub struct RunServices {
-    /// Gives work to agents.
-    pub dispatcher: Arc<Dispatcher>,
-    /// Known results.
-    pub results: Arc<ActionCache>,
-    /// All blobs.
-    pub blobs: Arc<dyn BlobStore>,
-    /// The blobs, which stay for as long as a tenant's verdicts are kept once they were asked for here.
-    pub for_verdicts: TenantViews<dyn BlobStore>,
-    /// What makes them safe from a loss of power, if that can take them.
-    pub durability: Option<Arc<dyn Durability>>,
-    /// Tells whether input roots are complete.
-    pub trees: Arc<InputTrees>,
-    /// What must be remembered.
-    pub ledger: Arc<dyn Ledger>,
-    /// What applies where a job says nothing.
-    pub defaults: PlanDefaults,
-    /// Which cached passes are executed all the same.
-    pub audit_share: AuditShare,
-}
 
 /// All runs.
 #[derive(Debug)]

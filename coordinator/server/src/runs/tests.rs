@@ -27,6 +27,7 @@ mod suspects;
 mod suspects_resumed;
 mod unstored;
 mod verdict;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,5 +1,5 @@
-//! Tells whoever watches a run that it waits for agents that take no work, for the ledger, or for work to be begun
-//! at all.
+//! Tells whoever watches a run that it waits for agents that take no work, for the ledger, for a store that sends wrong
+//! bytes, or for work to be begun at all.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,6 +13,8 @@ use super::context::RunContext;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1500);
 /// The same of a run of which something is long under way: whoever looks has to look at every agent.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// How long after wrong bytes came a run that stands still waits for right ones: whoever wants them asks again in less.
+const WRONG_FOR: Duration = Duration::from_secs(30);
 /// How many agents a warning names.
 const NAMED_AGENTS: usize = 3;
 
@@ -22,7 +24,15 @@ pub(super) async fn tell_of_waiting(run: &RunContext) {
     let mut leases = run.leases.load(Ordering::Relaxed);
     let mut waits = false;
     loop {
-        tokio::time::sleep(pause).await;
+        if pause > SHORTEST_PAUSE {
+            // Whatever was looked at seldom is looked at again once there is a reason to.
+            tokio::select! {
+                () = tokio::time::sleep(pause - SHORTEST_PAUSE) => {}
+                () = run.wrong_reads.next() => pause = SHORTEST_PAUSE,
+                () = run.dispatcher.hold_changes() => pause = SHORTEST_PAUSE,
+            }
+        }
+        tokio::time::sleep(SHORTEST_PAUSE).await;
         let leases_before = std::mem::replace(&mut leases, run.leases.load(Ordering::Relaxed));
         if leases != leases_before {
             (pause, waits) = (SHORTEST_PAUSE, false);
@@ -37,6 +47,7 @@ pub(super) async fn tell_of_waiting(run: &RunContext) {
         };
         match unstored
             .or_else(held)
+            .or_else(|| wrong_bytes(run))
             .or_else(|| reason_to_wait(&run.dispatcher.list_agents()))
         {
             None => (pause, waits) = ((pause * 2).min(LONGEST_PAUSE), false),
@@ -47,6 +58,15 @@ pub(super) async fn tell_of_waiting(run: &RunContext) {
             Some(_) => (pause, waits) = (SHORTEST_PAUSE, true),
         }
     }
+}
+
+/// That the store sends wrong bytes, which are asked for again and again: the same words for as long as the run lasts.
+fn wrong_bytes(run: &RunContext) -> Option<String> {
+    run.wrong_reads.any_within(WRONG_FOR).then(|| {
+        "the run waits: the storage sends other bytes than were stored, which are asked for again; the coordinator's \
+         log names the blobs, and `regatta cas verify` tells whether they are stored wrong"
+            .to_owned()
+    })
 }
 
 /// Why nothing runs and nothing is going to; `None` if something does, or can.

@@ -1,7 +1,5 @@
 //! Health and metrics of a coordinator that stands by.
 
-use std::time::Duration;
-
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -12,9 +10,7 @@ use tokio::sync::watch;
 use super::Active;
 use super::passing_on::connect;
 use crate::http::metrics_page;
-
-/// How long the other coordinator may take to answer.
-const PATIENCE: Duration = Duration::from_secs(2);
+use crate::storage_probe::ANSWERED_WITHIN;
 
 /// `/healthz`, `/readyz` and `/metrics`.
 pub(super) fn routes(active: watch::Receiver<Active>) -> Router {
@@ -28,7 +24,7 @@ pub(super) fn routes(active: watch::Receiver<Active>) -> Router {
 /// Ready means: whoever comes is passed on to a coordinator that answers.
 async fn ready(State(active): State<watch::Receiver<Active>>) -> Response {
     let now = active.borrow().clone();
-    match connect(&now, PATIENCE).await {
+    match connect(&now, ANSWERED_WITHIN).await {
         Ok(_) => "standing by, ready\n".into_response(),
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
     }

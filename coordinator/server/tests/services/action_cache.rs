@@ -1,8 +1,10 @@
+use futures::TryStreamExt as _;
 use regatta_model::Digest;
+use regatta_wire::bytestream::ReadRequest;
 use regatta_wire::reapi;
 use tonic::Code;
 
-use crate::harness::{Running, details, missing_in};
+use crate::harness::{Running, details, missing_in, noise};
 
 fn lookup(instance_name: &str, action: Digest) -> reapi::GetActionResultRequest {
     reapi::GetActionResultRequest {
@@ -162,6 +164,69 @@ async fn a_result_does_not_outlive_its_blobs() {
         .await
         .unwrap_err();
     assert_eq!(absent.code(), Code::NotFound, "the entry itself is gone");
+}
+
+/// Larger than what is kept in memory.
+const LARGE: usize = 300 << 10;
+
+/// What becomes of a read of a blob as a stream, or in a batch.
+async fn read(coordinator: &Running, digest: Digest, as_stream: bool) -> Result<(), (i32, String)> {
+    if as_stream {
+        let request = ReadRequest {
+            resource_name: format!("main/blobs/{digest}"),
+            ..Default::default()
+        };
+        let read = async {
+            let answers = coordinator.byte_stream().read(request).await?;
+            let answers: Vec<_> = answers.into_inner().try_collect().await?;
+            Ok::<_, tonic::Status>(drop(answers))
+        };
+        let read = read.await;
+        return read.map_err(|status| (status.code().into(), status.message().to_owned()));
+    }
+    let request = reapi::BatchReadBlobsRequest {
+        digests: vec![digest.into()],
+        ..Default::default()
+    };
+    let answer = coordinator.cas().batch_read_blobs(request).await.unwrap();
+    let status = answer.into_inner().responses.remove(0).status.unwrap();
+    match status.code {
+        0 => Ok(()),
+        code => Err((code, status.message)),
+    }
+}
+
+#[tokio::test]
+async fn a_read_of_what_somebody_else_deleted_says_what_to_do_and_ends_the_results_that_name_it() {
+    let coordinator =
+        Running::start_with(|config| config.clients_may_write = ["main".parse().unwrap()].into())
+            .await;
+    for (seed, as_stream) in [(1, true), (2, false)] {
+        let before = coordinator.stored_files();
+        let output = coordinator.store(noise(LARGE, seed)).await;
+        let mut files = coordinator.stored_files();
+        files.retain(|file| !before.contains(file));
+        let action = coordinator.store(format!("action {seed}")).await;
+        let result = reapi::ActionResult {
+            output_files: vec![file("o", output)],
+            ..Default::default()
+        };
+        let mut cache = coordinator.action_cache();
+        let updated = cache.update_action_result(update(action, result)).await;
+        updated.unwrap();
+        read(&coordinator, output, as_stream).await.unwrap();
+        std::fs::remove_file(&files[0]).unwrap();
+        let (code, message) = read(&coordinator, output, as_stream).await.unwrap_err();
+        assert_eq!(code, i32::from(Code::NotFound), "{message}");
+        for advice in ["upload it", "run again what made it", "regatta cas verify"] {
+            assert!(message.contains(advice), "{message}");
+        }
+        assert_eq!(coordinator.missing(&[output]).await, [output]);
+        let absent = cache.get_action_result(lookup("main", action)).await;
+        assert_eq!(absent.unwrap_err().code(), Code::NotFound);
+        coordinator.store(noise(LARGE, seed)).await;
+        read(&coordinator, output, as_stream).await.unwrap();
+    }
 }
 
 #[tokio::test]

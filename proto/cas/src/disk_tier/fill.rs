@@ -72,6 +72,7 @@ pub(super) async fn fill(
                 StoreError::Corrupt { .. }
                 | StoreError::Full { .. }
                 | StoreError::Exhausted { .. }
+                | StoreError::Away { .. }
                 | StoreError::Unavailable { .. },
             ) if assembly.has_local_parts => known.forget(&assembly.chunks),
             filled => {

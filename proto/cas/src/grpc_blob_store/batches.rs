@@ -13,7 +13,7 @@ use tonic::Status;
 use super::Remote;
 use super::coalescer::Item;
 use super::retry::{MAX_ATTEMPTS, answered, wait_after};
-use super::status::{batch_status, is_mismatch, is_passing, store_error};
+use super::status::{batch_status, is_mismatch, is_passing, store_error, told_to_wait};
 use crate::StoreError;
 
 /// The answer of the server about each blob.
@@ -97,7 +97,10 @@ async fn ask_about<T, Answering: Future<Output = Result<Answers<T>, Status>>>(
             blobs = digests.len(),
             "a part of a batch failed; trying again"
         );
-        tokio::time::sleep(wait_after(attempt)).await;
+        let of_blobs = digests.iter().filter_map(|digest| answers.get(digest));
+        let failed = of_blobs.filter_map(|answer| answer.as_ref().err());
+        let told = failed.chain(&failure).map(told_to_wait).max();
+        tokio::time::sleep(wait_after(attempt, told.unwrap_or_default())).await;
         attempt += 1;
     }
 }

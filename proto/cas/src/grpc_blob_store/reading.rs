@@ -8,7 +8,7 @@ use tonic::{Status, Streaming};
 
 use super::Remote;
 use super::retry::{MAX_ATTEMPTS, moving, wait_after};
-use super::status::{is_passing, read_error};
+use super::status::{is_passing, read_error, told_to_wait};
 use crate::{BlobRange, BlobStream, StoreError, stream_of};
 
 /// Streams a part of a blob. The first piece is awaited, so that an absent blob is known at once.
@@ -124,7 +124,7 @@ impl Reading {
             return Err(read_error(&self.digest, self.offset, status));
         }
         tracing::debug!(digest = %self.digest, offset = self.offset, %status, "a read broke; going on");
-        tokio::time::sleep(wait_after(self.failed)).await;
+        tokio::time::sleep(wait_after(self.failed, told_to_wait(status))).await;
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tonic::Status;
 
-use super::status::is_passing;
+use super::status::{is_passing, told_to_wait};
 
 /// How often a request is made at most.
 pub(super) const MAX_ATTEMPTS: u32 = 5;
@@ -47,7 +47,7 @@ pub(super) async fn with_retries<T, F: Future<Output = Result<T, Status>>>(
         match answered(request()).await {
             Err(status) if is_passing(&status) && attempt < MAX_ATTEMPTS => {
                 tracing::debug!(attempt, %status, "a request failed; trying again");
-                tokio::time::sleep(wait_after(attempt)).await;
+                tokio::time::sleep(wait_after(attempt, told_to_wait(&status))).await;
                 attempt += 1;
             }
             answer => return answer,
@@ -55,15 +55,15 @@ pub(super) async fn with_retries<T, F: Future<Output = Result<T, Status>>>(
     }
 }
 
-/// How long to wait after a failed attempt; the first is number one. Chance spreads clients that failed
-/// together.
-pub(super) fn wait_after(attempt: u32) -> Duration {
+/// How long to wait after a failed attempt; the first is number one. That is more than the server has told to wait,
+/// unless it wants to be left alone for longer than anybody waits here. Chance spreads clients that failed together.
+pub(super) fn wait_after(attempt: u32, told: Duration) -> Duration {
     let doubled = FIRST_WAIT.saturating_mul(1 << attempt.saturating_sub(1).min(16));
     let most = doubled.min(MAX_WAIT);
     // The last bits of a version 4 UUID are random, which saves a dependency.
     let random = uuid::Uuid::new_v4().as_u128() & 0xffff;
     let share = u32::try_from(random).unwrap_or_default();
-    most / 2 + (most / 2).mul_f64(f64::from(share) / f64::from(0xffff_u16))
+    told.min(MAX_WAIT) + most / 2 + (most / 2).mul_f64(f64::from(share) / f64::from(0xffff_u16))
 }
 
 #[cfg(test)]
@@ -90,9 +90,12 @@ mod tests {
     #[test]
     fn waits_grow_to_their_bound() {
         for attempt in 1..100 {
-            let wait = wait_after(attempt);
+            let wait = wait_after(attempt, Duration::ZERO);
             assert!(wait >= FIRST_WAIT / 2 && wait <= MAX_WAIT);
+            let told = FIRST_WAIT * attempt;
+            let wait = wait_after(attempt, told);
+            assert!(wait > told.min(MAX_WAIT) && wait <= 2 * MAX_WAIT);
         }
-        assert!(wait_after(7) > FIRST_WAIT);
+        assert!(wait_after(7, Duration::ZERO) > FIRST_WAIT);
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prost::Message as _;
 use regatta_model::Digest;
-use regatta_wire::convert::duration_from_wire;
+use regatta_wire::convert::retry_delay;
 use regatta_wire::rpc;
 use tonic::{Code, Status};
 
@@ -18,6 +18,11 @@ pub(super) fn is_passing(status: &Status) -> bool {
         status.code(),
         Code::Unavailable | Code::Unknown | Code::Internal | Code::Aborted
     )
+}
+
+/// How long the server wants not to be asked again.
+pub(super) fn told_to_wait(status: &Status) -> Duration {
+    retry_delay(status).unwrap_or_default()
 }
 
 /// Whether the server refused bytes because they are not those of their digest.
@@ -59,26 +64,26 @@ pub(super) fn splice_error(digest: &Digest, status: &Status) -> StoreError {
 
 /// What the status of a request about a blob means to the caller of the store.
 pub(super) fn store_error(digest: Option<&Digest>, status: &Status) -> StoreError {
+    // Only who has something to come back for says when.
+    if status.code() == Code::Unavailable
+        && let Some(retry_after) = retry_delay(status)
+    {
+        let detail = status.message().to_owned();
+        return StoreError::Away {
+            detail,
+            retry_after,
+        };
+    }
     match (status.code(), digest) {
         (Code::NotFound, Some(digest)) => StoreError::NotFound { digest: *digest },
         (Code::ResourceExhausted, _) => StoreError::Exhausted {
             detail: status.message().to_owned(),
-            retry_after: retry_after(status),
+            retry_after: retry_delay(status),
         },
         (code, _) => StoreError::Unavailable {
             detail: format!("{}: {}", code.description(), status.message()),
         },
     }
-}
-
-/// How long the server wants not to be asked again, if it says so (google.rpc `RetryInfo`).
-fn retry_after(status: &Status) -> Option<Duration> {
-    let details = rpc::Status::decode(status.details()).ok()?.details;
-    let mut infos = details
-        .iter()
-        .map(|detail| detail.to_msg::<rpc::RetryInfo>());
-    let info = infos.find_map(Result::ok)?;
-    duration_from_wire(&info.retry_delay?).ok()
 }
 
 /// What the status of a read from `offset` means.
@@ -108,6 +113,7 @@ pub(super) fn batch_status(status: Option<rpc::Status>) -> Option<Status> {
 mod tests {
     use regatta_wire::convert::duration_to_wire;
 
+    use super::super::retry::wait_after;
     use super::*;
 
     #[test]
@@ -141,21 +147,29 @@ mod tests {
         let info = rpc::RetryInfo {
             retry_delay: Some(duration_to_wire(delay)),
         };
-        let sent = rpc::Status {
-            code: Code::ResourceExhausted.into(),
-            message: "the store is full".to_owned(),
-            details: vec![prost_types::Any::from_msg(&info).unwrap()],
-        };
-        let status = batch_status(Some(sent)).expect("it is an error");
-        match store_error(None, &status) {
-            StoreError::Exhausted {
-                detail,
-                retry_after,
-            } => assert_eq!(
-                (detail.as_str(), retry_after),
+        for code in [Code::ResourceExhausted, Code::Unavailable] {
+            let sent = rpc::Status {
+                code: code.into(),
+                message: "the store is full".to_owned(),
+                details: vec![prost_types::Any::from_msg(&info).unwrap()],
+            };
+            let status = batch_status(Some(sent)).expect("it is an error");
+            let (detail, wanted) = match store_error(None, &status) {
+                StoreError::Exhausted {
+                    detail,
+                    retry_after,
+                } if code == Code::ResourceExhausted => (detail, retry_after),
+                StoreError::Away {
+                    detail,
+                    retry_after,
+                } if code == Code::Unavailable => (detail, Some(retry_after)),
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(
+                (detail.as_str(), wanted),
                 ("the store is full", Some(delay))
-            ),
-            other => panic!("{other:?}"),
+            );
+            assert!(wait_after(1, told_to_wait(&status)) >= delay);
         }
     }
 }

@@ -125,7 +125,7 @@ fn status(error: &StoreError) -> Status {
         StoreError::OutOfRange { .. } => Code::OutOfRange,
         StoreError::Corrupt { .. } | StoreError::Undecodable { .. } => Code::InvalidArgument,
         StoreError::Full { .. } | StoreError::Exhausted { .. } => Code::ResourceExhausted,
-        StoreError::Unavailable { .. } => Code::Unavailable,
+        StoreError::Away { .. } | StoreError::Unavailable { .. } => Code::Unavailable,
     };
     Status::new(code, error.to_string())
 }

@@ -12,7 +12,7 @@ use tonic::{Response, Status};
 
 use super::Remote;
 use super::retry::{MAX_ATTEMPTS, answered, moving, wait_after, with_retries};
-use super::status::{is_passing, store_error};
+use super::status::{is_passing, store_error, told_to_wait};
 use crate::{BlobStream, MAX_PIECE_BYTES, StoreError, checked_body};
 
 /// How many pieces wait to be sent.
@@ -47,7 +47,7 @@ pub(super) async fn write(
             return Err(store_error(Some(digest), &status));
         }
         tracing::debug!(%digest, offset, %status, "a write broke; going on");
-        tokio::time::sleep(wait_after(failed)).await;
+        tokio::time::sleep(wait_after(failed, told_to_wait(&status))).await;
         let committed = writing.committed().await?;
         if committed > offset {
             failed = 0;

@@ -14,7 +14,7 @@ use super::limits::Limits;
 use super::pack::{MAX_FOOTER_BYTES, Pack, PackError};
 use super::upkeep::Plan;
 use crate::whole_blob::{Collected, collect_up_to};
-use crate::{BlobRange, Deletions, ListedBlobStore, StoreError};
+use crate::{BlobRange, Deletions, ListedBlobStore, Losses, StoreError};
 
 /// How many footers are read at a time.
 const LOAD_CONCURRENCY: usize = 32;
@@ -32,6 +32,8 @@ pub(super) struct Packs {
     /// Whether anything may be forgotten.
     deletions: Mutex<Deletions>,
     index: Mutex<PackIndex>,
+    /// Told when values are gone that nobody has forgotten.
+    pub(super) losses: Losses,
     /// When the listing began that the index agrees with.
     listed_at: Mutex<Option<Instant>>,
     /// Held by whoever lists.
@@ -66,6 +68,7 @@ impl Packs {
             is_left_alone: AtomicBool::new(false),
             deletions: Mutex::default(),
             index: Mutex::default(),
+            losses: Losses::default(),
             listed_at: Mutex::default(),
             listing: tokio::sync::Mutex::default(),
         }
@@ -189,7 +192,14 @@ impl Packs {
             }
         }
         // Where what is gone went is not known before all is listed: until then it is where it was.
-        vanished || index.remove(gone)
+        if vanished {
+            return true;
+        }
+        let are_lost = index.remove(gone);
+        if are_lost {
+            self.losses.note();
+        }
+        are_lost
     }
 
     async fn load(&self, name: Digest) -> Result<Loaded, StoreError> {

@@ -11,6 +11,7 @@ use crate::client::{Client, refused};
 use crate::exit_code::{ExitCode, Failure, OrExit};
 use crate::import::{Imported, ImportedTest, ImportingSuite, read};
 use crate::options::ImportOptions;
+use crate::standard_output::standard_output;
 use crate::watch::plural;
 
 /// How many tests one request holds.
@@ -50,7 +51,7 @@ pub(crate) async fn import(client: &Client, options: ImportOptions) -> Result<Ex
         imported.map_err(|status| refused("import the history", &status))?;
     }
     let told = said(&all, &suite, options.files.len());
-    writeln!(std::io::stdout().lock(), "{told}").or_exit(ExitCode::Local)?;
+    writeln!(standard_output(), "{told}").or_exit(ExitCode::Local)?;
     Ok(ExitCode::Good)
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use regatta_cas::{BlobStore, Durability, EmptyBlobStore, MemoryBlobStore};
+use regatta_cas::{BlobStore, Durability, EmptyBlobStore, MemoryBlobStore, WrongReads};
 use regatta_ledger::{Ledger, MemoryLedger};
 use regatta_model::{Digest, Resources};
 use regatta_scheduler::SchedulerConfig;
@@ -50,6 +50,7 @@ pub(crate) struct Fixture {
     results: Arc<dyn BlobStore>,
     pub(crate) ledger: Arc<dyn Ledger>,
     pub(crate) dispatcher: Arc<Dispatcher>,
+    pub(crate) wrong_reads: WrongReads,
     services: RunServices,
     _server: AbortOnDropHandle<()>,
 }
@@ -144,6 +145,7 @@ impl Fixture {
             blobs: Arc::clone(&blobs),
             for_verdicts: for_verdicts.unwrap_or_else(|| Arc::clone(&blobs)).into(),
             durability,
+            wrong_reads: WrongReads::default(),
             trees: Arc::new(InputTrees::new(Arc::clone(&blobs))),
             ledger: Arc::clone(&ledger),
             defaults,
@@ -156,6 +158,7 @@ impl Fixture {
             results,
             ledger,
             dispatcher,
+            wrong_reads: services.wrong_reads.clone(),
             services,
             _server: server,
         }
