@@ -9,7 +9,7 @@ mod unexplained;
 use std::collections::{BTreeMap, BTreeSet};
 
 use regatta_ledger::RunCounts;
-use regatta_model::{Digest, FailureClass, PlantedBug, Timestamp};
+use regatta_model::{Digest, FailureClass, PlantedBug, RunId, Timestamp};
 use regatta_wire::convert::timestamp_from_wire;
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
@@ -39,7 +39,7 @@ pub(super) struct Recorded {
     suites: BTreeMap<String, RecordedSuite>,
     /// What whoever submitted the run was warned of.
     warnings: BTreeSet<String>,
-    /// Its cached passes.
+    /// What other runs have left in the cache for it.
     pub(super) hits: RecordedHits,
     is_cancelled: bool,
     /// How often the run was taken up since anything of it came to an end.
@@ -81,6 +81,14 @@ pub(super) enum ReplayError {
 }
 
 impl Recorded {
+    /// A run of which nothing has been told yet.
+    pub(super) fn of(run: &RunId) -> Self {
+        Self {
+            hits: RecordedHits::of(run),
+            ..Self::default()
+        }
+    }
+
     /// Takes in the next event.
     pub(super) fn take(&mut self, event: v1::RunEvent) {
         self.last = event.sequence;
@@ -328,11 +336,6 @@ impl RecordedSuite {
         self.tried.get(test).cloned().unwrap_or_default()
     }
 
-    /// Whether a test is a cached pass that nothing else was found of.
-    pub(super) fn is_unaudited_hit(&self, test: &str) -> bool {
-        self.endings.get(test) == Some(&Ending::Cached) && !self.audited.contains_key(test)
-    }
-
     /// Records how these tests ended, by their places.
     ///
     /// # Errors
@@ -422,6 +425,7 @@ mod tests {
                 job: "a".to_owned(),
                 test_id: test.to_owned(),
                 status: status.into(),
+                key: Some(Digest::of(test.as_bytes()).into()),
                 is_audit,
                 ..Default::default()
             });
@@ -461,8 +465,7 @@ mod tests {
         ])]);
         let counts = told.counts();
         assert_eq!((counts.planned, counts.cached, counts.failed), (2, 1, 1));
-        let suite = told.suite("a").expect("is recorded");
-        assert!(suite.is_unaudited_hit("one") && !suite.is_unaudited_hit("other"));
+        assert!(told.hits.has_pass("a", "one") && !told.hits.has_pass("a", "other"));
         assert_eq!(told.disagreements().len(), 1);
     }
 
