@@ -6,8 +6,9 @@
 //! not take too little. Units go longest first (Graham, 1969), so that nothing long is left for the end, but for
 //! those whose answers are wanted first: they are cut as if there were no others.
 //!
-//! A share in time is worth nothing where times are guesses. What nobody has measured is divided by number among
-//! the slots that have none of it, so that no slot idles beside a batch that turns out to be long.
+//! A share in time is worth nothing where times are guesses. What nobody has measured is divided by number: where a
+//! batch is dear, among the slots that have none of it, so that no slot idles beside a batch that turns out to be long;
+//! where it costs little, among all slots, whoever asks, and what is left is for those that turn out to be early.
 //!
 //! How near this comes to the shortest time possible is measured in [`crate::simulation::sharding`].
 
@@ -139,7 +140,7 @@ impl WaitingUnits {
             true => self.first_nanos,
             false => self.total_nanos,
         });
-        let most_guessed = rule.even_part(self.guessed);
+        let most_guessed = rule.most_guessed(self.guessed);
         let Some(begin) = self.pop() else {
             return (Vec::new(), 0);
         };
@@ -183,6 +184,8 @@ pub(crate) struct BatchRule {
     floor_nanos: u64,
     ceiling_nanos: u64,
     max_units: usize,
+    /// Whether starting a batch costs so little that a second round of them is worth it whatever lengths turn out to be.
+    is_cheap: bool,
     /// What is expected to be left of the batches that run.
     running_nanos: u64,
 }
@@ -215,14 +218,20 @@ impl BatchRule {
             floor_nanos: nanos(config.minimum_batch.max(paid)),
             ceiling_nanos: nanos(amortised),
             max_units: config.max_batch_units.max(1),
+            is_cheap: overhead <= config.minimum_batch,
             running_nanos: running.nanos,
         }
     }
 
-    /// How many of so many waiting units go to a slot if each that has no batch takes as many, at least one.
-    fn even_part(&self, units: usize) -> usize {
-        let idle = usize::try_from(self.idle_slots).unwrap_or(usize::MAX);
-        units.div_ceil(idle).max(1)
+    /// How many of so many waiting units with guessed lengths a batch has at most: as many as go to each slot if those
+    /// that have no batch take as many each, or if all do; at least one.
+    fn most_guessed(&self, units: usize) -> usize {
+        let slots = match self.is_cheap {
+            true => self.slots,
+            false => self.idle_slots,
+        };
+        let slots = usize::try_from(slots).unwrap_or(usize::MAX);
+        units.div_ceil(slots).max(1)
     }
 
     /// How long a batch should be with so much waiting.
@@ -344,8 +353,11 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_has_measured_is_divided_by_number_among_idle_slots() {
-        let check = |measured: usize, guessed: usize, busy: usize, expected: &[usize]| {
+    fn what_nobody_has_measured_is_divided_by_number() {
+        let check = |overhead_ms: u64,
+                     (measured, guessed): (usize, usize),
+                     busy: usize,
+                     expected: &[usize]| {
             let unit = |position: usize| ExpectedUnit {
                 guessed: position >= measured,
                 ..Duration::from_millis(20).into()
@@ -358,19 +370,27 @@ mod tests {
                     batches: busy + batches.len(),
                     nanos: 0,
                 };
-                let (config, overhead) = (SchedulerConfig::default(), Duration::from_millis(500));
+                let (config, overhead) = (
+                    SchedulerConfig::default(),
+                    Duration::from_millis(overhead_ms),
+                );
                 let rule = BatchRule::new(&config, 4, overhead, running);
                 batches.push(waiting.cut(&rule, |_| false).0.len());
             }
             assert_eq!(batches, expected, "{measured} and {guessed}, {busy} busy");
             assert_eq!(waiting.guessed, 0);
         };
-        check(0, 9, 0, &[3, 2, 2, 2]);
-        check(0, 3, 0, &[1, 1, 1]);
-        check(0, 9, 3, &[9]);
-        check(0, 40, 9, &[25, 15]);
-        check(9, 0, 0, &[9]);
-        check(6, 4, 0, &[7, 1, 1, 1]);
+        // Among idle slots,
+        check(500, (0, 9), 0, &[3, 2, 2, 2]);
+        check(500, (0, 3), 0, &[1, 1, 1]);
+        check(500, (0, 9), 3, &[9]);
+        check(500, (0, 40), 9, &[25, 15]);
+        check(500, (9, 0), 0, &[9]);
+        check(500, (6, 4), 0, &[7, 1, 1, 1]);
+        // or in rounds.
+        check(50, (0, 9), 0, &[3, 2, 1, 1, 1, 1]);
+        check(50, (0, 3), 0, &[1, 1, 1]);
+        check(50, (0, 20), 3, &[5, 4, 3, 2, 2, 1, 1, 1, 1]);
     }
 
     #[test]

@@ -71,7 +71,8 @@ pub struct SchedulerConfig {
     /// of the work that waits and that is under way, divided by the slots. More means fewer batches and less
     /// overhead; less is safer where expectations are wrong or machines uneven. Default: 70.
     pub share_percent: u32,
-    /// No batch is cut shorter than this while units are left. Default: 100 ms.
+    /// No batch is cut shorter than this while units are left. If it costs no more than that to start one, what nobody has
+    /// measured is divided in several rounds. Default: 100 ms.
     pub minimum_batch: Duration,
     /// A share that is shorter than the overhead times this is not worth it: what is left is divided evenly
     /// instead. No batch is cut much shorter than its overhead in any case. More leaves a short suite in one

@@ -78,7 +78,8 @@ pub struct ExpectedUnit {
     /// How long it is expected to take.
     pub expected: Duration,
     /// Whether that is a guess, because neither it nor anything like it has been measured. So many units are never
-    /// leased together that another slot has none of them.
+    /// leased together that another slot has none of them, nor, where a batch costs little, that none is left for a slot
+    /// that is early.
     pub guessed: bool,
     /// How long it takes at most if nothing is amiss. A batch that takes longer than its units do at most may be
     /// leased a second time while it runs. `None`: it is never run twice at once.

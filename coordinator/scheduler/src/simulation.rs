@@ -12,6 +12,7 @@ mod plan;
 mod random;
 pub mod sharding;
 mod summary;
+mod unheard;
 mod violation;
 mod world;
 

@@ -58,11 +58,13 @@ pub enum PlantedBug {
     ListTakenForBlob,
     /// Whoever has lost the ledger writes to it all the same.
     LedgerFenceSkipped,
+    /// A coordinator that stood still says what is stored before its ledger has said whose that is.
+    DoubtIgnored,
 }
 
 impl PlantedBug {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::FenceDropped,
         Self::CommitSkipped,
         Self::LostUnitForgotten,
@@ -90,6 +92,7 @@ impl PlantedBug {
         Self::WholeForgottenFirst,
         Self::ListTakenForBlob,
         Self::LedgerFenceSkipped,
+        Self::DoubtIgnored,
     ];
 
     /// Whether it is planted in this process. Without the feature `planted-bugs` none ever is, and asking costs

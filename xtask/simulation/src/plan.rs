@@ -25,6 +25,10 @@ pub(crate) const KEEP_VERDICTS: Duration = Duration::from_secs(90);
 /// Uses that are not older when a coordinator is killed may be in no log.
 pub(crate) const LAST_USES: Duration = Duration::from_millis(2200);
 
+/// How long a coordinator stands still, at least and at most: until after another has its place, and in half of all cases
+/// for longer than that one keeps what it found, so that it may have let go what the first still knows of.
+const STANDSTILLS: (Duration, Duration) = (Duration::from_secs(11), Duration::from_secs(75));
+
 /// How often somebody uploads what no run needs.
 const UPLOADS: u32 = 24;
 /// Everything that is decided beforehand.
@@ -165,7 +169,7 @@ impl Plan {
             planned.push(Fault {
                 at: others.millis(2000, millis(FAULTS_END)),
                 machine: 0,
-                kind: FaultKind::Hangs(others.millis(11_000, 45_000)),
+                kind: FaultKind::Hangs(others.millis(millis(STANDSTILLS.0), millis(STANDSTILLS.1))),
             });
         }
         let mut of_large = Random::new(seed, 5);

@@ -4,7 +4,9 @@ use std::error::Error;
 use std::time::Duration;
 
 use regatta_scheduler::SchedulerConfig;
-use regatta_scheduler::simulation::sharding::{Scenario, Split, small_unknown};
+use regatta_scheduler::simulation::sharding::{
+    Race, Scenario, Split, small_unknown, small_unknown_of_worker,
+};
 
 use super::label_of;
 
@@ -27,6 +29,9 @@ struct Ratios {
     batches: usize,
 }
 
+/// A suite of tests that take so long on average, by a seed.
+type Suites = fn(u64, Duration) -> Race;
+
 /// Prints how long small suites take without history. It fails if the mean of the scheduler misses the aim.
 pub(crate) fn print(seeds: u64) -> Result<(), Box<dyn Error>> {
     let suites = seeds.saturating_mul(SUITES_PER_SEED);
@@ -35,30 +40,40 @@ pub(crate) fn print(seeds: u64) -> Result<(), Box<dyn Error>> {
          each mean:\nmakespan / (lower bound + one start)     mean  worst  batches"
     );
     for split in [Split::Guided, Split::RoundRobin, Split::Hash] {
-        let mut of_all = Ratios::default();
-        for mean in MEANS {
-            let ratios = measure(split, suites, mean)?;
-            ratios.print(split, &format!("tests of {} ms", mean.as_millis()));
-            of_all.all.extend(ratios.all);
-            of_all.batches += ratios.batches;
-        }
-        of_all.print(split, "all of them");
-        let aim = Scenario::NoHistory.aim();
-        if split == Split::Guided && of_all.mean() > aim {
-            let mean = of_all.mean();
-            return Err(format!(
-                "small suites without history took {mean:.3} lower bounds, which should be at most {aim:.2}"
-            )
-            .into());
-        }
+        print_all(split, suites, small_unknown)?;
+    }
+    println!("\nThe same, with a runner that stays:");
+    print_all(Split::Guided, suites, small_unknown_of_worker)
+}
+
+fn print_all(split: Split, count: u64, suites: Suites) -> Result<(), Box<dyn Error>> {
+    let mut of_all = Ratios::default();
+    for mean in MEANS {
+        let ratios = measure(split, (count, suites), mean)?;
+        ratios.print(split, &format!("tests of {} ms", mean.as_millis()));
+        of_all.all.extend(ratios.all);
+        of_all.batches += ratios.batches;
+    }
+    of_all.print(split, "all of them");
+    let aim = Scenario::NoHistory.aim();
+    if split == Split::Guided && of_all.mean() > aim {
+        let mean = of_all.mean();
+        return Err(format!(
+            "small suites without history took {mean:.3} lower bounds, which should be at most {aim:.2}"
+        )
+        .into());
     }
     Ok(())
 }
 
-fn measure(split: Split, suites: u64, mean: Duration) -> Result<Ratios, Box<dyn Error>> {
+fn measure(
+    split: Split,
+    (count, suites): (u64, Suites),
+    mean: Duration,
+) -> Result<Ratios, Box<dyn Error>> {
     let mut ratios = Ratios::default();
-    for seed in 1..=suites {
-        let race = small_unknown(seed, mean);
+    for seed in 1..=count {
+        let race = suites(seed, mean);
         let played = race.play(split, SchedulerConfig::default())?;
         ratios.all.push(played.ratio_with_start(&race));
         ratios.batches += played.batches;

@@ -17,7 +17,7 @@ pub(crate) struct Model {
     works: BTreeMap<TaskId, Work>,
     pub(crate) grants: BTreeMap<LeaseId, Grant>,
     /// When each task was submitted, and how long it waited for its first lease.
-    submitted_at: BTreeMap<TaskId, Timestamp>,
+    pub(crate) submitted_at: BTreeMap<TaskId, Timestamp>,
     pub(crate) waits: BTreeMap<TaskId, Duration>,
     last_token: FencingTokenOrNone,
     reserved: FencingTokenOrNone,

@@ -10,4 +10,4 @@ mod race;
 mod scenario;
 
 pub use race::{Played, Race, RacingMachine, RacingTest, Split, Stall};
-pub use scenario::{Scenario, log_normal, small_unknown};
+pub use scenario::{Scenario, log_normal, small_unknown, small_unknown_of_worker};

@@ -31,6 +31,8 @@ pub struct Summary {
     pub restarts: usize,
     /// How long each piece of work of the plan waited for its first lease, as far as it got one.
     pub waits: Vec<Option<Duration>>,
+    /// For how much of that something had ended somewhere and the scheduler had not heard of it.
+    pub unheard: Vec<Duration>,
     /// How long it took in simulated time.
     pub took: Duration,
 }

@@ -18,6 +18,7 @@ use super::model::Model;
 use super::plan::{Fault, MachinePlan, Plan, WorkPlan};
 use super::random::Random;
 use super::summary::Summary;
+use super::unheard::Unheard;
 use super::violation::Violation;
 use crate::{
     Effect, Event, ExpectedUnit, FailedAt, Offer, Scheduler, SchedulerConfig, Step, Submission,
@@ -41,6 +42,7 @@ struct World<'plan> {
     scheduler: Scheduler,
     restarts: usize,
     model: Model,
+    unheard: Unheard,
     machines: Vec<Machine>,
     by_id: BTreeMap<AgentId, usize>,
     agenda: BTreeMap<(Timestamp, u64), Happening>,
@@ -130,6 +132,7 @@ impl<'plan> World<'plan> {
             config,
             restarts: 0,
             model: Model::default(),
+            unheard: Unheard::default(),
             machines: Vec::new(),
             by_id: BTreeMap::new(),
             agenda: BTreeMap::new(),
@@ -246,7 +249,11 @@ impl<'plan> World<'plan> {
                 self.report(machine);
                 Ok(())
             }
-            Happening::ReportArrives(state) => self.step(Event::AgentReported(*state)),
+            Happening::ReportArrives(state) => {
+                let ended = state.leases.iter().filter(|lease| lease.finished);
+                self.unheard.hears(self.now, ended.map(|lease| lease.lease));
+                self.step(Event::AgentReported(*state))
+            }
             Happening::DesireArrives {
                 machine,
                 connection,
@@ -346,6 +353,15 @@ impl<'plan> World<'plan> {
         }
     }
 
+    /// For how much of the wait of a task something had ended that the scheduler did not know of.
+    fn unheard_of(&self, task: TaskId) -> Duration {
+        let wait = self.model.waits.get(&task);
+        let begun = self.model.submitted_at.get(&task).zip(wait);
+        begun.map_or(Duration::ZERO, |(begun, wait)| {
+            self.unheard.within(*begun, *begun + *wait)
+        })
+    }
+
     fn summary(&self) -> Summary {
         Summary {
             fingerprint: self.fingerprint,
@@ -362,6 +378,9 @@ impl<'plan> World<'plan> {
             restarts: self.restarts,
             waits: (0..self.plan.work.len())
                 .map(|index| self.model.waits.get(&task_id(index)).copied())
+                .collect(),
+            unheard: (0..self.plan.work.len())
+                .map(|index| self.unheard_of(task_id(index)))
                 .collect(),
             took: self.now.since(START),
         }

@@ -9,7 +9,7 @@ use regatta_model::{
 
 use crate::{
     AgentState, DesiredAgent, Effect, Event, Grant, HeldLease, Offer, OutcomeKind, Scheduler,
-    SchedulerConfig, Step, Submission, UnitOutcome,
+    SchedulerConfig, Step, Submission, UnitError, UnitOutcome,
 };
 
 pub(crate) struct Fixture {
@@ -94,6 +94,21 @@ pub(crate) fn held(grant: &Grant, kinds: &[OutcomeKind], finished: bool) -> Held
         outcomes: (0..).zip(kinds).map(outcome).collect(),
         finished,
         claim: None,
+    }
+}
+
+/// That the only unit of a task has failed.
+pub(crate) fn failed(task: u64, error: UnitError) -> Effect {
+    Effect::UnitFailed {
+        task: TaskId(task),
+        unit: UnitIndex(0),
+        error,
+    }
+}
+
+impl Default for Fixture {
+    fn default() -> Self {
+        Self::new(SchedulerConfig::default())
     }
 }
 

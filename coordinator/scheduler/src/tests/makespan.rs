@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::SchedulerConfig;
 use crate::simulation::sharding::{
     Played, Race, RacingMachine, RacingTest, Scenario, Split, Stall, log_normal, small_unknown,
+    small_unknown_of_worker,
 };
 
 /// A process for each test: staging what it needs.
@@ -84,6 +85,23 @@ fn small_suites_of_which_nothing_is_known_keep_the_aim() {
         of_all <= aim && otherwise > 2.0,
         "{of_all:.4}, {otherwise:.4}"
     );
+}
+
+/// Where a runner stays, no slot has a batch that is much longer than the others'.
+#[test]
+fn small_suites_of_a_runner_that_stays_keep_the_aim_whatever_their_tests_take() {
+    for mean_ms in [1, 5, 20, 100, 500, 2000] {
+        let races =
+            (1..=200).map(|seed| small_unknown_of_worker(seed, Duration::from_millis(mean_ms)));
+        let ratios: Vec<_> = races
+            .map(|race| play(&race, Split::Guided).ratio_with_start(&race))
+            .collect();
+        let of_mean = mean(&ratios);
+        assert!(
+            of_mean <= Scenario::NoHistory.aim(),
+            "tests of {mean_ms} ms: {of_mean:.4}"
+        );
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "there are few")]
@@ -219,6 +237,7 @@ fn the_bound_knows_machines() {
             tests: tests.iter().copied().map(test).collect(),
             machines: machines.to_vec(),
             overhead: Duration::from_secs(1),
+            overhead_again: Duration::from_secs(1),
             assumed_overhead: Duration::from_secs(1),
         };
         race.lower_bound().as_secs_f64()

@@ -4,23 +4,24 @@
 //! told or counted again.
 
 mod progress;
+mod suite;
 mod unexplained;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use regatta_ledger::RunCounts;
-use regatta_model::{Digest, FailureClass, PlantedBug, Timestamp};
+use regatta_model::{RunId, Timestamp};
 use regatta_wire::convert::timestamp_from_wire;
 use regatta_wire::v1;
 use regatta_wire::v1::run_event::Event;
 
 use self::progress::is_progress;
-use self::unexplained::UnexplainedBatches;
-use super::event::{job_end_of, test_ending_of};
+pub(super) use self::suite::RecordedSuite;
+use super::event::job_end_of;
 use super::hits::RecordedHits;
 use super::state::{JobEnd, JobStatus};
 use super::suite::{Claim, Disagreement};
-use super::tally::{Ending, Tally, one, plus};
+use super::tally::plus;
 use super::tried::Tried;
 
 /// What is recorded of a run.
@@ -39,7 +40,7 @@ pub(super) struct Recorded {
     suites: BTreeMap<String, RecordedSuite>,
     /// What whoever submitted the run was warned of.
     warnings: BTreeSet<String>,
-    /// Its cached passes.
+    /// What other runs have left in the cache for it.
     pub(super) hits: RecordedHits,
     is_cancelled: bool,
     /// How often the run was taken up since anything of it came to an end.
@@ -47,40 +48,15 @@ pub(super) struct Recorded {
     has_ended: bool,
 }
 
-/// What is recorded of a suite.
-#[derive(Debug, Default)]
-pub(super) struct RecordedSuite {
-    planned: Option<u32>,
-    plan: Option<Digest>,
-    endings: BTreeMap<String, Ending>,
-    /// The attempts of tests that are to be tried again.
-    tried: BTreeMap<String, Tried>,
-    complaints: Vec<String>,
-    unexplained: UnexplainedBatches,
-    /// Tests whose cached pass did not hold, with how they ended instead.
-    audited: BTreeMap<String, Ending>,
-    /// Tests that failed when their cached pass was looked into, and were to be tried again.
-    failed_audits: BTreeMap<String, v1::TestResult>,
-    audit_complaints: Vec<String>,
-    has_executed: bool,
-}
-
-/// A suite whose recorded tests are not those that it has.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub(super) enum ReplayError {
-    /// One that ended is gone.
-    #[error(
-        "`{test}` ended before the coordinator was restarted, and is not among the suite's tests now"
-    )]
-    Stranger { test: String },
-    /// There are others.
-    #[error(
-        "the suite had {planned} tests before the coordinator was restarted, and has {found} now"
-    )]
-    OtherTests { planned: u32, found: usize },
-}
-
 impl Recorded {
+    /// A run of which nothing has been told yet.
+    pub(super) fn of(run: &RunId) -> Self {
+        Self {
+            hits: RecordedHits::of(run),
+            ..Self::default()
+        }
+    }
+
     /// Takes in the next event.
     pub(super) fn take(&mut self, event: v1::RunEvent) {
         self.last = event.sequence;
@@ -279,121 +255,13 @@ impl Recorded {
     }
 }
 
-impl RecordedSuite {
-    fn take(&mut self, result: &v1::TestResult) {
-        let (name, ending) = (result.test_id.clone(), test_ending_of(result));
-        if result.is_audit {
-            self.failed_audits.remove(&name);
-            self.audited.insert(name, ending);
-            return;
-        }
-        self.has_executed |= result.attempts > 0;
-        self.unexplained.ended(&name, ending);
-        self.endings.insert(name, ending);
-    }
-
-    fn take_retry(&mut self, failed: v1::TestResult, next_attempt: u32) {
-        self.has_executed = true;
-        let known = self.endings.get(&failed.test_id);
-        if matches!(known, Some(Ending::Cached | Ending::Skipped)) {
-            self.failed_audits.insert(failed.test_id.clone(), failed);
-            return;
-        }
-        self.unexplained.failed(&failed.test_id);
-        let tried = Tried::before(next_attempt, failed.r#where.as_ref());
-        self.tried.insert(failed.test_id, tried);
-    }
-
-    /// Whether its tests have been told of.
-    pub(super) const fn is_planned(&self) -> bool {
-        self.planned.is_some()
-    }
-
-    /// The blob that has its tests, if it was stored.
-    pub(super) const fn plan(&self) -> Option<Digest> {
-        self.plan
-    }
-
-    pub(super) fn complaints(&self) -> &[String] {
-        &self.complaints
-    }
-
-    /// The batches of which nobody knows yet who ended their runner.
-    pub(super) const fn unexplained(&self) -> &UnexplainedBatches {
-        &self.unexplained
-    }
-
-    /// The attempts of a test that have been answered without that being its end.
-    pub(super) fn tried(&self, test: &str) -> Tried {
-        self.tried.get(test).cloned().unwrap_or_default()
-    }
-
-    /// Whether a test is a cached pass that nothing else was found of.
-    pub(super) fn is_unaudited_hit(&self, test: &str) -> bool {
-        self.endings.get(test) == Some(&Ending::Cached) && !self.audited.contains_key(test)
-    }
-
-    /// Records how these tests ended, by their places.
-    ///
-    /// # Errors
-    /// [`ReplayError`]: they are not those that were planned.
-    pub(super) fn replay(&self, names: &[String], tally: &mut Tally) -> Result<(), ReplayError> {
-        if PlantedBug::HistoryForgotten.is_planted() {
-            return Ok(());
-        }
-        let mut left: BTreeMap<&str, Ending> = self
-            .endings
-            .iter()
-            .map(|(name, ending)| (name.as_str(), *ending))
-            .collect();
-        for (index, name) in names.iter().enumerate() {
-            if let Some(ending) = left.remove(name.as_str()) {
-                tally.record(index, ending);
-            }
-        }
-        if let Some(test) = left.into_keys().next() {
-            let test = test.to_owned();
-            return Err(ReplayError::Stranger { test });
-        }
-        let found = names.len();
-        match self.planned {
-            Some(planned) if usize::try_from(planned) != Ok(found) => {
-                Err(ReplayError::OtherTests { planned, found })
-            }
-            Some(_) | None => Ok(()),
-        }
-    }
-
-    fn completed(&self, mut end: JobEnd) -> JobEnd {
-        end.counts = self.counts();
-        let mut endings = self.endings.values();
-        let has_failed = endings.any(|it| it.is_own_failure());
-        if has_failed || !self.complaints.is_empty() {
-            end.status = JobStatus::Failed;
-            end.class = Some(FailureClass::Test);
-        }
-        end
-    }
-
-    fn counts(&self) -> RunCounts {
-        let mut told = RunCounts::default();
-        for (name, ending) in &self.endings {
-            // An audit's result takes the place of a cached pass.
-            let ending = self.audited.get(name).unwrap_or(ending);
-            told = plus(told, one(*ending));
-        }
-        let planned = self.planned.unwrap_or(0).max(told.planned);
-        RunCounts {
-            not_run: told.not_run + (planned - told.planned),
-            planned,
-            ..told
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use regatta_model::{Digest, FailureClass};
+
+    use super::suite::ReplayError;
     use super::*;
+    use crate::runs::tally::Tally;
 
     fn recorded(events: Vec<Event>) -> Recorded {
         let mut recorded = Recorded::default();
@@ -422,6 +290,7 @@ mod tests {
                 job: "a".to_owned(),
                 test_id: test.to_owned(),
                 status: status.into(),
+                key: Some(Digest::of(test.as_bytes()).into()),
                 is_audit,
                 ..Default::default()
             });
@@ -461,8 +330,7 @@ mod tests {
         ])]);
         let counts = told.counts();
         assert_eq!((counts.planned, counts.cached, counts.failed), (2, 1, 1));
-        let suite = told.suite("a").expect("is recorded");
-        assert!(suite.is_unaudited_hit("one") && !suite.is_unaudited_hit("other"));
+        assert!(told.hits.has_pass("a", "one") && !told.hits.has_pass("a", "other"));
         assert_eq!(told.disagreements().len(), 1);
     }
 

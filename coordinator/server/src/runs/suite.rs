@@ -43,6 +43,7 @@ use regatta_wire::{reapi, v1};
 
 use super::context::{JobContext, JobOutcome, cancelled};
 use super::event;
+use super::hits::is_own;
 use super::keys::action_key;
 use super::log::now;
 use super::origin::origin_of;
@@ -331,9 +332,11 @@ async fn record_cached(job: &JobContext, tests: &[Test], tally: &mut Tally) -> V
             run_id: cached_from,
             r#where: cached_where,
         } = origin_of(&found);
+        // Nobody has to look into what this very run has executed.
+        let is_own = is_own(&job.run.run, &cached_from);
         if let Some(reason) = reason_of_skip(&found) {
             tally.record(index, Ending::Skipped);
-            skips.push(&tests[index]);
+            skips.extend((!is_own).then_some(&tests[index]));
             let skip = v1::TestResult {
                 message: reason,
                 cached_from,
@@ -344,8 +347,8 @@ async fn record_cached(job: &JobContext, tests: &[Test], tally: &mut Tally) -> V
             continue;
         }
         tally.record(index, Ending::Cached);
-        hits.push(&tests[index]);
-        let duration = untold(job, &found, &cached_from).map(duration_to_wire);
+        hits.extend((!is_own).then_some(&tests[index]));
+        let duration = untold(job, &found, is_own).map(duration_to_wire);
         results.push(v1::TestResult {
             duration,
             cached_from,

@@ -34,7 +34,8 @@ const fn broken_by(bug: PlantedBug) -> Invariant {
         | PlantedBug::LivePacksDeleted
         | PlantedBug::ChunksUnchecked
         | PlantedBug::WholeForgottenFirst
-        | PlantedBug::ListTakenForBlob => Invariant::PromisesAreKept,
+        | PlantedBug::ListTakenForBlob
+        | PlantedBug::DoubtIgnored => Invariant::PromisesAreKept,
         PlantedBug::ResultsKept => Invariant::ResultsGoFirst,
         PlantedBug::VerificationSkipped | PlantedBug::FailureCached => Invariant::ResultsAreTrue,
     }

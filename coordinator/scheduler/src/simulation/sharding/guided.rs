@@ -62,6 +62,8 @@ struct Machine {
     sequence: u64,
     observed_version: u64,
     running: BTreeMap<LeaseId, Grant>,
+    /// How many of its slots have run a batch.
+    slots_begun: usize,
 }
 
 impl<'race> Play<'race> {
@@ -87,6 +89,7 @@ impl<'race> Play<'race> {
                 sequence: 0,
                 observed_version: 0,
                 running: BTreeMap::new(),
+                slots_begun: 0,
             });
             let joins_at = START + machine.joins_after;
             play.agenda.insert((joins_at, Happening::Joins(index)));
@@ -236,7 +239,14 @@ impl<'race> Play<'race> {
             return;
         };
         self.batches += 1;
-        let (work, now) = (work_of(&grant, self.race), self.now.since(START));
+        let known = &mut self.machines[machine];
+        let overhead = match known.running.len() < known.slots_begun {
+            true => self.race.overhead_again,
+            false => self.race.overhead,
+        };
+        known.slots_begun = known.slots_begun.max(known.running.len() + 1);
+        let work = overhead + work_of(&grant, self.race);
+        let now = self.now.since(START);
         let end = START + self.race.machines[machine].end_of(now, work);
         self.agenda.insert((end, Happening::Ends(grant.lease)));
         self.machines[machine].running.insert(grant.lease, grant);
@@ -264,14 +274,13 @@ fn name<Id: std::str::FromStr>(text: &str) -> Result<Id, String> {
     text.parse().map_err(|_| format!("`{text}` names nothing"))
 }
 
-/// How long an ordinary machine takes for a batch.
+/// How long an ordinary machine takes for the tests of a batch.
 fn work_of(grant: &Grant, race: &Race) -> Duration {
     let tests = grant.units.iter().filter_map(|(unit, _)| {
         let index = usize::try_from(unit.0).ok()?;
         race.tests.get(index)
     });
-    let work: Duration = tests.map(|test| test.takes).sum();
-    race.overhead + work
+    tests.map(|test| test.takes).sum()
 }
 
 fn held(grant: &Grant, finished: bool) -> HeldLease {

@@ -12,8 +12,10 @@ pub struct Race {
     pub tests: Vec<RacingTest>,
     /// Where.
     pub machines: Vec<RacingMachine>,
-    /// What each batch costs besides its tests, on a machine of ordinary speed.
+    /// What the first batch of a slot costs besides its tests, on a machine of ordinary speed,
     pub overhead: Duration,
+    /// and what each further one does: less where a runner stays for it.
+    pub overhead_again: Duration,
     /// What it is believed to cost.
     pub assumed_overhead: Duration,
 }

@@ -15,6 +15,12 @@ const UNKNOWN: Duration = Duration::from_millis(100);
 const UNKNOWN_OF_A_RUNNER: Duration = Duration::from_millis(20);
 /// and how long such a runner is believed to take to start.
 const ASSUMED_START: Duration = Duration::from_millis(500);
+/// What a batch costs where the runner has started,
+const OF_A_WORKER: Duration = Duration::from_millis(15);
+/// what it is believed to cost,
+const ASSUMED_OF_A_WORKER: Duration = Duration::from_millis(50);
+/// and how long a runner takes to start at least that is worth keeping.
+const WORTH_KEEPING: Duration = Duration::from_millis(200);
 
 /// How much is known before a race.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -100,6 +106,7 @@ impl Scenario {
             tests,
             machines,
             overhead,
+            overhead_again: overhead,
             assumed_overhead: overhead,
         }
     }
@@ -123,6 +130,18 @@ pub fn small_unknown(seed: u64, mean: Duration) -> Race {
         test.expected = UNKNOWN_OF_A_RUNNER;
     }
     race
+}
+
+/// The same where a runner stays in each slot for further batches.
+#[must_use]
+pub fn small_unknown_of_worker(seed: u64, mean: Duration) -> Race {
+    let race = small_unknown(seed, mean);
+    Race {
+        overhead: race.overhead.max(WORTH_KEEPING),
+        overhead_again: OF_A_WORKER,
+        assumed_overhead: ASSUMED_OF_A_WORKER,
+        ..race
+    }
 }
 
 fn machines_of(slots: u32) -> impl Iterator<Item = RacingMachine> {

@@ -35,6 +35,8 @@ impl World<'_> {
         let id = machine.id.clone();
         match fault.kind {
             FaultKind::Crash(pause) => {
+                let lost = machine.held.keys().copied();
+                self.unheard.hears(self.now, lost);
                 machine.crash();
                 self.disconnect(index, pause)
             }

@@ -47,6 +47,7 @@ impl World<'_> {
     pub(super) fn stopped(&mut self, index: usize, life: u64, lease: LeaseId) {
         if self.machines[index].life == life {
             self.machines[index].held.remove(&lease);
+            self.unheard.hears(self.now, std::iter::once(lease));
             self.report(index);
         }
     }
@@ -54,6 +55,10 @@ impl World<'_> {
     pub(super) fn unit_ends(&mut self, index: usize, life: u64, lease: LeaseId) {
         if self.machines[index].life == life {
             self.machines[index].end_unit(lease, OutcomeKind::Answered);
+            let held = self.machines[index].held.get(&lease);
+            if held.is_some_and(|held| !held.is_running()) {
+                self.unheard.ends(self.now, lease);
+            }
             self.continue_lease(index, lease);
             self.report(index);
         }

@@ -205,7 +205,7 @@ impl RunRegistry {
 
 /// What is recorded of a run.
 async fn read(ledger: &dyn Ledger, run: &RunId) -> Result<Recorded, LedgerError> {
-    let mut recorded = Recorded::default();
+    let mut recorded = Recorded::of(run);
     loop {
         let events = read_stored(ledger, run, recorded.last_sequence()).await?;
         if events.is_empty() {

@@ -15,10 +15,9 @@ use crate::runs::log::now;
 pub(super) fn untold(
     job: &JobContext,
     pass: &reapi::ActionResult,
-    origin: &str,
+    is_own: bool,
 ) -> Option<Duration> {
     let is_resumed = job.run.recorded.last_sequence() > 0;
-    let is_own = origin == job.run.run.as_str();
     let outcome = v1::ExecutionOutcome {
         result: Some(pass.clone()),
         ..Default::default()

@@ -79,11 +79,11 @@ pub(super) fn replay(
         .replay(&names, tally)
         .map_err(|error| unknown(error.to_string()))?;
     let all = || tests.iter().zip(&names);
-    let hits = all().filter(|(_, name)| recorded.is_unaudited_hit(name));
-    let skips = &job.run.recorded.hits;
-    let skips = all().filter(|(_, name)| skips.has_skip(&job.name(), name));
+    let (hits, job_name) = (&job.run.recorded.hits, job.name());
+    let passes = all().filter(|(_, name)| hits.has_pass(&job_name, name));
+    let skips = all().filter(|(_, name)| hits.has_skip(&job_name, name));
     let audit = &job.run.audit;
-    audit.consider(job, hits.map(|(test, _)| test), Claim::Pass);
+    audit.consider(job, passes.map(|(test, _)| test), Claim::Pass);
     audit.consider(job, skips.map(|(test, _)| test), Claim::Skip);
     Ok(())
 }

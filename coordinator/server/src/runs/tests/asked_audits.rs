@@ -52,6 +52,26 @@ async fn a_pass_that_only_holds_after_another_test_does_not_hold() {
     assert_eq!(alone, [["x"], ["y"]]);
 }
 
+/// What is durable of the last run when nothing is that comes after what `is_last` tells of.
+async fn up_to(
+    fixture: &Fixture,
+    run: &str,
+    is_last: impl Fn(&Event) -> bool,
+) -> Arc<MemoryLedger> {
+    let (record, events) = stored(fixture).await;
+    assert_eq!(record.new.run.as_str(), run, "the last is found first");
+    let last = events.iter().position(|event| {
+        let event = v1::RunEvent::decode(event.bytes.clone()).expect("is an event");
+        event.event.is_some_and(|event| is_last(&event))
+    });
+    let events = events[..=last.expect("is told")].to_vec();
+    let ledger = Arc::new(MemoryLedger::new());
+    ledger.start_run(record.new.clone()).await.expect("starts");
+    let appended = ledger.append_events(&record.new.run, events, None).await;
+    appended.expect("appends");
+    ledger
+}
+
 /// A run of four cached tests by this specification, whose coordinator is gone once what `is_last` tells of is
 /// durable; how it ends then. The second test has been broken meanwhile.
 async fn cut_off(run: v1::RunSpec, is_last: impl Fn(&Event) -> bool) -> Story {
@@ -62,17 +82,7 @@ async fn cut_off(run: v1::RunSpec, is_last: impl Fn(&Event) -> bool) -> Story {
     let id = whole.submit(run).await;
     whole.finish(&id).await;
     drop(agent);
-    let (record, events) = stored(&whole).await;
-    assert_eq!(record.new.run.to_string(), id, "the last is found first");
-    let last = events.iter().position(|event| {
-        let event = v1::RunEvent::decode(event.bytes.clone()).expect("is an event");
-        event.event.is_some_and(|event| is_last(&event))
-    });
-    let events = events[..=last.expect("is told")].to_vec();
-    let ledger = Arc::new(MemoryLedger::new());
-    ledger.start_run(record.new.clone()).await.expect("starts");
-    let appended = ledger.append_events(&record.new.run, events, None).await;
-    appended.expect("appends");
+    let ledger = up_to(&whole, &id, is_last).await;
     how.store(BROKEN, Ordering::SeqCst);
     let heir = whole.heir(ledger).await;
     let _agent = heir.agent("a", undeclared(how));
@@ -121,5 +131,63 @@ async fn an_audit_that_nobody_asked_for_may_be_lost() {
         };
         let story = cut_off(run, ends_job).await;
         assert_eq!(story.end().verdict(), v1::Verdict::Releasable);
+    }
+}
+
+/// A runner whose first test passes and whose second is skipped, as long as neither is broken.
+fn passing_and_skipped(fixture: &Fixture, how: &Arc<AtomicU32>) -> Script {
+    let how = Arc::clone(how);
+    contract_runner(fixture, "x\ny\n", move |ids| {
+        let case = |id: &String| {
+            let inside = match (how.load(Ordering::SeqCst), id.as_str()) {
+                (BROKEN, _) => "<failure message=\"no\"/>",
+                (_, "y") => "<skipped message=\"no screen\"/>",
+                (_, _) => "",
+            };
+            format!("<testcase name=\"{id}\" time=\"0.01\">{inside}</testcase>")
+        };
+        let cases: String = ids.iter().map(case).collect();
+        format!("<testsuites>{cases}</testsuites>")
+    })
+}
+
+/// A run whose coordinator is gone before anything is durable of how its tests ended, so that the next one finds that in
+/// the cache, and is gone once what `is_last` tells of is durable: how the run ends then. Both tests have been broken
+/// meanwhile.
+async fn cut_off_untold(is_last: impl Fn(&Event) -> bool) -> [Story; 2] {
+    let whole = Fixture::start().await;
+    let how = Arc::new(AtomicU32::new(GOOD));
+    let agent = whole.agent("a", passing_and_skipped(&whole, &how));
+    let run = v1::RunSpec {
+        audit_percent: Some(100.0),
+        ..spec(vec![contract("acceptance")])
+    };
+    let id = whole.submit(run).await;
+    whole.finish(&id).await;
+    drop(agent);
+    how.store(BROKEN, Ordering::SeqCst);
+    let planned = |event: &Event| matches!(event, Event::SuitePlanned(_));
+    let heir = whole.heir(up_to(&whole, &id, planned).await).await;
+    let agent = heir.agent("a", passing_and_skipped(&heir, &how));
+    let first = heir.finish(&id).await;
+    drop(agent);
+    let next = heir.heir(up_to(&heir, &id, is_last).await).await;
+    let _agent = next.agent("a", passing_and_skipped(&next, &how));
+    [first, next.finish(&id).await]
+}
+
+#[tokio::test]
+async fn what_the_run_itself_has_executed_is_not_looked_into() {
+    let has_told: fn(&Event) -> bool = |event| matches!(event, Event::TestsFinished(_));
+    for is_last in [has_told, ends_job] {
+        for story in cut_off_untold(is_last).await {
+            let counts = story.counts();
+            assert_eq!((counts.cached, counts.skipped), (1, 1), "{story:#?}");
+            assert_eq!(story.end().verdict(), v1::Verdict::Releasable);
+            assert_eq!(story.end().reasons, [""; 0]);
+            let executed = |event: &Event| matches!(event, Event::HitsExecuted(_));
+            assert!(!story.events.iter().any(executed), "{story:#?}");
+            evidence(&story);
+        }
     }
 }
