@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use regatta_server::junit::{self, Case, CaseStatus, JunitError};
+use regatta_server::junit::{self, Case, CaseStatus, JunitError, KnownIds, StandsFor};
 
 /// The suite whose tests a file is about.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -72,10 +72,15 @@ fn of_durations(text: &str) -> Result<Imported, ImportError> {
 
 fn of_junit(text: &str, suite: &ImportingSuite<'_>) -> Result<Imported, ImportError> {
     let mut imported = Imported::default();
+    let known = KnownIds::of(suite.ids.iter().copied());
     for case in junit::parse(text)?.cases {
         let did_run = !matches!(case.status, CaseStatus::Skipped(_));
         let failed = matches!(case.status, CaseStatus::Failed(_));
-        imported.take(suite.id_of(&case), case.time.filter(|_| did_run), failed);
+        imported.take(
+            suite.id_of(&case, &known),
+            case.time.filter(|_| did_run),
+            failed,
+        );
     }
     Ok(imported)
 }
@@ -91,12 +96,16 @@ impl Imported {
 
 impl ImportingSuite<'_> {
     /// The id by which the suite knows a test case. Regatta's own reports have the suite as class.
-    fn id_of(&self, case: &Case) -> String {
+    fn id_of(&self, case: &Case, known: &KnownIds) -> String {
         if case.classname == self.name {
             return case.name.clone();
         }
-        let known = case.id_among(&self.ids);
-        known.unwrap_or_else(|| usual_id(case))
+        match known.meant_by(case) {
+            StandsFor::One(id) => id,
+            // Their times are all that is learnt here.
+            StandsFor::Several(ids) => ids.into_iter().next().unwrap_or_default(),
+            StandsFor::Nothing => usual_id(case),
+        }
     }
 
     /// The tests that it is not known to have; `None` if none of its own is known.

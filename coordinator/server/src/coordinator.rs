@@ -124,13 +124,12 @@ impl Coordinator {
             operations: Arc::clone(&execution.operations),
             state_directory: state.path().to_owned(),
         };
-        let assets = asset_store(&storage, &execution);
         let routes = services::routes(ServiceParts {
+            assets: asset_store(&storage, &execution),
             execution,
             blobs: storage.blobs,
             chunked: storage.chunked,
             uploads: Arc::clone(&uploads),
-            assets,
             ledger,
             runs,
             verdict_key: Arc::new(verdict_key),

@@ -1,14 +1,15 @@
 //! Reads JUnit XML, as many tools write it: any nesting of suites, nothing required but names. Pure.
 
 mod counting;
+mod known_ids;
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use quick_xml::events::{BytesStart, Event};
 use quick_xml::{Reader, XmlVersion};
 
 use self::counting::Counting;
+pub use self::known_ids::{KnownIds, StandsFor};
 
 /// The type of error with which a report says that the test ended its runner.
 const RUNNER_ENDED: &str = "regatta.runner-ended";
@@ -16,8 +17,6 @@ const RUNNER_ENDED: &str = "regatta.runner-ended";
 const RUNNER_TIMED_OUT: &str = "regatta.runner-timed-out";
 /// The type of failure with which a report says that the test ran out of time, and its runner went on.
 const TIMED_OUT: &str = "regatta.timed-out";
-/// Ways in which runners join a class and a name.
-const SEPARATORS: [&str; 4] = ["::", ".", "/", " "];
 
 /// What a test case's status or result is if it was run and nothing inside says that it failed.
 const DID_RUN: [&str; 12] = [
@@ -152,31 +151,6 @@ pub fn parse(xml: &str) -> Result<Report, JunitError> {
     }
 }
 
-impl Case {
-    /// Which of these ids it stands for: its class and its name as runners join them, or its name alone.
-    ///
-    /// The name alone says nothing of its class, so that with one, no other id may end in that name.
-    #[must_use]
-    pub fn id_among(&self, known: &BTreeSet<&str>) -> Option<String> {
-        let name = self.name.as_str();
-        let bare = || known.contains(name).then(|| name.to_owned());
-        if self.classname.is_empty() {
-            return bare();
-        }
-        let joined = |separator| format!("{}{separator}{name}", self.classname);
-        let mut names = SEPARATORS.into_iter().map(joined);
-        names
-            .find(|id| known.contains(id.as_str()))
-            .or_else(|| bare().filter(|name| !known.iter().any(|id| ends_in(id, name))))
-    }
-}
-
-/// Whether an id is some class joined with this name.
-fn ends_in(id: &str, name: &str) -> bool {
-    let class = id.strip_suffix(name);
-    class.is_some_and(|class| SEPARATORS.iter().any(|it| class.ends_with(it)))
-}
-
 #[derive(Default)]
 struct Parser {
     report: Report,
@@ -244,16 +218,7 @@ impl Parser {
                     case.status = CaseStatus::PassedAgain;
                 }
             }
-            // To Surefire that is one of several failures, the first of which is a `failure`: nothing says that it passed.
-            b"rerunFailure" | b"rerunError" => {
-                self.counting.show();
-                if let Some(case) = &mut self.case
-                    && matches!(case.status, CaseStatus::Passed | CaseStatus::PassedAgain)
-                {
-                    let message = attribute(element, "message")?.unwrap_or_default();
-                    case.status = CaseStatus::Failed(failed_again(&message));
-                }
-            }
+            b"rerunFailure" | b"rerunError" => self.failed_again(element)?,
             b"skipped" | b"disabled" => {
                 if let Some(case) = &mut self.case
                     && !matches!(case.status, CaseStatus::Failed(_))
@@ -264,6 +229,18 @@ impl Parser {
             }
             b"system-out" | b"system-err" => self.text = Some(String::new()),
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// To Surefire that is one of several failures, the first of which is a `failure`: nothing says that it passed.
+    fn failed_again(&mut self, element: &BytesStart<'_>) -> Result<(), JunitError> {
+        self.counting.show();
+        if let Some(case) = &mut self.case
+            && matches!(case.status, CaseStatus::Passed | CaseStatus::PassedAgain)
+        {
+            let message = attribute(element, "message")?.unwrap_or_default();
+            case.status = CaseStatus::Failed(failed_again(&message));
         }
         Ok(())
     }
@@ -411,21 +388,6 @@ mod tests {
         );
         assert_eq!(cases[1].output, "said A");
         assert_eq!(cases[2].status, CaseStatus::Skipped("not here".to_owned()));
-    }
-
-    #[test]
-    fn a_class_tells_tests_of_one_name_apart() {
-        let known = BTreeSet::from(["run", "a.run", "b::run", "walk"]);
-        let id = |classname: &str, name: &str| {
-            let xml = format!("<testcase classname='{classname}' name='{name}'/>");
-            let report = parse(&xml).expect("is a report");
-            report.cases[0].id_among(&known).unwrap_or_default()
-        };
-        assert_eq!(id("a", "run"), "a.run");
-        assert_eq!(id("b", "run"), "b::run");
-        assert_eq!(id("", "run"), "run");
-        assert_eq!(id("strange", "run"), "", "three ids would fit");
-        assert_eq!(id("strange", "walk"), "walk");
     }
 
     #[track_caller]

@@ -167,6 +167,19 @@ impl Evidence {
         ended.map_or(v1::JobStatus::Unknown, |job| job.status)
     }
 
+    /// Why a job says nothing of its commit though it passed, if it does not: it is a suite of which nothing ran.
+    pub(crate) fn lacks_tests(&self, job: &v1::Job) -> Option<&'static str> {
+        let is_suite = matches!(job.kind, Some(v1::job::Kind::Suite(_)));
+        let suite = self.suites.get(&job.name);
+        let counts = suite.map_or_else(Counts::default, SuiteEvidence::counts);
+        match counts.planned {
+            _ if !is_suite => None,
+            0 => Some("has no tests"),
+            planned if planned == counts.skipped => Some("has had every test skipped"),
+            _ => None,
+        }
+    }
+
     /// When it did what.
     #[must_use]
     pub fn stages(&self) -> Stages {

@@ -37,7 +37,7 @@ pub use evidence::{
 pub use flaky::{Failures, FlakyAcrossRuns};
 pub use judgement::{Artefact, CachedResults, Judgement};
 pub use keys::{InvalidKeyError, NewKeyError, PublicKey, SigningKey};
-pub use policy::{Policy, RequiredJob};
+pub use policy::{Policy, RequiredJob, is_required};
 pub use predicate::{
     CachedFrom, JobStatement, PolicyMismatchError, PolicyStatement, Requested, RunStatement,
     VerdictPredicate,

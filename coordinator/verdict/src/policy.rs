@@ -164,6 +164,13 @@ fn least(one: Option<u32>, other: Option<u32>) -> Option<u32> {
     }
 }
 
+/// Whether a run's own file requires this job of it, and it was asked for all of it.
+#[must_use]
+pub fn is_required(spec: &v1::RunSpec, job: &v1::Job) -> bool {
+    let mut required = spec.policy.iter().flat_map(|it| &it.required_jobs);
+    required.any(|name| *name == job.name) && is_whole(spec, job)
+}
+
 /// Whether all tests of a job were wanted, of those that its project means.
 pub(crate) fn is_whole(spec: &v1::RunSpec, job: &v1::Job) -> bool {
     match &job.kind {

@@ -47,8 +47,13 @@ pub(super) async fn run(global: &GlobalOptions, options: RunOptions) -> Result<E
     if options.plan {
         return plan(global, &prepared.client, prepared.spec).await;
     }
+    let is_suite = |job: &v1::Job| matches!(job.kind, Some(v1::job::Kind::Suite(_)));
+    let has_suites = prepared.spec.jobs.iter().any(is_suite);
     let (ended, tally) = prepared.run(global, &options.report).await?;
-    Ok(ended.exit_code(&tally))
+    match has_suites {
+        true => super::test::end(&ended, &tally),
+        false => Ok(ended.exit_code(&tally)),
+    }
 }
 
 /// How jobs run and where their results go.

@@ -39,7 +39,7 @@ pub(super) async fn test(
 
 /// What the process ends with: a run without trouble in which no test ran is most probably a misspelt
 /// filter, and the coordinator gives no verdict on it.
-fn end(ended: &Ended, tally: &Tally) -> Result<ExitCode, Failure> {
+pub(super) fn end(ended: &Ended, tally: &Tally) -> Result<ExitCode, Failure> {
     let selected = match ended {
         Ended::Finished(finished) => {
             let counts = finished.counts.unwrap_or_default();

@@ -94,7 +94,7 @@ class Report {
   }
 
   onTestFileStart(test) {
-    // The coordinator sees it if time was over.
+    // The coordinator knows how long that took.
     const why = "the runner ended while this file ran";
     this.put(testcase(test.path, undefined, `<error type="${RUNNER_ENDED}" message=${attribute(why)}/>`), false);
   }

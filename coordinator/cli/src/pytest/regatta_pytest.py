@@ -83,8 +83,9 @@ class Listing:
         self.tests = []
 
     def pytest_collectreport(self, report):
-        # A module that is skipped as it is loaded is one skipped test to pytest; none of its own is known.
-        if report.skipped:
+        # A module that is skipped as it is loaded is a skipped test to pytest; none of its own is known. If doctests
+        # are collected, too, it is loaded, and told of, twice.
+        if report.skipped and report.nodeid not in self.tests:
             self.tests.append(report.nodeid)
 
     def pytest_collection_finish(self, session):
@@ -127,7 +128,9 @@ class Runner:
         # Of pytest-rerunfailures: failures after which the test runs again. It may begin and finish each time.
         self.reruns = []
         self.is_rerun = False
-        self.any_module_skipped = False
+        self.skipped_modules = set()
+        # A test may fork, and its child come back from it.
+        self.process = os.getpid()
         # Released at the end of the test that runs, and taken by whoever says how it ended.
         self.ended = self.told = None
         # pytest has a test's error output captured; this is where nobody captures anything.
@@ -162,8 +165,8 @@ class Runner:
         plugin.timeout_timer = tell_and_end
 
     def pytest_collectreport(self, report):
-        if report.skipped and report.nodeid in self.wanted:
-            self.any_module_skipped = True
+        if report.skipped and report.nodeid in self.wanted and report.nodeid not in self.skipped_modules:
+            self.skipped_modules.add(report.nodeid)
             self.report.put(f'<testcase name={attribute(report.nodeid)} time="0">{skip(report)}</testcase>\n')
         if report.failed:
             # A file that cannot be loaded is no test's failure, whatever becomes of its tests another time.
@@ -180,7 +183,7 @@ class Runner:
         if nodeid != self.test:
             self.test = nodeid
             self.reruns = []
-        # The coordinator sees it if time was over.
+        # The coordinator knows how long that took.
         self.report.put(ending(nodeid, RUNNER_ENDED, "the runner ended while this test ran"), False)
         self.ended, self.told = allocate_lock(), allocate_lock()
         if self.seconds:
@@ -201,6 +204,9 @@ class Runner:
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, call):
+        if os.getpid() != self.process:
+            # The tests, their report and whoever asks for them are the parent's.
+            os._exit(1 if call.excinfo else 0)
         outcome = yield
         report = outcome.get_result()
         report.regatta_timed_out = call.excinfo is not None and is_out_of_time(call.excinfo.tb)
@@ -361,7 +367,7 @@ def run_tests(junit, seconds, *arguments):
     forget_byte_code_of_elsewhere()
     runner = Runner(read_wanted(file), Report(junit), float(seconds))
     code = pytest.main(serially(arguments), plugins=[runner])
-    return 0 if code == NO_TESTS and runner.any_module_skipped else code
+    return 0 if code == NO_TESTS and runner.skipped_modules else code
 
 
 def has_own_end(config, ours):
@@ -445,6 +451,7 @@ class Server(Runner):
     def run(self, session, junit, seconds, *arguments):
         wanted = read_wanted(arguments[-1])
         self.wanted = set(wanted)
+        self.skipped_modules = set()
         self.report = Report(junit)
         self.seconds = float(seconds)
         self.test = None

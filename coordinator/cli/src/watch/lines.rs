@@ -276,7 +276,8 @@ impl Paint {
         );
         let indent = " ".repeat(STATUS_WIDTH + 1);
         let is_good = finished.verdict() == v1::Verdict::Releasable;
-        let less = tally.says_less.as_ref().filter(|_| is_good);
+        let less = tally.says_less.as_ref();
+        let less = less.filter(|_| is_good || tally.is_of_other_files);
         let less = less.map(|less| format!("{indent}{}", visible(less)));
         let reasons = finished
             .reasons

@@ -40,6 +40,8 @@ pub struct Tally {
     policy: v1::Policy,
     /// Why the commit is not RELEASABLE only because the run is.
     pub says_less: Option<String>,
+    /// Whether that is so because it is another's files that ran: a failure says nothing of the commit, either.
+    pub is_of_other_files: bool,
     /// Tests that passed after they had failed, each with its job.
     flaky: Vec<String>,
     /// Tests that failed in quarantine, likewise.
@@ -139,6 +141,7 @@ impl Tally {
         let policy = started.spec.as_ref().and_then(|spec| spec.policy.clone());
         self.policy = policy.unwrap_or_default();
         self.says_less = started.spec.as_ref().and_then(says_less);
+        self.is_of_other_files = started.spec.as_ref().is_some_and(|spec| spec.dirty);
         for job in jobs {
             if matches!(job.kind, Some(v1::job::Kind::Suite(_))) {
                 self.suites.insert(job.name.clone(), SuiteTally::default());

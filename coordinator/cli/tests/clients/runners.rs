@@ -2,6 +2,7 @@
 
 mod ctest;
 mod ctest_fixtures;
+mod forked;
 mod gotest;
 mod jest;
 mod own_failures;

@@ -69,6 +69,7 @@ mod quarantine;
 mod repository;
 mod s3_server;
 mod shared_project;
+mod silent_suites;
 #[path = "../../../ledger/tests/postgres/small_disk.rs"]
 mod small_disk;
 mod standby;

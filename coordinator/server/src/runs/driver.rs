@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use regatta_ledger::{RunEnd, RunTimes};
 use regatta_model::Timestamp;
-use regatta_verdict::Policy;
+use regatta_verdict::{Policy, is_required};
 use regatta_wire::convert::duration_to_wire;
 use regatta_wire::v1::run_event::Event;
 use regatta_wire::{reapi, v1};
@@ -68,13 +68,16 @@ fn since(time: Option<Timestamp>) -> Duration {
 
 /// Drives a run to its end. `cancel` ends it early.
 pub(super) async fn drive(context: Arc<RunContext>, cancel: CancellationToken) {
-    let node = |job: &super::plan::PlannedJob| JobNode {
+    let spec = &context.plan.spec;
+    let node = |(job, asked): (&super::plan::PlannedJob, &v1::Job)| JobNode {
         name: job.name.to_string(),
         needs: job.needs.clone(),
         is_suite: matches!(job.kind, JobKind::Suite(_)),
+        is_required: is_required(spec, asked),
         told: context.recorded.told_of(job.name.as_str()),
     };
-    let nodes = context.plan.jobs.iter().map(node).collect();
+    let jobs = context.plan.jobs.iter().zip(&spec.jobs);
+    let nodes = jobs.map(node).collect();
     let told = Arc::clone(&context);
     let mut driver = RunDriver {
         state: RunState::new(nodes, NonZeroU32::new(context.plan.spec.max_failures)),

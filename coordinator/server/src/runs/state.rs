@@ -70,6 +70,8 @@ pub(crate) struct JobNode {
     pub(crate) name: String,
     pub(crate) needs: Vec<usize>,
     pub(crate) is_suite: bool,
+    /// Whether a release requires it, with all of its tests.
+    pub(crate) is_required: bool,
     /// How it ends if it does not start again after a restart.
     pub(crate) told: Option<JobEnd>,
 }
@@ -261,6 +263,9 @@ impl RunState {
                 _ => ALL_SKIPPED.to_owned(),
             });
         }
+        if reasons.is_empty() {
+            reasons.extend(self.jobs.iter().filter_map(silence));
+        }
         let cancelled = self.stop == Some(Stop::Cancelled);
         if cancelled {
             reasons.insert(0, CANCELLED.to_owned());
@@ -278,6 +283,21 @@ impl RunState {
             failed_fast: self.stop == Some(Stop::FailedFast),
         }
     }
+}
+
+/// What is said of a suite that a release requires, and of which nothing ran.
+fn silence((job, phase): &(JobNode, Phase)) -> Option<String> {
+    let Phase::Ended(end) = phase else {
+        return None;
+    };
+    let is_silent = end.status == JobStatus::Passed && has_no_answer(&end.counts);
+    let why = match end.counts.planned {
+        0 => "it has no tests",
+        _ => ALL_SKIPPED,
+    };
+    let name = &job.name;
+    (job.is_suite && job.is_required && is_silent)
+        .then(|| format!("`{name}`, which the policy requires, has no answer: {why}"))
 }
 
 fn reason(job: &str, end: &JobEnd) -> Option<String> {
@@ -307,6 +327,7 @@ mod tests {
             name: name.to_owned(),
             needs: needs.to_vec(),
             is_suite: false,
+            is_required: false,
             told: None,
         }
     }
@@ -398,6 +419,42 @@ mod tests {
         let outputs = state.step(RunInput::JobEnded(1, ended(JobStatus::Failed)));
         assert!(!stops(&outputs));
         assert!(stops(&state.step(RunInput::FailuresSeen(2))));
+    }
+
+    #[test]
+    fn a_suite_that_is_required_has_to_run_something() {
+        let of = |planned: u32, skipped: u32| RunCounts {
+            planned,
+            passed: planned - skipped,
+            skipped,
+            ..RunCounts::default()
+        };
+        for (counts, is_required, expected) in [
+            (of(0, 0), true, Verdict::Unknown),
+            (of(2, 2), true, Verdict::Unknown),
+            (of(2, 1), true, Verdict::Releasable),
+            (of(0, 0), false, Verdict::Releasable),
+        ] {
+            let suite = |name| JobNode {
+                is_suite: true,
+                is_required,
+                ..node(name, &[])
+            };
+            let mut state = RunState::new(vec![suite("a"), suite("b")], None);
+            state.step(RunInput::Started);
+            let end = |counts| JobEnd {
+                counts,
+                ..ended(JobStatus::Passed)
+            };
+            state.step(RunInput::JobEnded(0, end(of(1, 0))));
+            let outputs = state.step(RunInput::JobEnded(1, end(counts)));
+            let [RunOutput::Finish(conclusion)] = &outputs[..] else {
+                panic!("{outputs:?}")
+            };
+            assert_eq!(conclusion.verdict, expected, "{counts:?}");
+            let is_unknown = expected == Verdict::Unknown;
+            assert_eq!(conclusion.reasons.len(), usize::from(is_unknown));
+        }
     }
 
     #[test]

@@ -178,11 +178,12 @@ async fn read(coordinator: &Running, digest: Digest, as_stream: bool) -> Result<
         };
         let read = async {
             let answers = coordinator.byte_stream().read(request).await?;
-            let answers: Vec<_> = answers.into_inner().try_collect().await?;
-            Ok::<_, tonic::Status>(drop(answers))
+            answers.into_inner().try_collect::<Vec<_>>().await
         };
-        let read = read.await;
-        return read.map_err(|status| (status.code().into(), status.message().to_owned()));
+        let read: Result<_, tonic::Status> = read.await;
+        return read
+            .map(drop)
+            .map_err(|status| (status.code().into(), status.message().to_owned()));
     }
     let request = reapi::BatchReadBlobsRequest {
         digests: vec![digest.into()],

@@ -14,7 +14,7 @@ use regatta_wire::{reapi, v1};
 use super::judged::{Ended, Judged, cached_skip};
 use super::runner_exit::WholeReport;
 use super::suspects::Unreported;
-use crate::junit::{self, Case, CaseStatus};
+use crate::junit::{self, Case, CaseStatus, KnownIds, StandsFor};
 use crate::runs::action::judge;
 use crate::runs::context::JobContext;
 use crate::runs::event::duration_of;
@@ -87,12 +87,13 @@ impl Printed {
 }
 
 impl BatchReport {
-    /// Reads the report of a batch that was asked to run `asked`.
+    /// Reads the report of a batch that was asked to run `asked` of all the tests that are known.
     pub(super) async fn read(
         job: &JobContext,
         junit_path: &str,
         outcome: &v1::ExecutionOutcome,
         asked: &BTreeSet<&str>,
+        known: &KnownIds,
     ) -> Self {
         let mut report = Self {
             otherwise: judge(outcome).err(),
@@ -104,7 +105,7 @@ impl BatchReport {
             Ok(Some(xml)) => match junit::parse(&String::from_utf8_lossy(&xml)) {
                 Ok(read) => {
                     report.is_read = true;
-                    report.take(read, asked);
+                    report.take(read, asked, known);
                 }
                 Err(error) => report.refuse(format!("its JUnit report cannot be used: {error}")),
             },
@@ -183,7 +184,7 @@ impl BatchReport {
         });
     }
 
-    fn take(&mut self, report: junit::Report, asked: &BTreeSet<&str>) {
+    fn take(&mut self, report: junit::Report, asked: &BTreeSet<&str>, known: &KnownIds) {
         let outside = report.errors.into_iter();
         self.complaints.extend(
             outside.map(|error| format!("the runner reported an error of no test: {error}")),
@@ -194,11 +195,12 @@ impl BatchReport {
                 .map(|detail| format!("the runner's report contradicts itself: {detail}")),
         );
         for case in report.cases {
-            let Some(id) = case.id_among(asked) else {
-                let name = &case.name;
-                let text = format!("the runner reported `{name}`, which it was not asked to run");
-                self.complaints.push(text);
-                continue;
+            let id = match known.meant_by(&case) {
+                StandsFor::One(id) if asked.contains(id.as_str()) => id,
+                other => {
+                    self.complaints.push(stranger(&case, other));
+                    continue;
+                }
             };
             if self.cases.insert(id.clone(), case).is_some() {
                 self.twice.insert(id);
@@ -288,9 +290,7 @@ impl BatchReport {
             CaseStatus::Failed(message) if case.is_timeout => {
                 Err((FailureClass::Timeout, message.clone()))
             }
-            CaseStatus::Failed(message) => Err(self
-                .out_of_time(case, took)
-                .unwrap_or_else(|| (FailureClass::Test, message.clone()))),
+            CaseStatus::Failed(message) => Err(self.why_failed(case, message, took)),
             CaseStatus::Skipped(reason) => Ok(Ended::Skipped(reason.clone())),
         };
         self.judged(verdict, took, &case.output)
@@ -328,6 +328,22 @@ impl BatchReport {
             stderr_digest: None,
         }
     }
+}
+
+/// What is wrong with a case that stands for none of the tests that its runner was asked to run.
+fn stranger(case: &Case, other: StandsFor) -> String {
+    let name = match other {
+        StandsFor::Nothing => case.name.clone(),
+        StandsFor::One(id) => id,
+        StandsFor::Several(ids) => {
+            let (class, name) = (&case.classname, &case.name);
+            return format!(
+                "the runner reported `{name}` of `{class}`, which may be any of the tests `{}`: give them other names",
+                ids.join("`, `")
+            );
+        }
+    };
+    format!("the runner reported `{name}`, which it was not asked to run")
 }
 
 /// The report's bytes, if the runner wrote one.
@@ -377,7 +393,8 @@ mod tests {
             cases,
             ..junit::Report::default()
         };
-        report.take(read, &BTreeSet::from(["a", "b", "m::c"]));
+        let asked = BTreeSet::from(["a", "b", "m::c"]);
+        report.take(read, &asked, &KnownIds::of(asked.iter().copied()));
         report
     }
 
@@ -421,7 +438,8 @@ mod tests {
         let xml = "<testsuite name='s' failures='1'><testcase name='a'/></testsuite>";
         let mut report = BatchReport::default();
         let asked = BTreeSet::from(["a"]);
-        report.take(junit::parse(xml).expect("is a report"), &asked);
+        let known = KnownIds::of(asked.iter().copied());
+        report.take(junit::parse(xml).expect("is a report"), &asked, &known);
         report.check(&exited_with(0), &asked);
         let said = "the runner's report contradicts itself: its suite `s` counts 1 failures or errors, and its test \
                     cases show 0";
@@ -459,20 +477,23 @@ mod tests {
         report.time_limit = Duration::from_secs(2);
         report.untimed = Some(("a".to_owned(), Duration::from_secs(1)));
         let judged = report.judge("a");
-        let expected = Err((FailureClass::Test, unknown));
+        let expected = Err((FailureClass::Test, unknown.clone()));
         assert_eq!((judged.verdict, judged.duration.as_secs()), (expected, 1));
-        let mut check = |tests, took, message: &str| {
+        let mut check = |tests, took, class, message: &str| {
             report.out_of_time = tests;
             report.untimed = Some(("a".to_owned(), Duration::from_secs(took)));
-            let expected = Err((FailureClass::Timeout, message.to_owned()));
+            let expected = Err((class, message.to_owned()));
             assert_eq!(report.judge("a").verdict, expected);
         };
         let own = "it still ran when 2s were over, the job's timeout";
-        check(Some(1), 1, own);
-        check(Some(3), 5, own);
-        check(None, 2, own);
+        check(Some(1), 1, FailureClass::Timeout, own);
+        check(Some(3), 5, FailureClass::Timeout, own);
         let of_batch = "it still ran when the time of its batch was over: 3 tests with the job's timeout of 2s each";
-        check(Some(3), 1, of_batch);
+        check(Some(3), 1, FailureClass::Timeout, of_batch);
+        let nobody = format!(
+            "{unknown}; with the start of its runner it took 2.0s, and the job's timeout is 2s"
+        );
+        check(None, 2, FailureClass::Test, &nobody);
     }
 
     #[test]
@@ -501,7 +522,7 @@ mod tests {
                 errors,
                 contradictions: Vec::new(),
             };
-            report.take(read, &asked);
+            report.take(read, &asked, &KnownIds::of(asked.iter().copied()));
             report.check(&exited_with(0), &asked);
             report.judge("a").cacheable.is_some()
         };

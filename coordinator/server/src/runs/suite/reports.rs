@@ -1,7 +1,7 @@
 //! Reports of batches that have tests yet to be answered.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use regatta_model::LeaseId;
 use regatta_wire::v1;
@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::contract::BatchReport;
 use super::execution::Execution;
 use super::outbox::Purpose;
+use crate::junit::KnownIds;
 use crate::runs::event::duration_of;
 
 /// What batches' runners reported. A report holds all that its tests wrote, so that it is kept no longer
@@ -18,6 +19,8 @@ use crate::runs::event::duration_of;
 #[derive(Debug, Default)]
 pub(super) struct Reports {
     held: HashMap<LeaseId, Held>,
+    /// Of all tests; made when the first report is read.
+    known: OnceLock<Arc<KnownIds>>,
 }
 
 #[derive(Debug)]
@@ -89,7 +92,12 @@ impl Execution<'_> {
         let by_id: BTreeMap<&str, usize> =
             tests.map(|test| (all[test].id.as_str(), test)).collect();
         let asked: BTreeSet<&str> = by_id.keys().copied().collect();
-        let mut report = BatchReport::read(self.job, junit_path, outcome, &asked).await;
+        let known = self.reports.known.get_or_init(|| {
+            let ids = all.iter().map(|test| test.id.as_str());
+            Arc::new(KnownIds::of(ids))
+        });
+        let known = Arc::clone(known);
+        let mut report = BatchReport::read(self.job, junit_path, outcome, &asked, &known).await;
         match report.tests_took() {
             Some(took) => self.overheads.answered(lease, took, answered_at),
             None => self.overheads.forget(lease),

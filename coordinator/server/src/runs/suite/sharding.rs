@@ -112,14 +112,14 @@ impl Execution<'_> {
                 result,
                 ..v1::ExecutionOutcome::default()
             };
-            if let Some(report) = report_of(self.job, &outcome).await {
+            if let Ok(Some(report)) = report_of(self.job, &outcome).await {
                 let _compared = self.reported_cases.take(&self.tests[test].id, &report);
             }
         }
     }
 
     /// What one shard's process says. Exit code 0 is a pass only if the runner knows that it is one of several, and its own
-    /// report, if it wrote one, has no failure, and no test of another shard's.
+    /// report, if it wrote one, can be read, and has no failure, and no test of another shard's.
     pub(super) async fn judge_shard(
         &mut self,
         test: usize,
@@ -127,37 +127,60 @@ impl Execution<'_> {
         outcome: &v1::ExecutionOutcome,
     ) -> Judged {
         let report = report_of(self.job, outcome).await;
-        let failed = report.as_ref().and_then(summary);
-        let verdict = match judge(outcome) {
-            Ok(()) => match failed {
-                Some(failed) => Err((FailureClass::Test, lied(&failed))),
-                None => said_so(outcome, shards).and_then(|ended| {
-                    let shard = &self.tests[test].id;
-                    let twice = report.and_then(|it| self.reported_cases.take(shard, &it));
+        let verdict = match (judge(outcome), report) {
+            (Ok(()), Err(failure)) => Err(failure),
+            (Ok(()), Ok(None)) => said_so(outcome, shards).map(|()| Ended::Passed),
+            (Ok(()), Ok(Some(report))) => ended(&report)
+                .and_then(|ended| said_so(outcome, shards).map(|()| ended))
+                .and_then(|ended| {
+                    let twice = self.reported_cases.take(&self.tests[test].id, &report);
                     twice.map_or(Ok(ended), |twice| Err((FailureClass::Test, twice)))
                 }),
-            },
-            Err((class, _)) if class == FailureClass::Test && outcome.message.is_empty() => {
+            (Err((class, _)), report)
+                if class == FailureClass::Test && outcome.message.is_empty() =>
+            {
+                let failed = report.ok().flatten().as_ref().and_then(summary);
                 Err((class, failed.unwrap_or_default()))
             }
-            Err(failure) => Err(failure),
+            (Err(failure), _) => Err(failure),
         };
         judged(self.job, outcome, verdict).await
     }
+}
+
+/// How a shard ended that exited with 0, by its report.
+fn ended(report: &junit::Report) -> Verdict {
+    if let Some(failed) = summary(report) {
+        return Err((FailureClass::Test, lied(&failed)));
+    }
+    let is_skipped = |case: &junit::Case| matches!(case.status, CaseStatus::Skipped(_));
+    let is_flaky = |case: &junit::Case| matches!(case.status, CaseStatus::PassedAgain);
+    let cases = &report.cases;
+    if cases.is_empty() {
+        return Ok(Ended::Skipped("none of the tests is in it".to_owned()));
+    }
+    if cases.iter().all(is_skipped) {
+        let why = format!("all {} tests in it were skipped", cases.len());
+        return Ok(Ended::Skipped(why));
+    }
+    Ok(match cases.iter().any(is_flaky) {
+        true => Ended::PassedAgain,
+        false => Ended::Passed,
+    })
 }
 
 fn lied(failed: &str) -> String {
     format!("the runner exited with code 0, and its report says otherwise: {failed}")
 }
 
-fn said_so(outcome: &v1::ExecutionOutcome, shards: u32) -> Verdict {
+fn said_so(outcome: &v1::ExecutionOutcome, shards: u32) -> Result<(), (FailureClass, String)> {
     let files = outcome
         .result
         .iter()
         .flat_map(|result| &result.output_files);
     let touched = files.into_iter().any(|file| file.path == STATUS_PATH);
     if touched || shards == 1 {
-        return Ok(Ended::Passed);
+        return Ok(());
     }
     let text = "the runner exited with code 0 but did not touch TEST_SHARD_STATUS_FILE: it does not divide its \
                 tests, and each shard would run all of them; use a runner that knows Bazel's sharding, or \
@@ -165,10 +188,20 @@ fn said_so(outcome: &v1::ExecutionOutcome, shards: u32) -> Verdict {
     Err((FailureClass::Test, text.to_owned()))
 }
 
-/// A shard's report, if it wrote one that can be read.
-async fn report_of(job: &JobContext, outcome: &v1::ExecutionOutcome) -> Option<junit::Report> {
-    let xml = fetch(job, XML_PATH, outcome).await.ok()??;
-    junit::parse(&String::from_utf8_lossy(&xml)).ok()
+/// A shard's report, if it wrote one; why that is of no use.
+async fn report_of(
+    job: &JobContext,
+    outcome: &v1::ExecutionOutcome,
+) -> Result<Option<junit::Report>, (FailureClass, String)> {
+    let xml = fetch(job, XML_PATH, outcome).await;
+    let Some(xml) = xml.map_err(|error| (FailureClass::Infra, error))? else {
+        return Ok(None);
+    };
+    let report = junit::parse(&String::from_utf8_lossy(&xml));
+    report.map(Some).map_err(|error| {
+        let text = format!("the runner exited with code 0, and its report cannot be used: {error}");
+        (FailureClass::Test, text)
+    })
 }
 
 /// What a shard's report says of its failure, if it does.
@@ -177,8 +210,11 @@ fn summary(report: &junit::Report) -> Option<String> {
     let is_failed = |case: &&junit::Case| matches!(case.status, CaseStatus::Failed(_));
     let failed: Vec<_> = cases.filter(is_failed).collect();
     if failed.is_empty() {
-        let contradiction = report.contradictions.first()?;
-        return Some(format!("it contradicts itself: {contradiction}"));
+        let outside = report.errors.first();
+        let outside = outside.map(|error| format!("an error of no test: {error}"));
+        let contradiction = report.contradictions.first();
+        let contradiction = contradiction.map(|it| format!("it contradicts itself: {it}"));
+        return outside.or(contradiction);
     }
     let (count, all) = (failed.len(), report.cases.len());
     let named: Vec<_> = failed
@@ -242,9 +278,32 @@ mod tests {
             }),
             ..Default::default()
         };
-        assert_eq!(said_so(&outcome(&[STATUS_PATH]), 2), Ok(Ended::Passed));
-        assert_eq!(said_so(&outcome(&[]), 1), Ok(Ended::Passed));
+        assert_eq!(said_so(&outcome(&[STATUS_PATH]), 2), Ok(()));
+        assert_eq!(said_so(&outcome(&[]), 1), Ok(()));
         assert!(said_so(&outcome(&[XML_PATH]), 2).is_err());
+    }
+
+    #[test]
+    fn a_report_says_more_than_an_exit_code() {
+        let ended = |xml: &str| {
+            let report = junit::parse(&format!("<testsuite>{xml}</testsuite>"));
+            ended(&report.expect("it is one"))
+        };
+        let (good, skipped) = (
+            "<testcase name='a'/>",
+            "<testcase name='b'><skipped/></testcase>",
+        );
+        let again = "<testcase name='c'><flakyFailure/></testcase>";
+        assert_eq!(ended(&format!("{good}{skipped}")), Ok(Ended::Passed));
+        assert_eq!(ended(&format!("{good}{again}")), Ok(Ended::PassedAgain));
+        for none in ["", skipped] {
+            let ended = ended(none);
+            assert!(matches!(ended, Ok(Ended::Skipped(_))), "{none}: {ended:?}");
+        }
+        let outside = ended(&format!("<error message='collection'/>{good}"));
+        let (class, text) = outside.expect_err("it has an error");
+        assert_eq!(class, FailureClass::Test);
+        assert!(text.contains("an error of no test: collection"), "{text}");
     }
 
     #[test]

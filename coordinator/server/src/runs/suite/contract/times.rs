@@ -49,23 +49,36 @@ impl BatchReport {
         of_it.next().map(|(_, left)| *left).unwrap_or_default()
     }
 
-    /// That time was over, of a test that ran when its runner ended, which cannot tell what ended it.
-    pub(super) fn out_of_time(
+    /// Why a test failed, with whether time was over if it ran when its runner ended, which cannot tell what ended it.
+    pub(super) fn why_failed(
         &self,
         case: &Case,
+        message: &str,
         took: Duration,
-    ) -> Option<(FailureClass, String)> {
+    ) -> (FailureClass, String) {
         let limit = self.time_limit;
-        let is_own = took >= limit && !limit.is_zero();
-        let text = match self.out_of_time {
-            _ if !case.ends_runner => return None,
-            Some(tests) if tests > 1 && !is_own => format!(
-                "it still ran when the time of its batch was over: {tests} tests with the job's timeout of {limit:?} each"
-            ),
-            None if !is_own => return None,
-            Some(_) | None => format!("it still ran when {limit:?} were over, the job's timeout"),
-        };
-        Some((FailureClass::Timeout, text))
+        let is_over = took >= limit && !limit.is_zero();
+        match self.out_of_time {
+            _ if !case.ends_runner => (FailureClass::Test, message.to_owned()),
+            Some(tests) if tests > 1 && !is_over => {
+                let text = format!(
+                    "it still ran when the time of its batch was over: {tests} tests with the job's timeout of {limit:?} each"
+                );
+                (FailureClass::Timeout, text)
+            }
+            Some(_) => {
+                let text = format!("it still ran when {limit:?} were over, the job's timeout");
+                (FailureClass::Timeout, text)
+            }
+            // A clock of the runner's own may have ended it, or the test did, and its runner was slow to start.
+            None if is_over => {
+                let text = format!(
+                    "{message}; with the start of its runner it took {took:.1?}, and the job's timeout is {limit:?}"
+                );
+                (FailureClass::Test, text)
+            }
+            None => (FailureClass::Test, message.to_owned()),
+        }
     }
 
     /// A pass, if the test had time enough for it: beside others it has that of its whole batch, and is no better for it
