@@ -3,6 +3,7 @@
 mod agents;
 mod cancel;
 mod cas;
+mod commit_policy;
 mod completions;
 mod daemons;
 mod doctor;

@@ -15,7 +15,7 @@ mod status;
 mod tests;
 mod unlike;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use command::{git, output};
 
@@ -92,6 +92,12 @@ pub fn knows(directory: &Path, file: &Path) -> bool {
             .arg(file),
     );
     found.is_ok_and(|found| !found.is_empty())
+}
+
+/// The top of the checkout that a directory is in, if it is in one. Blocks.
+#[must_use]
+pub fn top_of(directory: &Path) -> Option<PathBuf> {
+    lone_file::top_of(directory).ok()
 }
 
 /// Where a file is in the repository that its directory is in, from the root of that; `None` if it is in none, or its

@@ -128,17 +128,25 @@ impl Policy {
         }
     }
 
-    /// What a run's file requires, if it says so.
+    /// What a run's file requires, and what its commit's own does if that is another, if they say so.
     #[must_use]
     pub fn of_run(spec: &v1::RunSpec) -> Option<Self> {
-        let policy = spec.policy.as_ref()?;
+        let of_file = spec.policy.as_ref().map(Self::own);
+        let of_file = of_file.map(|policy| policy.of_pipeline(&spec.pipeline));
+        let of_commit = spec.commit_policy.as_ref().map(Self::own);
+        match (of_file, of_commit) {
+            (Some(of_file), Some(of_commit)) => Some(of_file.and(of_commit)),
+            (of_file, of_commit) => of_file.or(of_commit),
+        }
+    }
+
+    fn own(policy: &v1::Policy) -> Self {
         let jobs = policy.required_jobs.iter().cloned();
-        let required = Self {
+        Self {
             max_flaky: policy.max_flaky,
             max_quarantined: policy.max_quarantined,
             required_jobs: jobs.map(RequiredJob::own).collect(),
-        };
-        Some(required.of_pipeline(&spec.pipeline))
+        }
     }
 
     /// The same, said by another file of the commit.
@@ -218,7 +226,12 @@ pub(crate) mod tests {
         let elsewhere = Policy::of_run(&spec).expect("it has one");
         assert_eq!(elsewhere, policy.clone().of_pipeline("sub/regatta.toml"));
         let text = r#"{"maxFlaky":2,"maxQuarantined":null,"requiredJobs":["a","b",{"job":"a","pipeline":"sub/regatta.toml"},{"job":"b","pipeline":"sub/regatta.toml"}]}"#;
+        let with_own = v1::RunSpec {
+            commit_policy: spec.policy.clone(),
+            ..spec
+        };
         let both = elsewhere.and(policy);
+        assert_eq!(Policy::of_run(&with_own), Some(both.clone()));
         assert_eq!(both.digest(), Digest::of(text.as_bytes()));
         let read: BTreeSet<RequiredJob> =
             serde_json::from_value(serde_json::json!(both.required_jobs)).expect("it is read");

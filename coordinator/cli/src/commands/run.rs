@@ -8,6 +8,7 @@ use regatta_model::Digest;
 use regatta_verdict::Policy;
 use regatta_wire::v1;
 
+use super::commit_policy::CommitPolicy;
 use super::plan::plan;
 use super::{blocking, connect};
 use crate::client::Client;
@@ -145,6 +146,7 @@ pub(super) async fn prepare(
         stream_tests: how.report.live_output,
         description: how.description,
         policy: pipeline.policy.as_ref().map(Policy::to_wire),
+        commit_policy: pipeline.commit_policy.as_ref().map(Policy::to_wire),
         chosen_tests: how.chosen_tests,
         pipeline: pipeline.place.clone(),
     };
@@ -239,6 +241,9 @@ pub(super) fn load(file: Option<&Path>) -> Result<Pipeline, Failure> {
     };
     let mut pipeline = config::load(&file, &root)?;
     pipeline.place = place_of(&file);
+    let of_commit = CommitPolicy::beside(&pipeline.place, &root)?;
+    pipeline.commit_policy = of_commit.policy;
+    pipeline.read.extend(of_commit.read);
     if let Ok(root) = pipeline.root.canonicalize() {
         pipeline.root = root;
     }

@@ -14,6 +14,7 @@ use regatta_wire::v1;
 use regatta_wire::v1::get_verdict_request::Subject;
 use tonic::Code;
 
+use super::commit_policy::CommitPolicy;
 use super::run::place_of;
 use super::{blocking, connect, keys, run_id};
 use crate::artefact;
@@ -139,8 +140,13 @@ pub(super) fn verify(options: &VerifyOptions) -> Result<ExitCode, Failure> {
         }
     }
     if let Some(file) = &options.policy {
-        let policy = config::load(file, &config::root_of(file))?.policy;
-        let policy = policy.unwrap_or_default().of_pipeline(&place_of(file));
+        let root = config::root_of(file);
+        let (place, policy) = (place_of(file), config::load(file, &root)?.policy);
+        let policy = policy.unwrap_or_default().of_pipeline(&place);
+        let policy = match CommitPolicy::beside(&place, &root)?.policy {
+            Some(of_commit) => policy.and(of_commit),
+            None => policy,
+        };
         let checked = verified.verdict.check_policy(&policy);
         checked.map_err(|error| refused(format!("{error}; not by that of {}", file.display())))?;
     }

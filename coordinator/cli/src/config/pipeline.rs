@@ -26,6 +26,8 @@ pub struct Pipeline {
     pub jobs: Vec<JobConfig>,
     /// What a release requires; `None` if no file says.
     pub policy: Option<Policy>,
+    /// What the commit's own file requires, if this is another.
+    pub commit_policy: Option<Policy>,
     /// The files that say so, as they were read.
     pub read: Vec<(PathBuf, Digest)>,
 }

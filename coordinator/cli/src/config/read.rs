@@ -137,6 +137,7 @@ pub fn parse(text: &str, file: &Path, root: &Path) -> Result<Pipeline, ConfigErr
         root: root.to_owned(),
         jobs,
         policy: Some(policy),
+        commit_policy: None,
         read: vec![(file.to_owned(), Digest::of(text.as_bytes()))],
     })
 }

@@ -51,7 +51,10 @@ impl JunitReport {
 
     fn test_finished(&mut self, result: &v1::TestResult) {
         let key = (result.job.clone(), result.test_id.clone());
-        let reruns = self.retried.remove(&key).unwrap_or_default();
+        let mut reruns = self.retried.remove(&key).unwrap_or_default();
+        if result.status() == v1::TestStatus::Flaky && reruns.is_empty() {
+            reruns.push(rerun_by_its_runner());
+        }
         // XML cannot hold every character: what is left out would make two tests one.
         let name = visible(&result.test_id);
         let mut case = TestCase::new(name.as_ref(), with_reruns(case_status(result), reruns));
@@ -274,6 +277,13 @@ fn rerun_of(
     rerun
 }
 
+/// An attempt of which a runner says no more than that there was one.
+fn rerun_by_its_runner() -> TestRerun {
+    let message = "it failed, and its runner ran it again until it passed";
+    let class = v1::FailureClass::Test;
+    rerun_of(class, Duration::ZERO, Some(message), [&[], &[]])
+}
+
 fn explain(status: &mut TestCaseStatus, message: &str) {
     let message = &visible_lines(message);
     let (first_line, whole) = lines_of(message);
@@ -330,6 +340,26 @@ mod tests {
             written(&recorded::mixed_run()),
             include_str!("junit/mixed_run.xml")
         );
+    }
+
+    #[test]
+    fn what_a_runner_ran_again_by_itself_is_flaky_here_too() {
+        let result = v1::TestResult {
+            job: "check".to_owned(),
+            test_id: "a".to_owned(),
+            status: v1::TestStatus::Flaky.into(),
+            ..v1::TestResult::default()
+        };
+        let finished = v1::TestsFinished {
+            results: vec![result],
+        };
+        let event = v1::RunEvent {
+            event: Some(Event::TestsFinished(finished)),
+            ..v1::RunEvent::default()
+        };
+        let report = written(&[event]);
+        assert!(report.contains("<flakyFailure"), "{report}");
+        assert!(report.contains("its runner ran it again"), "{report}");
     }
 
     #[test]

@@ -254,9 +254,13 @@ fn says_less(spec: &v1::RunSpec) -> Option<String> {
     }
     let required = spec.policy.iter().flat_map(|it| &it.required_jobs);
     let is_here = |job: &String| !spec.chosen_tests && spec.jobs.iter().any(|it| it.name == *job);
-    let lacking: Vec<_> = required.filter(|job| !is_here(job)).collect();
-    let named = lacking.iter().map(|job| format!("`{job}`"));
-    let named = named.collect::<Vec<_>>().join(", ");
+    let lacking = required.filter(|job| !is_here(job));
+    let lacking = lacking.map(|job| format!("`{job}`"));
+    // Of another file than this run's.
+    let of_commit = spec.commit_policy.iter().flat_map(|it| &it.required_jobs);
+    let of_commit = of_commit.map(|job| format!("`{job}` of its own regatta.toml"));
+    let lacking: Vec<_> = lacking.chain(of_commit).collect();
+    let named = lacking.join(", ");
     (!lacking.is_empty()).then(|| {
         format!("of what has run: a release of commit {commit} requires {named}, with all tests")
     })
@@ -289,6 +293,13 @@ mod tests {
             ..spec.clone()
         };
         assert_eq!(says_less(&whole), None);
+        let of_other_file = v1::RunSpec {
+            commit_policy: spec.policy.clone(),
+            pipeline: "other.toml".to_owned(),
+            ..whole.clone()
+        };
+        let said = says_less(&of_other_file).expect("it answers for no job of the commit's own");
+        assert!(said.contains("`unit` of its own regatta.toml"), "{said}");
         let chosen = v1::RunSpec {
             chosen_tests: true,
             ..whole.clone()

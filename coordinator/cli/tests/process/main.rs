@@ -53,6 +53,7 @@ mod network;
 #[path = "../docker/observability.rs"]
 mod observability;
 mod old_runs;
+mod other_file;
 mod paused;
 mod persistent_worker;
 #[path = "../docker/pipeline.rs"]

@@ -155,7 +155,9 @@ impl Plan {
             .map(|job| plan_job(job, &names, &spec.jobs, defaults, &mut warnings))
             .collect::<Result<Vec<_>, _>>()?;
         check_acyclic(&jobs)?;
-        spec.policy.as_ref().map_or(Ok(()), check_policy)?;
+        for policy in spec.policy.iter().chain(&spec.commit_policy) {
+            check_policy(policy)?;
+        }
         if spec.pipeline.len() > MAX_PIPELINE_BYTES {
             return Err(invalid("spec.pipeline", "the path is too long"));
         }

@@ -56,6 +56,7 @@ pub(super) async fn run(
         jobs: vec![job(&options, suite)?],
         place: own.place,
         policy: own.policy,
+        commit_policy: own.commit_policy,
         read: own.read,
         root,
     };

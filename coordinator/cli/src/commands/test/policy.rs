@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use regatta_model::Digest;
 use regatta_verdict::Policy;
 
+use crate::commands::commit_policy::CommitPolicy;
 use crate::commands::run::place_of;
 use crate::config;
 use crate::exit_code::Failure;
@@ -14,6 +15,8 @@ use crate::git;
 #[derive(Debug, Default)]
 pub(super) struct OwnPolicy {
     pub(super) policy: Option<Policy>,
+    /// What the commit's own configuration says, if that is another.
+    pub(super) commit_policy: Option<Policy>,
     /// Where the configuration is in the commit; empty for the commit's own, or if there is none.
     pub(super) place: String,
     /// Whether it has jobs of its own. Then a suite that was found without it answers for none that the policy
@@ -33,11 +36,14 @@ pub(super) fn policy_of(directory: &Path) -> Result<OwnPolicy, Failure> {
     match git::knows(directory, &file) {
         true => {
             let pipeline = config::load(&file, &root)?;
+            let place = place_of(&file);
+            let of_commit = CommitPolicy::beside(&place, directory)?;
             Ok(OwnPolicy {
                 policy: pipeline.policy,
-                place: place_of(&file),
+                commit_policy: of_commit.policy,
+                place,
                 has_jobs: !pipeline.jobs.is_empty(),
-                read: pipeline.read,
+                read: [pipeline.read, of_commit.read].concat(),
             })
         }
         false => Ok(OwnPolicy::default()),

@@ -102,6 +102,7 @@ pub(super) async fn run(
         stream_tests: options.report.live_output,
         description: description("regatta test", &options.filters),
         policy: own.policy.as_ref().map(Policy::to_wire),
+        commit_policy: own.commit_policy.as_ref().map(Policy::to_wire),
         chosen_tests: own.has_jobs || !options.filters.is_empty(),
         pipeline: own.place,
     };
