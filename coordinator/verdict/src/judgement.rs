@@ -147,10 +147,7 @@ impl Judgement {
                 v1::JobStatus::Passed | v1::JobStatus::Failed
                     if is_whole(&evidence.spec, asked) =>
                 {
-                    match evidence.lacks_tests(asked) {
-                        None => return None,
-                        Some(lack) => lack,
-                    }
+                    evidence.lacks_tests(asked)?
                 }
                 v1::JobStatus::Passed | v1::JobStatus::Failed => "has run with chosen tests only",
                 v1::JobStatus::Unspecified

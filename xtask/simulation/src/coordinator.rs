@@ -104,10 +104,8 @@ impl Coordinator {
         transport: Transport,
         storage: (usize, StoragePlan),
     ) -> std::io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()?;
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_time().start_paused(true).build()?;
         let begun = runtime.block_on(async { Instant::now() });
         let said = SaidQueue::default();
         let weather = weather.over(said.clone(), begun, now);

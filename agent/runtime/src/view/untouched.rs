@@ -80,6 +80,9 @@ mod tests {
     /// Longer than a tick of the kernel's clock.
     const TICK: Duration = Duration::from_millis(30);
 
+    /// What somebody does to a layer, and what that is.
+    type Deed = (&'static str, fn(&Path));
+
     fn layer() -> (tempfile::TempDir, Untouched) {
         let directory = tempfile::tempdir().unwrap();
         let upper = File::open(directory.path()).unwrap();
@@ -109,7 +112,7 @@ mod tests {
 
     #[test]
     fn whatever_is_done_is_noticed() {
-        let deeds: [(&str, fn(&Path)); 5] = [
+        let deeds: [Deed; 5] = [
             ("a file", |root| fs::write(root.join("file"), "").unwrap()),
             ("a directory", |root| {
                 fs::create_dir(root.join("d")).unwrap()

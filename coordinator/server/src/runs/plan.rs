@@ -142,10 +142,8 @@ impl Plan {
             .parse()
             .map_err(|error| invalid("spec.instance_name", error))?;
         if spec.jobs.is_empty() || spec.jobs.len() > MAX_JOBS {
-            return Err(invalid(
-                "spec.jobs",
-                format!("a run has 1 to {MAX_JOBS} jobs"),
-            ));
+            let problem = format!("a run has 1 to {MAX_JOBS} jobs");
+            return Err(invalid("spec.jobs", problem));
         }
         let names = index_names(&spec.jobs)?;
         let mut warnings = Vec::new();
@@ -155,9 +153,8 @@ impl Plan {
             .map(|job| plan_job(job, &names, &spec.jobs, defaults, &mut warnings))
             .collect::<Result<Vec<_>, _>>()?;
         check_acyclic(&jobs)?;
-        for policy in spec.policy.iter().chain(&spec.commit_policy) {
-            check_policy(policy)?;
-        }
+        let mut policies = spec.policy.iter().chain(&spec.commit_policy);
+        policies.try_for_each(check_policy)?;
         if spec.pipeline.len() > MAX_PIPELINE_BYTES {
             return Err(invalid("spec.pipeline", "the path is too long"));
         }
