@@ -7,7 +7,8 @@ use super::Case;
 /// Ways in which runners join a class and a name.
 const SEPARATORS: [&str; 4] = ["::", ".", "/", " "];
 
-/// The ids of a suite's tests, all of them: what a case stands for does not depend on which its runner was asked for.
+/// The ids of a suite's tests in a run: what a case stands for does not depend on which of them its runner was asked for.
+/// Those that were not chosen are not among them.
 #[derive(Debug, Default)]
 pub struct KnownIds {
     ids: HashSet<String>,

@@ -19,7 +19,7 @@ use crate::runs::event::duration_of;
 #[derive(Debug, Default)]
 pub(super) struct Reports {
     held: HashMap<LeaseId, Held>,
-    /// Of all tests; made when the first report is read.
+    /// Of all tests of the run; made when the first report is read.
     known: OnceLock<Arc<KnownIds>>,
 }
 
