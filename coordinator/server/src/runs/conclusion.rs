@@ -1,5 +1,7 @@
 //! What a run comes to. Pure.
 
+use std::collections::BTreeMap;
+
 use regatta_ledger::RunCounts;
 use regatta_model::Verdict;
 use regatta_verdict::Policy;
@@ -10,10 +12,9 @@ use super::tally::{Ending, corrected};
 /// Why a run that a person stopped has no answer.
 pub(super) const CANCELLED: &str = "the run was cancelled";
 /// Why a run whose jobs have passed has none.
-pub(super) const ALL_SKIPPED: &str = "every test was skipped";
-/// The same once it has been seen that some of it was only cached. An audit makes nothing RELEASABLE.
-const SKIPS_DO_NOT_HOLD: &str =
-    "every test was skipped, and cached skips do not hold: run it again";
+const ALL_SKIPPED: &str = "every test was skipped";
+/// What follows once it has been seen that some of it was only cached. An audit makes nothing RELEASABLE.
+const SKIPS_DO_NOT_HOLD: &str = ", and cached skips do not hold: run it again";
 
 /// How a run ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -21,9 +22,19 @@ pub(crate) struct Conclusion {
     pub(crate) verdict: Verdict,
     pub(crate) reasons: Vec<String>,
     pub(crate) counts: RunCounts,
+    /// What became of each suite, by its job's name.
+    pub(crate) suites: BTreeMap<String, SuiteCounts>,
     pub(crate) cancelled: bool,
     /// Whether its own failures stopped it.
     pub(crate) failed_fast: bool,
+}
+
+/// What became of a suite.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SuiteCounts {
+    pub(crate) counts: RunCounts,
+    /// Whether the policy for releases names it.
+    pub(crate) is_required: bool,
 }
 
 impl Conclusion {
@@ -34,13 +45,38 @@ impl Conclusion {
     /// passed: where a pipeline is never green nothing else would find a wrong pass, and what is found is one more reason.
     pub(crate) fn may_be_audited(&self) -> bool {
         let was_stopped = self.cancelled || self.failed_fast;
-        let is_known = self.verdict != Verdict::Unknown || self.is_all_skipped();
+        let is_known = self.verdict != Verdict::Unknown || self.is_merely_silent();
         !was_stopped && self.counts.not_run == 0 && is_known
     }
 
-    /// Whether nothing else is wrong with it than that every test was skipped: which may be due to the cache.
-    fn is_all_skipped(&self) -> bool {
-        self.reasons == [ALL_SKIPPED]
+    /// Whether nothing else is wrong with it than that nothing ran where something has to: which may be due to the
+    /// cache, if it has skips.
+    fn is_merely_silent(&self) -> bool {
+        !self.reasons.is_empty() && self.reasons == self.silences()
+    }
+
+    /// What may not pass for an answer though every job has passed: that no test says anything of the commit, or none
+    /// of a suite that a release requires.
+    pub(super) fn silences(&self) -> Vec<String> {
+        let why = |counts: &RunCounts, without_tests: &str| {
+            let why = match counts.planned {
+                0 => without_tests,
+                _ => ALL_SKIPPED,
+            };
+            has_no_answer(counts).then(|| why.to_owned())
+        };
+        if !self.suites.is_empty()
+            && let Some(why) = why(&self.counts, "no test was selected")
+        {
+            return vec![why];
+        }
+        let required = self.suites.iter().filter(|(_, suite)| suite.is_required);
+        let silent = required.filter_map(|(name, suite)| {
+            let why = why(&suite.counts, "it has no tests")?;
+            let said = format!("`{name}`, which the policy requires, has no answer: {why}");
+            Some(said)
+        });
+        silent.collect()
     }
 
     /// The same if it was not a person who stopped the run: nothing is known that was not known before.
@@ -96,24 +132,33 @@ impl Conclusion {
         disagreements: &[Disagreement],
         complaints: Vec<String>,
     ) -> Self {
+        let silences = match self.is_merely_silent() {
+            true => self.reasons.len(),
+            false => 0,
+        };
         if !complaints.is_empty() {
             self.verdict = Verdict::NotReleasable;
             self.reasons.extend(complaints);
         }
-        let was_skipped = self.is_all_skipped();
         for disagreement in disagreements {
-            let ending = disagreement.ending;
-            self.counts = corrected(self.counts, disagreement.claim.ending(), ending);
+            let (claimed, ending) = (disagreement.claim.ending(), disagreement.ending);
+            self.counts = corrected(self.counts, claimed, ending);
+            if let Some(suite) = self.suites.get_mut(&disagreement.job) {
+                suite.counts = corrected(suite.counts, claimed, ending);
+            }
             if matches!(ending, Ending::Failed(_)) {
                 self.verdict = Verdict::NotReleasable;
                 self.reasons.push(disagreement.to_string());
             }
         }
-        if was_skipped && !has_no_answer(&self.counts) {
-            SKIPS_DO_NOT_HOLD.clone_into(&mut self.reasons[0]);
+        let left = self.silences();
+        for reason in &mut self.reasons[..silences] {
+            if !left.contains(reason) {
+                reason.push_str(SKIPS_DO_NOT_HOLD);
+            }
         }
-        if !disagreements.is_empty() && self.reasons.is_empty() && has_no_answer(&self.counts) {
-            self.reasons.push(ALL_SKIPPED.to_owned());
+        if !disagreements.is_empty() && self.reasons.is_empty() && !left.is_empty() {
+            self.reasons = left;
             return self.doubted();
         }
         self
@@ -121,7 +166,7 @@ impl Conclusion {
 }
 
 /// Whether no test says anything of the commit.
-pub(super) const fn has_no_answer(counts: &RunCounts) -> bool {
+const fn has_no_answer(counts: &RunCounts) -> bool {
     counts.planned == counts.skipped
 }
 
@@ -139,6 +184,7 @@ mod tests {
                 flaky,
                 ..RunCounts::default()
             },
+            suites: BTreeMap::new(),
             cancelled: false,
             failed_fast: false,
         };

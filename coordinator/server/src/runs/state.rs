@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use regatta_ledger::RunCounts;
 use regatta_model::{FailureClass, Verdict};
 
-use super::conclusion::{ALL_SKIPPED, CANCELLED, Conclusion, has_no_answer};
+use super::conclusion::{CANCELLED, Conclusion, SuiteCounts};
 use super::tally::{adds_up, plus};
 
 /// How a job ended.
@@ -256,48 +256,40 @@ impl RunState {
                 reasons.push(format!("the tests of `{}` do not add up", job.name));
             }
         }
-        let suites = self.jobs.iter().any(|(job, _)| job.is_suite);
-        if suites && reasons.is_empty() && has_no_answer(&counts) {
-            reasons.push(match counts.planned {
-                0 => "no test was selected".to_owned(),
-                _ => ALL_SKIPPED.to_owned(),
-            });
+        let mut conclusion = Conclusion {
+            verdict: Verdict::Unknown,
+            reasons,
+            counts,
+            suites: self.jobs.iter().filter_map(suite).collect(),
+            cancelled: self.stop == Some(Stop::Cancelled),
+            failed_fast: self.stop == Some(Stop::FailedFast),
+        };
+        if conclusion.reasons.is_empty() {
+            conclusion.reasons = conclusion.silences();
         }
-        if reasons.is_empty() {
-            reasons.extend(self.jobs.iter().filter_map(silence));
+        if conclusion.cancelled {
+            conclusion.reasons.insert(0, CANCELLED.to_owned());
         }
-        let cancelled = self.stop == Some(Stop::Cancelled);
-        if cancelled {
-            reasons.insert(0, CANCELLED.to_owned());
-        }
-        let verdict = match (failed, reasons.is_empty()) {
+        conclusion.verdict = match (failed, conclusion.reasons.is_empty()) {
             (true, _) => Verdict::NotReleasable,
             (false, true) => Verdict::Releasable,
             (false, false) => Verdict::Unknown,
         };
-        Conclusion {
-            verdict,
-            reasons,
-            counts,
-            cancelled,
-            failed_fast: self.stop == Some(Stop::FailedFast),
-        }
+        conclusion
     }
 }
 
-/// What is said of a suite that a release requires, and of which nothing ran.
-fn silence((job, phase): &(JobNode, Phase)) -> Option<String> {
-    let Phase::Ended(end) = phase else {
-        return None;
+/// What became of a job if it is a suite, by its name.
+fn suite((job, phase): &(JobNode, Phase)) -> Option<(String, SuiteCounts)> {
+    let counts = match phase {
+        Phase::Ended(end) => end.counts,
+        Phase::Waiting | Phase::Running => RunCounts::default(),
     };
-    let is_silent = end.status == JobStatus::Passed && has_no_answer(&end.counts);
-    let why = match end.counts.planned {
-        0 => "it has no tests",
-        _ => ALL_SKIPPED,
+    let suite = SuiteCounts {
+        counts,
+        is_required: job.is_required,
     };
-    let name = &job.name;
-    (job.is_suite && job.is_required && is_silent)
-        .then(|| format!("`{name}`, which the policy requires, has no answer: {why}"))
+    job.is_suite.then(|| (job.name.clone(), suite))
 }
 
 fn reason(job: &str, end: &JobEnd) -> Option<String> {

@@ -5,16 +5,18 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use regatta_wire::v1;
 
+use super::all_pass;
 use super::audit::{agreed, evidence, in_place_of_hits};
 use super::contract::contract_runner;
-use super::fake_agent::FakeAgent;
-use super::fixture::{Fixture, Story, contract, spec};
+use super::fake_agent::{FakeAgent, Script};
+use super::fixture::{Fixture, Story, contract, libtest, spec};
 
 const PASS: u32 = 0;
 const SKIP: u32 = 1;
 const FAIL: u32 = 2;
 
-/// A coordinator whose only agent runs a suite: some tests that pass, and `y`, `z`, which behave as they are told.
+/// A coordinator whose only agent runs a suite: some tests that pass, and `y`, `z`, which behave as they are told. It
+/// also runs any other, whose three tests pass.
 struct Suite {
     fixture: Fixture,
     how: Arc<AtomicU32>,
@@ -42,6 +44,13 @@ impl Suite {
             let cases: String = ids.iter().map(case).collect();
             format!("<testsuites>{cases}</testsuites>")
         });
+        let (other, any) = (all_pass(3), script);
+        let script: Script = Arc::new(move |spec, execution| {
+            let command = spec.command.as_ref().expect("is set");
+            let is_other = command.arguments.first().is_some_and(|it| it == "./tests");
+            let script = if is_other { &other } else { &any };
+            script(spec, execution)
+        });
         let agent = fixture.agent("a", script);
         Self {
             fixture,
@@ -52,11 +61,29 @@ impl Suite {
 
     /// Runs it while those tests behave so, looking into such a share of what is cached.
     async fn run(&self, how: u32, audit_percent: Option<f64>) -> Story {
-        self.how.store(how, Ordering::SeqCst);
         let run = v1::RunSpec {
             audit_percent,
             ..spec(vec![contract("acceptance")])
         };
+        self.run_of(how, run).await
+    }
+
+    /// The same beside another suite, of which a release needs less.
+    async fn run_beside_another(&self, how: u32, audit_percent: Option<f64>) -> Story {
+        let policy = v1::Policy {
+            required_jobs: vec!["acceptance".to_owned()],
+            ..Default::default()
+        };
+        let run = v1::RunSpec {
+            audit_percent,
+            policy: Some(policy),
+            ..spec(vec![libtest("unit"), contract("acceptance")])
+        };
+        self.run_of(how, run).await
+    }
+
+    async fn run_of(&self, how: u32, run: v1::RunSpec) -> Story {
+        self.how.store(how, Ordering::SeqCst);
         let story = self.fixture.run(run).await;
         evidence(&story);
         story
@@ -137,4 +164,24 @@ async fn a_suite_of_skips_is_looked_into_and_runs_the_next_time() {
     let next = suite.run(PASS, None).await;
     assert_eq!(next.end().verdict(), v1::Verdict::Releasable);
     assert_eq!(next.counts().passed, 2);
+}
+
+/// What keeps a run from an answer is looked into, whatever else has run.
+#[tokio::test]
+async fn a_required_suite_of_skips_is_looked_into_beside_others() {
+    const SILENT: &str =
+        "`acceptance`, which the policy requires, has no answer: every test was skipped";
+    let suite = Suite::of("y\nz\n").await;
+    suite.run_beside_another(SKIP, None).await;
+    let still = suite.run_beside_another(SKIP, ALL).await;
+    assert_eq!(still.end().reasons, [SILENT]);
+    let story = suite.run_beside_another(PASS, ALL).await;
+    assert_eq!(story.end().verdict(), v1::Verdict::Unknown);
+    let refuted = format!("{SILENT}, and cached skips do not hold: run it again");
+    assert_eq!(story.end().reasons, [refuted]);
+    let next = suite.run_beside_another(PASS, None).await;
+    assert_eq!(next.end().verdict(), v1::Verdict::Releasable);
+    let turned = suite.run_beside_another(SKIP, ALL).await;
+    assert_eq!(turned.end().verdict(), v1::Verdict::Unknown);
+    assert_eq!(turned.end().reasons, [SILENT]);
 }
