@@ -43,9 +43,16 @@ pub(super) struct Recorded {
     /// What other runs have left in the cache for it.
     pub(super) hits: RecordedHits,
     is_cancelled: bool,
-    /// How often the run was taken up since anything of it came to an end.
-    resumed_in_vain: u32,
+    resumed_in_vain: VainResumptions,
     has_ended: bool,
+}
+
+/// How often a run was taken up since anything of it came to an end, and from when on.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct VainResumptions {
+    pub(super) count: u32,
+    /// When the first of them was.
+    pub(super) since: Timestamp,
 }
 
 impl Recorded {
@@ -65,14 +72,20 @@ impl Recorded {
         let Some(event) = event.event else { return };
         self.hits.take(&event);
         if is_progress(&event) {
-            self.resumed_in_vain = 0;
+            self.resumed_in_vain = VainResumptions::default();
         }
         match event {
             Event::RunStarted(started) => {
                 self.spec = started.spec;
                 self.begun_at = time;
             }
-            Event::RunResumed(_) => self.resumed_in_vain += 1,
+            Event::RunResumed(_) => {
+                let vain = &mut self.resumed_in_vain;
+                if vain.count == 0 {
+                    vain.since = time.unwrap_or(Timestamp::EPOCH);
+                }
+                vain.count += 1;
+            }
             Event::CancelRequested(_) => self.is_cancelled = true,
             Event::JobStarted(started) => {
                 let time = time.unwrap_or(Timestamp::EPOCH);
@@ -151,8 +164,7 @@ impl Recorded {
         self.has_ended
     }
 
-    /// How often it was taken up since anything of it came to an end.
-    pub(super) const fn resumed_in_vain(&self) -> u32 {
+    pub(super) const fn resumed_in_vain(&self) -> VainResumptions {
         self.resumed_in_vain
     }
 
@@ -399,6 +411,6 @@ mod tests {
     fn progress_ends_the_count_of_restarts() {
         let resumed = || Event::RunResumed(v1::RunResumed {});
         let told = recorded(vec![resumed(), planned(1), resumed(), resumed()]);
-        assert_eq!(told.resumed_in_vain(), 2);
+        assert_eq!(told.resumed_in_vain().count, 2);
     }
 }

@@ -24,9 +24,11 @@ use crate::status::with_sources;
 
 /// How old a run may be that goes on: nobody waits for one that was forgotten.
 const MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
-/// How often in a row a run may be taken up without anything of it coming to an end. One that brings the
-/// coordinator down must not do so for ever.
+/// How often in a row, and from the first of them on for how long, a run may be taken up without anything of it coming
+/// to an end. One that brings the coordinator down must not do so for ever; one whose coordinator is stopped again and
+/// again before an agent has come to anything has done nothing.
 const MAX_VAIN_RESUMPTIONS: u32 = 20;
+const MAX_VAIN: Duration = Duration::from_secs(5 * 60);
 /// How often the end of a run that was not accepted is given to the ledger, and how long after one try comes the
 /// next.
 const ABANDON_ATTEMPTS: u32 = 60;
@@ -231,9 +233,10 @@ fn spec_to_resume(
         return Err(format!("it is more than {hours} hours old"));
     }
     let vain = recorded.resumed_in_vain();
-    if vain >= MAX_VAIN_RESUMPTIONS {
+    if vain.count >= MAX_VAIN_RESUMPTIONS && now.since(vain.since) >= MAX_VAIN {
         return Err(format!(
-            "the coordinator was restarted {vain} times in a row without anything of it coming to an end"
+            "the coordinator was restarted {} times in a row without anything of it coming to an end",
+            vain.count
         ));
     }
     let spec = recorded.spec().cloned();
@@ -382,7 +385,9 @@ mod tests {
         let minute = Duration::from_secs(60);
         check(&events(0, &resumed), minute, Ok(()));
         check(&events(19, &resumed), minute, Ok(()));
-        check(&events(20, &resumed), minute, Err("20 times in a row"));
+        check(&events(20, &resumed), 4 * minute, Ok(()));
+        check(&events(19, &resumed), 5 * minute, Ok(()));
+        check(&events(20, &resumed), 5 * minute, Err("20 times in a row"));
         check(&events(0, &resumed), 60 * 25 * minute, Err("24 hours old"));
         check(&Recorded::default(), minute, Err("was not stored"));
     }
