@@ -86,7 +86,9 @@ fn image() -> Result<String> {
 fn build(checkout: &Checkout, state: &Path) -> Result<PathBuf> {
     say("building regatta");
     let mut build = checkout.command(workspace::cargo());
-    process::run(build.args(["build", "--package", "regatta"]))?;
+    // The tests with it, which the first act needs: with the command alone, cargo would choose other features of other
+    // people's packages, and build those twice.
+    process::run(build.args(["build", "--workspace", "--bins", "--lib", "--tests"]))?;
     let program = state.join("regatta");
     std::fs::copy(checkout.target().join("debug/regatta"), &program).context("copying regatta")?;
     Ok(program)

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tempfile::TempDir;
 
-/// How long the demo may take: on a new machine, it builds the whole product twice.
+/// How long the demo may take: on a new machine, it builds the whole product.
 const PATIENCE: Duration = Duration::from_secs(1800);
 /// How long what was killed may take to be gone.
 const GONE_WITHIN: Duration = Duration::from_secs(30);
