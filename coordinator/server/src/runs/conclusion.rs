@@ -132,9 +132,10 @@ impl Conclusion {
         disagreements: &[Disagreement],
         complaints: Vec<String>,
     ) -> Self {
-        let silences = match self.is_merely_silent() {
-            true => self.reasons.len(),
-            false => 0,
+        let silences = if self.is_merely_silent() {
+            self.reasons.len()
+        } else {
+            0
         };
         if !complaints.is_empty() {
             self.verdict = Verdict::NotReleasable;

@@ -55,6 +55,15 @@ pub(super) struct VainResumptions {
     pub(super) since: Timestamp,
 }
 
+impl VainResumptions {
+    fn add(&mut self, at: Option<Timestamp>) {
+        if self.count == 0 {
+            self.since = at.unwrap_or(Timestamp::EPOCH);
+        }
+        self.count += 1;
+    }
+}
+
 impl Recorded {
     /// A run of which nothing has been told yet.
     pub(super) fn of(run: &RunId) -> Self {
@@ -79,13 +88,7 @@ impl Recorded {
                 self.spec = started.spec;
                 self.begun_at = time;
             }
-            Event::RunResumed(_) => {
-                let vain = &mut self.resumed_in_vain;
-                if vain.count == 0 {
-                    vain.since = time.unwrap_or(Timestamp::EPOCH);
-                }
-                vain.count += 1;
-            }
+            Event::RunResumed(_) => self.resumed_in_vain.add(time),
             Event::CancelRequested(_) => self.is_cancelled = true,
             Event::JobStarted(started) => {
                 let time = time.unwrap_or(Timestamp::EPOCH);
@@ -270,17 +273,20 @@ impl Recorded {
 #[cfg(test)]
 mod tests {
     use regatta_model::{Digest, FailureClass};
+    use regatta_wire::convert::timestamp_to_wire;
 
     use super::suite::ReplayError;
     use super::*;
     use crate::runs::tally::Tally;
 
+    /// What is known after events of which each came a second after the other, from the first second on.
     fn recorded(events: Vec<Event>) -> Recorded {
         let mut recorded = Recorded::default();
         for (sequence, event) in (1..).zip(events) {
+            let time = Timestamp::from_nanos(sequence * 1_000_000_000);
             recorded.take(v1::RunEvent {
                 sequence,
-                time: None,
+                time: Some(timestamp_to_wire(time)),
                 event: Some(event),
             });
         }
@@ -411,6 +417,11 @@ mod tests {
     fn progress_ends_the_count_of_restarts() {
         let resumed = || Event::RunResumed(v1::RunResumed {});
         let told = recorded(vec![resumed(), planned(1), resumed(), resumed()]);
-        assert_eq!(told.resumed_in_vain().count, 2);
+        let third = Timestamp::from_nanos(3_000_000_000);
+        let vain = VainResumptions {
+            count: 2,
+            since: third,
+        };
+        assert_eq!(told.resumed_in_vain(), vain);
     }
 }
